@@ -1,0 +1,2 @@
+//! The `cellbench` command.
+fn main() {}
