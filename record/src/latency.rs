@@ -1,0 +1,132 @@
+//! `latency/*.hlog`: whole distributions, in the interval log format that the HdrHistogram tools
+//! read (V2 encoding, compressed).
+//!
+//! One log per series, one interval per round and operation, the operation as the interval's tag.
+//! Values are nanoseconds; `HistogramLogProcessor` shows them as such with
+//! `-outputValueUnitRatio 1`.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
+
+use base64::Engine as _;
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::interval_log::{
+    IntervalLogIterator, IntervalLogWriterBuilder, LogEntry, Tag,
+};
+use hdrhistogram::serialization::{Deserializer, V2DeflateSerializer};
+
+use crate::{Damage, ReadError, WriteError};
+
+/// One operation's latencies in one round.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Interval {
+    /// Operation.
+    pub op: String,
+    /// Start, seconds since the run started.
+    pub start_s: f64,
+    /// Length of the round.
+    pub duration_s: f64,
+    /// Latencies in nanoseconds.
+    pub histogram: Histogram<u64>,
+}
+
+/// Appends `intervals` to the log at `path`, which is created with its header if it is new.
+pub(crate) fn append(
+    path: &Path,
+    run_started_unix_s: u64,
+    intervals: &[Interval],
+) -> Result<(), WriteError> {
+    let mut text = Vec::new();
+    let mut serializer = V2DeflateSerializer::new();
+    if !path.exists() {
+        let start = UNIX_EPOCH + Duration::from_secs(run_started_unix_s);
+        IntervalLogWriterBuilder::new()
+            .add_comment("[Histogram log format version 1.3]")
+            .add_comment("[values are nanoseconds; the tag is the operation]")
+            .with_start_time(start)
+            .with_base_time(start)
+            .begin_log_with(&mut text, &mut serializer)
+            .map_err(|e| WriteError::encode(path, e))?;
+        text.extend_from_slice(LEGEND);
+    }
+    let mut log = IntervalLogWriterBuilder::new()
+        .begin_log_with(&mut text, &mut serializer)
+        .map_err(|e| WriteError::encode(path, e))?;
+    for interval in intervals {
+        let tag = Tag::new(&interval.op).ok_or_else(|| {
+            let op = &interval.op;
+            WriteError::encode(
+                path,
+                format!("operation {op:?}: a tag has no comma, space or line end"),
+            )
+        })?;
+        let seconds =
+            |s: f64| Duration::try_from_secs_f64(s).map_err(|e| WriteError::encode(path, e));
+        log.write_histogram(
+            &interval.histogram,
+            seconds(interval.start_s)?,
+            seconds(interval.duration_s)?,
+            Some(tag),
+        )
+        .map_err(|e| WriteError::encode(path, e))?;
+    }
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .and_then(|mut file| file.write_all(&text))
+        .map_err(|e| WriteError::io(path, "append to it", e))
+}
+
+/// Column names, as the Java `HistogramLogWriter` puts them before the first interval.
+const LEGEND: &[u8] =
+    b"\"StartTimestamp\",\"Interval_Length\",\"Interval_Max\",\"Interval_Compressed_Histogram\"\n";
+
+/// Reads a log, with what could not be used.
+///
+/// # Errors
+/// [`ReadError::Io`] if the file cannot be opened.
+pub fn read_latency_log(path: &Path) -> Result<(Vec<Interval>, Vec<Damage>), ReadError> {
+    let bytes = fs::read(path).map_err(|e| ReadError::io(path, e))?;
+    let mut deserializer = Deserializer::new();
+    let mut intervals = Vec::new();
+    let mut damage = Vec::new();
+    // Line by line, because the crate's iterator ends at the first fault.
+    for (index, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        let mut fault = |what: String| {
+            damage.push(Damage { path: path.to_owned(), line: Some(index as u64 + 1), what });
+        };
+        for entry in IntervalLogIterator::new(line) {
+            match entry {
+                Ok(LogEntry::Interval(interval)) => {
+                    match decode(interval.encoded_histogram(), &mut deserializer) {
+                        Ok(histogram) => intervals.push(Interval {
+                            op: interval.tag().map_or_else(String::new, |tag| tag.as_str().into()),
+                            start_s: interval.start_timestamp().as_secs_f64(),
+                            duration_s: interval.duration().as_secs_f64(),
+                            histogram,
+                        }),
+                        Err(what) => fault(what),
+                    }
+                }
+                Ok(LogEntry::StartTime(_) | LogEntry::BaseTime(_)) => {}
+                Err(_) => fault("not a line of an HdrHistogram log, or cut short".to_owned()),
+            }
+        }
+    }
+    Ok((intervals, damage))
+}
+
+fn decode(text: &str, deserializer: &mut Deserializer) -> Result<Histogram<u64>, String> {
+    let bytes = base64::engine::general_purpose::STANDARD
+        .decode(text)
+        .map_err(|e| format!("histogram is not base64: {e}"))?;
+    deserializer
+        .deserialize(&mut bytes.as_slice())
+        .map_err(|e| format!("histogram cannot be decoded: {e}"))
+}

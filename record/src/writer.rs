@@ -1,0 +1,179 @@
+//! Writing a run so that whatever kills the process, what was finished stays readable.
+//!
+//! Whole files are written beside their place and renamed into it; rounds are appended a line at a
+//! time with one system call each. Nothing of an earlier run is opened for writing.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::latency::{self, Interval};
+use crate::{Round, Run, Series, Summary, WriteError, rfc3339_utc};
+
+/// A run being recorded.
+#[derive(Debug)]
+pub struct RunWriter {
+    dir: PathBuf,
+    run: Run,
+    rounds: File,
+    line: Vec<u8>,
+    /// The last append failed, perhaps half-way through its line.
+    cut: bool,
+}
+
+impl RunWriter {
+    /// Creates `<out>/<run-id>/`, writes its `run.json` and points `<out>/latest` to it.
+    ///
+    /// The run's id is its start time; a number is added if a run of that second exists.
+    ///
+    /// # Errors
+    /// [`WriteError`] naming the file or directory.
+    pub fn create(out: &Path, mut run: Run) -> Result<Self, WriteError> {
+        fs::create_dir_all(out).map_err(|e| WriteError::io(out, "create the directory", e))?;
+        let stamp: String =
+            rfc3339_utc(run.started_unix_s).chars().filter(|c| !"-:".contains(*c)).collect();
+        let dir = create_unique(out, &stamp)?;
+        run.run_id = dir.file_name().map(|name| name.to_string_lossy().into()).unwrap_or(stamp);
+        write_json(&dir.join("run.json"), &run)?;
+        let path = dir.join("rounds.jsonl");
+        let rounds = OpenOptions::new()
+            .create_new(true)
+            .append(true)
+            .open(&path)
+            .map_err(|e| WriteError::io(&path, "create it", e))?;
+        point_latest(out, &run.run_id)?;
+        Ok(Self { dir, run, rounds, line: Vec::new(), cut: false })
+    }
+
+    /// Directory of the run.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The run as last saved.
+    #[must_use]
+    pub fn run(&self) -> &Run {
+        &self.run
+    }
+
+    /// Changes what is known of the run and writes `run.json` anew, the old one staying until the
+    /// new one is whole. The run's id stays as it is.
+    ///
+    /// # Errors
+    /// [`WriteError`] naming the file.
+    pub fn update_run(&mut self, change: impl FnOnce(&mut Run)) -> Result<(), WriteError> {
+        let run_id = self.run.run_id.clone();
+        change(&mut self.run);
+        self.run.run_id = run_id;
+        write_json(&self.dir.join("run.json"), &self.run)
+    }
+
+    /// Appends a round; it is with the kernel when this returns, so that a killed run keeps it.
+    ///
+    /// # Errors
+    /// [`WriteError`] naming the file. The round is then lost, earlier and later ones are not.
+    pub fn append(&mut self, round: &Round) -> Result<(), WriteError> {
+        let path = || self.dir.join("rounds.jsonl");
+        self.line.clear();
+        if self.cut {
+            self.line.push(b'\n');
+        }
+        serde_json::to_writer(&mut self.line, round).map_err(|e| WriteError::encode(&path(), e))?;
+        self.line.push(b'\n');
+        let written = self.rounds.write_all(&self.line);
+        self.cut = written.is_err();
+        written.map_err(|e| WriteError::io(&path(), "append to it", e))
+    }
+
+    /// Appends a round's latencies to the log of `series` and returns its path relative to
+    /// [`Self::dir`], for [`Latency::hlog`](crate::Latency::hlog).
+    ///
+    /// # Errors
+    /// [`WriteError`] naming the file; an operation name with comma, space or line end, or a time
+    /// that is negative or not finite, is [`WriteError::Encode`].
+    pub fn append_latency(
+        &mut self,
+        series: &Series,
+        intervals: &[Interval],
+    ) -> Result<String, WriteError> {
+        let dir = self.dir.join("latency");
+        fs::create_dir_all(&dir).map_err(|e| WriteError::io(&dir, "create the directory", e))?;
+        let name = format!("latency/{}.hlog", series.file_stem());
+        latency::append(&self.dir.join(&name), self.run.started_unix_s, intervals)?;
+        Ok(name)
+    }
+
+    /// Writes `summary.json`.
+    ///
+    /// # Errors
+    /// [`WriteError`] naming the file.
+    pub fn write_summary(&self, summary: &Summary) -> Result<(), WriteError> {
+        summary.write(&self.dir)
+    }
+}
+
+impl Summary {
+    /// Writes `summary.json` into the directory of a run.
+    ///
+    /// # Errors
+    /// [`WriteError`] naming the file.
+    pub fn write(&self, run_dir: &Path) -> Result<(), WriteError> {
+        write_json(&run_dir.join("summary.json"), self)
+    }
+}
+
+/// Writes a file beside its place and renames it into it: readers see the old or the new, whole.
+///
+/// # Errors
+/// [`WriteError`] naming the file; the old one is then as it was.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".{}.tmp", std::process::id()));
+    let temporary = PathBuf::from(temporary);
+    let written = File::create(&temporary)
+        .and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_data() // else the rename can reach the disk before the content
+        })
+        .and_then(|()| fs::rename(&temporary, path));
+    written.map_err(|e| {
+        // The error that matters is `e`; a temporary file that cannot be removed only costs space.
+        let _ = fs::remove_file(&temporary);
+        WriteError::io(path, "write it", e)
+    })
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<(), WriteError> {
+    let mut bytes = serde_json::to_vec_pretty(value).map_err(|e| WriteError::encode(path, e))?;
+    bytes.push(b'\n');
+    write_atomically(path, &bytes)
+}
+
+fn create_unique(out: &Path, stamp: &str) -> Result<PathBuf, WriteError> {
+    let mut dir = out.join(stamp);
+    let mut number = 1;
+    loop {
+        match fs::create_dir(&dir) {
+            Ok(()) => return Ok(dir),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                number += 1;
+                dir = out.join(format!("{stamp}-{number}"));
+            }
+            Err(e) => return Err(WriteError::io(&dir, "create the directory", e)),
+        }
+    }
+}
+
+/// Replaces `<out>/latest` by rename, so that it points somewhere at every moment.
+fn point_latest(out: &Path, run_id: &str) -> Result<(), WriteError> {
+    let latest = out.join("latest");
+    let temporary = out.join(format!(".latest.{}.{run_id}", std::process::id()));
+    symlink(run_id, &temporary).and_then(|()| fs::rename(&temporary, &latest)).map_err(|e| {
+        let _ = fs::remove_file(&temporary); // as in write_atomically
+        WriteError::io(&latest, "point it to the new run", e)
+    })
+}
