@@ -1,1 +1,46 @@
-//! Under construction.
+//! Cache-coherence simulator: the code under test runs on virtual cores, cache line by cache line.
+//!
+//! A virtual core is a fiber; every access to a [`SimWord`] is a step of a discrete-event
+//! simulation that knows which cache holds which line in which state, what a transfer between two
+//! cores costs, and who queues at a line's directory. The result says not only how long things
+//! took on a machine of 2 to several hundred cores, but which field of which structure moved.
+//! It is a model: what it knows is written in the machine files, what it leaves out in
+//! [`machine`] and [`protocol`].
+//!
+//! ```
+//! use std::rc::Rc;
+//! use std::sync::atomic::Ordering::SeqCst;
+//! use cellbench_sim::{MachineModel, SimU64, Simulation, now_ns};
+//!
+//! let machine = MachineModel::preset("desktop")?;
+//! let counter = Rc::new(SimU64::new("counter", 0));
+//! let mut simulation = Simulation::new(&machine, 1);
+//! for core in 0..4 {
+//!     let counter = Rc::clone(&counter);
+//!     simulation.spawn(core, move || {
+//!         while now_ns() < 10_000.0 {
+//!             counter.fetch_add(1, SeqCst);
+//!         }
+//!     })?;
+//! }
+//! let report = simulation.run()?;
+//! assert_eq!(report.totals.rmws, counter.peek());
+//! # Ok::<(), cellbench_sim::SimError>(())
+//! ```
+//!
+//! # What code on a virtual core calls
+//!
+//! | call | meaning |
+//! |---|---|
+//! | [`SimWord`] operations | one access, charged by the coherence model |
+//! | [`fence`] | a `SeqCst` fence drains the store buffer |
+//! | [`pause`] | the spin-loop hint, charged |
+//! | [`wait_until`], [`wait_until_deadline`] | sleep until a line that the condition read is invalidated |
+//! | [`advance`] | local computation for some nanoseconds |
+//! | [`now_ns`], [`current_core`] | virtual clock and hardware thread of the caller |
+//! | [`set_operation`], [`operation`] | the operation that accesses are attributed to |
+//! | [`mask_interrupts`], [`unmask_interrupts`] | a nesting count, as `local_irq_disable` keeps one |
+//! | [`send_interrupt`] | interrupt or NMI to a core, as an inter-processor interrupt |
+//!
+//! All of them work outside a running simulation too, where they cost nothing and `now_ns` is 0
+//! (except waiting for something that nobody could change, which panics).
