@@ -1,1 +1,42 @@
-//! Under construction.
+//! Locks and async cells, each written once and run in three worlds.
+//!
+//! An *async cell* is what a BPF map value holds for a timer, a work item or a task work: one
+//! pointer to a separately allocated *control block*, which names the callback, the program that
+//! owns it, and whatever the kernel needs to run it later. Several CPUs initialise, update, start,
+//! cancel and free the same cell at once, some of them from NMI. How those operations keep out of
+//! each other's way was redesigned several times; this crate holds every design behind one trait.
+//!
+//! Where to start reading:
+//!
+//! 1. [`platform`]: the atomics a design may use, and the worlds that supply them: real
+//!    instructions, model checkers, a cache-coherence simulator.
+//! 2. [`machine`]: what the kernel keeps per CPU, as a value. Every operation takes a
+//!    [`Cpu`](machine::Cpu): the CPU and the context it runs in.
+//! 3. [`cell`]: the trait [`AsyncCell`](cell::AsyncCell), with its operations and their errors;
+//!    [`cell::locked`] is the design everybody knows, [`cell::state`] the first without a lock.
+//! 4. [`lock`]: the locks, from test-and-set to the resilient queued spinlock.
+//! 5. [`registry`]: the one list of cells and locks. A new design is one file and one line there.
+//!
+//! What may not be done in this crate: no I/O, no threads, no statics, no thread-locals, no clock
+//! other than the platform's. A machine is a value, so that hundreds of them can live side by
+//! side in tests, model checkers and the simulator.
+
+pub mod cell;
+pub mod engine;
+pub mod heap;
+pub mod irq_work;
+pub mod lock;
+pub mod machine;
+pub mod map;
+pub mod platform;
+pub mod program;
+pub mod rcu;
+pub mod registry;
+
+#[cfg(feature = "planted")]
+pub mod planted;
+
+pub use cell::{AsyncCell, Errno, Outcome};
+pub use lock::Lock;
+pub use machine::{Context, Cpu, CpuId, Machine};
+pub use platform::{Memory, Platform};

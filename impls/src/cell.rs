@@ -1,0 +1,183 @@
+//! The async cell: the slot in a map value, its operations and their errors.
+//!
+//! [`AsyncCell`] is what every design implements, for timers ([`Timer`]) and work items ([`Wq`])
+//! alike. Each design is one file below this one; [`block`] holds what their control blocks have
+//! in common.
+//!
+//! Operations return what the kernel returns. Which errors a design may return, and when, is part
+//! of its interface: a lockless design that answers EBUSY instead of waiting has made a different
+//! promise than one that waits.
+
+pub mod block;
+pub mod errno;
+pub mod kind;
+pub mod locked;
+pub mod state;
+
+pub use errno::{Errno, Outcome};
+pub use kind::{Kind, Timer, Wq};
+
+use crate::machine::Cpu;
+use crate::map::Map;
+use crate::platform::Platform;
+use crate::program::{Callback, Program};
+
+/// Arguments of [`AsyncCell::init`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InitFlags(pub u64);
+
+impl InitFlags {
+    /// No flags: a timer on the real-time clock, or a work item. Valid for every kind.
+    pub const NONE: Self = Self(0);
+    /// Timer on the monotonic clock.
+    pub const MONOTONIC: Self = Self(1);
+}
+
+/// Arguments of [`AsyncCell::start`]. Work items ignore the time and take no flags.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Start {
+    /// Nanoseconds from now, or a point in time with [`Start::ABSOLUTE`].
+    pub ns: u64,
+    /// Any of the flags below.
+    pub flags: u64,
+}
+
+impl Start {
+    /// `ns` is a point in time (`BPF_F_TIMER_ABS`).
+    pub const ABSOLUTE: u64 = 1;
+    /// Fire on the CPU that starts (`BPF_F_TIMER_CPU_PIN`).
+    pub const CPU_PIN: u64 = 2;
+
+    /// In `ns` nanoseconds, without flags.
+    pub fn after_ns(ns: u64) -> Self {
+        Self { ns, flags: 0 }
+    }
+}
+
+/// How much memory a design takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Footprint {
+    /// Bytes in the map value.
+    pub cell_bytes: usize,
+    /// Bytes in the control block.
+    pub block_bytes: usize,
+}
+
+/// An async cell.
+///
+/// Every operation may be called by any number of CPUs at once. Errors common to all: EOPNOTSUPP
+/// in a context in which the design cannot work, EINVAL for bad flags or an uninitialised cell.
+pub trait AsyncCell<P: Platform>: Send + Sync + Sized + 'static {
+    /// The design's name in reports, such as `spin-queued`.
+    const ID: &'static str;
+    /// The kind's name in reports: `timer`, `wq` or `task_work`.
+    const KIND: &'static str;
+    /// Whether [`cancel`](Self::cancel) exists: work items have none.
+    const CANCELS: bool;
+    /// Whether [`cancel_async`](Self::cancel_async) exists.
+    const CANCELS_ASYNC: bool = false;
+    /// Whether updates work in NMI context.
+    const NMI_SAFE: bool;
+
+    /// An uninitialised cell.
+    ///
+    /// # Safety
+    /// The cell is used with the CPUs of one machine, and not after that machine is gone. The map
+    /// and programs that its operations are given stay valid until the machine was settled after
+    /// [`cancel_and_free`](Self::cancel_and_free). The cell itself stays where it is, and valid,
+    /// as long as callbacks may run.
+    unsafe fn new() -> Self;
+
+    /// Allocates the control block and publishes it.
+    ///
+    /// # Errors
+    /// EBUSY: initialised already, or another CPU was first. ENOMEM. EPERM: user space holds no
+    /// reference to the map any more.
+    fn init(&self, cpu: &Cpu<'_, P>, map: &Map<P>, flags: InitFlags) -> Outcome;
+
+    /// Sets what runs: the callback and the program that owns it.
+    ///
+    /// # Errors
+    /// EINVAL: not initialised. EPERM: the map was abandoned, or the cell freed meanwhile. ENOENT:
+    /// the program is on its way out. EBUSY (lockless designs): another update was in the way.
+    fn set_callback(
+        &self,
+        cpu: &Cpu<'_, P>,
+        program: &Program<P>,
+        callback: &Callback<P>,
+    ) -> Outcome;
+
+    /// Arms the timer, or queues the work.
+    ///
+    /// # Errors
+    /// EINVAL: not initialised, or (most designs) no callback set.
+    fn start(&self, cpu: &Cpu<'_, P>, start: Start) -> Outcome;
+
+    /// Cancels the timer, clears its callback and waits for a running one. Returns whether it was
+    /// armed.
+    ///
+    /// # Errors
+    /// EDEADLK: called from this timer's own callback, or from that of a timer that somebody
+    /// cancels from a callback in turn.
+    fn cancel(&self, cpu: &Cpu<'_, P>) -> Result<bool, Errno>;
+
+    /// Cancels without waiting, in any context. Returns whether it was armed, as far as that is
+    /// known when it returns.
+    ///
+    /// # Errors
+    /// EOPNOTSUPP where the design has no such operation.
+    fn cancel_async(&self, _: &Cpu<'_, P>) -> Result<bool, Errno> {
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    /// Frees the cell's block: the element is updated or deleted. The cell can be initialised
+    /// again.
+    fn cancel_and_free(&self, cpu: &Cpu<'_, P>);
+
+    /// Sets the callback and starts: the one scheduling operation of task work, which timers and
+    /// work items serve in two steps. `start` is not tried when the update failed.
+    ///
+    /// # Errors
+    /// Those of the two steps.
+    #[inline(always)]
+    fn schedule(
+        &self,
+        cpu: &Cpu<'_, P>,
+        map: &Map<P>,
+        program: &Program<P>,
+        callback: &Callback<P>,
+        start: Start,
+    ) -> Outcome {
+        let _ = map;
+        self.set_callback(cpu, program, callback)?;
+        self.start(cpu, start)
+    }
+
+    /// What the cell refers to. Exact at rest.
+    fn inspect(&self) -> Inspection<P>;
+
+    /// Memory taken by a cell.
+    fn footprint() -> Footprint;
+}
+
+/// What a cell refers to, for the checks at rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inspection<P: Platform> {
+    /// It has a control block.
+    pub initialised: bool,
+    /// The program it holds a reference on, or null.
+    pub program: *const Program<P>,
+    /// The callback, or null.
+    pub callback: *const Callback<P>,
+}
+
+impl<P: Platform> Inspection<P> {
+    /// A cell without a block.
+    pub fn uninitialised() -> Self {
+        Self {
+            initialised: false,
+            program: core::ptr::null(),
+            callback: core::ptr::null(),
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The cell under a lock: every operation takes the lock inside the cell with interrupts off.
+//!
+//! What was there before the patches, over any [`Lock`]: test-and-set, queued, or resilient, which
+//! may fail; a failed lock returns its error and changes nothing. The comparison of the three is
+//! the comparison of one type parameter.
+
+use core::marker::PhantomData;
+use core::ptr::{self, NonNull};
+
+use super::block::{Block, Cancelling, Own};
+use super::{AsyncCell, Errno, Footprint, InitFlags, Inspection, Kind, Outcome, Start};
+use crate::lock::Lock;
+use crate::machine::{Cpu, planted};
+use crate::map::Map;
+use crate::platform::{Ordering, Platform, Word};
+use crate::program::{Callback, Program};
+
+/// A cell whose block pointer is guarded by a lock of type `L`: 16 bytes with the kernel's locks.
+#[repr(C)]
+pub struct Locked<P: Platform, K: Kind, L: Lock<P>> {
+    block: P::Ptr<LockedBlock<P, K>>,
+    lock: L,
+    kind: PhantomData<K>,
+}
+
+/// The design adds no word to the block.
+pub struct NoWords<K>(PhantomData<fn() -> K>);
+
+impl<K: Kind> Own for NoWords<K> {
+    // The start of a work item takes neither lock nor reference: it can come after the worker's
+    // cancel (see VERIFICATION.md). The second cancel is ours; the published code has none.
+    const STARTS_ARE_ORDERED: bool = !K::START_NEEDS_PROGRAM;
+}
+
+type LockedBlock<P, K> = Block<P, K, NoWords<K>>;
+
+impl<P: Platform, K: Kind, L: Lock<P>> Locked<P, K, L> {
+    /// Runs `body` with the lock held and interrupts off.
+    #[inline(always)]
+    fn locked<R>(
+        &self,
+        cpu: &Cpu<'_, P>,
+        body: impl FnOnce() -> Result<R, Errno>,
+    ) -> Result<R, Errno> {
+        let _irq_off = cpu.irq_save();
+        self.lock.with(cpu, body)?
+    }
+
+    /// As [`locked`](Self::locked) with the block, which the lock keeps from being freed.
+    #[inline(always)]
+    fn with_block<R>(
+        &self,
+        cpu: &Cpu<'_, P>,
+        body: impl FnOnce(&LockedBlock<P, K>) -> Result<R, Errno>,
+    ) -> Result<R, Errno> {
+        self.locked(cpu, || {
+            // Relaxed: written under the lock.
+            let block = self.block.load(Ordering::Relaxed);
+            // SAFETY: a block is detached under the lock before it is freed.
+            let block = unsafe { block.as_ref() }.ok_or(Errno::EINVAL)?;
+            body(block)
+        })
+    }
+
+    /// A spinlock in NMI context could be held by the very code that was interrupted.
+    #[inline(always)]
+    fn check_context(cpu: &Cpu<'_, P>) -> Outcome {
+        if cpu.in_nmi() && !L::FALLIBLE { Err(Errno::EOPNOTSUPP) } else { Ok(()) }
+    }
+}
+
+impl<P: Platform, K: Kind, L: Lock<P>> AsyncCell<P> for Locked<P, K, L> {
+    const ID: &'static str = L::ID;
+    const KIND: &'static str = K::NAME;
+    const CANCELS: bool = K::CANCELS;
+    const NMI_SAFE: bool = L::FALLIBLE;
+
+    unsafe fn new() -> Self {
+        Self {
+            block: P::Ptr::new("cell.block", ptr::null_mut()),
+            lock: L::new(),
+            kind: PhantomData,
+        }
+    }
+
+    fn init(&self, cpu: &Cpu<'_, P>, map: &Map<P>, flags: InitFlags) -> Outcome {
+        Self::check_context(cpu)?;
+        K::check_init(flags)?;
+        self.locked(cpu, || {
+            if !self.block.load(Ordering::Relaxed).is_null() {
+                return Err(Errno::EBUSY);
+            }
+            let abandoned_before = planted!(cpu, UsercntBeforePublish) && map.is_abandoned();
+            let value = ptr::from_ref(self).cast();
+            let block = LockedBlock::<P, K>::alloc(cpu, map, value, || NoWords(PhantomData))
+                .ok_or(Errno::ENOMEM)?;
+            // Release pairs with the acquire of the wq's lockless `start`.
+            self.block.store(block.as_ptr(), Ordering::Release);
+            // Publish the block, then read usercnt. Pairs with drop usercnt, then read the cell,
+            // in `Map::put_user`: one of the two sees the other.
+            P::fence();
+            let abandoned = if planted!(cpu, UsercntBeforePublish) {
+                abandoned_before
+            } else {
+                map.is_abandoned()
+            };
+            if abandoned {
+                self.block.store(ptr::null_mut(), Ordering::Relaxed);
+                if K::START_NEEDS_PROGRAM {
+                    // A lockless `start` may look at it.
+                    // SAFETY: detached under the lock; nothing was started.
+                    unsafe { LockedBlock::free_after_grace_period(cpu, block) };
+                } else {
+                    // SAFETY: only seen by others under the lock, which is still held.
+                    unsafe { LockedBlock::free(cpu, block) };
+                }
+                return Err(Errno::EPERM);
+            }
+            Ok(())
+        })
+    }
+
+    #[inline(always)]
+    fn set_callback(
+        &self,
+        cpu: &Cpu<'_, P>,
+        program: &Program<P>,
+        callback: &Callback<P>,
+    ) -> Outcome {
+        Self::check_context(cpu)?;
+        self.with_block(cpu, |block| {
+            if block.is_map_abandoned() {
+                return Err(Errno::EPERM);
+            }
+            block.update(cpu, Some((program, callback)))
+        })
+    }
+
+    #[inline(always)]
+    fn start(&self, cpu: &Cpu<'_, P>, start: Start) -> Outcome {
+        Self::check_context(cpu)?;
+        K::check_start(start)?;
+        if K::START_NEEDS_PROGRAM {
+            // Work items: block and program are read without the lock; RCU keeps the block.
+            let _rcu = cpu.rcu_read();
+            // Acquire pairs with the release in `init`.
+            // SAFETY: freed after a grace period.
+            let block = unsafe { self.block.load(Ordering::Acquire).as_ref() };
+            let block = block.ok_or(Errno::EINVAL)?;
+            if block.program.load(Ordering::Relaxed).is_null() {
+                return Err(Errno::EINVAL);
+            }
+            // SAFETY: the worker that frees the block cancels the work first.
+            unsafe { K::start(cpu, &block.node, start) };
+            return Ok(());
+        }
+        self.with_block(cpu, |block| {
+            if block.program.load(Ordering::Relaxed).is_null() {
+                return Err(Errno::EINVAL);
+            }
+            // SAFETY: whoever frees the block cancels it first, after taking this lock.
+            unsafe { K::start(cpu, &block.node, start) };
+            Ok(())
+        })
+    }
+
+    fn cancel(&self, cpu: &Cpu<'_, P>) -> Result<bool, Errno> {
+        if !K::CANCELS || cpu.in_nmi() {
+            // Waiting in NMI context is never possible, whatever the lock.
+            return Err(Errno::EOPNOTSUPP);
+        }
+        // Keeps the block while this waits for its callback, without the lock.
+        let _rcu = cpu.rcu_read();
+        let (block, _cancelling) = self.with_block(cpu, |block| {
+            // SAFETY: lives until the RCU section ends.
+            let block: &LockedBlock<P, K> = unsafe { &*ptr::from_ref(block) };
+            let cancelling = Cancelling::begin(cpu, block)?;
+            block.update(cpu, None)?;
+            Ok((block, cancelling))
+        })?;
+        Ok(K::cancel(cpu, &block.node))
+    }
+
+    fn cancel_and_free(&self, cpu: &Cpu<'_, P>) {
+        // Cheap look without the lock.
+        if self.block.load(Ordering::Relaxed).is_null() {
+            return;
+        }
+        let detached = self.locked(cpu, || {
+            let block = NonNull::new(self.block.load(Ordering::Relaxed)).ok_or(Errno::EINVAL)?;
+            // SAFETY: attached, and detached under this lock only.
+            unsafe { block.as_ref() }.update(cpu, None)?;
+            self.block.store(ptr::null_mut(), Ordering::Relaxed);
+            Ok(block)
+        });
+        if let Ok(block) = detached {
+            // SAFETY: this call detached it; later starts do not find it.
+            unsafe { LockedBlock::delete(cpu, block) };
+        }
+    }
+
+    fn inspect(&self) -> Inspection<P> {
+        // SAFETY: at rest nobody frees it.
+        unsafe { self.block.load(Ordering::Acquire).as_ref() }
+            .map_or_else(Inspection::uninitialised, Block::inspect)
+    }
+
+    fn footprint() -> Footprint {
+        Footprint { cell_bytes: size_of::<Self>(), block_bytes: size_of::<LockedBlock<P, K>>() }
+    }
+}

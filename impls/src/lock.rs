@@ -1,0 +1,71 @@
+//! Locks: the three that the locked cells are built on, and peers to judge them by.
+//!
+//! | lock | design |
+//! |---|---|
+//! | [`tas::Tas`] | test, then test-and-set |
+//! | [`queued::Queued`] | the kernel's queued spinlock: locked byte, pending bit, queue of per-CPU nodes |
+//! | [`resilient::Resilient`] | the same with deadlock detection and timeouts |
+//! | [`resilient::ResilientTas`] | its test-and-set form, as used under virtualisation |
+//! | [`peers`] | `std`, `parking_lot`, `spin`, `mcslock` |
+//!
+//! A lock takes its critical section as a closure: every peer can serve that, and a lock cannot be
+//! left held by mistake.
+
+pub mod held;
+pub mod peers;
+pub mod queued;
+pub mod resilient;
+pub mod tas;
+
+use crate::cell::Errno;
+use crate::machine::Cpu;
+use crate::platform::Platform;
+
+/// A lock.
+///
+/// Spinlocks never fail. Taking a spinlock that this CPU holds hangs; a resilient lock returns
+/// EDEADLK. No lock masks interrupts: callers that may be interrupted by another user of the lock
+/// open an interrupt-off section first ([`Cpu::irq_save`]).
+pub trait Lock<P: Platform>: Send + Sync + Sized + 'static {
+    /// Name in reports.
+    const ID: &'static str;
+    /// Whether it can fail instead of waiting for ever, so that it may be taken in NMI context.
+    const FALLIBLE: bool;
+
+    /// A free lock.
+    fn new() -> Self;
+
+    /// Runs `section` with the lock held.
+    ///
+    /// # Errors
+    /// Resilient locks: EDEADLK if waiting would close a cycle, ETIMEDOUT if the holder does not
+    /// leave in time; `section` has not run, and lock, queue and table are as before.
+    fn with<R>(&self, cpu: &Cpu<'_, P>, section: impl FnOnce() -> R) -> Result<R, Errno>;
+}
+
+/// A lock that is made of an acquire and a release that share nothing but the lock and the CPU.
+pub(crate) trait RawLock<P: Platform> {
+    /// Takes the lock.
+    fn acquire(&self, cpu: &Cpu<'_, P>) -> Result<(), Errno>;
+    /// Releases the lock, which this CPU holds.
+    fn release(&self, cpu: &Cpu<'_, P>);
+}
+
+/// Runs `section` between acquire and release, which also happens if it panics.
+#[inline(always)]
+pub(crate) fn with_raw<P: Platform, L: RawLock<P>, R>(
+    lock: &L,
+    cpu: &Cpu<'_, P>,
+    section: impl FnOnce() -> R,
+) -> Result<R, Errno> {
+    struct Release<'a, 'm, P: Platform, L: RawLock<P>>(&'a L, &'a Cpu<'m, P>);
+    impl<P: Platform, L: RawLock<P>> Drop for Release<'_, '_, P, L> {
+        #[inline(always)]
+        fn drop(&mut self) {
+            self.0.release(self.1);
+        }
+    }
+    lock.acquire(cpu)?;
+    let _release = Release(lock, cpu);
+    Ok(section())
+}

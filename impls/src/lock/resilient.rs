@@ -1,0 +1,253 @@
+//! The resilient queued spinlock: a queued spinlock that gives up instead of hanging.
+//!
+//! It finds a lock taken twice on one CPU (AA) as soon as a wait begins, two CPUs that wait for
+//! each other (ABBA) within milliseconds by their tables of held locks ([`super::held`]), and
+//! everything else by a timeout. A waiter that fails leaves lock and table as if it had not come;
+//! when the head of the queue fails, the whole queue is dismantled from the head: each waiter
+//! tells the next one to fail too. (Dwivedi and Starovoitov's rqspinlock, after the description in
+//! the kernel's mailing lists.)
+
+use super::held::{is_cycle, is_held_here, leave_failed};
+use super::queued::{
+    Claim, GO, Joined, LOCKED_MASK, LOCKED_PENDING, QueueNode, QueuedWord, announce, decode_tail,
+    encode_tail, wait_for_next, wait_for_turn,
+};
+use super::{Lock, RawLock, with_raw};
+use crate::cell::Errno;
+use crate::machine::{Cpu, planted};
+use crate::platform::{Memory, Ordering, Platform, Word};
+
+/// How long the pending waiter waits, and whoever waits without a queue node.
+pub const TIMEOUT_NS: u64 = 250_000_000;
+/// How long the head of the queue waits: the owner and the pending waiter may both be ahead.
+pub const HEAD_TIMEOUT_NS: u64 = 2 * TIMEOUT_NS;
+/// How long the test-and-set form waits.
+pub const TAS_TIMEOUT_NS: u64 = 1_000_000_000;
+/// How often a waiter looks for an ABBA deadlock.
+pub const CYCLE_CHECK_NS: u64 = 1_000_000;
+
+/// [`QueueNode::turn`]: the waiter in front failed; fail too.
+const FAIL: u32 = 2;
+
+/// The seldom condition of a wait: deadlock checks and timeout.
+struct Patience<'a, 'm, P: Platform> {
+    cpu: &'a Cpu<'m, P>,
+    lock: *mut (),
+    timeout_ns: u64,
+    /// When the wait began and when a cycle was last looked for; `None` before the first check.
+    began_ns: Option<u64>,
+    checked_ns: u64,
+}
+
+impl<'a, 'm, P: Platform> Patience<'a, 'm, P> {
+    fn new(cpu: &'a Cpu<'m, P>, lock: *mut (), timeout_ns: u64) -> Self {
+        Self { cpu, lock, timeout_ns, began_ns: None, checked_ns: 0 }
+    }
+
+    /// Why to give up, if there is a reason. `released` tells that the lock became free.
+    fn lost(&mut self, released: impl FnMut() -> bool) -> Option<Errno> {
+        let now_ns = P::now_ns();
+        let Some(began_ns) = self.began_ns else {
+            self.began_ns = Some(now_ns);
+            self.checked_ns = now_ns;
+            return is_held_here(self.cpu, self.lock).then_some(Errno::EDEADLK);
+        };
+        if now_ns - began_ns >= self.timeout_ns {
+            return Some(Errno::ETIMEDOUT);
+        }
+        if now_ns - self.checked_ns < CYCLE_CHECK_NS {
+            return None;
+        }
+        self.checked_ns = now_ns;
+        is_cycle(self.cpu, self.lock, released).then_some(Errno::EDEADLK)
+    }
+}
+
+/// See the module.
+pub struct Resilient<P: Memory> {
+    word: QueuedWord<P>,
+}
+
+impl<P: Platform> Lock<P> for Resilient<P> {
+    const ID: &'static str = "rqspin";
+    const FALLIBLE: bool = true;
+
+    fn new() -> Self {
+        Self { word: QueuedWord::new() }
+    }
+
+    #[inline(always)]
+    fn with<R>(&self, cpu: &Cpu<'_, P>, section: impl FnOnce() -> R) -> Result<R, Errno> {
+        with_raw(self, cpu, section)
+    }
+}
+
+impl<P: Platform> RawLock<P> for Resilient<P> {
+    #[inline(always)]
+    fn acquire(&self, cpu: &Cpu<'_, P>) -> Result<(), Errno> {
+        // Before the attempt: an NMI that arrives after it must find the entry.
+        cpu.this.held.enter(self.address());
+        match self.word.try_fast() {
+            Ok(()) => Ok(()),
+            Err(found) => self.acquire_slow(cpu, found),
+        }
+    }
+
+    #[inline(always)]
+    fn release(&self, cpu: &Cpu<'_, P>) {
+        // The lock first: an NMI in between that wants it finds an entry for a free lock, which
+        // it takes; the other way round it would wait for a lock that nobody seems to hold.
+        self.word.release();
+        cpu.this.held.leave();
+    }
+}
+
+impl<P: Platform> Resilient<P> {
+    #[inline(always)]
+    fn address(&self) -> *mut () {
+        core::ptr::from_ref(self).cast_mut().cast()
+    }
+
+    #[cold]
+    fn acquire_slow(&self, cpu: &Cpu<'_, P>, found: u32) -> Result<(), Errno> {
+        let acquired = match self.word.join(found) {
+            Joined::Acquired => Ok(()),
+            Joined::Pending => self.acquire_pending(cpu),
+            Joined::Queue => self.acquire_queued(cpu),
+        };
+        if acquired.is_err() {
+            leave_failed(cpu);
+        }
+        acquired
+    }
+
+    fn acquire_pending(&self, cpu: &Cpu<'_, P>) -> Result<(), Errno> {
+        let mut patience = Patience::new(cpu, self.address(), TIMEOUT_NS);
+        let free = || self.word.load_acquire() & LOCKED_MASK == 0;
+        let waited = P::wait_until_or(
+            || free().then_some(Ok(())),
+            || patience.lost(|| self.word.load() & LOCKED_MASK == 0).map(Err),
+        );
+        match waited {
+            Ok(()) => self.word.pending_to_locked(),
+            Err(_) if planted!(cpu, PendingLeft) => {}
+            Err(_) => self.word.clear_pending(),
+        }
+        waited
+    }
+
+    fn acquire_queued(&self, cpu: &Cpu<'_, P>) -> Result<(), Errno> {
+        let claim = Claim::new(cpu);
+        let Some(node) = claim.node() else { return self.acquire_without_node(cpu) };
+        // The lock may have become free while the node was made ready.
+        if self.word.try_acquire() {
+            return Ok(());
+        }
+        let tail = encode_tail(cpu.id(), claim.level);
+        let front = self.word.swap_tail(tail);
+        if let Some(front) = decode_tail(cpu.machine(), front) {
+            announce(front, node);
+            // Only the head watches the clock: its timeout reaches those behind it.
+            if wait_for_turn(node) == FAIL {
+                self.leave_queue(cpu, node, tail);
+                return Err(Errno::EDEADLK);
+            }
+        }
+        let mut patience = Patience::new(cpu, self.address(), HEAD_TIMEOUT_NS);
+        let waited = P::wait_until_or(
+            || {
+                let value = self.word.load_acquire();
+                (value & LOCKED_PENDING == 0).then_some(Ok(value))
+            },
+            || patience.lost(|| self.word.load() & LOCKED_PENDING == 0).map(Err),
+        );
+        match waited {
+            Ok(value) => {
+                if !self.word.take_as_head(value, tail) {
+                    // Release pairs with the acquire in `wait_for_turn`.
+                    wait_for_next(node).turn.store(GO, Ordering::Release);
+                }
+                Ok(())
+            }
+            Err(errno) => {
+                self.leave_queue(cpu, node, tail);
+                Err(errno)
+            }
+        }
+    }
+
+    /// The head of the queue leaves without the lock: it takes the tail away if it is the last,
+    /// else the next one is told to fail, and to tell the one behind it.
+    fn leave_queue(&self, cpu: &Cpu<'_, P>, node: &QueueNode<P>, tail: u16) {
+        if !self.word.try_remove_tail(tail) {
+            let next = wait_for_next(node);
+            if planted!(cpu, SuccessorNotTold) {
+                return;
+            }
+            // Release pairs with the acquire in `wait_for_turn`.
+            next.turn.store(FAIL, Ordering::Release);
+        }
+    }
+
+    /// Deeper nesting than there are nodes: tries until it succeeds or loses patience.
+    fn acquire_without_node(&self, cpu: &Cpu<'_, P>) -> Result<(), Errno> {
+        let mut patience = Patience::new(cpu, self.address(), TIMEOUT_NS);
+        P::wait_until_or(
+            || self.word.try_acquire().then_some(Ok(())),
+            || patience.lost(|| self.word.load() == 0).map(Err),
+        )
+    }
+}
+
+/// The test-and-set form, for hosts on which a waiter's CPU may not run.
+pub struct ResilientTas<P: Memory> {
+    word: QueuedWord<P>,
+}
+
+impl<P: Platform> Lock<P> for ResilientTas<P> {
+    const ID: &'static str = "rqspin-tas";
+    const FALLIBLE: bool = true;
+
+    fn new() -> Self {
+        Self { word: QueuedWord::new() }
+    }
+
+    #[inline(always)]
+    fn with<R>(&self, cpu: &Cpu<'_, P>, section: impl FnOnce() -> R) -> Result<R, Errno> {
+        with_raw(self, cpu, section)
+    }
+}
+
+impl<P: Platform> RawLock<P> for ResilientTas<P> {
+    #[inline(always)]
+    fn acquire(&self, cpu: &Cpu<'_, P>) -> Result<(), Errno> {
+        cpu.this.held.enter(core::ptr::from_ref(self).cast_mut().cast());
+        match self.word.try_fast() {
+            Ok(()) => Ok(()),
+            Err(_) => self.acquire_slow(cpu),
+        }
+    }
+
+    #[inline(always)]
+    fn release(&self, cpu: &Cpu<'_, P>) {
+        // In this order for the reason given at `Resilient`.
+        self.word.release();
+        cpu.this.held.leave();
+    }
+}
+
+impl<P: Platform> ResilientTas<P> {
+    #[cold]
+    fn acquire_slow(&self, cpu: &Cpu<'_, P>) -> Result<(), Errno> {
+        let lock = core::ptr::from_ref(self).cast_mut().cast();
+        let mut patience = Patience::new(cpu, lock, TAS_TIMEOUT_NS);
+        let acquired = P::wait_until_or(
+            || self.word.try_acquire().then_some(Ok(())),
+            || patience.lost(|| self.word.load() == 0).map(Err),
+        );
+        if acquired.is_err() {
+            leave_failed(cpu);
+        }
+        acquired
+    }
+}

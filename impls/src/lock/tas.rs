@@ -1,0 +1,62 @@
+//! Test, then test-and-set, with a pause: what a queued spinlock becomes under virtualisation,
+//! where a queue would wait for a CPU that does not run.
+
+use super::{Lock, RawLock, with_raw};
+use crate::cell::Errno;
+use crate::machine::Cpu;
+use crate::platform::{Memory, Ordering, Platform, Word};
+
+const FREE: u32 = 0;
+const HELD: u32 = 1;
+
+/// See the module. No order among waiters.
+pub struct Tas<P: Memory> {
+    value: P::U32,
+}
+
+impl<P: Platform> Lock<P> for Tas<P> {
+    const ID: &'static str = "spin-tas";
+    const FALLIBLE: bool = false;
+
+    fn new() -> Self {
+        Self { value: P::U32::new("lock.value", FREE) }
+    }
+
+    #[inline(always)]
+    fn with<R>(&self, cpu: &Cpu<'_, P>, section: impl FnOnce() -> R) -> Result<R, Errno> {
+        with_raw(self, cpu, section)
+    }
+}
+
+impl<P: Platform> RawLock<P> for Tas<P> {
+    #[inline(always)]
+    fn acquire(&self, _: &Cpu<'_, P>) -> Result<(), Errno> {
+        if !self.try_acquire() {
+            self.acquire_slow();
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn release(&self, _: &Cpu<'_, P>) {
+        // Release pairs with the acquire in `try_acquire`: the section comes before the next.
+        self.value.store(FREE, Ordering::Release);
+    }
+}
+
+impl<P: Memory> Tas<P> {
+    /// Acquire pairs with the release of the last holder.
+    #[inline(always)]
+    fn try_acquire(&self) -> bool {
+        self.value.cas(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
+    #[cold]
+    fn acquire_slow(&self) {
+        P::wait_until(|| {
+            // Relaxed: only the exchange that follows takes the lock. Reading first keeps the
+            // line shared among the waiters while the lock is held.
+            (self.value.load(Ordering::Relaxed) == FREE && self.try_acquire()).then_some(())
+        });
+    }
+}

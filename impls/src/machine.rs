@@ -1,0 +1,383 @@
+//! The machine as a value: what the kernel keeps per CPU, and the handle that says on which CPU
+//! and in which context an operation runs.
+//!
+//! Nothing here is global. A [`Machine`] owns the queue nodes, the held-lock tables, the RCU
+//! state, the allocator and the engine; a [`Cpu`] borrows it. Dropping the machine frees all.
+
+use core::marker::PhantomData;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use crossbeam_utils::CachePadded;
+
+use crate::engine::Engine;
+use crate::heap::Heap;
+use crate::irq_work::IrqWorkList;
+use crate::lock::held::HeldTable;
+use crate::lock::queued::QueueNodes;
+use crate::platform::{Platform, Word};
+use crate::rcu::Reclaim;
+
+/// The number of a CPU of a [`Machine`], from 0. Not the number the host gives its CPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CpuId(pub u32);
+
+impl CpuId {
+    /// As an index.
+    #[inline(always)]
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Where an operation runs. Ordered: each can interrupt those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Context {
+    /// A task, in the kernel on behalf of a program or a system call.
+    Task,
+    /// Softirq: timers fire here.
+    Softirq,
+    /// Hardware interrupt: `irq_work` runs here. Held off by interrupt-off sections.
+    Hardirq,
+    /// Non-maskable interrupt. Held off by nothing.
+    Nmi,
+}
+
+impl Context {
+    /// Name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Context::Task => "task",
+            Context::Softirq => "softirq",
+            Context::Hardirq => "hardirq",
+            Context::Nmi => "nmi",
+        }
+    }
+}
+
+/// A counter that only its own CPU and that CPU's interrupts touch: `this_cpu_*` in the kernel.
+/// Relaxed atomics, so plain moves; not part of what model checkers and the simulator look at.
+#[derive(Default)]
+pub(crate) struct CpuLocal(AtomicU32);
+
+impl CpuLocal {
+    #[inline(always)]
+    pub(crate) fn get(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    #[inline(always)]
+    pub(crate) fn set(&self, value: u32) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+}
+
+/// What the kernel keeps for one CPU.
+pub(crate) struct PerCpu<P: Platform> {
+    /// Nodes for waiting in queued locks; others write into them.
+    pub(crate) queue: CachePadded<QueueNodes<P>>,
+    /// Locks this CPU holds or waits for; others read them when they look for a deadlock.
+    pub(crate) held: CachePadded<HeldTable<P>>,
+    /// Work to run in hardirq context as soon as interrupts allow.
+    pub(crate) irq_works: CachePadded<IrqWorkList<P>>,
+    /// Depth of interrupt-off sections.
+    irq_off: CpuLocal,
+    /// The control block whose timer callback runs here now, null when none.
+    running: P::Ptr<()>,
+    /// Somebody has the CPU's handle.
+    claimed: AtomicBool,
+}
+
+/// How large a machine is.
+#[derive(Clone, Debug)]
+pub struct MachineConfig {
+    /// Number of CPUs.
+    pub cpus: u32,
+    /// Extra cost of an interrupt-off section, in turns of an empty loop (see METHODOLOGY.md):
+    /// user space cannot mask interrupts, so the model charges what the kernel was measured at.
+    pub irq_save_spins: u32,
+}
+
+impl MachineConfig {
+    /// A machine with `cpus` CPUs and free interrupt masking.
+    pub fn new(cpus: u32) -> Self {
+        Self { cpus, irq_save_spins: 0 }
+    }
+}
+
+/// A machine: its CPUs' state, allocator, RCU and engine.
+pub struct Machine<P: Platform> {
+    per_cpu: Box<[CachePadded<PerCpu<P>>]>,
+    config: MachineConfig,
+    rcu: P::Reclaim,
+    engine: P::Engine,
+    // Last: it frees the memory that the others' lists point into.
+    heap: Heap<P>,
+    #[cfg(feature = "planted")]
+    bug: Option<crate::planted::Bug>,
+}
+
+impl<P: Platform> Machine<P> {
+    /// A machine at rest, all CPUs offline.
+    pub fn new(config: MachineConfig) -> Self {
+        let cpus = config.cpus as usize;
+        Self {
+            per_cpu: (0..cpus)
+                .map(|_| {
+                    CachePadded::new(PerCpu {
+                        queue: CachePadded::new(QueueNodes::new()),
+                        held: CachePadded::new(HeldTable::new()),
+                        irq_works: CachePadded::new(IrqWorkList::new()),
+                        irq_off: CpuLocal::default(),
+                        running: P::Ptr::new("cpu.running", core::ptr::null_mut()),
+                        claimed: AtomicBool::new(false),
+                    })
+                })
+                .collect(),
+            rcu: P::Reclaim::new(cpus),
+            engine: P::Engine::new(cpus),
+            heap: Heap::new(cpus),
+            config,
+            #[cfg(feature = "planted")]
+            bug: None,
+        }
+    }
+
+    /// As [`new`](Self::new), with a known bug switched on.
+    #[cfg(feature = "planted")]
+    pub fn with_bug(config: MachineConfig, bug: crate::planted::Bug) -> Self {
+        Self { bug: Some(bug), ..Self::new(config) }
+    }
+
+    /// How large the machine is.
+    pub fn config(&self) -> &MachineConfig {
+        &self.config
+    }
+
+    /// Number of CPUs.
+    pub fn cpus(&self) -> u32 {
+        self.config.cpus
+    }
+
+    /// Brings a CPU online in task context and returns the handle of it. The handle stays on one
+    /// thread; dropping it takes the CPU offline.
+    ///
+    /// # Panics
+    /// If the CPU does not exist or somebody has its handle.
+    pub fn cpu(&self, id: CpuId) -> Cpu<'_, P> {
+        assert!(id.0 < self.config.cpus, "CPU {} of a machine with {}", id.0, self.config.cpus);
+        let this = &self.per_cpu[id.index()];
+        // Acquire pairs with the release in `Cpu::drop`: the CPU's state as its last user left it.
+        assert!(!this.claimed.swap(true, Ordering::Acquire), "CPU {} is in use", id.0);
+        let cpu = Cpu {
+            machine: self,
+            this,
+            id,
+            context: Context::Task,
+            outermost: true,
+            not_send: PhantomData,
+        };
+        self.rcu.online(&cpu);
+        cpu
+    }
+
+    /// The RCU state.
+    #[inline(always)]
+    pub fn rcu(&self) -> &P::Reclaim {
+        &self.rcu
+    }
+
+    /// What runs the callbacks.
+    #[inline(always)]
+    pub fn engine(&self) -> &P::Engine {
+        &self.engine
+    }
+
+    /// The allocator.
+    #[inline(always)]
+    pub fn heap(&self) -> &Heap<P> {
+        &self.heap
+    }
+
+    #[inline(always)]
+    pub(crate) fn per_cpu(&self, id: CpuId) -> &PerCpu<P> {
+        &self.per_cpu[id.index()]
+    }
+
+    /// Brings the machine to rest: runs what is queued and due in the engine's own deferred work
+    /// and all RCU callbacks, again and again until nothing is left. All other CPUs must be
+    /// offline. Armed timers stay armed.
+    pub fn settle(&self, cpu: &Cpu<'_, P>) {
+        loop {
+            cpu.run_irq_works();
+            let worked = self.engine.settle(cpu);
+            let freed = self.rcu.drain(cpu);
+            if !worked && !freed {
+                return;
+            }
+        }
+    }
+}
+
+/// A CPU in a context: where an operation runs. Given to every operation, as the kernel's
+/// `this_cpu_ptr()` and `in_nmi()` would be asked.
+pub struct Cpu<'m, P: Platform> {
+    machine: &'m Machine<P>,
+    pub(crate) this: &'m PerCpu<P>,
+    id: CpuId,
+    context: Context,
+    outermost: bool,
+    not_send: PhantomData<*mut ()>,
+}
+
+impl<'m, P: Platform> Cpu<'m, P> {
+    /// The machine this CPU belongs to.
+    #[inline(always)]
+    pub fn machine(&self) -> &'m Machine<P> {
+        self.machine
+    }
+
+    /// The number of this CPU.
+    #[inline(always)]
+    pub fn id(&self) -> CpuId {
+        self.id
+    }
+
+    /// The context.
+    #[inline(always)]
+    pub fn context(&self) -> Context {
+        self.context
+    }
+
+    /// Whether this is NMI context.
+    #[inline(always)]
+    pub fn in_nmi(&self) -> bool {
+        self.context == Context::Nmi
+    }
+
+    /// Whether this is hardirq or NMI context, or an interrupt-off section.
+    #[inline(always)]
+    pub fn irqs_disabled(&self) -> bool {
+        self.context >= Context::Hardirq || self.irq_depth() > 0
+    }
+
+    /// Depth of interrupt-off sections that are open on this CPU, whoever opened them.
+    #[inline(always)]
+    pub fn irq_depth(&self) -> u32 {
+        self.this.irq_off.get()
+    }
+
+    /// The same CPU interrupted: a handle for code that runs on top of what it does now.
+    pub fn interrupted(&self, context: Context) -> Cpu<'m, P> {
+        Cpu {
+            machine: self.machine,
+            this: self.this,
+            id: self.id,
+            context,
+            outermost: false,
+            not_send: PhantomData,
+        }
+    }
+
+    /// Opens an interrupt-off section (`local_irq_save`); it ends when the guard is dropped.
+    /// Sections nest. The end of the outermost runs pending `irq_work`, as the interrupt would.
+    #[inline(always)]
+    pub fn irq_save(&self) -> IrqOff<'_, 'm, P> {
+        let depth = &self.this.irq_off;
+        depth.set(depth.get() + 1);
+        for _ in 0..self.machine.config.irq_save_spins {
+            core::hint::black_box(());
+        }
+        IrqOff { cpu: self }
+    }
+
+    /// Opens an RCU read-side section.
+    #[inline(always)]
+    pub fn rcu_read(&self) -> <P::Reclaim as Reclaim<P>>::Guard<'_> {
+        self.machine.rcu.read(self)
+    }
+
+    /// Says that this CPU holds no reference under RCU: a context switch, an idle moment, the
+    /// return to user space. Also runs what waited for it. Task context only.
+    #[inline(always)]
+    pub fn quiescent(&self) {
+        debug_assert!(self.context == Context::Task, "quiescent state in {:?}", self.context);
+        self.machine.rcu.quiescent(self);
+        self.machine.engine.tick(self);
+    }
+
+    /// The control block whose timer callback this CPU runs now, or null.
+    #[inline(always)]
+    pub fn running(&self) -> *mut () {
+        // Relaxed: written by this CPU alone.
+        self.this.running.load(Ordering::Relaxed)
+    }
+
+    /// Notes which control block's timer callback this CPU runs; returns the one before.
+    #[inline(always)]
+    pub(crate) fn set_running(&self, block: *mut ()) -> *mut () {
+        let before = self.running();
+        self.this.running.store(block, Ordering::Relaxed);
+        before
+    }
+
+    /// Runs the `irq_work` that is pending on this CPU, in hardirq context. Called where the
+    /// interrupt would arrive: when interrupts come on again, and by the NMI studies when a
+    /// handler returns to code with interrupts on.
+    #[inline(always)]
+    pub fn run_irq_works(&self) {
+        if self.this.irq_works.any() {
+            self.this.irq_works.run(&self.interrupted(Context::Hardirq));
+        }
+    }
+
+    /// Whether a bug is switched on. Constant `false` unless the crate is built for the tests
+    /// that plant bugs.
+    #[cfg(feature = "planted")]
+    pub(crate) fn planted(&self, bug: crate::planted::Bug) -> bool {
+        self.machine.bug == Some(bug)
+    }
+}
+
+impl<P: Platform> Drop for Cpu<'_, P> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if self.outermost {
+            self.machine.rcu.offline(self);
+            // Release pairs with the acquire in `Machine::cpu`.
+            self.this.claimed.store(false, Ordering::Release);
+        }
+    }
+}
+
+/// An open interrupt-off section, see [`Cpu::irq_save`].
+pub struct IrqOff<'a, 'm, P: Platform> {
+    cpu: &'a Cpu<'m, P>,
+}
+
+impl<P: Platform> Drop for IrqOff<'_, '_, P> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        let depth = &self.cpu.this.irq_off;
+        let left = depth.get() - 1;
+        depth.set(left);
+        if left == 0 && self.cpu.context < Context::Hardirq {
+            self.cpu.run_irq_works();
+        }
+    }
+}
+
+/// Whether a known bug is switched on, for the tests that show that the checkers find it.
+/// Expands to `false` in every other build.
+macro_rules! planted {
+    ($cpu:expr, $bug:ident) => {{
+        #[cfg(feature = "planted")]
+        let on = $cpu.planted($crate::planted::Bug::$bug);
+        #[cfg(not(feature = "planted"))]
+        let on = {
+            let _ = &$cpu;
+            false
+        };
+        on
+    }};
+}
+pub(crate) use planted;

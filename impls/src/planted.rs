@@ -1,0 +1,31 @@
+//! Known bugs, each of them once a race that a reviewer found by reading, or the slip that the
+//! design invites. Compiled only for the tests that show that the checkers find them; a machine
+//! carries at most one ([`Machine::with_bug`](crate::machine::Machine::with_bug)).
+
+/// A known bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Bug {
+    /// Resilient lock: a failed acquire leaves its entry in the table of held locks.
+    HeldEntryLeft,
+    /// Resilient lock: a pending waiter that times out leaves the pending bit set.
+    PendingLeft,
+    /// Resilient lock: a queue head that fails leaves without telling its successor.
+    SuccessorNotTold,
+    /// `cmpxchg-state`: `start` arms without taking a reference (the reviewed race of RFC v1).
+    StartWithoutReference,
+    /// `cmpxchg-state`: the end of an update stores READY over FREED.
+    ReadyOverFreed,
+    /// An update exchanges the program and does not put the old one.
+    OldProgramKept,
+    /// An update puts the old program twice.
+    OldProgramPutTwice,
+    /// The loser of an initialisation race does not free its block.
+    LoserKeepsBlock,
+    /// `init` reads the map's user count before it publishes the block.
+    UsercntBeforePublish,
+    /// Locked wq cells: no second cancel after the grace period, as published: a start that takes
+    /// neither lock nor reference can queue the work after the only cancel.
+    NoSecondCancel,
+    /// A block is published without release.
+    RelaxedPublish,
+}

@@ -1,0 +1,185 @@
+//! What an implementation may use of the world it runs in: atomic words, fences, waiting, a clock.
+//!
+//! Every lock and cell is generic over one [`Platform`]. On real cores all of it is
+//! `#[inline(always)]` and compiles to the bare instruction; under a model checker the same source
+//! is explored in every interleaving; in the simulator each access is charged with the cache-line
+//! movement it causes.
+//!
+//! A platform is put together from three choices, so that each can be varied alone:
+//! [`Memory`] (which atomics), [`ReclaimKind`](crate::rcu::ReclaimKind) (how memory outlives its
+//! readers) and [`EngineKind`](crate::engine::EngineKind) (who runs the callbacks).
+//! [`World`] combines them.
+
+use core::marker::PhantomData;
+pub use core::sync::atomic::Ordering;
+
+use crate::engine::{Engine, EngineKind};
+use crate::rcu::{Reclaim, ReclaimKind};
+
+#[cfg(feature = "loom")]
+pub mod loom;
+pub mod native;
+#[cfg(feature = "shuttle")]
+pub mod shuttle;
+#[cfg(feature = "sim")]
+pub mod sim;
+pub mod stepped;
+
+/// The name of an atomic field, as reports show it: `"block.refs"`, `"lock.val"`. Costs nothing
+/// natively; the simulator and the model checkers name the field by it.
+pub type Label = &'static str;
+
+/// One atomic word holding a `T`.
+///
+/// Its size and alignment are those of the native atomic on every platform that measures
+/// (native, simulator), so that layout and false sharing are the real ones.
+pub trait Word<T: Copy>: Send + Sync {
+    /// A word named `label` that holds `value`.
+    fn new(label: Label, value: T) -> Self;
+    /// Atomic load.
+    fn load(&self, order: Ordering) -> T;
+    /// Atomic store.
+    fn store(&self, value: T, order: Ordering);
+    /// Atomic exchange; returns the value before it.
+    fn swap(&self, value: T, order: Ordering) -> T;
+    /// Compare-exchange (strong): `Ok(previous)` if the word held `current` and now holds `new`,
+    /// `Err(found)` if it held something else and is unchanged.
+    fn cas(&self, current: T, new: T, success: Ordering, failure: Ordering) -> Result<T, T>;
+}
+
+/// A word with integer read-modify-write operations; each returns the value before it.
+pub trait IntWord<T: Copy>: Word<T> {
+    /// Atomic wrapping add.
+    fn fetch_add(&self, value: T, order: Ordering) -> T;
+    /// Atomic wrapping subtract.
+    fn fetch_sub(&self, value: T, order: Ordering) -> T;
+    /// Atomic or.
+    fn fetch_or(&self, value: T, order: Ordering) -> T;
+    /// Atomic and.
+    fn fetch_and(&self, value: T, order: Ordering) -> T;
+}
+
+/// A 32-bit word whose parts can be accessed on their own, as queued spinlocks do: the lock holder
+/// owns the low byte and clears it with a plain byte store.
+///
+/// The meaning of each is given by the whole-word operation it equals; a platform may use the
+/// narrower instruction.
+pub trait SplitWord: IntWord<u32> {
+    /// Equals `fetch_and(!0xff, Release)` without returning the old value.
+    fn clear_low_byte_release(&self);
+    /// Replaces the low half; equals a compare-exchange loop that keeps the high half.
+    ///
+    /// Ordering: relaxed. Used by the owner of the pending bit, whose acquire was the load that
+    /// saw the lock free.
+    fn store_low_half(&self, value: u16);
+    /// Exchanges the high half and returns the previous one; equals an `AcqRel` compare-exchange
+    /// loop that keeps the low half.
+    fn swap_high_half(&self, value: u16) -> u16;
+}
+
+/// A mutual exclusion for data that is not part of any design under study: the timer bases and
+/// work lists of the engines (`raw_spinlock_t` in the kernel). Platforms that check models supply
+/// their checker's own, which explores fewer steps than a spinning one.
+pub trait Exclusive<T>: Send + Sync {
+    /// Wraps `value`.
+    fn new(label: Label, value: T) -> Self;
+    /// Runs `body` alone. Must be called with interrupts off on the calling CPU, as interrupt
+    /// handlers take the same lock.
+    fn with<R>(&self, body: impl FnOnce(&mut T) -> R) -> R;
+}
+
+/// The memory side of a platform.
+pub trait Memory: Sized + Send + Sync + 'static {
+    /// Name in reports.
+    const NAME: &'static str;
+    /// Freed memory is never used again and every later access to it is reported. Set by model
+    /// checkers, where memory is cheap and each execution is short.
+    const QUARANTINE: bool = false;
+    /// Freed memory is filled with a pattern that is verified when it is handed out again. Set by
+    /// the stress runs.
+    const POISON: bool = false;
+
+    /// 32-bit word.
+    type U32: SplitWord;
+    /// 64-bit word.
+    type U64: IntWord<u64>;
+    /// Pointer word.
+    type Ptr<T: 'static>: Word<*mut T>;
+    /// Exclusive access to engine data.
+    type Exclusive<T: Send>: Exclusive<T>;
+
+    /// A full memory barrier (`smp_mb()`).
+    fn fence();
+    /// Tells the core that it is in a spin loop.
+    fn relax();
+    /// Waits until `condition`, which reads some words, returns a value (`smp_cond_load_*`).
+    fn wait_until<R>(condition: impl FnMut() -> Option<R>) -> R;
+    /// As [`wait_until`](Self::wait_until), with an expensive second condition that is evaluated
+    /// once when the wait begins and then once in many spins: deadlock checks and timeouts.
+    fn wait_until_or<R>(
+        condition: impl FnMut() -> Option<R>,
+        seldom: impl FnMut() -> Option<R>,
+    ) -> R;
+    /// Monotonic time in nanoseconds, from an arbitrary origin.
+    fn now_ns() -> u64;
+}
+
+/// Everything an implementation is generic over.
+pub trait Platform: Memory {
+    /// How memory outlives its readers.
+    type Reclaim: Reclaim<Self>;
+    /// Who arms, queues and runs callbacks.
+    type Engine: Engine<Self>;
+}
+
+/// A platform made of a memory, a way of reclaiming and an engine.
+pub struct World<M, R, E>(PhantomData<fn() -> (M, R, E)>);
+
+impl<M: Memory, R: ReclaimKind, E: EngineKind> Memory for World<M, R, E> {
+    const NAME: &'static str = M::NAME;
+    const QUARANTINE: bool = M::QUARANTINE;
+    const POISON: bool = M::POISON;
+    type U32 = M::U32;
+    type U64 = M::U64;
+    type Ptr<T: 'static> = M::Ptr<T>;
+    type Exclusive<T: Send> = M::Exclusive<T>;
+
+    #[inline(always)]
+    fn fence() {
+        M::fence();
+    }
+    #[inline(always)]
+    fn relax() {
+        M::relax();
+    }
+    #[inline(always)]
+    fn wait_until<T>(condition: impl FnMut() -> Option<T>) -> T {
+        M::wait_until(condition)
+    }
+    #[inline(always)]
+    fn wait_until_or<T>(
+        condition: impl FnMut() -> Option<T>,
+        seldom: impl FnMut() -> Option<T>,
+    ) -> T {
+        M::wait_until_or(condition, seldom)
+    }
+    #[inline(always)]
+    fn now_ns() -> u64 {
+        M::now_ns()
+    }
+}
+
+impl<M: Memory, R: ReclaimKind, E: EngineKind> Platform for World<M, R, E> {
+    type Reclaim = R::Of<Self>;
+    type Engine = E::Of<Self>;
+}
+
+/// Real cores, RCU by quiescent states, an engine that only counts: what measures a cell's own
+/// cost.
+pub type Native = World<native::Cores, crate::rcu::Qsbr, crate::engine::Count>;
+/// As [`Native`], with epochs (crossbeam-epoch) in place of RCU, to measure that choice.
+pub type NativeEpoch = World<native::Cores, crate::rcu::Epoch, crate::engine::Count>;
+/// Real cores and callbacks that really run, on threads that the caller supplies.
+pub type NativeLive = World<native::Cores, crate::rcu::Qsbr, crate::engine::Queued>;
+/// As [`NativeLive`], with poisoned memory: for stress runs.
+pub type NativeAudit = World<native::Audited, crate::rcu::Qsbr, crate::engine::Queued>;

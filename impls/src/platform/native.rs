@@ -1,0 +1,251 @@
+//! Real cores: `std` atomics, nothing added.
+
+use core::arch::asm;
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
+
+use super::{Exclusive, IntWord, Label, Memory, SplitWord, Word};
+
+/// The memory of real cores.
+pub struct Cores;
+
+/// The memory of real cores, with freed blocks poisoned and checked.
+pub struct Audited;
+
+/// Spins between two evaluations of an expensive condition. At some 40 cycles a pause this is a
+/// few microseconds: well under the millisecond at which deadlocks are looked for.
+const SPINS_BETWEEN_CHECKS: u32 = 128;
+
+macro_rules! word {
+    ($atomic:ty, $t:ty $(, $generic:ident)?) => {
+        impl$(<$generic>)? Word<$t> for $atomic {
+            #[inline(always)]
+            fn new(_: Label, value: $t) -> Self {
+                Self::new(value)
+            }
+            #[inline(always)]
+            fn load(&self, order: Ordering) -> $t {
+                self.load(order)
+            }
+            #[inline(always)]
+            fn store(&self, value: $t, order: Ordering) {
+                self.store(value, order);
+            }
+            #[inline(always)]
+            fn swap(&self, value: $t, order: Ordering) -> $t {
+                self.swap(value, order)
+            }
+            #[inline(always)]
+            fn cas(
+                &self,
+                current: $t,
+                new: $t,
+                success: Ordering,
+                failure: Ordering,
+            ) -> Result<$t, $t> {
+                self.compare_exchange(current, new, success, failure)
+            }
+        }
+    };
+}
+
+macro_rules! int_word {
+    ($atomic:ty, $t:ty) => {
+        word!($atomic, $t);
+        impl IntWord<$t> for $atomic {
+            #[inline(always)]
+            fn fetch_add(&self, value: $t, order: Ordering) -> $t {
+                self.fetch_add(value, order)
+            }
+            #[inline(always)]
+            fn fetch_sub(&self, value: $t, order: Ordering) -> $t {
+                self.fetch_sub(value, order)
+            }
+            #[inline(always)]
+            fn fetch_or(&self, value: $t, order: Ordering) -> $t {
+                self.fetch_or(value, order)
+            }
+            #[inline(always)]
+            fn fetch_and(&self, value: $t, order: Ordering) -> $t {
+                self.fetch_and(value, order)
+            }
+        }
+    };
+}
+
+int_word!(AtomicU32, u32);
+int_word!(AtomicU64, u64);
+word!(AtomicPtr<T>, *mut T, T);
+
+impl SplitWord for AtomicU32 {
+    #[inline(always)]
+    fn clear_low_byte_release(&self) {
+        // SAFETY: the assembly behaves as `fetch_and(!0xff, Release)` would: stores are not
+        // reordered with earlier accesses on x86 and `stlrb` is a release; the other three bytes
+        // are not touched, so concurrent changes to them are kept, as by the atomic `and`.
+        // Without `nomem` the compiler treats it as an access to all memory.
+        #[cfg(target_arch = "x86_64")]
+        unsafe {
+            asm!("mov byte ptr [{}], 0", in(reg) self.as_ptr(), options(nostack, preserves_flags));
+        }
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        unsafe {
+            asm!("stlrb wzr, [{}]", in(reg) self.as_ptr(), options(nostack, preserves_flags));
+        }
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        {
+            self.fetch_and(!0xff, Ordering::Release);
+        }
+    }
+
+    #[inline(always)]
+    fn store_low_half(&self, value: u16) {
+        // SAFETY: a 16-bit aligned store is one access that changes the low half alone, which is
+        // what a compare-exchange loop keeping the high half would do.
+        #[cfg(target_arch = "x86_64")]
+        unsafe {
+            asm!("mov word ptr [{}], {:x}", in(reg) self.as_ptr(), in(reg) value,
+                 options(nostack, preserves_flags));
+        }
+        // SAFETY: as above.
+        #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+        unsafe {
+            asm!("strh {:w}, [{}]", in(reg) value, in(reg) self.as_ptr(),
+                 options(nostack, preserves_flags));
+        }
+        #[cfg(not(any(
+            target_arch = "x86_64",
+            all(target_arch = "aarch64", target_endian = "little")
+        )))]
+        {
+            let _ = self.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
+                Some(word & 0xffff_0000 | u32::from(value))
+            });
+        }
+    }
+
+    #[inline(always)]
+    fn swap_high_half(&self, value: u16) -> u16 {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let mut old = value;
+            // SAFETY: `xchg` with memory is locked: one atomic access to the high half, which is
+            // what a compare-exchange loop keeping the low half would do. The address is inside
+            // the word (little endian).
+            unsafe {
+                asm!("xchg word ptr [{} + 2], {:x}", in(reg) self.as_ptr(), inout(reg) old,
+                     options(nostack, preserves_flags));
+            }
+            old
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            let mut word = self.load(Ordering::Relaxed);
+            loop {
+                let new = word & 0xffff | u32::from(value) << 16;
+                // AcqRel: publishes this CPU's queue node to the next one that swaps, and sees
+                // the node of the one before.
+                match self.compare_exchange_weak(word, new, Ordering::AcqRel, Ordering::Relaxed) {
+                    Ok(_) => return (word >> 16) as u16,
+                    Err(found) => word = found,
+                }
+            }
+        }
+    }
+}
+
+/// A test-and-set lock around a value; see [`Exclusive`].
+pub struct SpinExclusive<T> {
+    taken: AtomicU32,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: `value` is reached only between an acquire of `taken` and its release, by one thread.
+unsafe impl<T: Send> Sync for SpinExclusive<T> {}
+
+impl<T: Send> Exclusive<T> for SpinExclusive<T> {
+    fn new(_: Label, value: T) -> Self {
+        Self { taken: AtomicU32::new(0), value: UnsafeCell::new(value) }
+    }
+
+    #[inline]
+    fn with<R>(&self, body: impl FnOnce(&mut T) -> R) -> R {
+        // Acquire pairs with the release below: what the last holder wrote is seen.
+        while self.taken.swap(1, Ordering::Acquire) != 0 {
+            while self.taken.load(Ordering::Relaxed) != 0 {
+                core::hint::spin_loop();
+            }
+        }
+        // SAFETY: this thread made `taken` non-zero and nobody else enters until it is zero.
+        let result = body(unsafe { &mut *self.value.get() });
+        self.taken.store(0, Ordering::Release);
+        result
+    }
+}
+
+macro_rules! cores {
+    ($memory:ty, $name:literal, $poison:literal) => {
+        impl Memory for $memory {
+            const NAME: &'static str = $name;
+            const POISON: bool = $poison;
+            type U32 = AtomicU32;
+            type U64 = AtomicU64;
+            type Ptr<T: 'static> = AtomicPtr<T>;
+            type Exclusive<T: Send> = SpinExclusive<T>;
+
+            #[inline(always)]
+            fn fence() {
+                fence(Ordering::SeqCst);
+            }
+
+            #[inline(always)]
+            fn relax() {
+                core::hint::spin_loop();
+            }
+
+            #[inline(always)]
+            fn wait_until<R>(mut condition: impl FnMut() -> Option<R>) -> R {
+                loop {
+                    if let Some(result) = condition() {
+                        return result;
+                    }
+                    core::hint::spin_loop();
+                }
+            }
+
+            #[inline(always)]
+            fn wait_until_or<R>(
+                mut condition: impl FnMut() -> Option<R>,
+                mut seldom: impl FnMut() -> Option<R>,
+            ) -> R {
+                let mut spins = 0u32;
+                loop {
+                    if let Some(result) = condition() {
+                        return result;
+                    }
+                    if spins == 0 {
+                        if let Some(result) = seldom() {
+                            return result;
+                        }
+                        spins = SPINS_BETWEEN_CHECKS;
+                    }
+                    spins -= 1;
+                    core::hint::spin_loop();
+                }
+            }
+
+            fn now_ns() -> u64 {
+                let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+                // SAFETY: `time` is valid for writing; the clock exists on every Linux.
+                // Async-signal-safe, which the signal-driven NMI studies need.
+                let status = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
+                debug_assert_eq!(status, 0);
+                time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+            }
+        }
+    };
+}
+
+cores!(Cores, "native", false);
+cores!(Audited, "native-audit", true);

@@ -1,0 +1,109 @@
+//! The one list of cells and locks. A new design is its file and its line here.
+//!
+//! A caller that wants to do something with a design whose type it does not know hands in a
+//! visitor; the visitor is compiled for every design.
+
+use crate::cell::{AsyncCell, Timer, Wq, locked::Locked, state::State};
+use crate::lock::{Lock, peers, queued, resilient, tas};
+use crate::platform::Platform;
+
+/// Does something with a cell type.
+pub trait CellVisitor<P: Platform> {
+    /// What comes of it.
+    type Output;
+    /// Called with the type that was asked for.
+    fn visit<C: AsyncCell<P>>(self) -> Self::Output;
+}
+
+/// Does something with a lock type.
+pub trait LockVisitor<P: Platform> {
+    /// What comes of it.
+    type Output;
+    /// Called with the type that was asked for.
+    fn visit<L: Lock<P>>(self) -> Self::Output;
+}
+
+/// A design, for lists and reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Name in reports, as `spin-queued`.
+    pub id: &'static str,
+    /// `timer`, `wq`, `task_work` or `lock`.
+    pub kind: &'static str,
+    /// What it is, in a line.
+    pub about: &'static str,
+}
+
+macro_rules! cells {
+    ($($id:literal $kind:literal $about:literal => $cell:ty;)*) => {
+        /// Every cell: one entry for each design and kind.
+        pub const CELLS: &[Entry] = &[$(Entry { id: $id, kind: $kind, about: $about },)*];
+
+        /// Visits the cell with the given name and kind; `None` if there is none.
+        pub fn visit_cell<P: Platform, V: CellVisitor<P>>(
+            id: &str,
+            kind: &str,
+            visitor: V,
+        ) -> Option<V::Output> {
+            match (id, kind) {
+                $(($id, $kind) => Some(visitor.visit::<$cell>()),)*
+                _ => None,
+            }
+        }
+    };
+}
+
+macro_rules! locks {
+    (any { $($id:literal $about:literal => $lock:ty;)* }
+     native { $($nid:literal $nabout:literal => $nlock:ty;)* }) => {
+        /// Locks that run on every platform.
+        pub const LOCKS: &[Entry] = &[$(Entry { id: $id, kind: "lock", about: $about },)*];
+        /// Locks of others, native only.
+        pub const PEERS: &[Entry] = &[$(Entry { id: $nid, kind: "lock", about: $nabout },)*];
+
+        /// Visits the lock with the given name; `None` if there is none on every platform.
+        pub fn visit_lock<P: Platform, V: LockVisitor<P>>(id: &str, visitor: V) -> Option<V::Output> {
+            match id {
+                $($id => Some(visitor.visit::<$lock>()),)*
+                _ => None,
+            }
+        }
+
+        /// Visits the peer with the given name; `None` if there is none.
+        pub fn visit_peer<P: Platform, V: LockVisitor<P>>(id: &str, visitor: V) -> Option<V::Output>
+        where
+            $($nlock: Lock<P>,)*
+        {
+            match id {
+                $($nid => Some(visitor.visit::<$nlock>()),)*
+                _ => None,
+            }
+        }
+    };
+}
+
+cells! {
+    "spin-tas" "timer" "irq-saving test-and-set spinlock in the cell" => Locked<P, Timer, tas::Tas<P>>;
+    "spin-queued" "timer" "irq-saving queued spinlock in the cell" => Locked<P, Timer, queued::Queued<P>>;
+    "rqspin" "timer" "resilient queued spinlock in the cell" => Locked<P, Timer, resilient::Resilient<P>>;
+    "cmpxchg-state" "timer" "RFC v1: READY/BUSY/FREED state word, refcount, RCU" => State<P, Timer>;
+    "spin-tas" "wq" "irq-saving test-and-set spinlock in the cell" => Locked<P, Wq, tas::Tas<P>>;
+    "spin-queued" "wq" "irq-saving queued spinlock in the cell" => Locked<P, Wq, queued::Queued<P>>;
+    "rqspin" "wq" "resilient queued spinlock in the cell" => Locked<P, Wq, resilient::Resilient<P>>;
+    "cmpxchg-state" "wq" "RFC v1: READY/BUSY/FREED state word, refcount, RCU" => State<P, Wq>;
+}
+
+locks! {
+    any {
+        "spin-tas" "test, then test-and-set" => tas::Tas<P>;
+        "spin-queued" "queued spinlock: locked byte, pending bit, per-CPU nodes" => queued::Queued<P>;
+        "rqspin" "resilient queued spinlock: deadlock detection, timeouts" => resilient::Resilient<P>;
+        "rqspin-tas" "resilient test-and-set spinlock" => resilient::ResilientTas<P>;
+    }
+    native {
+        "std-mutex" "std::sync::Mutex" => peers::StdMutex;
+        "parking-lot" "parking_lot::RawMutex" => peers::ParkingLot;
+        "spin-crate" "spin::Mutex" => peers::Spin;
+        "mcs-crate" "mcslock: MCS queue lock" => peers::McsLock;
+    }
+}
