@@ -1,1 +1,2 @@
-//! Under construction.
+//! x
+pub mod stats;

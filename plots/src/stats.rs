@@ -1,0 +1,42 @@
+//! The statistics behind the verdicts, each in a file named by what it computes.
+//!
+//! The unit of analysis is the natural logarithm of a ratio within a round. Nothing in here knows
+//! of records or reports.
+
+pub mod autocorrelation;
+pub mod fairness;
+pub mod holm;
+pub mod interval;
+pub mod normal;
+pub mod random;
+pub mod rank_test;
+pub mod usl;
+pub mod verdict;
+
+/// Median of `values`, which are reordered; none if there are none.
+pub fn median(values: &mut [f64]) -> Option<f64> {
+    let middle = values.len() / 2;
+    if values.is_empty() {
+        return None;
+    }
+    let is_odd = values.len() % 2 == 1;
+    let (below, upper, _) = values.select_nth_unstable_by(middle, f64::total_cmp);
+    if is_odd {
+        return Some(*upper);
+    }
+    let lower = below.iter().copied().max_by(f64::total_cmp)?;
+    Some(f64::midpoint(lower, *upper))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::median;
+
+    #[test]
+    fn median_of_odd_even_and_none() {
+        assert_eq!(median(&mut [3.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(&mut [4.0, 1.0, 3.0, 2.0]), Some(2.5));
+        assert_eq!(median(&mut [7.0]), Some(7.0));
+        assert_eq!(median(&mut []), None);
+    }
+}
