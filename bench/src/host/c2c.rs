@@ -1,0 +1,241 @@
+//! Core-to-core latency: how long a modified cache line takes from one core to another.
+//!
+//! Two methods, because one alone can mislead:
+//! - [`Method::CompareExchange`]: both cores compare-exchange one flag on one line. The waiting
+//!   core's failed attempts fetch the line exclusively too, as contended lock words are fetched.
+//! - [`Method::ReadWrite`]: each core writes its own line and reads the other's. The waiting core
+//!   holds a shared copy until the writer invalidates it, as queued-lock waiters do.
+//!
+//! Both follow the methods of the same number in the published `core-to-core-latency` crate, so
+//! that its figures can be compared. One thing differs on purpose: every sample takes fresh lines.
+//! With one recycled line a chiplet CPU can show a third core's distance in every sample, namely
+//! that of the home node or cache slice which this one address happens to hash to.
+
+use std::hint::black_box;
+use std::ops::Not;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::clock::{Clock, median};
+use super::cpus::CpuId;
+use super::pin::{PinError, pin};
+
+/// How two cores pass the line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Compare-exchange ping-pong on one line.
+    CompareExchange,
+    /// Loads and stores on two lines, one written by each core.
+    ReadWrite,
+}
+
+impl Method {
+    /// Both methods.
+    pub const ALL: [Self; 2] = [Self::CompareExchange, Self::ReadWrite];
+
+    /// Name in records.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CompareExchange => "cas",
+            Self::ReadWrite => "read-write",
+        }
+    }
+}
+
+/// How much to measure for each pair of CPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Effort {
+    /// Samples, each on its own lines. The result is their median.
+    pub samples: usize,
+    /// Timed round trips in a sample, after one that is not timed. More average out the first-touch
+    /// effects of the fresh line, fewer keep a sample short enough to escape interruptions.
+    pub round_trips: usize,
+}
+
+impl Effort {
+    /// For a matrix that is looked at: about 20 ms a pair at 100 ns one way.
+    pub const FULL: Self = Self { samples: 300, round_trips: 300 };
+    /// For a run that only needs the scale: about 2 ms a pair.
+    pub const QUICK: Self = Self { samples: 100, round_trips: 100 };
+}
+
+/// One-way latency between every two of some CPUs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Matrix {
+    /// How it was measured.
+    pub method: Method,
+    /// CPUs of the rows and columns.
+    pub cpus: Vec<CpuId>,
+    /// Half the median round trip between `cpus[i]` and `cpus[j]`; `None` on the diagonal. Half a
+    /// round trip is all that can be known, so the matrix is symmetric.
+    pub one_way_ns: Vec<Vec<Option<f64>>>,
+}
+
+/// Why there is no matrix.
+#[derive(Debug, thiserror::Error)]
+pub enum C2cError {
+    /// A CPU twice: its own distance is not a transfer, and two spinning threads on it would wait
+    /// for the scheduler.
+    #[error("CPU {0} is given twice; give each CPU once")]
+    Repeated(CpuId),
+    /// A thread is not where it should be.
+    #[error(transparent)]
+    Pin(#[from] PinError),
+}
+
+impl Matrix {
+    /// Median over all pairs; `None` for fewer than two CPUs.
+    #[must_use]
+    pub fn median_ns(&self) -> Option<f64> {
+        let mut pairs: Vec<f64> = self.one_way_ns.iter().flatten().copied().flatten().collect();
+        pairs.is_empty().not().then(|| median(&mut pairs))
+    }
+
+    /// For a record.
+    #[must_use]
+    pub fn to_record(&self) -> cellbench_record::CoreMatrix {
+        cellbench_record::CoreMatrix {
+            method: self.method.name().to_owned(),
+            cpus: self.cpus.iter().map(|cpu| cpu.0).collect(),
+            one_way_ns: self.one_way_ns.clone(),
+        }
+    }
+}
+
+/// Measures every pair of `cpus`, one pair at a time, so that pairs do not disturb each other.
+///
+/// # Errors
+/// [`C2cError`] if a CPU repeats or cannot be pinned to.
+pub fn measure(
+    cpus: &[CpuId],
+    method: Method,
+    effort: Effort,
+    clock: &Clock,
+) -> Result<Matrix, C2cError> {
+    if let Some(&repeated) =
+        cpus.iter().enumerate().find_map(|(i, cpu)| cpus[..i].contains(cpu).then_some(cpu))
+    {
+        return Err(C2cError::Repeated(repeated));
+    }
+    let mut one_way_ns = vec![vec![None; cpus.len()]; cpus.len()];
+    for (i, &ping) in cpus.iter().enumerate() {
+        for (j, &pong) in cpus.iter().enumerate().skip(i + 1) {
+            let latency_ns = pair(ping, pong, method, effort, clock)?;
+            one_way_ns[i][j] = Some(latency_ns);
+            one_way_ns[j][i] = Some(latency_ns);
+        }
+    }
+    Ok(Matrix { method, cpus: cpus.to_vec(), one_way_ns })
+}
+
+/// A flag on a line of its own: 128 bytes, because adjacent-line prefetchers move pairs of 64.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Line(AtomicBool);
+
+/// The two lines of a sample.
+#[derive(Debug, Default)]
+struct Lines {
+    /// Both write it (compare-exchange), or ping does (read-write).
+    ball: Line,
+    /// Pong writes it (read-write).
+    echo: Line,
+}
+
+fn pair(
+    ping: CpuId,
+    pong: CpuId,
+    method: Method,
+    effort: Effort,
+    clock: &Clock,
+) -> Result<f64, C2cError> {
+    let Effort { samples, round_trips } = effort;
+    // Zeroed and written here only; neither core owns any of it before its sample.
+    let lines: Vec<Lines> = (0..samples.max(1)).map(|_| Lines::default()).collect();
+    // Ping and pong both arrive pinned or give up together.
+    let pinned = [AtomicBool::new(false), AtomicBool::new(false)];
+    let meeting = Barrier::new(2);
+    let arrive = |cpu, side: usize| -> Result<bool, PinError> {
+        let result = pin(cpu);
+        // Relaxed: published by the barrier, which synchronises like a lock.
+        pinned[side].store(result.is_ok(), Ordering::Relaxed);
+        meeting.wait();
+        result?;
+        Ok(pinned.iter().all(|side| side.load(Ordering::Relaxed)))
+    };
+    std::thread::scope(|scope| {
+        let pong = scope.spawn(|| -> Result<(), PinError> {
+            if arrive(pong, 1)? {
+                for lines in &lines {
+                    method.pong(lines, round_trips + 1);
+                }
+            }
+            Ok(())
+        });
+        let ping = scope.spawn(|| -> Result<Vec<f64>, PinError> {
+            let mut one_way_ns = Vec::with_capacity(lines.len());
+            if arrive(ping, 0)? {
+                for lines in &lines {
+                    method.ping(lines, 0, 1);
+                    let start = clock.start();
+                    method.ping(lines, 1, round_trips);
+                    let stop = clock.stop();
+                    one_way_ns
+                        .push(clock.elapsed_ns(start, stop) / (2 * round_trips.max(1)) as f64);
+                }
+            }
+            Ok(one_way_ns)
+        });
+        let one_way_ns = ping.join().expect("ping does not panic");
+        pong.join().expect("pong does not panic")?;
+        Ok(median(&mut black_box(one_way_ns?)))
+    })
+}
+
+impl Method {
+    /// Ping's side of `count` round trips, after `done` earlier ones on these lines: it ends when
+    /// the answer to the last has come. With compare-exchange pong moves first.
+    fn ping(self, lines: &Lines, done: usize, count: usize) {
+        match self {
+            Self::CompareExchange => {
+                for _ in 0..count {
+                    while !exchange(&lines.ball, true) {}
+                }
+            }
+            Self::ReadWrite => {
+                for turn in done..done + count {
+                    let value = turn % 2 == 0;
+                    // Release and Acquire pair with pong's: each store is seen before its answer.
+                    lines.ball.0.store(value, Ordering::Release);
+                    while lines.echo.0.load(Ordering::Acquire) != value {}
+                }
+            }
+        }
+    }
+
+    fn pong(self, lines: &Lines, count: usize) {
+        match self {
+            Self::CompareExchange => {
+                for _ in 0..count {
+                    while !exchange(&lines.ball, false) {}
+                }
+            }
+            Self::ReadWrite => {
+                for turn in 0..count {
+                    let value = turn % 2 == 0;
+                    // Acquire and Release pair with ping's.
+                    while lines.ball.0.load(Ordering::Acquire) != value {}
+                    lines.echo.0.store(value, Ordering::Release);
+                }
+            }
+        }
+    }
+}
+
+/// One attempt to turn the flag from `from` to its opposite.
+///
+/// Relaxed: the flag is the whole message, and read-modify-writes of one flag are totally ordered.
+fn exchange(line: &Line, from: bool) -> bool {
+    line.0.compare_exchange(from, !from, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+}

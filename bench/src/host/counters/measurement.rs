@@ -1,0 +1,185 @@
+//! A counter as the measurement of a Criterion benchmark, in place of wall-clock time.
+//!
+//! ```no_run
+//! use cellbench::host::counters::measurement::CounterMeasurement;
+//! use criterion::Criterion;
+//!
+//! let instructions = CounterMeasurement::open("instructions")?;
+//! let criterion = Criterion::default().with_measurement(instructions);
+//! # Ok::<(), cellbench::host::counters::measurement::MeasurementError>(())
+//! ```
+
+use std::cell::RefCell;
+
+use criterion::Throughput;
+use criterion::measurement::{Measurement, ValueFormatter};
+
+use super::{Plan, Reading, ThreadCounters, Unavailable};
+use crate::host::affinity;
+use crate::host::roots::Roots;
+
+/// Why an event cannot be the measurement.
+#[derive(Debug, thiserror::Error)]
+pub enum MeasurementError {
+    /// No such event on this host.
+    #[error("unknown event `{name}`; this host has {known}")]
+    Unknown {
+        /// Event asked for.
+        name: String,
+        /// Events there are.
+        known: String,
+    },
+    /// The event cannot be counted.
+    #[error("event `{name}` cannot be counted: {reason}")]
+    Unavailable {
+        /// Event asked for.
+        name: String,
+        /// Why.
+        reason: Unavailable,
+    },
+    /// The kernel refused to start or stop an open counter, or to tell the CPU.
+    #[error("event `{name}`: {source}")]
+    Io {
+        /// Event asked for.
+        name: String,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+}
+
+/// One event of the thread that opened it, which must also run the benchmarks.
+pub struct CounterMeasurement {
+    name: String,
+    counters: RefCell<ThreadCounters>,
+    formatter: EventFormatter,
+}
+
+impl CounterMeasurement {
+    /// Opens the event called `name` (as [`Plan::full`] names them) and counts a first time.
+    ///
+    /// # Errors
+    /// [`MeasurementError`] if there is no such event or it cannot be counted here.
+    pub fn open(name: &str) -> Result<Self, MeasurementError> {
+        let io = |source| MeasurementError::Io { name: name.to_owned(), source };
+        let plan = Plan::full(&Roots::live(), affinity::current_cpu().map_err(io)?);
+        let known = plan.events().map(|event| event.name.as_str()).collect::<Vec<_>>().join(", ");
+        let plan = plan
+            .only(name)
+            .ok_or_else(|| MeasurementError::Unknown { name: name.to_owned(), known })?;
+        let mut counters = ThreadCounters::open(&plan);
+        counters.start().map_err(io)?;
+        counters.stop().map_err(io)?;
+        match counters.read().remove(name) {
+            Some(Reading::Unavailable(reason)) if reason != Unavailable::NeverRan => {
+                Err(MeasurementError::Unavailable { name: name.to_owned(), reason })
+            }
+            _ => Ok(Self {
+                name: name.to_owned(),
+                counters: RefCell::new(counters),
+                formatter: EventFormatter { name: name.to_owned() },
+            }),
+        }
+    }
+
+    /// A count that Criterion can use. It has no way to hear of a failure.
+    fn value(&self) -> f64 {
+        let mut counters = self.counters.borrow_mut();
+        counters
+            .stop()
+            .unwrap_or_else(|error| panic!("event `{}` cannot be stopped: {error}", self.name));
+        match counters.read().remove(&self.name) {
+            Some(reading @ Reading::Counted { .. }) => reading.scaled().unwrap_or(f64::NAN),
+            Some(Reading::Unavailable(reason)) => {
+                panic!("event `{}` has no count: {reason}", self.name)
+            }
+            None => unreachable!("the plan consists of this event"),
+        }
+    }
+}
+
+impl Measurement for CounterMeasurement {
+    type Intermediate = ();
+    type Value = f64;
+
+    fn start(&self) -> Self::Intermediate {
+        self.counters
+            .borrow_mut()
+            .start()
+            .unwrap_or_else(|error| panic!("event `{}` cannot be started: {error}", self.name));
+    }
+
+    fn end(&self, (): Self::Intermediate) -> Self::Value {
+        self.value()
+    }
+
+    fn add(&self, a: &Self::Value, b: &Self::Value) -> Self::Value {
+        a + b
+    }
+
+    fn zero(&self) -> Self::Value {
+        0.0
+    }
+
+    fn to_f64(&self, value: &Self::Value) -> f64 {
+        *value
+    }
+
+    fn formatter(&self) -> &dyn ValueFormatter {
+        &self.formatter
+    }
+}
+
+/// Prints counts with the event's name as the unit.
+struct EventFormatter {
+    name: String,
+}
+
+impl EventFormatter {
+    /// Divides by a power of 1000 such that `typical` reads well; the unit that results.
+    fn scale(&self, typical: f64, values: &mut [f64]) -> &'static str {
+        let (divisor, unit) = match typical.abs() {
+            0.0..1e3 => (1.0, "events"),
+            1e3..1e6 => (1e3, "K events"),
+            1e6..1e9 => (1e6, "M events"),
+            _ => (1e9, "G events"),
+        };
+        for value in values {
+            *value /= divisor;
+        }
+        unit
+    }
+}
+
+impl ValueFormatter for EventFormatter {
+    fn format_value(&self, value: f64) -> String {
+        let mut scaled = [value];
+        let unit = self.scale(value, &mut scaled);
+        format!("{:.3} {unit} ({})", scaled[0], self.name)
+    }
+
+    fn scale_values(&self, typical: f64, values: &mut [f64]) -> &'static str {
+        self.scale(typical, values)
+    }
+
+    fn scale_throughputs(
+        &self,
+        _typical: f64,
+        throughput: &Throughput,
+        values: &mut [f64],
+    ) -> &'static str {
+        let (per, unit) = match *throughput {
+            Throughput::Elements(n) => (n, "events/element"),
+            Throughput::ElementsAndBytes { elements, .. } => (elements, "events/element"),
+            Throughput::Bytes(n) | Throughput::BytesDecimal(n) => (n, "events/byte"),
+            Throughput::Bits(n) => (n, "events/bit"),
+        };
+        for value in values {
+            *value /= per as f64;
+        }
+        unit
+    }
+
+    fn scale_for_machines(&self, _values: &mut [f64]) -> &'static str {
+        "events"
+    }
+}

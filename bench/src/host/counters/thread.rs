@@ -1,0 +1,199 @@
+//! The counters of the calling thread.
+
+use std::marker::PhantomData;
+use std::time::{Duration, Instant};
+
+use perf_event::events::Software;
+use perf_event::{Builder, Counter, Group};
+
+use super::event::{EventSpec, Plan, Pmu};
+use super::{Reading, Readings, Unavailable};
+use crate::host::disturbance::{ThreadDisturbance, ThreadProbe};
+use crate::host::roots::Roots;
+
+/// Highest `perf_event_paranoid` at which user-space events of one's own thread are allowed.
+const USER_PARANOIA: i64 = 2;
+/// Highest at which kernel events of one's own thread are.
+const KERNEL_PARANOIA: i64 = 1;
+
+/// Open counters of the thread that opened them, on which they must be read.
+pub struct ThreadCounters {
+    groups: Vec<OpenGroup>,
+    /// Kernel events that perf denies, served from the kernel's accounts instead.
+    from_accounts: Vec<(String, Unavailable)>,
+    unavailable: Vec<(String, Unavailable)>,
+    accounts: Accounts,
+    on_this_thread: PhantomData<*const ()>,
+}
+
+/// Events that are on their counters at the same time.
+struct OpenGroup {
+    group: Group,
+    members: Vec<(String, Counter)>,
+}
+
+/// The kernel's accounts of the thread over the time the counters are enabled.
+struct Accounts {
+    running: Option<(ThreadProbe, Instant)>,
+    last: Option<(ThreadDisturbance, Duration)>,
+}
+
+impl ThreadCounters {
+    /// Opens what can be opened of `plan` for the calling thread, stopped. Never fails: what
+    /// cannot be opened has its reason in every reading.
+    #[must_use]
+    pub fn open(plan: &Plan) -> Self {
+        let mut counters = Self {
+            groups: Vec::new(),
+            from_accounts: Vec::new(),
+            unavailable: plan.without.clone(),
+            accounts: Accounts { running: None, last: None },
+            on_this_thread: PhantomData,
+        };
+        for events in &plan.groups {
+            counters.open_group(events, plan.pmu());
+        }
+        counters
+    }
+
+    /// Begins counting from zero.
+    ///
+    /// # Errors
+    /// If the kernel refuses to enable an open counter.
+    pub fn start(&mut self) -> std::io::Result<()> {
+        for open in &mut self.groups {
+            open.group.reset()?;
+        }
+        self.accounts.last = None;
+        self.accounts.running = Some((ThreadProbe::start(), Instant::now()));
+        for open in &mut self.groups {
+            open.group.enable()?;
+        }
+        Ok(())
+    }
+
+    /// Stops counting; readings keep their values.
+    ///
+    /// # Errors
+    /// If the kernel refuses to disable an open counter.
+    pub fn stop(&mut self) -> std::io::Result<()> {
+        for open in &mut self.groups {
+            open.group.disable()?;
+        }
+        if let Some((probe, since)) = self.accounts.running.take() {
+            self.accounts.last = Some((probe.stop(), since.elapsed()));
+        }
+        Ok(())
+    }
+
+    /// What was counted between the last start and stop (or now, if not stopped).
+    #[must_use]
+    pub fn read(&mut self) -> Readings {
+        let mut readings = Readings::new();
+        for open in &mut self.groups {
+            open.read_into(&mut readings);
+        }
+        let accounts = match &self.accounts.running {
+            Some((probe, since)) => Some((probe.stop(), since.elapsed())),
+            None => self.accounts.last,
+        };
+        for (name, reason) in &self.from_accounts {
+            let reading = match accounts {
+                Some((counts, elapsed)) => account(name, &counts, elapsed),
+                None => Reading::Unavailable(reason.clone()),
+            };
+            readings.insert(name.clone(), reading);
+        }
+        for (name, reason) in &self.unavailable {
+            readings.insert(name.clone(), Reading::Unavailable(reason.clone()));
+        }
+        readings
+    }
+
+    /// Opens `events` as one group; a member that the kernel does not take into the group (too
+    /// many for the counters, or one that must be alone) is tried in a group of its own.
+    fn open_group(&mut self, events: &[EventSpec], pmu: Option<&Pmu>) {
+        let Some((first, _)) = events.split_first() else { return };
+        let roots = Roots::live();
+        let refuse = |event: &EventSpec, error: &std::io::Error| {
+            let needed = if event.is_software() { KERNEL_PARANOIA } else { USER_PARANOIA };
+            Unavailable::from_error(error, &roots, needed, event.is_software() || pmu.is_some())
+        };
+        let mut group = match leader().build_group() {
+            Ok(group) => group,
+            Err(error) => {
+                for event in events {
+                    self.give_up(event, refuse(first, &error));
+                }
+                return;
+            }
+        };
+        let mut members = Vec::new();
+        let mut rejected = Vec::new();
+        for event in events {
+            match group.add(&event.builder(pmu)) {
+                Ok(counter) => members.push((event.name.clone(), counter)),
+                Err(error) if events.len() > 1 && error.raw_os_error() == Some(libc::EINVAL) => {
+                    rejected.push(event.clone());
+                }
+                Err(error) => self.give_up(event, refuse(event, &error)),
+            }
+        }
+        if !members.is_empty() {
+            self.groups.push(OpenGroup { group, members });
+        }
+        for event in rejected {
+            self.open_group(&[event], pmu);
+        }
+    }
+
+    fn give_up(&mut self, event: &EventSpec, reason: Unavailable) {
+        let list =
+            if event.is_software() { &mut self.from_accounts } else { &mut self.unavailable };
+        list.push((event.name.clone(), reason));
+    }
+}
+
+impl OpenGroup {
+    fn read_into(&mut self, readings: &mut Readings) {
+        let data = match self.group.read() {
+            Ok(data) => data,
+            Err(error) => {
+                let reason = Unavailable::Failed { what: error.to_string() };
+                let names = self.members.iter().map(|(name, _)| name.clone());
+                readings.extend(names.map(|name| (name, Reading::Unavailable(reason.clone()))));
+                return;
+            }
+        };
+        let ns = |time: Option<Duration>| time.map_or(0, |time| time.as_nanos() as u64);
+        let (enabled_ns, running_ns) = (ns(data.time_enabled()), ns(data.time_running()));
+        for (name, counter) in &self.members {
+            let reading = match data.get(counter) {
+                Some(entry) => Reading::from_times(entry.value(), enabled_ns, running_ns),
+                None => Reading::Unavailable(Unavailable::NeverRan),
+            };
+            readings.insert(name.clone(), reading);
+        }
+    }
+}
+
+/// A group's leader counts nothing, so that no event's refusal takes the group with it.
+fn leader() -> Builder<'static> {
+    let mut builder = Group::builder();
+    builder.event(Software::DUMMY);
+    builder
+}
+
+/// A kernel event by the kernel's accounts.
+fn account(name: &str, counts: &ThreadDisturbance, elapsed: Duration) -> Reading {
+    let value = match name {
+        "context-switches" => Ok(counts.voluntary_switches + counts.involuntary_switches),
+        "page-faults" => Ok(counts.minor_faults + counts.major_faults),
+        _ => counts.migrations.ok_or("/proc/thread-self/sched"),
+    };
+    let elapsed_ns = elapsed.as_nanos() as u64;
+    match value {
+        Ok(value) => Reading::from_times(value, elapsed_ns, elapsed_ns),
+        Err(missing) => Reading::Unavailable(Unavailable::NoAccount { missing }),
+    }
+}

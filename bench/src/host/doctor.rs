@@ -1,0 +1,139 @@
+//! Is this host fit to measure on, and what to change?
+//!
+//! Each check yields findings: what is, what that does to results, and the command that changes
+//! it. All read below [`Roots`], so that they can be tried on made-up hosts; what needs time to
+//! show (load, steal, throttling, competing tasks) is seen between two snapshots.
+//!
+//! Exit statuses of `cellbench doctor`: 0 fit, 3 fit with warnings, 4 unfit (1 is an error of the
+//! tool, 2 a wrong command line).
+
+mod activity;
+mod frequency;
+mod platform;
+mod scheduling;
+
+use std::fmt;
+use std::time::Duration;
+
+use cellbench_record::{Finding, Severity};
+
+pub use activity::{Activity, Snapshot, Task};
+
+use super::cpus::CpuSet;
+use super::roots::Roots;
+use super::topology::Topology;
+
+/// What the checks look at.
+#[derive(Clone, Debug)]
+pub struct Examined<'a> {
+    /// Where to read.
+    pub roots: &'a Roots,
+    /// CPUs of the host.
+    pub topology: &'a Topology,
+    /// CPUs that will be measured on.
+    pub cpus: &'a CpuSet,
+    /// What went on meanwhile.
+    pub activity: &'a Activity,
+    /// Whether this process may do what `perf_event_paranoid` denies to others.
+    pub privileged: bool,
+}
+
+/// The verdict over all findings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fitness {
+    /// Nothing to object to.
+    Fit,
+    /// Usable; the warnings say what to expect.
+    FitWithWarnings,
+    /// Results from this host, as it is, should not be used.
+    Unfit,
+}
+
+impl Fitness {
+    /// The verdict that the worst finding leaves.
+    #[must_use]
+    pub fn of(findings: &[Finding]) -> Self {
+        match findings.iter().map(|finding| finding.severity).max() {
+            Some(Severity::Unfit) => Self::Unfit,
+            Some(Severity::Warning) => Self::FitWithWarnings,
+            Some(Severity::Ok | Severity::Info) | None => Self::Fit,
+        }
+    }
+
+    /// Exit status that tells it to scripts.
+    #[must_use]
+    pub fn exit_status(self) -> u8 {
+        match self {
+            Self::Fit => 0,
+            Self::FitWithWarnings => 3,
+            Self::Unfit => 4,
+        }
+    }
+}
+
+impl fmt::Display for Fitness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Fit => "fit",
+            Self::FitWithWarnings => "fit with warnings",
+            Self::Unfit => "unfit",
+        })
+    }
+}
+
+/// Examines this host for a run on `cpus`, watching it for `window` (the calling thread sleeps
+/// meanwhile, so that its own work does not show).
+#[must_use]
+pub fn examine(topology: &Topology, cpus: &CpuSet, window: Duration) -> Vec<Finding> {
+    let roots = Roots::live();
+    let before = Snapshot::take(&roots, topology);
+    std::thread::sleep(window);
+    let after = Snapshot::take(&roots, topology);
+    let activity = Activity::between(&roots, &before, &after, Some(std::process::id()));
+    let privileged = may_use_perf_always(&roots);
+    diagnose(&Examined { roots: &roots, topology, cpus, activity: &activity, privileged })
+}
+
+/// All findings on what was examined, worst first, in order of the checks among equals.
+#[must_use]
+pub fn diagnose(examined: &Examined<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    frequency::check(examined, &mut findings);
+    scheduling::check(examined, &mut findings);
+    platform::check(examined, &mut findings);
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    findings
+}
+
+/// Whether this process has CAP_PERFMON or CAP_SYS_ADMIN, for which the paranoia level does not
+/// count (capabilities(7); the numbers are in linux/capability.h).
+fn may_use_perf_always(roots: &Roots) -> bool {
+    const CAP_SYS_ADMIN: u32 = 21;
+    const CAP_PERFMON: u32 = 38;
+    let status = roots.proc("self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let mask = effective.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> CAP_SYS_ADMIN & 1 == 1 || mask >> CAP_PERFMON & 1 == 1
+}
+
+/// What is said about one thing.
+fn finding(
+    id: &str,
+    severity: Severity,
+    text: impl Into<String>,
+    effect: &str,
+    fix: impl Into<String>,
+) -> Finding {
+    Finding {
+        id: id.to_owned(),
+        severity,
+        text: text.into(),
+        effect: effect.to_owned(),
+        fix: fix.into(),
+    }
+}
+
+/// A thing as it should be.
+fn ok(id: &str, text: impl Into<String>) -> Finding {
+    finding(id, Severity::Ok, text, "", "")
+}

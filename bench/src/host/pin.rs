@@ -1,0 +1,77 @@
+//! Pinning: one thread, one CPU, and the proof that it worked.
+//!
+//! An unpinned worker migrates between rounds and takes the distances of the topology with it, so
+//! a pin that silently failed is worse than an error.
+
+use std::io;
+
+use super::affinity;
+use super::cpus::{CpuId, CpuSet};
+
+/// CPU numbers below this fit the C library's `cpu_set_t`, which `core_affinity` uses and indexes
+/// unchecked.
+const CORE_AFFINITY_LIMIT: u32 = 1024;
+
+/// Why a thread is not where it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum PinError {
+    /// The CPU is offline, outside the cpuset, or does not exist.
+    #[error(
+        "cannot pin to CPU {cpu}: it is offline, absent or outside the cpuset of this process (the thread may run on CPUs {allowed}); choose another CPU or widen the cpuset"
+    )]
+    NotUsable {
+        /// CPU asked for.
+        cpu: CpuId,
+        /// Affinity of the thread before the attempt, which did not change it.
+        allowed: CpuSet,
+    },
+    /// The kernel refused for another reason (a seccomp filter, for instance).
+    #[error("cannot pin to CPU {cpu}: {source}")]
+    Refused {
+        /// CPU asked for.
+        cpu: CpuId,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The call succeeded and had no effect, as under some sandboxes.
+    #[error(
+        "pinning to CPU {cpu} was accepted but had no effect: the thread may run on CPUs {allowed} and is on CPU {found}; run outside the sandbox that emulates sched_setaffinity"
+    )]
+    NoEffect {
+        /// CPU asked for.
+        cpu: CpuId,
+        /// Affinity afterwards.
+        allowed: CpuSet,
+        /// CPU the thread is on.
+        found: CpuId,
+    },
+}
+
+/// Pins the calling thread to `cpu` and checks that it runs there and may run nowhere else.
+///
+/// # Errors
+/// [`PinError`], and then the thread's affinity may have changed.
+pub fn pin(cpu: CpuId) -> Result<(), PinError> {
+    let refused = |source| PinError::Refused { cpu, source };
+    let before = affinity::current().map_err(refused)?;
+    let accepted = if cpu.0 < CORE_AFFINITY_LIMIT {
+        core_affinity::set_for_current(core_affinity::CoreId { id: cpu.0 as usize })
+    } else {
+        affinity::set_current(&CpuSet::from_iter([cpu])).is_ok()
+    };
+    if !accepted {
+        let source = io::Error::last_os_error();
+        return Err(if source.raw_os_error() == Some(libc::EINVAL) {
+            PinError::NotUsable { cpu, allowed: before }
+        } else {
+            PinError::Refused { cpu, source }
+        });
+    }
+    let allowed = affinity::current().map_err(refused)?;
+    let found = affinity::current_cpu().map_err(refused)?;
+    if found == cpu && allowed.len() == 1 && allowed.contains(cpu) {
+        Ok(())
+    } else {
+        Err(PinError::NoEffect { cpu, allowed, found })
+    }
+}
