@@ -97,7 +97,7 @@ pub trait Engine<P: Platform>: Send + Sync + Sized {
 }
 
 /// The choice of an engine, independent of the platform it will be for.
-pub trait EngineKind: 'static {
+pub trait EngineKind: Send + Sync + 'static {
     /// The engine for platform `P`.
     type Of<P: Platform>: Engine<P>;
 }

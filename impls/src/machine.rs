@@ -92,15 +92,15 @@ pub(crate) struct PerCpu<P: Platform> {
 pub struct MachineConfig {
     /// Number of CPUs.
     pub cpus: u32,
-    /// Extra cost of an interrupt-off section, in turns of an empty loop (see METHODOLOGY.md):
-    /// user space cannot mask interrupts, so the model charges what the kernel was measured at.
-    pub irq_save_spins: u32,
+    /// Extra cost of an interrupt-off section, in turns of [`Memory::spend`](crate::platform::Memory::spend) (see METHODOLOGY.md):
+    /// user space cannot mask interrupts, so a model can charge what the kernel was measured at.
+    pub irq_save_turns: u32,
 }
 
 impl MachineConfig {
     /// A machine with `cpus` CPUs and free interrupt masking.
     pub fn new(cpus: u32) -> Self {
-        Self { cpus, irq_save_spins: 0 }
+        Self { cpus, irq_save_turns: 0 }
     }
 }
 
@@ -198,6 +198,18 @@ impl<P: Platform> Machine<P> {
         &self.heap
     }
 
+    /// What is left of a CPU's activity; clean when nobody runs there.
+    pub fn rest(&self, cpu: CpuId) -> Rest {
+        let this = self.per_cpu(cpu);
+        Rest {
+            queue_nodes: this.queue.used(),
+            held_locks: this.held.len(),
+            irq_off_depth: this.irq_off.get(),
+            pending_irq_work: this.irq_works.any(),
+            in_callback: !this.running.load(Ordering::Relaxed).is_null(),
+        }
+    }
+
     #[inline(always)]
     pub(crate) fn per_cpu(&self, id: CpuId) -> &PerCpu<P> {
         &self.per_cpu[id.index()]
@@ -215,6 +227,28 @@ impl<P: Platform> Machine<P> {
                 return;
             }
         }
+    }
+}
+
+/// What a CPU has left behind, see [`Machine::rest`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rest {
+    /// Queue nodes in use.
+    pub queue_nodes: u32,
+    /// Entries in the table of held locks.
+    pub held_locks: usize,
+    /// Open interrupt-off sections.
+    pub irq_off_depth: u32,
+    /// `irq_work` that did not run.
+    pub pending_irq_work: bool,
+    /// A timer callback has not returned.
+    pub in_callback: bool,
+}
+
+impl Rest {
+    /// Whether nothing is left.
+    pub fn is_clean(&self) -> bool {
+        *self == Self::default()
     }
 }
 
@@ -284,8 +318,9 @@ impl<'m, P: Platform> Cpu<'m, P> {
     pub fn irq_save(&self) -> IrqOff<'_, 'm, P> {
         let depth = &self.this.irq_off;
         depth.set(depth.get() + 1);
-        for _ in 0..self.machine.config.irq_save_spins {
-            core::hint::black_box(());
+        let turns = self.machine.config.irq_save_turns;
+        if turns > 0 {
+            P::spend(turns);
         }
         IrqOff { cpu: self }
     }

@@ -122,6 +122,12 @@ pub trait Memory: Sized + Send + Sync + 'static {
     ) -> R;
     /// Monotonic time in nanoseconds, from an arbitrary origin.
     fn now_ns() -> u64;
+    /// Computes for `turns` turns of a loop that touches no memory: a critical section of some
+    /// length. How long a turn takes is for the caller to measure; in the simulator it is a
+    /// nanosecond, in model checkers it is nothing.
+    fn spend(turns: u32) {
+        let _ = turns;
+    }
 }
 
 /// Everything an implementation is generic over.
@@ -133,7 +139,7 @@ pub trait Platform: Memory {
 }
 
 /// A platform made of a memory, a way of reclaiming and an engine.
-pub struct World<M, R, E>(PhantomData<fn() -> (M, R, E)>);
+pub struct World<M, R, E>(PhantomData<M>, PhantomData<R>, PhantomData<E>);
 
 impl<M: Memory, R: ReclaimKind, E: EngineKind> Memory for World<M, R, E> {
     const NAME: &'static str = M::NAME;
@@ -166,6 +172,10 @@ impl<M: Memory, R: ReclaimKind, E: EngineKind> Memory for World<M, R, E> {
     #[inline(always)]
     fn now_ns() -> u64 {
         M::now_ns()
+    }
+    #[inline(always)]
+    fn spend(turns: u32) {
+        M::spend(turns);
     }
 }
 

@@ -85,7 +85,7 @@ pub trait Reclaim<P: Platform>: Send + Sync + Sized {
 }
 
 /// The choice of a way of reclaiming, independent of the platform it will be for.
-pub trait ReclaimKind: 'static {
+pub trait ReclaimKind: Send + Sync + 'static {
     /// The reclaimer for platform `P`.
     type Of<P: Platform>: Reclaim<P>;
 }

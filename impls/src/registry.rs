@@ -5,7 +5,9 @@
 
 use crate::cell::{AsyncCell, Timer, Wq, locked::Locked, state::State};
 use crate::lock::{Lock, peers, queued, resilient, tas};
-use crate::platform::Platform;
+use crate::engine::EngineKind;
+use crate::platform::{Platform, World};
+use crate::rcu::ReclaimKind;
 
 /// Does something with a cell type.
 pub trait CellVisitor<P: Platform> {
@@ -32,6 +34,12 @@ pub struct Entry {
     pub kind: &'static str,
     /// What it is, in a line.
     pub about: &'static str,
+}
+
+/// A platform on which the locks of others run: real cores.
+pub trait HasPeers: Platform {
+    /// Visits the peer with the given name; `None` if there is none.
+    fn visit_peer<V: LockVisitor<Self>>(id: &str, visitor: V) -> Option<V::Output>;
 }
 
 macro_rules! cells {
@@ -69,14 +77,12 @@ macro_rules! locks {
             }
         }
 
-        /// Visits the peer with the given name; `None` if there is none.
-        pub fn visit_peer<P: Platform, V: LockVisitor<P>>(id: &str, visitor: V) -> Option<V::Output>
-        where
-            $($nlock: Lock<P>,)*
-        {
-            match id {
-                $($nid => Some(visitor.visit::<$nlock>()),)*
-                _ => None,
+        impl<M: peers::RealCores, R: ReclaimKind, E: EngineKind> HasPeers for World<M, R, E> {
+            fn visit_peer<V: LockVisitor<Self>>(id: &str, visitor: V) -> Option<V::Output> {
+                match id {
+                    $($nid => Some(visitor.visit::<$nlock>()),)*
+                    _ => None,
+                }
             }
         }
     };

@@ -1,1 +1,25 @@
-//! Under construction.
+//! What the CPUs do to the cells, and what must hold afterwards.
+//!
+//! A [`Workload`] builds a [`Trial`]: one design of the cell, its programs and maps, on a fresh
+//! machine, ready for a number of workers. Whoever measures (a runner on real cores, the
+//! simulator) calls [`Trial::batch`] from each worker until time is up, and then [`Trial::check`]:
+//! workloads are tests, a fast wrong cell is an error and not a result.
+//!
+//! What may not be done here: no measuring, no threads, no clock.
+//!
+//! A new workload is one file and one line in [`registry`].
+
+mod cells;
+pub mod field;
+mod locks;
+pub mod params;
+pub mod registry;
+pub mod tally;
+pub mod trial;
+pub mod worker;
+pub mod zipf;
+
+pub use params::Params;
+pub use tally::{Op, Tally};
+pub use trial::{EngineNeed, Subject, Trial, Violation, Workload};
+pub use worker::Worker;

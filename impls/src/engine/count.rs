@@ -126,8 +126,8 @@ impl<P: Platform> Engine<P> for CountEngine<P> {
     }
 
     fn settle(&self, cpu: &Cpu<'_, P>) -> bool {
-        // Not short-circuiting: each list is run.
-        self.deferred.iter().fold(false, |any, list| run_list(cpu, list) || any)
+        // Each list is run, so this counts instead of stopping at the first.
+        self.deferred.iter().filter(|list| run_list(cpu, list)).count() > 0
     }
 }
 

@@ -235,6 +235,13 @@ macro_rules! cores {
                 }
             }
 
+            #[inline(always)]
+            fn spend(turns: u32) {
+                for turn in 0..turns {
+                    core::hint::black_box(turn);
+                }
+            }
+
             fn now_ns() -> u64 {
                 let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
                 // SAFETY: `time` is valid for writing; the clock exists on every Linux.

@@ -1,0 +1,45 @@
+//! Nothing, as often as possible: what the harness itself costs.
+
+use std::sync::Arc;
+
+use cellbench_impls::machine::MachineConfig;
+use cellbench_impls::{AsyncCell, Cpu, Machine, Platform};
+
+use crate::params::Params;
+use crate::tally::{Op, Tally};
+use crate::trial::{CellWorkload, Trial, Violation, Workload};
+use crate::worker::Worker;
+
+/// See the module.
+pub(crate) struct Empty;
+
+impl Workload for Empty {
+    const ID: &'static str = "empty";
+    const ABOUT: &'static str = "no operation: the harness's own cost";
+}
+
+impl CellWorkload for Empty {
+    fn trial<P: Platform, C: AsyncCell<P>>(params: &Params) -> Arc<dyn Trial<P>> {
+        Arc::new(Nothing(Machine::<P>::new(MachineConfig::new(params.threads + params.extra_cpus))))
+    }
+}
+
+struct Nothing<P: Platform>(Machine<P>);
+
+impl<P: Platform> Trial<P> for Nothing<P> {
+    fn machine(&self) -> &Machine<P> {
+        &self.0
+    }
+
+    fn batch(&self, _: &Cpu<'_, P>, worker: &mut Worker, steps: u32) {
+        for _ in 0..steps {
+            // What an operation returns is not known to the compiler.
+            let outcome = core::hint::black_box(Ok(()));
+            worker.tally.count(Op::Empty, &outcome);
+        }
+    }
+
+    fn check(&self, _: &Cpu<'_, P>, _: &Tally) -> Result<(), Violation> {
+        Ok(())
+    }
+}

@@ -1,0 +1,90 @@
+//! All CPUs take one lock around a critical section of a given length, and count in it: the count
+//! is a plain variable, so a lock that lets two in loses some.
+
+use core::cell::UnsafeCell;
+use std::sync::Arc;
+
+use cellbench_impls::machine::MachineConfig;
+use cellbench_impls::{Cpu, Lock, Machine, Platform};
+use crossbeam_utils::CachePadded;
+
+use crate::ensure;
+use crate::field::check_clean;
+use crate::params::Params;
+use crate::tally::{Op, Tally};
+use crate::trial::{LockWorkload, Trial, Violation, Workload};
+use crate::worker::Worker;
+
+/// A workload on one lock with a critical section of `NS` nanoseconds.
+pub(crate) struct Section<const NS: u32>;
+
+macro_rules! section {
+    ($ns:literal, $id:literal) => {
+        impl Workload for Section<$ns> {
+            const ID: &'static str = $id;
+            const ABOUT: &'static str =
+                concat!("one lock, critical section of ", stringify!($ns), " ns");
+        }
+    };
+}
+
+section!(0, "lock-0ns");
+section!(50, "lock-50ns");
+section!(500, "lock-500ns");
+
+impl<const NS: u32> LockWorkload for Section<NS>
+where
+    Self: Workload,
+{
+    fn trial<P: Platform, L: Lock<P>>(params: &Params) -> Arc<dyn Trial<P>> {
+        Arc::new(OneLock::<P, L> {
+            guarded: CachePadded::new(Guarded { lock: L::new(), entered: UnsafeCell::new(0) }),
+            machine: Machine::new(MachineConfig::new(params.threads + params.extra_cpus)),
+            turns: (u64::from(NS) * u64::from(params.turns_per_us) / 1000) as u32,
+        })
+    }
+}
+
+struct OneLock<P: Platform, L> {
+    guarded: CachePadded<Guarded<L>>,
+    machine: Machine<P>,
+    turns: u32,
+}
+
+/// The count is next to the lock, as the data that a cell's lock guards is.
+struct Guarded<L> {
+    lock: L,
+    entered: UnsafeCell<u64>,
+}
+
+// SAFETY: `entered` is touched with the lock held, or at rest.
+unsafe impl<L: Sync> Sync for Guarded<L> {}
+
+impl<P: Platform, L: Lock<P>> Trial<P> for OneLock<P, L> {
+    fn machine(&self) -> &Machine<P> {
+        &self.machine
+    }
+
+    fn batch(&self, cpu: &Cpu<'_, P>, worker: &mut Worker, steps: u32) {
+        let Guarded { lock, entered } = &*self.guarded;
+        for _ in 0..steps {
+            let outcome = lock.with(cpu, || {
+                // SAFETY: the lock is held.
+                unsafe { *entered.get() += 1 };
+                P::spend(self.turns);
+            });
+            worker.tally.count(Op::Lock, &outcome);
+        }
+    }
+
+    fn check(&self, _: &Cpu<'_, P>, total: &Tally) -> Result<(), Violation> {
+        // SAFETY: at rest.
+        let entered = unsafe { *self.guarded.entered.get() };
+        let counted = total.ok(Op::Lock);
+        ensure!(
+            entered == counted,
+            "mutual exclusion: {counted} sections ran, their count says {entered}"
+        );
+        check_clean(&self.machine)
+    }
+}

@@ -1,0 +1,24 @@
+//! What a trial is built for.
+
+/// Parameters of a trial.
+#[derive(Clone, Debug)]
+pub struct Params {
+    /// Workers, each on a CPU of its own (CPUs 0 to `threads` of the machine).
+    pub threads: u32,
+    /// Further CPUs of the machine, for whoever drives the engine.
+    pub extra_cpus: u32,
+    /// Seed of the workers' random choices.
+    pub seed: u64,
+    /// Turns of [`Memory::spend`](cellbench_impls::Memory::spend) that take a microsecond here,
+    /// for critical sections of a given length.
+    pub turns_per_us: u32,
+    /// Turns that an interrupt-off section costs extra; 0: as free as user space makes it.
+    pub irq_save_turns: u32,
+}
+
+impl Params {
+    /// For `threads` workers, everything else plain.
+    pub fn new(threads: u32, seed: u64) -> Self {
+        Self { threads, extra_cpus: 0, seed, turns_per_us: 1000, irq_save_turns: 0 }
+    }
+}

@@ -1,0 +1,147 @@
+//! Counts of attempts by operation and outcome.
+
+use cellbench_impls::{Errno, Outcome};
+
+macro_rules! ops {
+    ($($(#[$doc:meta])* $name:ident = $id:literal,)*) => {
+        /// An operation that a workload attempts.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum Op {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Op {
+            /// All of them; an operation's place here is its index.
+            pub const ALL: &'static [Op] = &[$(Op::$name,)*];
+
+            /// Name in records and reports.
+            pub const fn id(self) -> &'static str {
+                match self { $(Op::$name => $id,)* }
+            }
+        }
+    };
+}
+
+ops! {
+    /// Nothing: what the harness itself costs.
+    Empty = "empty",
+    /// `AsyncCell::init`.
+    Init = "init",
+    /// `AsyncCell::set_callback`.
+    SetCallback = "set_callback",
+    /// `AsyncCell::start`.
+    Start = "start",
+    /// `AsyncCell::cancel`.
+    Cancel = "cancel",
+    /// `AsyncCell::cancel_async`.
+    CancelAsync = "cancel_async",
+    /// `AsyncCell::cancel_and_free`.
+    Free = "cancel_and_free",
+    /// `AsyncCell::schedule`.
+    Schedule = "schedule",
+    /// A lock and unlock pair with its critical section.
+    Lock = "lock",
+}
+
+/// Number of outcomes: ok and each errno.
+pub const OUTCOMES: usize = 1 + Errno::ALL.len();
+
+/// The name of an outcome in records: `ok`, or the errno's.
+pub fn outcome_id(index: usize) -> &'static str {
+    match index.checked_sub(1) {
+        None => "ok",
+        Some(errno) => Errno::ALL[errno].name(),
+    }
+}
+
+/// Attempts by operation and outcome; the first outcome is ok, the others are [`Errno::ALL`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    counts: [[u64; OUTCOMES]; Op::ALL.len()],
+}
+
+impl Tally {
+    /// Counts one attempt.
+    #[inline(always)]
+    pub fn count<T>(&mut self, op: Op, outcome: &Result<T, Errno>) {
+        match outcome {
+            Ok(_) => self.counts[op as usize][0] += 1,
+            Err(errno) => self.counts[op as usize][1 + *errno as usize] += 1,
+        }
+    }
+
+    /// Counts `attempts` successful ones.
+    #[inline(always)]
+    pub fn count_ok(&mut self, op: Op, attempts: u64) {
+        self.counts[op as usize][0] += attempts;
+    }
+
+    /// Counts one attempt and hands the outcome on.
+    #[inline(always)]
+    pub fn note(&mut self, op: Op, outcome: Outcome) -> Outcome {
+        self.count(op, &outcome);
+        outcome
+    }
+
+    /// Attempts of `op` that ended with the outcome of index `outcome` (see [`outcome_id`]).
+    pub fn get(&self, op: Op, outcome: usize) -> u64 {
+        self.counts[op as usize][outcome]
+    }
+
+    /// Attempts of `op` that succeeded.
+    pub fn ok(&self, op: Op) -> u64 {
+        self.get(op, 0)
+    }
+
+    /// Attempts of `op` that failed with `errno`.
+    pub fn failed(&self, op: Op, errno: Errno) -> u64 {
+        self.get(op, 1 + errno as usize)
+    }
+
+    /// All attempts.
+    pub fn attempts(&self) -> u64 {
+        self.counts.iter().flatten().sum()
+    }
+
+    /// All attempts that succeeded.
+    pub fn successes(&self) -> u64 {
+        self.counts.iter().map(|outcomes| outcomes[0]).sum()
+    }
+
+    /// Adds another worker's counts.
+    pub fn add(&mut self, other: &Tally) {
+        for (mine, theirs) in self.counts.iter_mut().flatten().zip(other.counts.iter().flatten()) {
+            *mine += theirs;
+        }
+    }
+
+    /// Operations and outcomes that were counted, as (operation, outcome's name, count).
+    pub fn iter(&self) -> impl Iterator<Item = (Op, &'static str, u64)> {
+        Op::ALL.iter().flat_map(move |op| {
+            (0..OUTCOMES)
+                .map(move |outcome| (*op, outcome_id(outcome), self.get(*op, outcome)))
+                .filter(|(_, _, count)| *count > 0)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Op, Tally};
+    use cellbench_impls::Errno;
+
+    #[test]
+    fn counts_by_operation_and_outcome() {
+        let mut tally = Tally::default();
+        tally.count::<()>(Op::Start, &Err(Errno::EBUSY));
+        tally.count(Op::Start, &Ok(()));
+        tally.count_ok(Op::Lock, 3);
+        let mut sum = tally.clone();
+        sum.add(&tally);
+        assert_eq!(sum.failed(Op::Start, Errno::EBUSY), 2);
+        assert_eq!((sum.attempts(), sum.successes()), (10, 8));
+        let listed: Vec<_> = tally.iter().collect();
+        assert_eq!(listed, [(Op::Start, "ok", 1), (Op::Start, "EBUSY", 1), (Op::Lock, "ok", 3)]);
+    }
+}

@@ -1,0 +1,97 @@
+//! The contract between workloads and whoever measures them.
+
+use std::sync::Arc;
+
+use cellbench_impls::{AsyncCell, Cpu, Lock, Machine, Platform};
+
+use crate::params::Params;
+use crate::tally::Tally;
+use crate::worker::Worker;
+
+/// What a workload runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// Async cells of every kind in the list.
+    Cells(&'static [&'static str]),
+    /// Locks.
+    Locks,
+}
+
+/// Which engine a workload needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EngineNeed {
+    /// Callbacks never run: the cell's own cost.
+    Count,
+    /// Callbacks run, on CPUs beyond the workers' that the caller drives.
+    Live,
+}
+
+/// A workload: how to build a trial of it.
+pub trait Workload {
+    /// Name in reports.
+    const ID: &'static str;
+    /// What it does, in a line.
+    const ABOUT: &'static str;
+    /// Which engine it needs.
+    const ENGINE: EngineNeed = EngineNeed::Count;
+}
+
+/// Kinds of cells whose operations are separate.
+pub const EVERY_KIND: &[&str] = &["timer", "wq"];
+
+/// A workload on cells.
+pub trait CellWorkload: Workload {
+    /// Kinds that it makes sense for.
+    const KINDS: &'static [&'static str] = EVERY_KIND;
+
+    /// Builds a trial on a fresh machine.
+    fn trial<P: Platform, C: AsyncCell<P>>(params: &Params) -> Arc<dyn Trial<P>>;
+}
+
+/// A workload on locks.
+pub trait LockWorkload: Workload {
+    /// Builds a trial on a fresh machine.
+    fn trial<P: Platform, L: Lock<P>>(params: &Params) -> Arc<dyn Trial<P>>;
+}
+
+/// One design under one workload, on a machine of its own.
+///
+/// Life of a trial: each worker claims its CPU ([`Machine::cpu`] with the worker's index), calls
+/// [`enter`](Self::enter) once, waits for the others, and calls [`batch`](Self::batch) until time
+/// is up, with [`Cpu::quiescent`] after each batch. When all workers have let go of their CPUs,
+/// one calls [`check`](Self::check).
+pub trait Trial<P: Platform>: Send + Sync {
+    /// The machine.
+    fn machine(&self) -> &Machine<P>;
+
+    /// Prepares what this worker will use, so that its memory is touched by its user first.
+    fn enter(&self, cpu: &Cpu<'_, P>, worker: &mut Worker) {
+        let _ = (cpu, worker);
+    }
+
+    /// Takes `steps` steps of the workload, each at least one attempt, counted in the worker's
+    /// tally.
+    fn batch(&self, cpu: &Cpu<'_, P>, worker: &mut Worker, steps: u32);
+
+    /// At rest: frees everything, settles the machine and checks what must hold. `total` is the
+    /// sum of the workers' tallies.
+    ///
+    /// # Errors
+    /// What does not hold.
+    fn check(&self, cpu: &Cpu<'_, P>, total: &Tally) -> Result<(), Violation>;
+}
+
+/// A broken invariant: the design is wrong, and its speed is not a result.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invariant broken: {0}")]
+pub struct Violation(pub String);
+
+/// Fails with a [`Violation`] unless the condition holds.
+#[macro_export]
+macro_rules! ensure {
+    ($condition:expr, $($message:tt)+) => {
+        if !$condition {
+            return Err($crate::trial::Violation(format!($($message)+)));
+        }
+    };
+}

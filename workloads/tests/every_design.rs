@@ -1,0 +1,145 @@
+//! Every design under every workload that serves its kind, on real threads: what the workload
+//! says must hold does hold, and each operation that the workload is about succeeds now and then.
+
+use std::sync::Arc;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use cellbench_impls::CpuId;
+use cellbench_impls::engine::Queued;
+use cellbench_impls::platform::{Memory, Native, NativeAudit, NativeEpoch, Platform, World};
+use cellbench_impls::rcu::Qsbr;
+use cellbench_impls::registry::{CELLS, HasPeers, LOCKS, PEERS};
+use cellbench_workloads::registry::{WORKLOADS, peer_trial, trial};
+use cellbench_workloads::{EngineNeed, Params, Tally, Trial, Worker};
+
+const THREADS: u32 = 3;
+const BATCHES: u32 = 40;
+const STEPS: u32 = 25;
+
+/// Drives the workers of a trial to their end and checks it.
+fn run<P: Platform>(trial: &Arc<dyn Trial<P>>, seed: u64) -> Tally {
+    let barrier = Barrier::new(THREADS as usize);
+    let mut total = Tally::default();
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..THREADS)
+            .map(|index| {
+                let (trial, barrier) = (Arc::clone(trial), &barrier);
+                scope.spawn(move || {
+                    let cpu = trial.machine().cpu(CpuId(index));
+                    let mut worker = Worker::new(index, seed);
+                    trial.enter(&cpu, &mut worker);
+                    barrier.wait();
+                    for _ in 0..BATCHES {
+                        trial.batch(&cpu, &mut worker, STEPS);
+                        cpu.quiescent();
+                    }
+                    worker.tally
+                })
+            })
+            .collect();
+        for worker in workers {
+            total.add(&worker.join().expect("a worker panicked"));
+        }
+    });
+    total
+}
+
+fn check<P: Platform>(name: &str, trial: &Arc<dyn Trial<P>>, total: &Tally) {
+    let cpu = trial.machine().cpu(CpuId(0));
+    trial.check(&cpu, total).unwrap_or_else(|violation| panic!("{name}: {violation}"));
+    assert!(total.attempts() >= u64::from(THREADS * BATCHES * STEPS), "{name}: attempts");
+    assert!(total.successes() > 0, "{name}: nothing succeeded");
+}
+
+/// Runs a trial whose callbacks run, with one more thread that drives the engine of every CPU.
+fn run_live<M: Memory>(trial: &Arc<dyn Trial<World<M, Qsbr, Queued>>>, seed: u64) -> Tally {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let driver = scope.spawn(|| {
+            let machine = trial.machine();
+            let cpu = machine.cpu(CpuId(THREADS));
+            while !done.load(Ordering::Acquire) {
+                for base in 0..machine.cpus() {
+                    machine.engine().run_timers(&cpu, base, M::now_ns());
+                    machine.engine().run_works(&cpu, base);
+                }
+                cpu.quiescent();
+                thread::yield_now();
+            }
+        });
+        let total = run(trial, seed);
+        done.store(true, Ordering::Release);
+        driver.join().expect("the driver panicked");
+        total
+    })
+}
+
+fn every_cell<P: Platform>(seed: u64) {
+    for cell in CELLS {
+        for workload in WORKLOADS.iter().filter(|workload| workload.serves(cell.kind)) {
+            if workload.engine == EngineNeed::Live {
+                continue;
+            }
+            let name = format!("{} {} {}", cell.id, cell.kind, workload.id);
+            let trial = trial::<P>(cell.id, cell.kind, workload.id, &Params::new(THREADS, seed))
+                .expect("listed");
+            let total = run(&trial, seed);
+            check(&name, &trial, &total);
+        }
+    }
+}
+
+#[test]
+fn cells_under_the_counting_engine() {
+    every_cell::<Native>(1);
+}
+
+#[test]
+fn cells_under_epochs() {
+    every_cell::<NativeEpoch>(2);
+}
+
+#[test]
+fn cells_whose_callbacks_run() {
+    let params = Params { extra_cpus: 1, ..Params::new(THREADS, 3) };
+    for cell in CELLS {
+        for workload in WORKLOADS.iter().filter(|workload| workload.serves(cell.kind)) {
+            let name = format!("{} {} {} live", cell.id, cell.kind, workload.id);
+            let trial =
+                trial::<NativeAudit>(cell.id, cell.kind, workload.id, &params).expect("listed");
+            let total = run_live(&trial, 3);
+            check(&name, &trial, &total);
+        }
+    }
+}
+
+#[test]
+fn locks_and_peers() {
+    let params = Params::new(THREADS, 4);
+    for workload in WORKLOADS.iter().filter(|workload| workload.serves("lock")) {
+        for lock in LOCKS {
+            let trial = trial::<Native>(lock.id, "lock", workload.id, &params).expect("listed");
+            let total = run(&trial, 4);
+            check(lock.id, &trial, &total);
+        }
+        for lock in PEERS {
+            check_peer::<Native>(lock.id, workload.id, &params);
+        }
+    }
+}
+
+fn check_peer<P: HasPeers>(lock: &str, workload: &str, params: &Params) {
+    let trial = peer_trial::<P>(lock, workload, params).expect("listed");
+    let total = run(&trial, 4);
+    check(lock, &trial, &total);
+}
+
+#[test]
+fn unknown_names_are_none() {
+    let params = Params::new(1, 0);
+    assert!(trial::<Native>("no-such-cell", "timer", "same-cell", &params).is_none());
+    assert!(trial::<Native>("spin-tas", "timer", "no-such-workload", &params).is_none());
+    assert!(trial::<Native>("spin-tas", "wq", "solo-cancel", &params).is_none());
+}
