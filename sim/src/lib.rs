@@ -44,3 +44,37 @@
 //!
 //! All of them work outside a running simulation too, where they cost nothing and `now_ns` is 0
 //! (except waiting for something that nobody could change, which panics).
+
+mod access;
+mod control;
+mod core;
+mod costs;
+mod directory;
+mod events;
+mod fiber;
+mod interrupt;
+mod line;
+pub mod machine;
+pub mod protocol;
+pub mod report;
+mod rng;
+mod simulation;
+mod stats;
+mod summary;
+mod thread;
+mod timeline;
+mod wait;
+mod word;
+mod world;
+
+pub use control::{
+    OperationGuard, advance, current_core, fence, mask_interrupts, now_ns, operation, pause,
+    send_interrupt, set_operation, unmask_interrupts,
+};
+pub use interrupt::{Interrupt, Trigger};
+pub use machine::MachineModel;
+pub use report::{End, Report};
+pub use simulation::{SimError, Simulation};
+pub use timeline::What;
+pub use wait::{wait_until, wait_until_deadline};
+pub use word::{Integer, SimPtr, SimU32, SimU64, SimUsize, SimWord, Value};

@@ -49,7 +49,7 @@ mod sealed {
     }
 }
 
-use sealed::{Bits as _, Convert};
+use sealed::Bits as _;
 
 /// A type that a [`SimWord`] can hold: `u32`, `i32`, `u64`, `i64`, `usize`, `isize`, `*mut T`.
 pub trait Value: sealed::Convert {}
@@ -291,7 +291,10 @@ impl<T: Value> Drop for SimWord<T> {
 
 impl<T: Value + fmt::Debug> fmt::Debug for SimWord<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SimWord").field("label", &self.label()).field("value", &self.peek()).finish()
+        f.debug_struct("SimWord")
+            .field("label", &self.label())
+            .field("value", &self.peek())
+            .finish()
     }
 }
 

@@ -1,0 +1,134 @@
+//! The state of one virtual core.
+
+use std::collections::VecDeque;
+
+use crate::costs::{NEVER, Ps};
+use crate::interrupt::Agenda;
+
+/// What a core is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// No code was given to it.
+    Unused,
+    /// It runs, or an event in the queue will resume it.
+    Running,
+    /// It waits for a line that it requested.
+    Stalled,
+    /// It waits until a store in its store buffer was granted its line.
+    Draining,
+    /// It sleeps until a line that it read changes, or its timer fires.
+    Asleep,
+    /// It sleeps for a time: long computation, or preempted. Its timer ends it; an interrupt may
+    /// come before.
+    Resting,
+    /// Stopped for ever by an endless stall.
+    Stopped,
+    /// Its code has returned.
+    Finished,
+}
+
+impl State {
+    /// Whether the hardware thread uses issue slots that its SMT sibling would like to have. A
+    /// spinning thread is taken to yield them by its spin-loop hint.
+    pub(crate) fn is_busy(self) -> bool {
+        matches!(self, Self::Running | Self::Resting)
+    }
+}
+
+/// A store that waits for its line.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BufferedStore {
+    pub(crate) line: u32,
+    pub(crate) words: u16,
+    /// Row of the statistics it counts in.
+    pub(crate) row: u32,
+    /// When the line is here, or [`NEVER`] while that is not known.
+    pub(crate) done_at: Ps,
+}
+
+/// A line that the condition of a wait read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Watched {
+    pub(crate) line: u32,
+    pub(crate) version: u32,
+    /// Row of the statistics that waiting for it counts in.
+    pub(crate) row: u32,
+}
+
+/// One virtual core.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) now: Ps,
+    pub(crate) cache: u16,
+    pub(crate) state: State,
+    /// Operation that its accesses are attributed to.
+    pub(crate) operation: u16,
+    pub(crate) stores: VecDeque<BufferedStore>,
+    /// Whether a wait's condition is being evaluated, and what it read so far.
+    pub(crate) watching: bool,
+    pub(crate) watched: Vec<Watched>,
+    /// Since when it sleeps, rests or drains.
+    pub(crate) asleep_since: Ps,
+    /// The store that it waits for while it drains.
+    pub(crate) draining_for: BufferedStore,
+    /// Number of the present sleep, so that a timer of an earlier one is known as stale.
+    pub(crate) sleep: u32,
+    pub(crate) agenda: Agenda,
+    /// Accesses made so far; counted only where the agenda has an event that depends on it.
+    pub(crate) accesses: u64,
+    pub(crate) waited: Ps,
+    pub(crate) spun: Ps,
+    /// Stalled from outside or preempted.
+    pub(crate) off: Ps,
+    pub(crate) finished_at: Option<Ps>,
+    pub(crate) interrupts: u64,
+}
+
+impl Core {
+    pub(crate) fn new(cache: u16) -> Self {
+        Self {
+            now: 0,
+            cache,
+            state: State::Unused,
+            operation: 0,
+            stores: VecDeque::new(),
+            watching: false,
+            watched: Vec::new(),
+            asleep_since: 0,
+            draining_for: BufferedStore { line: 0, words: 0, row: 0, done_at: NEVER },
+            sleep: 0,
+            agenda: Agenda::default(),
+            accesses: 0,
+            waited: 0,
+            spun: 0,
+            off: 0,
+            finished_at: None,
+            interrupts: 0,
+        }
+    }
+
+    /// Whether something is due that interrupts the core.
+    pub(crate) fn is_due(&self) -> bool {
+        self.agenda.is_due(self.now, self.accesses)
+    }
+
+    /// Removes the stores that are done. They leave the buffer in the order they entered it.
+    pub(crate) fn retire_stores(&mut self) {
+        while self.stores.front().is_some_and(|store| store.done_at <= self.now) {
+            self.stores.pop_front();
+        }
+    }
+
+    /// The youngest store still waiting for a line.
+    pub(crate) fn pending_store(&self, line: u32) -> Option<usize> {
+        self.stores.iter().rposition(|store| store.line == line && store.done_at > self.now)
+    }
+
+    /// Notes that the line of a buffered store arrives.
+    pub(crate) fn store_granted(&mut self, line: u32, done_at: Ps) {
+        let waiting = |store: &&mut BufferedStore| store.line == line && store.done_at == NEVER;
+        if let Some(store) = self.stores.iter_mut().find(waiting) {
+            store.done_at = done_at;
+        }
+    }
+}

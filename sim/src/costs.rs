@@ -1,0 +1,163 @@
+//! The machine's figures in the form the inner loop needs: integers, picoseconds, dense indices.
+
+use std::collections::BTreeMap;
+
+use crate::machine::{Distance, MachineModel};
+
+/// Simulated time and durations in picoseconds.
+pub(crate) type Ps = u64;
+
+/// A time that never comes.
+pub(crate) const NEVER: Ps = Ps::MAX;
+
+pub(crate) fn ps(ns: f64) -> Ps {
+    (ns.max(0.0) * 1e3).round() as Ps
+}
+
+pub(crate) fn ns(ps: Ps) -> f64 {
+    ps as f64 / 1e3
+}
+
+/// Costs of a hardware thread, alone on its core or beside a busy sibling.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HitPs {
+    pub(crate) load: Ps,
+    pub(crate) store: Ps,
+    pub(crate) atomic: Ps,
+    pub(crate) fence: Ps,
+    pub(crate) pause: Ps,
+}
+
+/// Where a cache (that is: a core) is, in dense numbers.
+#[derive(Debug, Clone, Copy)]
+struct CachePlace {
+    llc: u16,
+    socket: u16,
+}
+
+/// The machine in picoseconds.
+#[derive(Debug)]
+pub(crate) struct Costs {
+    /// Costs of hits: `[0]` alone on the core, `[1]` with a busy SMT sibling.
+    pub(crate) hit: [HitPs; 2],
+    pub(crate) smt_slowdown: f64,
+    pub(crate) llc_fill: Ps,
+    pub(crate) memory_fill: Ps,
+    pub(crate) remote_memory_fill: Ps,
+    pub(crate) service: Ps,
+    pub(crate) snoop_issue: Ps,
+    pub(crate) ownership_window: Ps,
+    pub(crate) store_buffer_entries: usize,
+    pub(crate) drained_by_atomics: bool,
+    pub(crate) interrupt: Ps,
+    pub(crate) context_switch: Ps,
+    /// Random variation in 1/65536.
+    pub(crate) jitter: u64,
+    /// Dense number of the core of each hardware thread. A cache is identified by its core.
+    pub(crate) cache_of: Vec<u16>,
+    caches: Vec<CachePlace>,
+    /// Transfer cost by [`Distance`].
+    by_distance: [Ps; 4],
+    /// Measured transfer cost between caches, `from * caches + to`.
+    matrix: Option<Vec<Ps>>,
+}
+
+impl Costs {
+    pub(crate) fn new(model: &MachineModel) -> Self {
+        let places = model.places();
+        let mut cache_numbers = BTreeMap::new();
+        let mut caches = Vec::new();
+        let mut first_thread = Vec::new();
+        let mut cache_of = Vec::with_capacity(places.len());
+        for (thread, place) in places.iter().enumerate() {
+            let cache = *cache_numbers.entry(place.core).or_insert_with(|| {
+                caches.push(CachePlace { llc: place.llc as u16, socket: place.socket as u16 });
+                first_thread.push(thread);
+                (caches.len() - 1) as u16
+            });
+            cache_of.push(cache);
+        }
+        let matrix = model.transfer.matrix_ns.as_ref().map(|rows| {
+            let row = |&from: &usize| {
+                let cells = &rows[from];
+                first_thread.iter().map(|&to| ps(cells[to])).collect::<Vec<_>>()
+            };
+            first_thread.iter().flat_map(row).collect()
+        });
+        let hit = |factor: f64| HitPs {
+            load: ps(model.hit.load_ns * factor).max(1),
+            store: ps(model.hit.store_ns * factor).max(1),
+            atomic: ps(model.hit.atomic_ns * factor).max(1),
+            fence: ps(model.hit.fence_ns * factor),
+            pause: ps(model.core.pause_ns * factor).max(1),
+        };
+        Self {
+            hit: [hit(1.0), hit(model.core.smt_slowdown)],
+            smt_slowdown: model.core.smt_slowdown,
+            llc_fill: ps(model.fill.llc_ns),
+            memory_fill: ps(model.fill.memory_ns),
+            remote_memory_fill: ps(model.fill.remote_memory_ns),
+            service: ps(model.directory.service_ns),
+            snoop_issue: ps(model.directory.snoop_issue_ns),
+            ownership_window: ps(model.directory.ownership_window_ns),
+            store_buffer_entries: model.store_buffer.entries as usize,
+            drained_by_atomics: model.store_buffer.drained_by_atomics,
+            interrupt: ps(model.core.interrupt_ns),
+            context_switch: ps(model.core.context_switch_ns),
+            jitter: (model.core.jitter * 65536.0) as u64,
+            cache_of,
+            caches,
+            by_distance: [
+                0,
+                ps(model.transfer.same_llc_ns),
+                ps(model.transfer.cross_llc_ns),
+                ps(model.transfer.cross_socket_ns),
+            ],
+            matrix,
+        }
+    }
+
+    pub(crate) fn threads(&self) -> usize {
+        self.cache_of.len()
+    }
+
+    pub(crate) fn cache_count(&self) -> usize {
+        self.caches.len()
+    }
+
+    pub(crate) fn distance(&self, from: u16, to: u16) -> Distance {
+        let (a, b) = (self.caches[from as usize], self.caches[to as usize]);
+        if from == to {
+            Distance::SameCore
+        } else if a.llc == b.llc {
+            Distance::SameLlc
+        } else if a.socket == b.socket {
+            Distance::CrossLlc
+        } else {
+            Distance::CrossSocket
+        }
+    }
+
+    /// Cost of a transfer between two caches.
+    pub(crate) fn transfer(&self, from: u16, to: u16) -> Ps {
+        match &self.matrix {
+            Some(matrix) if from != to => matrix[from as usize * self.caches.len() + to as usize],
+            _ => self.by_distance[self.distance(from, to) as usize],
+        }
+    }
+
+    /// The cheapest transfer or fill there is: nothing one core does reaches another sooner than
+    /// half of it.
+    pub(crate) fn shortest_transfer(&self) -> Ps {
+        let caches = 0..self.caches.len() as u16;
+        let measured = self.matrix.is_some().then(|| {
+            let pairs = caches.clone().flat_map(|a| caches.clone().map(move |b| (a, b)));
+            pairs.filter(|(a, b)| a != b).map(|(a, b)| self.transfer(a, b)).min()
+        });
+        let transfer = measured.flatten().unwrap_or(self.by_distance[1]);
+        [transfer, self.by_distance[2], self.by_distance[3], self.llc_fill, self.memory_fill]
+            .into_iter()
+            .min()
+            .unwrap_or(0)
+    }
+}

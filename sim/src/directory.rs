@@ -1,0 +1,263 @@
+//! The directory: requests for a line queue here, and ownership moves when one is granted.
+//!
+//! A miss costs one transfer, in four quarters: two until the holder's snoop arrives and it loses
+//! the line (the *grant*), two until the data is at the requester. Until the grant the owner goes
+//! on hitting, and a new owner keeps the line at least for its ownership window: so it completes
+//! several operations for one transfer, which is what makes contended atomics cheaper than a
+//! transfer each. Requests for one line are granted one at a time in the order in which they
+//! arrive at the directory (a quarter of a transfer after they were issued, so nearer cores get
+//! ahead); a request that waited there is granted as soon as the line is free again.
+//!
+//! - A read occupies its line for `directory.service_ns`: many readers are served at that pace.
+//! - A write invalidates all other copies, `directory.snoop_issue_ns` apart, and takes as long as
+//!   the farthest of them; all copies are lost at the grant.
+
+use crate::core::State;
+use crate::costs::{NEVER, Ps};
+use crate::events::Happening;
+use crate::line::{NO_CACHE, Request, Want};
+use crate::machine::Distance;
+use crate::protocol::Supplier;
+use crate::timeline::What;
+use crate::world::World;
+
+/// Who supplies a line's data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Cache(u16),
+    /// The last-level cache shared with the requester.
+    Llc,
+    Memory,
+    /// Nobody: the requester has a copy and needs only the others gone.
+    Own,
+}
+
+impl World {
+    /// Requests a line for the running core.
+    pub(crate) fn request(&mut self, line: u32, want: Want, words: u16, row: u32, buffered: bool) {
+        let (core, now) = (self.current, self.now());
+        let cache = self.cores[core as usize].cache;
+        let factor = self.factor();
+        let (_, cost) = self.supply(line, cache, want, now);
+        let arrives_at = now + scale(cost, factor) / 4;
+        let request = Request { core, want, buffered, words, row, arrives_at, factor };
+        let entry = &mut self.lines.lines[line as usize];
+        let position = entry
+            .queue
+            .iter()
+            .rposition(|other| other.arrives_at <= arrives_at)
+            .map_or(0, |before| before + 1);
+        entry.queue.insert(position, request);
+        entry.totals.longest_queue = entry.totals.longest_queue.max(entry.queue.len() as u64);
+        let counted = self.stats.row(row);
+        counted.rfos += u64::from(want == Want::Own);
+        self.trace(line, now, core, row, What::Request);
+        if position == 0 {
+            self.schedule_grant(line);
+        }
+    }
+
+    /// Queues the grant of the first request that waits for a line.
+    fn schedule_grant(&mut self, line: u32) {
+        let Some(&first) = self.lines.lines[line as usize].queue.front() else { return };
+        let cache = self.cores[first.core as usize].cache;
+        let (_, cost) = self.supply(line, cache, first.want, first.arrives_at);
+        let entry = &mut self.lines.lines[line as usize];
+        let at = (first.arrives_at + scale(cost, first.factor) / 4).max(entry.free_at);
+        entry.grant_at = at;
+        self.push(at, Happening::Grant { line });
+    }
+
+    /// Serves the first request that waits for a line, if this is still when it is due.
+    pub(crate) fn grant(&mut self, line: u32, at: Ps) {
+        let entry = &mut self.lines.lines[line as usize];
+        if entry.grant_at != at {
+            return;
+        }
+        entry.grant_at = NEVER;
+        let Some(request) = entry.queue.pop_front() else { return };
+        let cache = self.cores[request.core as usize].cache;
+        let here_at = match request.want {
+            Want::Read if self.lines.is_sharer(line, cache) => at,
+            Want::Own if self.may_write(line, cache) => at,
+            Want::Read => self.grant_read(line, at, cache, &request),
+            Want::Own => self.grant_ownership(line, at, cache, &request),
+        };
+        self.trace(line, here_at, request.core, request.row, What::Arrival);
+        let core = &mut self.cores[request.core as usize];
+        if request.buffered {
+            core.store_granted(line, here_at);
+            if core.state == State::Draining {
+                let since = core.asleep_since;
+                core.now = core.now.max(here_at);
+                let at = core.now;
+                self.drained(request.core, since);
+                self.set_state(request.core, State::Stalled);
+                self.push(at, Happening::Resume { core: request.core });
+            }
+        } else {
+            self.push(here_at, Happening::Resume { core: request.core });
+        }
+        self.schedule_grant(line);
+    }
+
+    fn grant_read(&mut self, line: u32, at: Ps, cache: u16, request: &Request) -> Ps {
+        let (source, cost) = self.supply(line, cache, Want::Read, at);
+        let here_at = at + scale(cost, request.factor) / 2;
+        self.count_source(line, cache, source, request);
+        let (protocol, service) = (self.protocol, self.costs.service);
+        let entry = &mut self.lines.lines[line as usize];
+        entry.free_at = entry.free_at.max(at + service);
+        let mut written_back = false;
+        if source == Source::Memory {
+            entry.owner = cache;
+            entry.home = cache;
+            entry.exclusive = true;
+            entry.owner_ready_at = here_at;
+            entry.free_at = here_at;
+        } else {
+            let outcome = protocol.after_read(entry.dirty);
+            written_back = outcome.writes_back;
+            if entry.owner != NO_CACHE {
+                entry.home = entry.owner;
+            }
+            match outcome.next_supplier {
+                Supplier::Owner => {}
+                Supplier::Llc => entry.owner = NO_CACHE,
+                Supplier::Reader => {
+                    entry.owner = cache;
+                    entry.owner_ready_at = here_at;
+                }
+            }
+            entry.dirty &= outcome.next_supplier == Supplier::Owner;
+            entry.exclusive = false;
+        }
+        self.lines.add_sharer(line, cache);
+        self.stats.row(request.row).writebacks += u64::from(written_back);
+        here_at
+    }
+
+    fn grant_ownership(&mut self, line: u32, at: Ps, cache: u16, request: &Request) -> Ps {
+        let (source, cost) = self.supply(line, cache, Want::Own, at);
+        self.count_source(line, cache, source, request);
+        let invalidated = self.lines.sharers(line).filter(|&sharer| sharer != cache).count() as u64;
+        let row = self.stats.row(request.row);
+        row.invalidations += invalidated;
+        row.upgrades += u64::from(source == Source::Own);
+        self.invalidate_sleepers(line, at, cache, request.core);
+        let here_at = at
+            + scale(cost, request.factor) / 2
+            + invalidated.saturating_sub(1) * self.costs.snoop_issue;
+        // The operation it took the line for is completed before the next snoop is answered.
+        let first_operation =
+            if request.buffered { self.costs.hit[0].store } else { self.costs.hit[0].atomic };
+        let hold = self.costs.ownership_window.max(first_operation);
+        let entry = &mut self.lines.lines[line as usize];
+        entry.owner = cache;
+        entry.home = cache;
+        entry.exclusive = true;
+        entry.dirty = true;
+        entry.owner_ready_at = here_at;
+        entry.free_at = here_at + hold;
+        entry.written = request.words;
+        entry.totals.invalidations += invalidated;
+        self.lines.clear_sharers(line);
+        self.lines.add_sharer(line, cache);
+        here_at
+    }
+
+    /// Who supplies a line to a cache at a time, and what that costs from request to arrival.
+    fn supply(&self, line: u32, cache: u16, want: Want, at: Ps) -> (Source, Ps) {
+        let entry = &self.lines.lines[line as usize];
+        let costs = &self.costs;
+        // A forwarder (MESIF) whose own copy is on the way cannot supply it; the home can.
+        let forwards = entry.exclusive || entry.dirty || entry.owner_ready_at <= at;
+        let (source, cost) = if self.lines.is_sharer(line, cache) {
+            (Source::Own, costs.llc_fill)
+        } else if entry.owner != NO_CACHE && forwards {
+            (Source::Cache(entry.owner), costs.transfer(entry.owner, cache))
+        } else if entry.home == NO_CACHE {
+            let local = costs.distance(entry.first_toucher, cache) != Distance::CrossSocket;
+            let fill = if local { costs.memory_fill } else { costs.remote_memory_fill };
+            (Source::Memory, fill)
+        } else if costs.distance(entry.home, cache) <= Distance::SameLlc {
+            (Source::Llc, costs.llc_fill)
+        } else {
+            (Source::Cache(entry.home), costs.transfer(entry.home, cache))
+        };
+        if want == Want::Read {
+            return (source, cost);
+        }
+        let farthest = self.lines.sharers(line).map(|sharer| costs.transfer(sharer, cache)).max();
+        (source, cost.max(farthest.unwrap_or(0)))
+    }
+
+    fn count_source(&mut self, line: u32, cache: u16, source: Source, request: &Request) {
+        let entry = &mut self.lines.lines[line as usize];
+        let row = self.stats.row(request.row);
+        // Written by somebody else meanwhile, but nothing of what is wanted: false sharing.
+        let falsely = entry.written != 0 && entry.written & request.words == 0;
+        row.false_sharing += u64::from(falsely);
+        entry.totals.false_sharing += u64::from(falsely);
+        match source {
+            Source::Cache(from) => {
+                row.count_transfer(self.costs.distance(from, cache));
+                row.hitms += u64::from(entry.dirty);
+                entry.totals.transfers += 1;
+            }
+            Source::Llc => row.llc_fills += 1,
+            Source::Memory => row.memory_fills += 1,
+            Source::Own => {}
+        }
+    }
+
+    /// Wakes the cores that sleep on a line which a cache takes for writing. The cores of that
+    /// cache sleep on: their copy stays, and the write itself will wake them.
+    fn invalidate_sleepers(&mut self, line: u32, at: Ps, cache: u16, writer: u16) {
+        if self.lines.lines[line as usize].sleepers == 0 {
+            return;
+        }
+        let mut to_wake = std::mem::take(&mut self.to_wake);
+        to_wake.clear();
+        let cores = &self.cores;
+        to_wake
+            .extend(self.lines.sleepers(line).filter(|&core| cores[core as usize].cache != cache));
+        // Snoops go out one after the other, starting behind the writer: over many writes nobody
+        // is always first.
+        let first = to_wake.iter().position(|&core| core > writer).unwrap_or(0);
+        to_wake.rotate_left(first);
+        for (position, &core) in to_wake.iter().enumerate() {
+            self.wake(core, line, at + position as u64 * self.costs.snoop_issue);
+        }
+        self.to_wake = to_wake;
+    }
+
+    /// Wakes the SMT siblings of the running core that sleep on a line it wrote.
+    pub(crate) fn wake_siblings(&mut self, line: u32) {
+        let (me, now) = (self.current, self.now());
+        let mut to_wake = std::mem::take(&mut self.to_wake);
+        to_wake.clear();
+        let cores = &self.cores;
+        let cache = cores[me as usize].cache;
+        to_wake.extend(
+            self.lines
+                .sleepers(line)
+                .filter(|&core| core != me && cores[core as usize].cache == cache),
+        );
+        for &core in &to_wake {
+            self.wake(core, line, now);
+        }
+        self.to_wake = to_wake;
+    }
+
+    pub(crate) fn trace(&mut self, line: u32, at: Ps, core: u16, row: u32, what: What) {
+        if self.lines.lines[line as usize].traced {
+            self.timeline.record(at, core, row, what);
+        }
+    }
+}
+
+/// A duration times a random factor in 1/65536.
+fn scale(duration: Ps, factor: u64) -> Ps {
+    duration * factor >> 16
+}

@@ -1,0 +1,85 @@
+//! The event queue: what happens next on the simulated machine.
+//!
+//! Events are ordered by time. Of events at one time, line grants come first (a core that arrives
+//! at the very moment at which it loses a line has lost it), then those queued earlier: the order
+//! is total, so a run is repeatable.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use crate::costs::Ps;
+
+/// What happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Happening {
+    /// The directory serves the first request in a line's queue.
+    Grant { line: u32 },
+    /// A sleeping core wakes by its timer, unless it woke and slept again in between.
+    Timer { core: u16, sleep: u32 },
+    /// A core goes on.
+    Resume { core: u16 },
+}
+
+impl Happening {
+    fn rank(self) -> u64 {
+        match self {
+            Self::Grant { .. } => 0,
+            Self::Timer { .. } | Self::Resume { .. } => 1,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Event {
+    at: Ps,
+    /// Rank in the highest bit, below it the number of the event.
+    order: u64,
+    what: Happening,
+}
+
+/// Pending events.
+#[derive(Debug, Default)]
+pub(crate) struct EventQueue {
+    heap: BinaryHeap<Reverse<Event>>,
+    pushed: u64,
+}
+
+impl EventQueue {
+    pub(crate) fn push(&mut self, at: Ps, what: Happening) {
+        self.pushed += 1;
+        self.heap.push(Reverse(Event { at, order: what.rank() << 63 | self.pushed, what }));
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<(Ps, Happening)> {
+        self.heap.pop().map(|Reverse(event)| (event.at, event.what))
+    }
+
+    pub(crate) fn next(&self) -> Option<(Ps, Happening)> {
+        self.heap.peek().map(|Reverse(event)| (event.at, event.what))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_come_by_time_then_grants_then_age() {
+        let mut queue = EventQueue::default();
+        queue.push(20, Happening::Resume { core: 9 });
+        queue.push(10, Happening::Resume { core: 2 });
+        queue.push(10, Happening::Resume { core: 1 });
+        queue.push(10, Happening::Grant { line: 5 });
+        assert_eq!(queue.next(), Some((10, Happening::Grant { line: 5 })));
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
+        assert_eq!(
+            order,
+            [
+                (10, Happening::Grant { line: 5 }),
+                (10, Happening::Resume { core: 2 }),
+                (10, Happening::Resume { core: 1 }),
+                (20, Happening::Resume { core: 9 }),
+            ]
+        );
+    }
+}

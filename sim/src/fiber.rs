@@ -1,0 +1,74 @@
+//! Virtual cores as fibers: stackful coroutines of one OS thread.
+//!
+//! A fiber that can never go on (its core was stopped, or the simulation ended before its code
+//! did) is forgotten with everything on its stack, as a thread that never runs again would be:
+//! unwinding it would run destructors of code that was stopped in its midst.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+
+use corosensei::stack::DefaultStack;
+use corosensei::{Coroutine, Yielder};
+
+use crate::thread;
+
+/// How the code of a core ended: the payload of its panic, if it panicked.
+pub(crate) type Outcome = Result<(), Box<dyn Any + Send>>;
+/// The fiber of one core.
+pub(crate) type Fiber = Coroutine<(), (), Outcome, DefaultStack>;
+
+/// Enough for code that formats a panic message in a debug build; pages are used as touched.
+const STACK_BYTES: usize = 256 * 1024;
+/// Stacks kept for the next simulation on this OS thread.
+const KEPT_STACKS: usize = 512;
+
+thread_local! {
+    static RUNNING: Cell<*const Yielder<(), ()>> = const { Cell::new(ptr::null()) };
+    static STACKS: RefCell<Vec<DefaultStack>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A fiber that runs `code`, then `ended`.
+pub(crate) fn create(code: Box<dyn FnOnce()>, ended: impl FnOnce() + 'static) -> io::Result<Fiber> {
+    let kept = STACKS.with_borrow_mut(Vec::pop);
+    let stack = kept.map_or_else(|| DefaultStack::new(STACK_BYTES), Ok)?;
+    Ok(Coroutine::with_stack(stack, move |yielder: &Yielder<(), ()>, ()| {
+        RUNNING.set(yielder);
+        catch_unwind(AssertUnwindSafe(|| {
+            code();
+            ended();
+        }))
+    }))
+}
+
+/// Leaves the running fiber for the core that was chosen; returns when its own core goes on.
+///
+/// A fiber that unwinds cannot be left (the thread counts its panics): the simulation is abandoned
+/// instead, and what its destructors still do happens at once.
+pub(crate) fn switch() {
+    if std::thread::panicking() {
+        thread::with(|thread| thread.world.as_mut().map(|world| world.abandoned = true));
+        return;
+    }
+    let mine = RUNNING.get();
+    assert!(!mine.is_null(), "a virtual core can only wait inside its own code");
+    // SAFETY: `RUNNING` is set by the running fiber itself, when it starts and below whenever it
+    // goes on: it points to that fiber's yielder, which lives on its stack as long as it runs.
+    unsafe { (*mine).suspend(()) };
+    RUNNING.set(mine);
+}
+
+/// Keeps the stack of a fiber that ended; forgets one that is stopped in its midst.
+pub(crate) fn retire(fiber: Fiber) {
+    if fiber.done() {
+        STACKS.with_borrow_mut(|stacks| {
+            if stacks.len() < KEPT_STACKS {
+                stacks.push(fiber.into_stack());
+            }
+        });
+    } else if fiber.started() {
+        std::mem::forget(fiber);
+    }
+}

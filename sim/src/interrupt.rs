@@ -1,0 +1,304 @@
+//! What comes over a core from outside: interrupts, NMIs, stalls and preemption.
+//!
+//! A handler runs on top of the interrupted code, on its fiber, at the next boundary between two
+//! of its accesses (or at once if it sleeps, waits in a loop or computes): where an instruction
+//! boundary is on a real core. Interrupts wait while they are masked and while a handler runs; an
+//! NMI waits only for another NMI; a stall waits for nothing.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::rc::Rc;
+
+use crate::core::State;
+use crate::costs::{NEVER, Ps};
+use crate::fiber;
+use crate::thread;
+use crate::world::World;
+
+/// Whether masking holds an interrupt back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Interrupt {
+    /// A maskable interrupt.
+    Irq,
+    /// A non-maskable interrupt.
+    Nmi,
+}
+
+/// When something comes over a core.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Trigger {
+    /// Once, at a time.
+    At {
+        /// Simulated time, in nanoseconds from the start.
+        at_ns: f64,
+    },
+    /// Again and again, at even distance.
+    Every {
+        /// The first time, in nanoseconds from the start.
+        first_ns: f64,
+        /// Nanoseconds between two.
+        period_ns: f64,
+    },
+    /// Again and again, at exponentially distributed distances (a Poisson process).
+    Random {
+        /// Mean distance in nanoseconds.
+        mean_ns: f64,
+    },
+    /// Once, just before the core's n-th access, counted from 1: to try every place in a piece of
+    /// code. While such a trigger is pending the core's accesses are simulated more slowly.
+    BeforeAccess {
+        /// Number of the access.
+        number: u64,
+    },
+}
+
+/// A handler; it may run many times, but never on top of itself.
+pub(crate) type Handler = Rc<RefCell<dyn FnMut()>>;
+
+/// What happens to the core.
+#[derive(Clone)]
+pub(crate) enum Deed {
+    Handle(Interrupt, Handler),
+    /// The core stands still, as in a system management interrupt or a descheduled virtual CPU.
+    Stall(Ps),
+    /// Other code runs on the core; interrupts are served.
+    Preempt(Ps),
+}
+
+/// How an event goes on after it happened.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Repeat {
+    Never,
+    Every(Ps),
+    Random(f64),
+}
+
+#[derive(Clone)]
+struct Appointment {
+    at: Ps,
+    repeat: Repeat,
+    /// Sent by a core: the receiver's code does not end before it was served.
+    sent: bool,
+    deed: Deed,
+}
+
+/// What is to come over a core.
+#[derive(Default, Clone)]
+pub(crate) struct Agenda {
+    /// Ordered by time, then by age.
+    timed: Vec<Appointment>,
+    /// Ordered by number of the access.
+    by_access: Vec<(u64, Deed)>,
+    masked: u32,
+    in_irq: bool,
+    in_nmi: bool,
+    attention_at: Option<Ps>,
+}
+
+impl fmt::Debug for Agenda {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Agenda")
+            .field("timed", &self.timed.len())
+            .field("by_access", &self.by_access.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Agenda {
+    pub(crate) fn add(&mut self, at: Ps, repeat: Repeat, sent: bool, deed: Deed) {
+        let appointment = Appointment { at, repeat, sent, deed };
+        let position = self.timed.partition_point(|other| other.at <= at);
+        self.timed.insert(position, appointment);
+        self.refresh();
+    }
+
+    pub(crate) fn add_before_access(&mut self, number: u64, deed: Deed) {
+        let position = self.by_access.partition_point(|(other, _)| *other <= number);
+        self.by_access.insert(position, (number, deed));
+    }
+
+    /// When something is due that the core may be interrupted by as it is now.
+    pub(crate) fn attention_at(&self) -> Ps {
+        self.attention_at.unwrap_or(NEVER)
+    }
+
+    pub(crate) fn counts_accesses(&self) -> bool {
+        !self.by_access.is_empty()
+    }
+
+    pub(crate) fn is_due(&self, now: Ps, accesses: u64) -> bool {
+        self.attention_at() <= now
+            || self.by_access.iter().any(|(at, deed)| *at <= accesses && self.admits(deed))
+    }
+
+    /// Whether something sent by a core has not been served.
+    fn owes(&self) -> bool {
+        self.timed.iter().any(|appointment| appointment.sent)
+    }
+
+    fn admits(&self, deed: &Deed) -> bool {
+        match deed {
+            Deed::Stall(_) => true,
+            Deed::Handle(Interrupt::Nmi, _) => !self.in_nmi,
+            Deed::Handle(Interrupt::Irq, _) | Deed::Preempt(_) => {
+                self.masked == 0 && !self.in_irq && !self.in_nmi
+            }
+        }
+    }
+
+    fn refresh(&mut self) {
+        let admitted = self.timed.iter().find(|appointment| self.admits(&appointment.deed));
+        self.attention_at = admitted.map(|appointment| appointment.at);
+    }
+}
+
+impl World {
+    /// Takes what is due on the running core.
+    fn take_due(&mut self) -> Option<Deed> {
+        let me = self.me();
+        let (now, accesses) = (me.now, me.accesses);
+        let agenda = &mut me.agenda;
+        let due = |(at, deed): &(u64, Deed)| *at <= accesses && agenda.admits(deed);
+        if let Some(position) = agenda.by_access.iter().position(due) {
+            return Some(agenda.by_access.remove(position).1);
+        }
+        let due = |other: &Appointment| other.at <= now && agenda.admits(&other.deed);
+        let position = agenda.timed.iter().position(due)?;
+        let appointment = agenda.timed.remove(position);
+        let next = match appointment.repeat {
+            Repeat::Never => None,
+            Repeat::Every(period) => Some(appointment.at + period),
+            Repeat::Random(mean) => {
+                Some(appointment.at + (self.rng.exponential(mean) as Ps).max(1))
+            }
+        };
+        let agenda = &mut self.me().agenda;
+        match next {
+            Some(at) => agenda.add(at, appointment.repeat, false, appointment.deed.clone()),
+            None => agenda.refresh(),
+        }
+        Some(appointment.deed)
+    }
+
+    fn enter_handler(&mut self, kind: Interrupt) -> Interrupted {
+        let entry = self.costs.interrupt / 2;
+        let core = self.me();
+        core.interrupts += 1;
+        core.now += entry;
+        let interrupted = Interrupted {
+            watching: std::mem::take(&mut core.watching),
+            watched: std::mem::take(&mut core.watched),
+            operation: core.operation,
+        };
+        core.agenda.nest(kind, true);
+        self.set_limit();
+        interrupted
+    }
+
+    fn leave_handler(&mut self, kind: Interrupt, interrupted: Interrupted) {
+        let exit = self.costs.interrupt - self.costs.interrupt / 2;
+        let core = self.me();
+        core.now += exit;
+        core.watching = interrupted.watching;
+        core.watched = interrupted.watched;
+        core.operation = interrupted.operation;
+        core.agenda.nest(kind, false);
+        self.set_limit();
+    }
+
+    /// Stops the running core for good, if the stall is endless; else lets the time pass.
+    /// Returns whether it goes on.
+    fn stall(&mut self, duration: Ps) -> bool {
+        if duration == NEVER {
+            self.set_state(self.current, State::Stopped);
+            return self.hand_over();
+        }
+        let core = self.me();
+        core.now = core.now.saturating_add(duration);
+        core.off += duration;
+        true
+    }
+
+    pub(crate) fn mask(&mut self, masked: bool) {
+        let agenda = &mut self.me().agenda;
+        agenda.masked = if masked { agenda.masked + 1 } else { agenda.masked.saturating_sub(1) };
+        agenda.refresh();
+        self.set_limit();
+    }
+
+    /// Whether the running core's code may not end yet, and until when to wait then.
+    pub(crate) fn owes_until(&self) -> Option<Ps> {
+        let agenda = &self.cores[self.current as usize].agenda;
+        agenda.owes().then(|| agenda.attention_at()).filter(|&at| at != NEVER)
+    }
+}
+
+impl Agenda {
+    fn nest(&mut self, kind: Interrupt, entering: bool) {
+        match kind {
+            Interrupt::Irq => self.in_irq = entering,
+            Interrupt::Nmi => self.in_nmi = entering,
+        }
+        self.refresh();
+    }
+}
+
+/// What a handler must give back as it was.
+struct Interrupted {
+    watching: bool,
+    watched: Vec<crate::core::Watched>,
+    operation: u16,
+}
+
+/// Runs, on top of the caller, all that is due on the running core.
+pub(crate) fn attend() {
+    while let Some(deed) = in_world(World::take_due).flatten() {
+        match deed {
+            Deed::Handle(kind, handler) => {
+                let Some(interrupted) = in_world(|world| world.enter_handler(kind)) else { return };
+                (handler.borrow_mut())();
+                in_world(|world| world.leave_handler(kind, interrupted));
+            }
+            Deed::Stall(duration) => {
+                if in_world(|world| world.stall(duration)) == Some(false) {
+                    fiber::switch();
+                }
+            }
+            Deed::Preempt(duration) => {
+                let begin = in_world(|world| {
+                    let switch = world.costs.context_switch;
+                    let until = world.now().saturating_add(duration).saturating_add(2 * switch);
+                    (world.now(), until)
+                });
+                let Some((from, until)) = begin else { return };
+                rest_until(until);
+                in_world(|world| world.me().off += until - from);
+            }
+        }
+    }
+}
+
+/// Lets time pass on the running core until a time, serving what comes over it meanwhile.
+pub(crate) fn rest_until(until: Ps) {
+    while let Some(goes_on) = in_world(|world| {
+        if world.now() >= until {
+            return None;
+        }
+        Some(world.me().is_due() || world.rest(until))
+    })
+    .flatten()
+    {
+        if !goes_on {
+            fiber::switch();
+        }
+        attend();
+    }
+}
+
+/// Runs `f` on the simulation, if one runs.
+pub(crate) fn in_world<R>(f: impl FnOnce(&mut World) -> R) -> Option<R> {
+    thread::with(|thread| match &mut thread.world {
+        Some(world) if !world.abandoned => Some(f(world)),
+        _ => None,
+    })
+}

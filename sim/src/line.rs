@@ -1,0 +1,255 @@
+//! Cache lines: who holds each, who queues for it, who sleeps on it.
+//!
+//! Lines are known by dense numbers given in the order of first touch, so that nothing depends on
+//! where the allocator put them. When the last word in a line is dropped the line is forgotten
+//! and its number used again: whether freed memory is reused does not matter either.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::costs::{NEVER, Ps};
+use crate::stats::{LineTotals, Member};
+
+/// Bytes of a cache line, as a power of two.
+pub(crate) const LINE_SHIFT: u32 = 6;
+/// No cache.
+pub(crate) const NO_CACHE: u16 = u16::MAX;
+
+/// What a request asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Want {
+    /// A readable copy.
+    Read,
+    /// The only copy, to write (read for ownership, or an upgrade of a shared copy).
+    Own,
+}
+
+/// A request that waits at a line's directory.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Request {
+    pub(crate) core: u16,
+    pub(crate) want: Want,
+    /// Made by a store in the store buffer: the core does not wait.
+    pub(crate) buffered: bool,
+    /// The four-byte words of the line that the access touches, one bit each.
+    pub(crate) words: u16,
+    /// Row of the statistics it counts in.
+    pub(crate) row: u32,
+    pub(crate) arrives_at: Ps,
+    /// This request's random factor on latencies, in 1/65536.
+    pub(crate) factor: u64,
+}
+
+/// One cache line.
+#[derive(Debug)]
+pub(crate) struct Line {
+    /// The cache that supplies the line (M, E, O or F), or [`NO_CACHE`].
+    pub(crate) owner: u16,
+    /// The cache whose LLC holds the line's data when no cache supplies it, or [`NO_CACHE`]: the
+    /// line is only in memory.
+    pub(crate) home: u16,
+    /// The cache that touched the line first: the line is in the memory of its socket.
+    pub(crate) first_toucher: u16,
+    /// The owner's is the only copy: it may write.
+    pub(crate) exclusive: bool,
+    pub(crate) dirty: bool,
+    /// Accesses must take the slow path: somebody sleeps on the line, or it is traced.
+    pub(crate) watched: bool,
+    pub(crate) traced: bool,
+    /// Cores asleep on this line.
+    pub(crate) sleepers: u32,
+    /// Grows with every write, so that a sleeper can tell whether what it read is still there.
+    pub(crate) version: u32,
+    /// When the owner's copy arrives or arrived.
+    pub(crate) owner_ready_at: Ps,
+    /// When the first request in the queue is served, or [`NEVER`].
+    pub(crate) grant_at: Ps,
+    /// No request is served before.
+    pub(crate) free_at: Ps,
+    pub(crate) queue: VecDeque<Request>,
+    /// Words written since the line last changed its owner.
+    pub(crate) written: u16,
+    /// Simulated words in this line that live.
+    pub(crate) live_words: u32,
+    pub(crate) members: Vec<Member>,
+    pub(crate) totals: LineTotals,
+    key: usize,
+}
+
+/// All lines of a simulation.
+#[derive(Debug)]
+pub(crate) struct LineTable {
+    pub(crate) lines: Vec<Line>,
+    by_key: HashMap<usize, u32>,
+    free: Vec<u32>,
+    /// Caches with a copy: `sharer_words` words of bits for each line.
+    sharers: Vec<u64>,
+    sharer_words: usize,
+    /// Cores asleep: `sleeper_words` words of bits for each line.
+    sleepers: Vec<u64>,
+    sleeper_words: usize,
+}
+
+impl LineTable {
+    pub(crate) fn new(caches: usize, cores: usize) -> Self {
+        Self {
+            lines: Vec::new(),
+            by_key: HashMap::new(),
+            free: Vec::new(),
+            sharers: Vec::new(),
+            sharer_words: caches.div_ceil(64),
+            sleepers: Vec::new(),
+            sleeper_words: cores.div_ceil(64),
+        }
+    }
+
+    /// The line at an address, and whether it was touched for the first time.
+    pub(crate) fn at(&mut self, address: usize) -> (u32, bool) {
+        let key = address >> LINE_SHIFT;
+        if let Some(&line) = self.by_key.get(&key) {
+            return (line, false);
+        }
+        let line = self.free.pop().unwrap_or_else(|| {
+            self.sharers.resize(self.sharers.len() + self.sharer_words, 0);
+            self.sleepers.resize(self.sleepers.len() + self.sleeper_words, 0);
+            self.lines.push(Line::new(key));
+            (self.lines.len() - 1) as u32
+        });
+        // A number used again keeps the memory of its queue, and goes on counting versions.
+        let old = &mut self.lines[line as usize];
+        let (queue, version) = (std::mem::take(&mut old.queue), old.version.wrapping_add(1));
+        *old = Line { queue, version, ..Line::new(key) };
+        self.clear_sharers(line);
+        self.by_key.insert(key, line);
+        (line, true)
+    }
+
+    /// Forgets a line in which no word lives and for which nothing is pending. Returns whether it
+    /// did.
+    pub(crate) fn forget(&mut self, line: u32) -> bool {
+        let entry = &mut self.lines[line as usize];
+        if entry.live_words > 0 || !entry.queue.is_empty() || entry.sleepers > 0 {
+            return false;
+        }
+        self.by_key.remove(&entry.key);
+        self.free.push(line);
+        true
+    }
+
+    #[inline]
+    pub(crate) fn is_sharer(&self, line: u32, cache: u16) -> bool {
+        let word = self.sharers[line as usize * self.sharer_words + cache as usize / 64];
+        word >> (cache % 64) & 1 != 0
+    }
+
+    pub(crate) fn add_sharer(&mut self, line: u32, cache: u16) {
+        self.sharers[line as usize * self.sharer_words + cache as usize / 64] |= 1 << (cache % 64);
+    }
+
+    pub(crate) fn clear_sharers(&mut self, line: u32) {
+        let first = line as usize * self.sharer_words;
+        self.sharers[first..first + self.sharer_words].fill(0);
+    }
+
+    pub(crate) fn sharers(&self, line: u32) -> impl Iterator<Item = u16> + '_ {
+        let first = line as usize * self.sharer_words;
+        bits(&self.sharers[first..first + self.sharer_words])
+    }
+
+    pub(crate) fn add_sleeper(&mut self, line: u32, core: u16) {
+        let word = &mut self.sleepers[line as usize * self.sleeper_words + core as usize / 64];
+        let bit = 1 << (core % 64);
+        if *word & bit == 0 {
+            *word |= bit;
+            self.lines[line as usize].sleepers += 1;
+            self.lines[line as usize].watched = true;
+        }
+    }
+
+    pub(crate) fn remove_sleeper(&mut self, line: u32, core: u16) {
+        let word = &mut self.sleepers[line as usize * self.sleeper_words + core as usize / 64];
+        let bit = 1 << (core % 64);
+        if *word & bit != 0 {
+            *word &= !bit;
+            let entry = &mut self.lines[line as usize];
+            entry.sleepers -= 1;
+            entry.watched = entry.traced || entry.sleepers > 0;
+        }
+    }
+
+    pub(crate) fn sleepers(&self, line: u32) -> impl Iterator<Item = u16> + '_ {
+        let first = line as usize * self.sleeper_words;
+        bits(&self.sleepers[first..first + self.sleeper_words])
+    }
+}
+
+impl Line {
+    fn new(key: usize) -> Self {
+        Self {
+            owner: NO_CACHE,
+            home: NO_CACHE,
+            first_toucher: NO_CACHE,
+            exclusive: false,
+            dirty: false,
+            watched: false,
+            traced: false,
+            sleepers: 0,
+            version: 0,
+            owner_ready_at: 0,
+            grant_at: NEVER,
+            free_at: 0,
+            queue: VecDeque::new(),
+            written: 0,
+            live_words: 0,
+            members: Vec::new(),
+            totals: LineTotals::default(),
+            key,
+        }
+    }
+}
+
+/// Positions of the set bits, ascending.
+fn bits(words: &[u64]) -> impl Iterator<Item = u16> + '_ {
+    words.iter().enumerate().flat_map(|(position, &word)| {
+        std::iter::successors(Some(word), |rest| Some(rest & rest.wrapping_sub(1)))
+            .take_while(|&rest| rest != 0)
+            .map(move |rest| (position * 64) as u16 + rest.trailing_zeros() as u16)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_numbered_by_first_touch_and_forgotten_when_empty() {
+        let mut table = LineTable::new(130, 300);
+        assert_eq!(table.at(0x7000), (0, true));
+        assert_eq!(table.at(0x1000), (1, true));
+        assert_eq!(table.at(0x703f), (0, false));
+        table.lines[0].live_words = 1;
+        assert!(!table.forget(0), "a live word keeps its line");
+        table.lines[0].live_words = 0;
+        table.add_sharer(0, 129);
+        assert!(table.forget(0));
+        assert_eq!(table.at(0x9000), (0, true), "the number is used again");
+        assert!(!table.is_sharer(0, 129), "and holds nothing of the line before");
+    }
+
+    #[test]
+    fn sharers_and_sleepers_are_sets_beyond_64_and_256() {
+        let mut table = LineTable::new(300, 400);
+        let (line, _) = table.at(0);
+        for cache in [0, 63, 64, 255, 256, 299] {
+            table.add_sharer(line, cache);
+        }
+        assert_eq!(table.sharers(line).collect::<Vec<_>>(), [0, 63, 64, 255, 256, 299]);
+        table.add_sleeper(line, 399);
+        table.add_sleeper(line, 399);
+        table.add_sleeper(line, 1);
+        assert_eq!(table.sleepers(line).collect::<Vec<_>>(), [1, 399]);
+        table.remove_sleeper(line, 399);
+        assert_eq!((table.lines[0].sleepers, table.lines[0].watched), (1, true));
+        table.remove_sleeper(line, 1);
+        assert_eq!((table.lines[0].sleepers, table.lines[0].watched), (0, false));
+    }
+}

@@ -1,0 +1,235 @@
+//! The simulated machine as a value: topology, protocol and latencies, read from a TOML file.
+//!
+//! Everything the model knows about a machine stands in such a file, each figure with its source
+//! (`[[source]]`); nothing about a machine is in code. The files of `machines/` are built in as
+//! presets; any other file is read by [`MachineModel::load`]; a measured host becomes a model by
+//! [`MachineModel::from_host`].
+//!
+//! What the model leaves out: cache capacity and associativity (a line once fetched stays until
+//! it is invalidated), memory and link bandwidth, prefetching, out-of-order overlap of misses
+//! other than through the store buffer, frequency changes, and distance within one LLC (every pair
+//! of cores in it is equally far apart unless a measured matrix says otherwise).
+
+mod check;
+mod error;
+mod host;
+mod topology;
+
+pub use error::MachineError;
+pub use host::HostMeasurements;
+pub use topology::{Distance, Place, Topology};
+
+use std::fs;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::Protocol;
+
+/// The version of the file format that this crate reads and writes.
+pub const MACHINE_SCHEMA: u32 = 1;
+
+/// The built-in machine files: name and text, by name.
+const PRESETS: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/machines.rs"));
+
+/// A machine to simulate.
+///
+/// Hardware threads are numbered from 0: first one thread of every core, socket by socket and LLC
+/// by LLC, then the second threads in the same order (as Linux numbers them on x86);
+/// [`MachineModel::places`] says where each one is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MachineModel {
+    /// Version of the file format, [`MACHINE_SCHEMA`].
+    pub schema: u32,
+    /// Short name, as given on a command line.
+    pub name: String,
+    /// What machine this is, in words.
+    pub title: String,
+    /// Coherence protocol.
+    pub protocol: Protocol,
+    /// Sockets, LLCs, cores and hardware threads.
+    pub topology: Topology,
+    /// Costs of an access that hits in the core's own cache.
+    pub hit: HitCosts,
+    /// Costs of a line transfer between two cores' caches.
+    pub transfer: TransferCosts,
+    /// Costs of a line that no core's cache supplies.
+    pub fill: FillCosts,
+    /// Serialisation of requests for one line.
+    pub directory: DirectoryCosts,
+    /// The store buffer of each hardware thread.
+    pub store_buffer: StoreBuffer,
+    /// Costs of a core outside its memory accesses.
+    pub core: CoreCosts,
+    /// Where the figures come from.
+    #[serde(rename = "source")]
+    pub sources: Vec<Source>,
+}
+
+/// Costs of an access that hits in the core's own cache, in nanoseconds of the issuing core's time
+/// (that is: what one more such operation in a loop adds, not the latency to use of its result).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HitCosts {
+    /// A plain load.
+    pub load_ns: f64,
+    /// A plain store.
+    pub store_ns: f64,
+    /// A read-modify-write (`lock`-prefixed instruction, LSE atomic).
+    pub atomic_ns: f64,
+    /// A full fence, beyond waiting for the store buffer.
+    pub fence_ns: f64,
+}
+
+/// Costs of a line transfer between two cores' caches: the stall of a load or RMW that misses a
+/// line held modified by a core at that distance, in nanoseconds. Half of it is the request's way
+/// until the holder loses the line, half is the data's way back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TransferCosts {
+    /// Between cores that share the last-level cache.
+    pub same_llc_ns: f64,
+    /// Between cores of one socket in different LLCs.
+    pub cross_llc_ns: f64,
+    /// Between cores of different sockets.
+    pub cross_socket_ns: f64,
+    /// Measured, between hardware threads `[from][to]`; where given it replaces the three figures
+    /// above. Entries between threads of one core are not used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matrix_ns: Option<Vec<Vec<f64>>>,
+}
+
+/// Costs of a line that no core's cache supplies, in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FillCosts {
+    /// From the last-level cache of the requester.
+    pub llc_ns: f64,
+    /// From the memory of the requester's socket.
+    pub memory_ns: f64,
+    /// From the memory of another socket.
+    pub remote_memory_ns: f64,
+}
+
+/// Serialisation of requests for one line, in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DirectoryCosts {
+    /// Time for which one read request occupies its line at the directory; requests for the same
+    /// line queue for it. Many readers of one line are served at this pace.
+    pub service_ns: f64,
+    /// Time between two invalidations that the directory sends out for one request.
+    pub snoop_issue_ns: f64,
+    /// How long a core keeps a line it took for writing before it answers the next snoop, at
+    /// least (it always completes the operation it took the line for). While it holds the line
+    /// its further operations hit.
+    pub ownership_window_ns: f64,
+}
+
+/// The store buffer of each hardware thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreBuffer {
+    /// Stores that may wait for their line before the core stalls.
+    pub entries: u32,
+    /// Whether a read-modify-write waits until the buffer is empty, as x86 does.
+    pub drained_by_atomics: bool,
+}
+
+/// Costs of a core outside its memory accesses.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CoreCosts {
+    /// The spin-loop hint, in nanoseconds.
+    pub pause_ns: f64,
+    /// Factor on every cost of a hardware thread while another thread of its core is busy (1: no
+    /// loss; 2: the two get the throughput of one).
+    pub smt_slowdown: f64,
+    /// Entry to and return from an interrupt or NMI, in nanoseconds.
+    pub interrupt_ns: f64,
+    /// One context switch, in nanoseconds.
+    pub context_switch_ns: f64,
+    /// Random variation of transfers, fills and computation, as a fraction: each is multiplied
+    /// by a factor drawn evenly from `1 - jitter` to `1 + jitter`.
+    pub jitter: f64,
+}
+
+/// Where a figure comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// The fields it speaks of, for example `transfer.same_llc_ns`.
+    pub fields: Vec<String>,
+    /// How the figure was obtained.
+    pub kind: SourceKind,
+    /// Document, table or measurement, with an address where there is one, and how the figure was
+    /// derived from it.
+    pub text: String,
+}
+
+/// How a figure was obtained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SourceKind {
+    /// Measured, by us or in a published measurement.
+    Measured,
+    /// Stated by the vendor.
+    Vendor,
+    /// Nobody publishes it; the text says why this value.
+    Estimate,
+}
+
+impl MachineModel {
+    /// Names of the built-in machines, sorted.
+    pub fn preset_names() -> impl Iterator<Item = &'static str> {
+        PRESETS.iter().map(|(name, _)| *name)
+    }
+
+    /// A built-in machine.
+    ///
+    /// # Errors
+    /// [`MachineError::UnknownPreset`], which lists the known names.
+    pub fn preset(name: &str) -> Result<Self, MachineError> {
+        let Some((_, text)) = PRESETS.iter().find(|(known, _)| *known == name) else {
+            return Err(MachineError::UnknownPreset {
+                name: name.to_owned(),
+                known: Self::preset_names().collect::<Vec<_>>().join(", "),
+            });
+        };
+        Self::parse(&format!("machines/{name}.toml"), text)
+    }
+
+    /// A machine from a file.
+    ///
+    /// # Errors
+    /// The file cannot be read, is not TOML of this schema, or a field has an impossible value;
+    /// the message names file, line or field, and what to do.
+    pub fn load(path: &Path) -> Result<Self, MachineError> {
+        let file = path.display().to_string();
+        let text = fs::read_to_string(path)
+            .map_err(|source| MachineError::Read { file: file.clone(), source })?;
+        Self::parse(&file, &text)
+    }
+
+    /// A machine from the text of a file; `file` is used in messages.
+    ///
+    /// # Errors
+    /// As for [`MachineModel::load`].
+    pub fn parse(file: &str, text: &str) -> Result<Self, MachineError> {
+        let model: Self =
+            toml::from_str(text).map_err(|error| MachineError::parse(file, text, &error))?;
+        model.check(file)?;
+        Ok(model)
+    }
+
+    /// The machine as the text of a file that [`MachineModel::parse`] reads back.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a machine holds only what TOML can express")
+    }
+
+    /// Where each hardware thread is, by its number.
+    pub fn places(&self) -> Vec<Place> {
+        self.topology.places()
+    }
+}

@@ -1,0 +1,264 @@
+//! A simulation: a machine, code for its cores, what comes over them, and a seed.
+
+use std::cell::RefCell;
+use std::io;
+use std::panic::resume_unwind;
+use std::rc::Rc;
+
+use corosensei::CoroutineResult;
+
+use crate::core::State;
+use crate::costs::{Costs, NEVER, Ps, ps};
+use crate::fiber::{self, Fiber};
+use crate::interrupt::{self, Deed, Handler, Interrupt, Repeat, Trigger, in_world};
+use crate::machine::{MachineError, MachineModel};
+use crate::report::{End, Report};
+use crate::rng::Rng;
+use crate::thread;
+use crate::timeline::Timeline;
+use crate::world::World;
+
+/// Simulated time after which a run ends unless told otherwise: ten seconds.
+const DEFAULT_TIME_LIMIT_NS: f64 = 10e9;
+/// Cores start within this time of each other unless told otherwise: what threads released by one
+/// barrier differ by.
+const DEFAULT_START_SPREAD_NS: f64 = 100.0;
+
+/// Why a simulation cannot be set up or run.
+#[derive(Debug, thiserror::Error)]
+pub enum SimError {
+    /// The machine has no such core.
+    #[error("machine `{machine}` has no hardware thread {core}: choose one from 0 to {last}")]
+    NoSuchCore {
+        /// Name of the machine.
+        machine: String,
+        /// The one asked for.
+        core: usize,
+        /// The highest there is.
+        last: usize,
+    },
+    /// The core was given code twice.
+    #[error("hardware thread {core} already has code: give each hardware thread code once")]
+    CoreTaken {
+        /// The core.
+        core: usize,
+    },
+    /// A simulation is running on this OS thread.
+    #[error("a simulation runs on this OS thread already: run the other one on another thread")]
+    Nested,
+    /// No memory for a fiber's stack.
+    #[error("cannot allocate the stack of a virtual core: {0}: simulate fewer cores at once")]
+    Stack(#[from] io::Error),
+    /// The machine cannot be simulated.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+}
+
+/// A simulation, until it is run.
+///
+/// It runs on the calling OS thread, with one fiber for each virtual core. Words and other objects
+/// that the code uses must be created on this OS thread, before the run or by the code itself.
+/// The code of a core that never ends (it waits for ever, or is stopped, or the time limit comes)
+/// is forgotten together with all it owns, as a thread that never runs again would be.
+pub struct Simulation {
+    machine: String,
+    seed: u64,
+    world: World,
+    rng: Rng,
+    code: Vec<(u16, Box<dyn FnOnce()>)>,
+    start_spread: Ps,
+}
+
+impl Simulation {
+    /// A simulation of a machine. The seed decides all random variation; equal seeds give equal
+    /// runs.
+    pub fn new(machine: &MachineModel, seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let limit = ps(DEFAULT_TIME_LIMIT_NS);
+        let world = World::new(Costs::new(machine), machine.protocol, rng.next_u64(), limit);
+        Self {
+            machine: machine.name.clone(),
+            seed,
+            world,
+            rng,
+            code: Vec::new(),
+            start_spread: ps(DEFAULT_START_SPREAD_NS),
+        }
+    }
+
+    /// Ends the run at a simulated time, if it has not ended by then. (Default: ten seconds.)
+    pub fn time_limit_ns(&mut self, limit_ns: f64) -> &mut Self {
+        self.world.time_limit = ps(limit_ns);
+        self
+    }
+
+    /// Starts the cores at random within this time of each other. (Default: 100 ns.)
+    pub fn start_spread_ns(&mut self, spread_ns: f64) -> &mut Self {
+        self.start_spread = ps(spread_ns);
+        self
+    }
+
+    /// Records what happens to one line: the first one touched that holds a word with this label.
+    /// At most `max_events` events are kept.
+    pub fn record_timeline(&mut self, label: &str, max_events: usize) -> &mut Self {
+        self.world.timeline = Timeline::of_label(label, max_events);
+        self
+    }
+
+    /// Gives a core (a hardware thread of the machine, by number) its code.
+    ///
+    /// # Errors
+    /// [`SimError::NoSuchCore`], [`SimError::CoreTaken`].
+    pub fn spawn(&mut self, core: usize, code: impl FnOnce() + 'static) -> Result<(), SimError> {
+        let number = self.check(core)?;
+        if self.code.iter().any(|&(other, _)| other == number) {
+            return Err(SimError::CoreTaken { core });
+        }
+        self.code.push((number, Box::new(code)));
+        Ok(())
+    }
+
+    /// Lets interrupts or NMIs come over a core; `handler` runs on top of its code.
+    ///
+    /// # Errors
+    /// [`SimError::NoSuchCore`].
+    pub fn interrupt(
+        &mut self,
+        core: usize,
+        kind: Interrupt,
+        trigger: Trigger,
+        handler: impl FnMut() + 'static,
+    ) -> Result<(), SimError> {
+        let handler: Handler = Rc::new(RefCell::new(handler));
+        self.schedule(core, trigger, Deed::Handle(kind, handler))
+    }
+
+    /// Stalls a core: it stands still for `duration_ns`, keeping its cache lines and serving no
+    /// interrupts, as in a system management interrupt or when its virtual CPU is descheduled.
+    /// With an infinite duration it is stopped for ever.
+    ///
+    /// # Errors
+    /// [`SimError::NoSuchCore`].
+    pub fn stall(
+        &mut self,
+        core: usize,
+        trigger: Trigger,
+        duration_ns: f64,
+    ) -> Result<(), SimError> {
+        let duration = if duration_ns.is_finite() { ps(duration_ns) } else { NEVER };
+        self.schedule(core, trigger, Deed::Stall(duration))
+    }
+
+    /// Preempts a core's code for `duration_ns` and two context switches: other code runs on the
+    /// core meanwhile, interrupts are served. Masking interrupts holds preemption back.
+    ///
+    /// # Errors
+    /// [`SimError::NoSuchCore`].
+    pub fn preempt(
+        &mut self,
+        core: usize,
+        trigger: Trigger,
+        duration_ns: f64,
+    ) -> Result<(), SimError> {
+        self.schedule(core, trigger, Deed::Preempt(ps(duration_ns)))
+    }
+
+    fn schedule(&mut self, core: usize, trigger: Trigger, deed: Deed) -> Result<(), SimError> {
+        let core = self.check(core)?;
+        let agenda = &mut self.world.cores[core as usize].agenda;
+        match trigger {
+            Trigger::At { at_ns } => agenda.add(ps(at_ns), Repeat::Never, false, deed),
+            Trigger::Every { first_ns, period_ns } => {
+                agenda.add(ps(first_ns), Repeat::Every(ps(period_ns).max(1)), false, deed);
+            }
+            Trigger::Random { mean_ns } => {
+                let mean = mean_ns.max(0.001) * 1e3;
+                let first = self.rng.exponential(mean) as Ps;
+                agenda.add(first, Repeat::Random(mean), false, deed);
+            }
+            Trigger::BeforeAccess { number } => agenda.add_before_access(number, deed),
+        }
+        Ok(())
+    }
+
+    fn check(&self, core: usize) -> Result<u16, SimError> {
+        let count = self.world.cores.len();
+        if core >= count {
+            let machine = self.machine.clone();
+            return Err(SimError::NoSuchCore { machine, core, last: count - 1 });
+        }
+        Ok(core as u16)
+    }
+
+    /// Runs the simulation to its end.
+    ///
+    /// # Errors
+    /// [`SimError::Nested`], [`SimError::Stack`].
+    ///
+    /// # Panics
+    /// With the panic of a core's code.
+    pub fn run(self) -> Result<Report, SimError> {
+        let Self { machine, seed, mut world, code, start_spread, .. } = self;
+        if thread::with(|thread| thread.world.is_some()) {
+            return Err(SimError::Nested);
+        }
+        let used: Vec<u16> = code.iter().map(|&(core, _)| core).collect();
+        let mut fibers: Vec<Option<Fiber>> = Vec::new();
+        fibers.resize_with(world.cores.len(), || None);
+        for (core, code) in code {
+            fibers[core as usize] = Some(fiber::create(code, finish)?);
+        }
+        thread::with(|thread| {
+            thread.epoch += 1;
+            world.start(thread.epoch, &used, start_spread);
+            if used.is_empty() {
+                world.end = Some(End::Completed);
+            } else {
+                world.hand_over();
+            }
+            thread.world = Some(Box::new(world));
+        });
+        let panicked = drive(&mut fibers);
+        let world = thread::with(|thread| thread.world.take());
+        for fiber in fibers.into_iter().flatten() {
+            fiber::retire(fiber);
+        }
+        if let Some(payload) = panicked {
+            resume_unwind(payload);
+        }
+        let world = world.expect("the simulation put its world there itself");
+        Ok(world.into_report(&machine, seed))
+    }
+}
+
+/// Resumes one fiber after the other until the simulation ends; returns a panic, if one ended it.
+fn drive(fibers: &mut [Option<Fiber>]) -> Option<Box<dyn std::any::Any + Send>> {
+    while let Some(core) = in_world(|world| world.end.is_none().then_some(world.current)).flatten()
+    {
+        let fiber = fibers[core as usize].as_mut().expect("only cores with code are resumed");
+        if let CoroutineResult::Return(Err(payload)) = fiber.resume(()) {
+            return Some(payload);
+        }
+    }
+    None
+}
+
+/// What a core does after its code.
+fn finish() {
+    while let Some(until) = in_world(|world| world.owes_until()).flatten() {
+        interrupt::rest_until(until);
+        interrupt::attend();
+    }
+    in_world(|world| {
+        let core = world.current;
+        let now = world.now();
+        world.me().finished_at = Some(now);
+        world.set_state(core, State::Finished);
+        world.unfinished -= 1;
+        if world.unfinished == 0 {
+            world.end = Some(End::Completed);
+        } else {
+            world.hand_over();
+        }
+    });
+}

@@ -1,0 +1,306 @@
+//! The simulated machine in motion: cores, lines, the event queue and who runs next.
+//!
+//! A core runs ahead of the others only as far as nothing they do can reach it: up to the time of
+//! the next event plus half the shortest transfer ("lookahead"), and only with hits. Whatever
+//! involves another core happens in the order of simulated time.
+
+use crate::core::{Core, State};
+use crate::costs::{Costs, NEVER, Ps};
+use crate::events::{EventQueue, Happening};
+use crate::line::{LineTable, NO_CACHE};
+use crate::protocol::Protocol;
+use crate::report::End;
+use crate::rng::Rng;
+use crate::stats::{Member, Statistics};
+use crate::thread::{NO_CORE, NO_LINE, Slot};
+use crate::timeline::Timeline;
+
+/// The simulated machine in motion.
+pub(crate) struct World {
+    pub(crate) epoch: u32,
+    pub(crate) protocol: Protocol,
+    pub(crate) costs: Costs,
+    pub(crate) cores: Vec<Core>,
+    pub(crate) lines: LineTable,
+    pub(crate) events: EventQueue,
+    pub(crate) stats: Statistics,
+    pub(crate) timeline: Timeline,
+    pub(crate) rng: Rng,
+    /// The core whose fiber runs.
+    pub(crate) current: u16,
+    /// Until when the running core may go on with hits without looking at the event queue.
+    pub(crate) limit: Ps,
+    lookahead: Ps,
+    pub(crate) time_limit: Ps,
+    /// Cores whose code has not returned yet.
+    pub(crate) unfinished: usize,
+    pub(crate) end: Option<End>,
+    /// Set when the code of a core panics: what its destructors do is done at once and free.
+    pub(crate) abandoned: bool,
+    /// Cores to wake, kept to save an allocation for each invalidation.
+    pub(crate) to_wake: Vec<u16>,
+    /// Busy hardware threads of each core; empty if no core has two with code.
+    busy: Vec<u16>,
+}
+
+impl World {
+    pub(crate) fn new(costs: Costs, protocol: Protocol, seed: u64, time_limit: Ps) -> Self {
+        let cores = costs.cache_of.iter().map(|&cache| Core::new(cache)).collect();
+        Self {
+            epoch: 0,
+            protocol,
+            lines: LineTable::new(costs.cache_count(), costs.threads()),
+            costs,
+            cores,
+            events: EventQueue::default(),
+            stats: Statistics::new(),
+            timeline: Timeline::default(),
+            rng: Rng::new(seed),
+            current: NO_CORE,
+            limit: 0,
+            lookahead: 0,
+            time_limit,
+            unfinished: 0,
+            end: None,
+            abandoned: false,
+            to_wake: Vec::new(),
+            busy: Vec::new(),
+        }
+    }
+
+    /// Readies the cores that were given code; each starts a little later than the one before it
+    /// or earlier, as threads released by one barrier do.
+    pub(crate) fn start(&mut self, epoch: u32, used: &[u16], start_spread: Ps) {
+        self.epoch = epoch;
+        self.unfinished = used.len();
+        let mut threads = vec![0_u16; self.costs.cache_count()];
+        for &core in used {
+            threads[self.cores[core as usize].cache as usize] += 1;
+        }
+        if threads.iter().any(|&count| count > 1) {
+            self.busy = vec![0; threads.len()];
+        } else {
+            // Siblings reach each other at once; without them half a transfer is the least.
+            let shortest = self.costs.shortest_transfer() / 2;
+            self.lookahead = shortest - shortest * self.costs.jitter / 65536;
+        }
+        for &core in used {
+            let at = self.rng.below(start_spread + 1);
+            self.set_state(core, State::Running);
+            self.events.push(at, Happening::Resume { core });
+        }
+    }
+
+    #[inline]
+    pub(crate) fn me(&mut self) -> &mut Core {
+        &mut self.cores[self.current as usize]
+    }
+
+    #[inline]
+    pub(crate) fn now(&self) -> Ps {
+        self.cores[self.current as usize].now
+    }
+
+    /// Index of the running core's cost table: whether an SMT sibling competes with it.
+    #[inline]
+    pub(crate) fn pace(&self) -> usize {
+        if self.busy.is_empty() {
+            return 0;
+        }
+        usize::from(self.busy[self.cores[self.current as usize].cache as usize] > 1)
+    }
+
+    pub(crate) fn set_state(&mut self, core: u16, state: State) {
+        let entry = &mut self.cores[core as usize];
+        if let Some(busy) = self.busy.get_mut(entry.cache as usize) {
+            *busy -= u16::from(entry.state.is_busy());
+            *busy += u16::from(state.is_busy());
+        }
+        entry.state = state;
+    }
+
+    /// A factor close to one, in 1/65536, for the random variation of a duration.
+    pub(crate) fn factor(&mut self) -> u64 {
+        let jitter = self.costs.jitter;
+        65536 - jitter + self.rng.below(2 * jitter + 1)
+    }
+
+    /// Queues an event; the running core must then not pass it unseen.
+    pub(crate) fn push(&mut self, at: Ps, what: Happening) {
+        self.events.push(at, what);
+        self.limit = self.limit.min(at.saturating_add(self.lookahead));
+    }
+
+    /// Sets how far the core that is about to run may go on its own.
+    pub(crate) fn set_limit(&mut self) {
+        let next = self.events.next().map_or(NEVER, |(at, _)| at).min(self.time_limit);
+        let core = &self.cores[self.current as usize];
+        self.limit = if core.watching || core.agenda.counts_accesses() {
+            0
+        } else {
+            next.saturating_add(self.lookahead).min(core.agenda.attention_at().saturating_sub(1))
+        };
+    }
+
+    /// Brings the running core to the point where everything before its time has happened.
+    /// Returns whether it may go on; if not, another core was chosen (see [`World::hand_over`]).
+    pub(crate) fn synchronise(&mut self) -> bool {
+        let (me, now) = (self.current, self.now());
+        while now <= self.time_limit {
+            match self.events.next() {
+                Some((at, Happening::Grant { line })) if at <= now => {
+                    self.events.pop();
+                    self.grant(line, at);
+                }
+                Some((at, _)) if at < now => break,
+                _ => {
+                    self.set_limit();
+                    return true;
+                }
+            }
+        }
+        self.events.push(now, Happening::Resume { core: me });
+        self.hand_over()
+    }
+
+    /// Lets time pass until a core can run, and makes it the current one. Returns whether that is
+    /// the core that was current before: then its fiber just goes on.
+    pub(crate) fn hand_over(&mut self) -> bool {
+        let before = self.current;
+        loop {
+            let Some((at, what)) = self.events.pop() else {
+                self.end = Some(End::Deadlock);
+                return false;
+            };
+            if at > self.time_limit {
+                self.end = Some(End::TimeLimit);
+                return false;
+            }
+            let core = match what {
+                Happening::Grant { line } => {
+                    self.grant(line, at);
+                    continue;
+                }
+                Happening::Timer { core, sleep } => {
+                    let entry = &self.cores[core as usize];
+                    let sleeping = matches!(entry.state, State::Asleep | State::Resting);
+                    if !sleeping || entry.sleep != sleep {
+                        continue;
+                    }
+                    self.end_sleep(core, at);
+                    core
+                }
+                Happening::Resume { core } => core,
+            };
+            self.current = core;
+            let entry = &mut self.cores[core as usize];
+            entry.now = entry.now.max(at);
+            self.set_state(core, State::Running);
+            self.set_limit();
+            return core == before;
+        }
+    }
+
+    /// The line of a word, found by its address, once in a simulation for each place of the word.
+    #[inline]
+    pub(crate) fn line_of(
+        &mut self,
+        slot: &mut Slot,
+        address: usize,
+        labels: &[&'static str],
+    ) -> u32 {
+        if slot.epoch != self.epoch || slot.address != address || slot.line == NO_LINE {
+            self.bind(slot, address, labels);
+        }
+        slot.line
+    }
+
+    #[cold]
+    fn bind(&mut self, slot: &mut Slot, address: usize, labels: &[&'static str]) {
+        if slot.epoch != self.epoch {
+            // Made before this simulation: the word is in memory, and nobody's.
+            slot.creator = NO_CORE;
+            slot.epoch = self.epoch;
+        } else if slot.line != NO_LINE {
+            self.forget_word(slot);
+        }
+        let (line, is_new) = self.lines.at(address);
+        slot.line = line;
+        slot.address = address;
+        slot.last_writer = NO_CORE;
+        let label = labels[slot.label as usize];
+        slot.row = self.stats.label(slot.label, label);
+        let toucher = self.cores[self.current as usize].cache;
+        let entry = &mut self.lines.lines[line as usize];
+        entry.live_words += 1;
+        let offset = (address & 63) as u8;
+        let known = |member: &Member| member.offset == offset && member.label == slot.row;
+        if !entry.members.iter().any(known) {
+            entry.members.push(Member {
+                label: slot.row,
+                offset,
+                first_writer: NO_CORE,
+                many_writers: false,
+            });
+        }
+        entry.traced |= self.timeline.wants(line, label);
+        entry.watched |= entry.traced;
+        if is_new {
+            entry.first_toucher = toucher;
+            if slot.creator != NO_CORE {
+                // Initialised by a core a moment ago: modified in its cache.
+                let cache = self.cores[slot.creator as usize].cache;
+                entry.owner = cache;
+                entry.home = cache;
+                entry.first_toucher = cache;
+                entry.exclusive = true;
+                entry.dirty = true;
+                self.lines.add_sharer(line, cache);
+            }
+        }
+    }
+
+    /// A word leaves its line: it was dropped or moved.
+    pub(crate) fn forget_word(&mut self, slot: &Slot) {
+        let entry = &mut self.lines.lines[slot.line as usize];
+        entry.live_words -= 1;
+        if self.lines.forget(slot.line) {
+            let entry = &self.lines.lines[slot.line as usize];
+            self.stats.retire_line(&entry.members, &entry.totals);
+        }
+    }
+
+    /// Notes that the running core writes a word, and wakes siblings that sleep on its line.
+    /// `words` are the words written in the cache; none, if the store waits in the store buffer.
+    #[inline]
+    pub(crate) fn wrote(&mut self, slot: &mut Slot, words: u16) {
+        let entry = &mut self.lines.lines[slot.line as usize];
+        entry.version = entry.version.wrapping_add(1);
+        entry.dirty |= words != 0;
+        entry.written |= words;
+        if slot.last_writer != self.current {
+            slot.last_writer = self.current;
+            let offset = (slot.address & 63) as u8;
+            let mut members = entry.members.iter_mut();
+            if let Some(member) =
+                members.find(|member| member.offset == offset && member.label == slot.row)
+            {
+                if member.first_writer == NO_CORE {
+                    member.first_writer = self.current;
+                } else if member.first_writer != self.current {
+                    member.many_writers = true;
+                }
+            }
+        }
+        if entry.sleepers > 0 {
+            self.wake_siblings(slot.line);
+        }
+    }
+
+    /// Whether a cache holds a line that nobody else holds, so that it may write.
+    #[inline]
+    pub(crate) fn may_write(&self, line: u32, cache: u16) -> bool {
+        let entry = &self.lines.lines[line as usize];
+        entry.exclusive && entry.owner == cache && cache != NO_CACHE
+    }
+}
