@@ -174,10 +174,6 @@ pub struct Inspection<P: Platform> {
 impl<P: Platform> Inspection<P> {
     /// A cell without a block.
     pub fn uninitialised() -> Self {
-        Self {
-            initialised: false,
-            program: core::ptr::null(),
-            callback: core::ptr::null(),
-        }
+        Self { initialised: false, program: core::ptr::null(), callback: core::ptr::null() }
     }
 }

@@ -4,8 +4,8 @@
 //! Each CPU has a stack of free slots per size class. A stack's head carries a tag that changes
 //! with every pop, so that an interrupt or another CPU that pops and pushes the same slot in
 //! between is noticed (Treiber's stack with a counted pointer). An empty CPU takes from others;
-//! when all are empty, a new chunk is made, except in hardirq and NMI context and with interrupts
-//! off, where allocation fails: callers return ENOMEM, as in the kernel.
+//! when all are empty, a new chunk is made, except in hardirq and NMI context, where allocation
+//! fails: callers return ENOMEM, as in the kernel.
 //!
 //! It also keeps the books: what was handed out and not returned is a leak. Platforms with
 //! [`Memory::POISON`](crate::platform::Memory::POISON) fill freed slots with a pattern and verify
@@ -22,7 +22,7 @@ use core::sync::atomic::AtomicU64;
 
 use crossbeam_utils::CachePadded;
 
-use crate::machine::Cpu;
+use crate::machine::{Context, Cpu};
 use crate::platform::{Ordering, Platform, Word};
 
 /// Slot sizes in bytes. All are multiples of a cache line, so two objects never share one.
@@ -139,11 +139,7 @@ impl<P: Platform> Heap<P> {
     /// Allocates an object; `make` gets the address at which it will be. `None`: no memory that
     /// this context may take.
     #[inline]
-    pub fn alloc<T>(
-        &self,
-        cpu: &Cpu<'_, P>,
-        make: impl FnOnce(*mut T) -> T,
-    ) -> Option<NonNull<T>> {
+    pub fn alloc<T>(&self, cpu: &Cpu<'_, P>, make: impl FnOnce(*mut T) -> T) -> Option<NonNull<T>> {
         let memory: NonNull<T> = if P::QUARANTINE {
             self.alloc_quarantined::<T>().cast()
         } else {
@@ -232,7 +228,9 @@ impl<P: Platform> Class<P> {
     fn new(size: usize, cpus: usize) -> Self {
         Self {
             size,
-            chunks: (0..if P::QUARANTINE { 0 } else { MAX_CHUNKS }).map(|_| OnceLock::new()).collect(),
+            chunks: (0..if P::QUARANTINE { 0 } else { MAX_CHUNKS })
+                .map(|_| OnceLock::new())
+                .collect(),
             made: Mutex::new(0),
             free: (0..cpus)
                 .map(|_| {
@@ -260,12 +258,10 @@ impl<P: Platform> Class<P> {
     fn alloc_slow(&self, cpu: &Cpu<'_, P>) -> Option<NonNull<u8>> {
         let own = cpu.id().index();
         let count = self.free.len();
-        if let Some(slot) =
-            (1..count).find_map(|step| self.pop(&self.free[(own + step) % count]))
-        {
+        if let Some(slot) = (1..count).find_map(|step| self.pop(&self.free[(own + step) % count])) {
             return Some(slot);
         }
-        if cpu.irqs_disabled() {
+        if cpu.context() >= Context::Hardirq {
             return None;
         }
         let _irq_off = cpu.irq_save();
@@ -381,4 +377,3 @@ fn alloc_or_abort(layout: Layout) -> NonNull<u8> {
     let memory = unsafe { alloc(layout) };
     NonNull::new(memory).unwrap_or_else(|| handle_alloc_error(layout))
 }
-

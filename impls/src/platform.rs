@@ -16,6 +16,8 @@ pub use core::sync::atomic::Ordering;
 use crate::engine::{Engine, EngineKind};
 use crate::rcu::{Reclaim, ReclaimKind};
 
+#[cfg(any(feature = "loom", feature = "shuttle"))]
+pub mod checked;
 #[cfg(feature = "loom")]
 pub mod loom;
 pub mod native;
@@ -193,3 +195,17 @@ pub type NativeEpoch = World<native::Cores, crate::rcu::Epoch, crate::engine::Co
 pub type NativeLive = World<native::Cores, crate::rcu::Qsbr, crate::engine::Queued>;
 /// As [`NativeLive`], with poisoned memory: for stress runs.
 pub type NativeAudit = World<native::Audited, crate::rcu::Qsbr, crate::engine::Queued>;
+/// Simulated cores, callbacks that never run.
+#[cfg(feature = "sim")]
+pub type Sim = World<sim::Simulated, crate::rcu::Qsbr, crate::engine::Count>;
+/// Simulated cores, callbacks that run on virtual cores.
+#[cfg(feature = "sim")]
+pub type SimLive = World<sim::Simulated, crate::rcu::Qsbr, crate::engine::Queued>;
+/// Every interleaving, callbacks run by the test's threads.
+#[cfg(feature = "loom")]
+pub type Loom = World<loom::Model, crate::rcu::Oracle, crate::engine::Queued>;
+/// Random schedules, callbacks run by the test's threads.
+#[cfg(feature = "shuttle")]
+pub type Shuttle = World<shuttle::Model, crate::rcu::Oracle, crate::engine::Queued>;
+/// A chosen interruption at every atomic step, callbacks run by the test.
+pub type Stepped = World<stepped::Steps, crate::rcu::Oracle, crate::engine::Queued>;

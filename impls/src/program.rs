@@ -43,10 +43,8 @@ impl<P: Platform> Program<P> {
     /// A program with the given callbacks (function and data) and one reference, the maker's.
     /// Boxed, as its callbacks point back to it.
     pub fn new(callbacks: impl IntoIterator<Item = (CallbackFn<P>, usize)>) -> Box<Self> {
-        let mut program = Box::new(Self {
-            refs: P::U64::new("program.refs", 1),
-            callbacks: Box::default(),
-        });
+        let mut program =
+            Box::new(Self { refs: P::U64::new("program.refs", 1), callbacks: Box::default() });
         let address = ptr::from_ref(&*program);
         program.callbacks = callbacks
             .into_iter()

@@ -136,7 +136,8 @@ unsafe fn run_list<P: Platform>(mut head: *mut RcuHead<P>, cpu: &Cpu<'_, P>) -> 
     let any = !head.is_null();
     while !head.is_null() {
         // SAFETY: valid until its function runs. Both are read before, as it may free the head.
-        let (next, function) = unsafe { ((*head).next.load(Ordering::Relaxed), (*head).function.take()) };
+        let (next, function) =
+            unsafe { ((*head).next.load(Ordering::Relaxed), (*head).function.take()) };
         let function = function.expect("a pushed head has a function");
         // SAFETY: once, after the grace period.
         unsafe { function(head, cpu) };

@@ -4,8 +4,8 @@
 //! visitor; the visitor is compiled for every design.
 
 use crate::cell::{AsyncCell, Timer, Wq, locked::Locked, state::State};
-use crate::lock::{Lock, peers, queued, resilient, tas};
 use crate::engine::EngineKind;
+use crate::lock::{Lock, peers, queued, resilient, tas};
 use crate::platform::{Platform, World};
 use crate::rcu::ReclaimKind;
 

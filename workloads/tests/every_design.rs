@@ -53,6 +53,15 @@ fn check<P: Platform>(name: &str, trial: &Arc<dyn Trial<P>>, total: &Tally) {
     assert!(total.successes() > 0, "{name}: nothing succeeded");
 }
 
+/// Ends the driver's loop when dropped.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 /// Runs a trial whose callbacks run, with one more thread that drives the engine of every CPU.
 fn run_live<M: Memory>(trial: &Arc<dyn Trial<World<M, Qsbr, Queued>>>, seed: u64) -> Tally {
     let done = AtomicBool::new(false);
@@ -69,8 +78,11 @@ fn run_live<M: Memory>(trial: &Arc<dyn Trial<World<M, Qsbr, Queued>>>, seed: u64
                 thread::yield_now();
             }
         });
-        let total = run(trial, seed);
-        done.store(true, Ordering::Release);
+        let total = {
+            // Also when a worker panicked: the scope waits for the driver.
+            let _stop = Stop(&done);
+            run(trial, seed)
+        };
         driver.join().expect("the driver panicked");
         total
     })

@@ -53,7 +53,11 @@ impl Kind for Timer {
 
     #[inline(always)]
     fn check_start(start: Start) -> Outcome {
-        if start.flags & !(Start::ABSOLUTE | Start::CPU_PIN) == 0 { Ok(()) } else { Err(Errno::EINVAL) }
+        if start.flags & !(Start::ABSOLUTE | Start::CPU_PIN) == 0 {
+            Ok(())
+        } else {
+            Err(Errno::EINVAL)
+        }
     }
 
     #[inline(always)]

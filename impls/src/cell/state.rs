@@ -86,11 +86,7 @@ impl<P: Platform, K: Kind> StateBlock<P, K> {
 
     /// Sets or clears program and callback, one update at a time.
     #[inline(always)]
-    fn update_state(
-        &self,
-        cpu: &Cpu<'_, P>,
-        new: Option<(&Program<P>, &Callback<P>)>,
-    ) -> Outcome {
+    fn update_state(&self, cpu: &Cpu<'_, P>, new: Option<(&Program<P>, &Callback<P>)>) -> Outcome {
         let state = &self.own.state;
         // AcqRel: sees what the last update wrote, and is seen by `cancel_and_free`.
         let result = match state.cas(READY, BUSY, Ordering::AcqRel, Ordering::Acquire) {
@@ -125,11 +121,7 @@ impl<P: Platform, K: Kind> AsyncCell<P> for State<P, K> {
     const NMI_SAFE: bool = false;
 
     unsafe fn new() -> Self {
-        Self {
-            block: P::Ptr::new("cell.block", ptr::null_mut()),
-            reserved: 0,
-            kind: PhantomData,
-        }
+        Self { block: P::Ptr::new("cell.block", ptr::null_mut()), reserved: 0, kind: PhantomData }
     }
 
     fn init(&self, cpu: &Cpu<'_, P>, map: &Map<P>, flags: InitFlags) -> Outcome {
@@ -148,7 +140,8 @@ impl<P: Platform, K: Kind> AsyncCell<P> for State<P, K> {
             refs: P::U32::new("block.refs", 1),
         })
         .ok_or(Errno::ENOMEM)?;
-        let publish = if planted!(cpu, RelaxedPublish) { Ordering::Relaxed } else { Ordering::Release };
+        let publish =
+            if planted!(cpu, RelaxedPublish) { Ordering::Relaxed } else { Ordering::Release };
         // Release pairs with the acquire in `block`.
         if self.block.cas(ptr::null_mut(), block.as_ptr(), publish, Ordering::Relaxed).is_err() {
             if !planted!(cpu, LoserKeepsBlock) {
@@ -160,11 +153,8 @@ impl<P: Platform, K: Kind> AsyncCell<P> for State<P, K> {
         // Publish the block, then read usercnt. Pairs with drop usercnt, then read the cell, in
         // `Map::put_user`: one of the two sees the other.
         P::fence();
-        let abandoned = if planted!(cpu, UsercntBeforePublish) {
-            abandoned_before
-        } else {
-            map.is_abandoned()
-        };
+        let abandoned =
+            if planted!(cpu, UsercntBeforePublish) { abandoned_before } else { map.is_abandoned() };
         if abandoned {
             // Not a plain free: another CPU may already have used the block.
             self.cancel_and_free(cpu);

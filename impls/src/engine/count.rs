@@ -53,9 +53,7 @@ impl<P: Platform> Engine<P> for CountEngine<P> {
 
     fn new(cpus: usize) -> Self {
         Self {
-            deferred: (0..cpus)
-                .map(|_| P::Ptr::new("engine.deferred", ptr::null_mut()))
-                .collect(),
+            deferred: (0..cpus).map(|_| P::Ptr::new("engine.deferred", ptr::null_mut())).collect(),
         }
     }
 

@@ -282,8 +282,7 @@ fn enqueue<P: Platform>(
             None => {
                 // Never queued: two CPUs may claim it for their base, one wins. Acquire for
                 // symmetry with `with_base`; the loser goes round.
-                let claim =
-                    item.base.cas(NO_BASE, MIGRATING, Ordering::Acquire, Ordering::Relaxed);
+                let claim = item.base.cas(NO_BASE, MIGRATING, Ordering::Acquire, Ordering::Relaxed);
                 if claim.is_ok() {
                     settle_on(bases, item, this, expires_ns);
                     return (false, this);
@@ -313,11 +312,7 @@ fn try_dequeue<P: Platform>(
 }
 
 /// Dequeues the item and waits until its handler does not run. Returns whether it was queued.
-fn dequeue<P: Platform>(
-    cpu: &Cpu<'_, P>,
-    bases: &[CachePadded<Base<P>>],
-    item: &Item<P>,
-) -> bool {
+fn dequeue<P: Platform>(cpu: &Cpu<'_, P>, bases: &[CachePadded<Base<P>>], item: &Item<P>) -> bool {
     let mut was_queued = false;
     loop {
         match try_dequeue(cpu, bases, item) {

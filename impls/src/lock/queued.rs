@@ -114,10 +114,7 @@ pub(crate) fn encode_tail(cpu: CpuId, level: u32) -> u16 {
 }
 
 /// The node that a word's high half names; `None` for 0.
-pub(crate) fn decode_tail<P: Platform>(
-    machine: &Machine<P>,
-    tail: u16,
-) -> Option<&QueueNode<P>> {
+pub(crate) fn decode_tail<P: Platform>(machine: &Machine<P>, tail: u16) -> Option<&QueueNode<P>> {
     let tail = u32::from(tail);
     let cpu = CpuId((tail >> LEVEL_BITS).checked_sub(1)?);
     let level = tail & ((1 << LEVEL_BITS) - 1);
@@ -315,9 +312,7 @@ impl<P: Platform> Queued<P> {
         match self.word.join(found) {
             Joined::Acquired => {}
             Joined::Pending => {
-                P::wait_until(|| {
-                    (self.word.load_acquire() & LOCKED_MASK == 0).then_some(())
-                });
+                P::wait_until(|| (self.word.load_acquire() & LOCKED_MASK == 0).then_some(()));
                 self.word.pending_to_locked();
             }
             Joined::Queue => self.acquire_queued(cpu),

@@ -1,0 +1,203 @@
+//! Model-checked memory, written once for every checker whose atomics look like `std`'s.
+//!
+//! A word knows whether it was dropped, and its memory is not used again within an execution
+//! ([`Memory::QUARANTINE`](super::Memory::QUARANTINE)): an access to a freed block is reported
+//! with the field's name.
+//!
+//! Time stands still unless a test's thread moves it with `advance_ns`: so a timeout can happen at
+//! any point of the schedules, and only where the test wants it.
+
+use core::mem::ManuallyDrop;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use super::Label;
+
+/// A word of a checked execution.
+pub struct Checked<A> {
+    // Never dropped: a late access must find it, to be reported.
+    word: ManuallyDrop<A>,
+    label: Label,
+    alive: AtomicBool,
+}
+
+impl<A> Checked<A> {
+    pub(super) fn wrap(label: Label, word: A) -> Self {
+        Self { word: ManuallyDrop::new(word), label, alive: AtomicBool::new(true) }
+    }
+
+    /// The checker's atomic.
+    ///
+    /// # Panics
+    /// If the word was dropped.
+    #[track_caller]
+    pub(super) fn get(&self) -> &A {
+        assert!(self.alive.load(Ordering::Relaxed), "use after free of {}", self.label);
+        &self.word
+    }
+}
+
+impl<A> Drop for Checked<A> {
+    fn drop(&mut self) {
+        self.alive.store(false, Ordering::Relaxed);
+    }
+}
+
+/// [`Word`](super::Word) for a checked atomic.
+macro_rules! checked_word {
+    ($atomic:ty, $t:ty $(, $generic:ident)?) => {
+        impl$(<$generic: 'static>)? Word<$t> for Checked<$atomic> {
+            #[track_caller]
+            fn new(label: Label, value: $t) -> Self {
+                Self::wrap(label, <$atomic>::new(value))
+            }
+            #[track_caller]
+            fn load(&self, order: Ordering) -> $t {
+                self.get().load(order)
+            }
+            #[track_caller]
+            fn store(&self, value: $t, order: Ordering) {
+                self.get().store(value, order);
+            }
+            #[track_caller]
+            fn swap(&self, value: $t, order: Ordering) -> $t {
+                self.get().swap(value, order)
+            }
+            #[track_caller]
+            fn cas(
+                &self,
+                current: $t,
+                new: $t,
+                success: Ordering,
+                failure: Ordering,
+            ) -> Result<$t, $t> {
+                self.get().compare_exchange(current, new, success, failure)
+            }
+        }
+    };
+}
+
+/// [`IntWord`](super::IntWord) for a checked atomic.
+macro_rules! checked_int_word {
+    ($atomic:ty, $t:ty) => {
+        checked_word!($atomic, $t);
+        impl IntWord<$t> for Checked<$atomic> {
+            #[track_caller]
+            fn fetch_add(&self, value: $t, order: Ordering) -> $t {
+                self.get().fetch_add(value, order)
+            }
+            #[track_caller]
+            fn fetch_sub(&self, value: $t, order: Ordering) -> $t {
+                self.get().fetch_sub(value, order)
+            }
+            #[track_caller]
+            fn fetch_or(&self, value: $t, order: Ordering) -> $t {
+                self.get().fetch_or(value, order)
+            }
+            #[track_caller]
+            fn fetch_and(&self, value: $t, order: Ordering) -> $t {
+                self.get().fetch_and(value, order)
+            }
+        }
+    };
+}
+
+/// A memory named `$name` over the atomics, mutex and threads of the crate `$checker`.
+macro_rules! checked_memory {
+    ($name:literal, $checker:ident) => {
+        use core::sync::atomic::Ordering;
+
+        use $checker::sync::Mutex;
+        use $checker::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, fence};
+        use $checker::thread::yield_now;
+
+        use super::checked::{Checked, checked_int_word, checked_word};
+        use super::{Exclusive, IntWord, Label, Memory, SplitWord, Word};
+
+        /// The memory of a checked execution; see the module.
+        pub struct Model;
+
+        $checker::lazy_static! {
+            static ref CLOCK_NS: AtomicU64 = AtomicU64::new(0);
+        }
+
+        /// Moves the execution's clock on.
+        pub fn advance_ns(duration_ns: u64) {
+            CLOCK_NS.fetch_add(duration_ns, Ordering::AcqRel);
+        }
+
+        checked_int_word!(AtomicU32, u32);
+        checked_int_word!(AtomicU64, u64);
+        checked_word!(AtomicPtr<T>, *mut T, T);
+
+        impl SplitWord for Checked<AtomicU32> {
+            fn clear_low_byte_release(&self) {
+                self.get().fetch_and(!0xff, Ordering::Release);
+            }
+
+            fn store_low_half(&self, value: u16) {
+                let replace = |word| Some(word & 0xffff_0000 | u32::from(value));
+                let _ = self.get().fetch_update(Ordering::Relaxed, Ordering::Relaxed, replace);
+            }
+
+            fn swap_high_half(&self, value: u16) -> u16 {
+                let replace = |word| Some(word & 0xffff | u32::from(value) << 16);
+                // AcqRel, as the contract says.
+                match self.get().fetch_update(Ordering::AcqRel, Ordering::Relaxed, replace) {
+                    Ok(before) | Err(before) => (before >> 16) as u16,
+                }
+            }
+        }
+
+        /// The checker's own mutex: one step to explore where a spinning lock has many.
+        pub struct ModelExclusive<T>(Mutex<T>);
+
+        impl<T: Send> Exclusive<T> for ModelExclusive<T> {
+            fn new(_: Label, value: T) -> Self {
+                Self(Mutex::new(value))
+            }
+
+            fn with<R>(&self, body: impl FnOnce(&mut T) -> R) -> R {
+                body(&mut self.0.lock().expect("a panic ends the execution"))
+            }
+        }
+
+        impl Memory for Model {
+            const NAME: &'static str = $name;
+            const QUARANTINE: bool = true;
+            type U32 = Checked<AtomicU32>;
+            type U64 = Checked<AtomicU64>;
+            type Ptr<T: 'static> = Checked<AtomicPtr<T>>;
+            type Exclusive<T: Send> = ModelExclusive<T>;
+
+            fn fence() {
+                fence(Ordering::SeqCst);
+            }
+
+            fn relax() {
+                yield_now();
+            }
+
+            fn wait_until<R>(mut condition: impl FnMut() -> Option<R>) -> R {
+                loop {
+                    if let Some(result) = condition() {
+                        return result;
+                    }
+                    yield_now();
+                }
+            }
+
+            fn wait_until_or<R>(
+                mut condition: impl FnMut() -> Option<R>,
+                mut seldom: impl FnMut() -> Option<R>,
+            ) -> R {
+                Self::wait_until(|| condition().or_else(&mut seldom))
+            }
+
+            fn now_ns() -> u64 {
+                CLOCK_NS.load(Ordering::Acquire)
+            }
+        }
+    };
+}
+
+pub(super) use {checked_int_word, checked_memory, checked_word};

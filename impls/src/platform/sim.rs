@@ -1,0 +1,147 @@
+//! Simulated memory: each access is a step of the coherence simulator (`cellbench-sim`), charged
+//! with the line movement that it causes. Words have the native size, so lines are the native
+//! ones.
+//!
+//! A virtual core's code runs on the OS thread that runs its simulation; everything that is
+//! simulated is made, used and dropped on that thread.
+
+use core::sync::atomic::Ordering;
+
+use cellbench_sim::{Integer, SimWord, Value, advance, fence, now_ns, pause};
+
+use super::{Exclusive, IntWord, Label, Memory, SplitWord, Word};
+
+/// The memory of a simulated machine.
+pub struct Simulated;
+
+/// A word of a simulated machine.
+#[repr(transparent)]
+pub struct Virtual<T: Value>(SimWord<T>);
+
+// SAFETY: the implementations are generic over platforms on which words are shared by threads,
+// hence the bound. Virtual cores are fibers of one OS thread, and a simulation never leaves it:
+// see the module. A word that is used on another thread finds no entry, and panics.
+unsafe impl<T: Value> Send for Virtual<T> {}
+// SAFETY: as above.
+unsafe impl<T: Value> Sync for Virtual<T> {}
+
+impl<T: Value> Word<T> for Virtual<T> {
+    fn new(label: Label, value: T) -> Self {
+        Self(SimWord::new(label, value))
+    }
+    fn load(&self, order: Ordering) -> T {
+        self.0.load(order)
+    }
+    fn store(&self, value: T, order: Ordering) {
+        self.0.store(value, order);
+    }
+    fn swap(&self, value: T, order: Ordering) -> T {
+        self.0.swap(value, order)
+    }
+    fn cas(&self, current: T, new: T, success: Ordering, failure: Ordering) -> Result<T, T> {
+        self.0.compare_exchange(current, new, success, failure)
+    }
+}
+
+impl<T: Integer> IntWord<T> for Virtual<T> {
+    fn fetch_add(&self, value: T, order: Ordering) -> T {
+        self.0.fetch_add(value, order)
+    }
+    fn fetch_sub(&self, value: T, order: Ordering) -> T {
+        self.0.fetch_sub(value, order)
+    }
+    fn fetch_or(&self, value: T, order: Ordering) -> T {
+        self.0.fetch_or(value, order)
+    }
+    fn fetch_and(&self, value: T, order: Ordering) -> T {
+        self.0.fetch_and(value, order)
+    }
+}
+
+impl SplitWord for Virtual<u32> {
+    fn clear_low_byte_release(&self) {
+        self.0.store_low_byte(0, Ordering::Release);
+    }
+    fn store_low_half(&self, value: u16) {
+        self.0.store_low_half(value, Ordering::Relaxed);
+    }
+    fn swap_high_half(&self, value: u16) -> u16 {
+        // AcqRel, as the contract says.
+        self.0.swap_high_half(value, Ordering::AcqRel)
+    }
+}
+
+/// A test-and-set lock around a value, charged like every other access.
+pub struct SimExclusive<T> {
+    taken: Virtual<u32>,
+    value: core::cell::UnsafeCell<T>,
+}
+
+// SAFETY: `value` is reached only by the virtual core that set `taken`; see also `Virtual`.
+unsafe impl<T: Send> Sync for SimExclusive<T> {}
+
+impl<T: Send> Exclusive<T> for SimExclusive<T> {
+    fn new(label: Label, value: T) -> Self {
+        Self { taken: Virtual::new(label, 0), value: core::cell::UnsafeCell::new(value) }
+    }
+
+    fn with<R>(&self, body: impl FnOnce(&mut T) -> R) -> R {
+        // Acquire pairs with the release below.
+        Simulated::wait_until(|| {
+            let free = self.taken.load(Ordering::Relaxed) == 0;
+            (free && self.taken.swap(1, Ordering::Acquire) == 0).then_some(())
+        });
+        // SAFETY: this core made `taken` non-zero and nobody else enters until it is zero.
+        let result = body(unsafe { &mut *self.value.get() });
+        self.taken.store(0, Ordering::Release);
+        result
+    }
+}
+
+/// How often a simulated waiter evaluates an expensive condition, in simulated nanoseconds: what
+/// the native platform's spins between two checks take.
+const CHECK_EVERY_NS: f64 = 5_000.0;
+
+impl Memory for Simulated {
+    const NAME: &'static str = "sim";
+    type U32 = Virtual<u32>;
+    type U64 = Virtual<u64>;
+    type Ptr<T: 'static> = Virtual<*mut T>;
+    type Exclusive<T: Send> = SimExclusive<T>;
+
+    fn fence() {
+        fence(Ordering::SeqCst);
+    }
+
+    fn relax() {
+        pause();
+    }
+
+    fn wait_until<R>(condition: impl FnMut() -> Option<R>) -> R {
+        cellbench_sim::wait_until(condition)
+    }
+
+    fn wait_until_or<R>(
+        mut condition: impl FnMut() -> Option<R>,
+        mut seldom: impl FnMut() -> Option<R>,
+    ) -> R {
+        let mut next_check_ns = now_ns();
+        cellbench_sim::wait_until_deadline(CHECK_EVERY_NS, || {
+            condition().or_else(|| {
+                if now_ns() < next_check_ns {
+                    return None;
+                }
+                next_check_ns = now_ns() + CHECK_EVERY_NS;
+                seldom()
+            })
+        })
+    }
+
+    fn now_ns() -> u64 {
+        now_ns() as u64
+    }
+
+    fn spend(turns: u32) {
+        advance(f64::from(turns));
+    }
+}
