@@ -1,2 +1,46 @@
-//! x
+//! Statistics, verdicts and reports from the records of a run. Reads records; measures nothing.
+//!
+//! # For a runner
+//!
+//! ```no_run
+//! use cellbench_plots::{Decision, Options, Table, write_all};
+//! # fn measure(number: u32) -> Vec<cellbench_record::Round> { unimplemented!() }
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let mut writer: cellbench_record::RunWriter = unimplemented!();
+//! let mut table = Table::new(Options::of(writer.run()));
+//! for number in 0.. {
+//!     for round in measure(number) {
+//!         writer.append(&round)?;
+//!         table.push(&round);
+//!     }
+//!     match table.decision() {
+//!         Decision::Enough => break,
+//!         Decision::More(rounds) => println!("about {rounds} more rounds"),
+//!     }
+//! }
+//! let written = write_all(writer.dir())?;
+//! print!("{}", cellbench_plots::report::terminal(&written.loaded.report(), false));
+//! # Ok(()) }
+//! ```
+//!
+//! # For who reads
+//!
+//! [`summarise`] gives the numbers, [`write_all`] makes every report of a run again from its records
+//! alone, [`compare()`] sets two runs against each other and [`merge()`] makes one run of several
+//! hosts. Formats are in [`report`], statistics in [`stats`].
+
+pub mod compare;
+pub mod generation;
+pub mod merge;
+pub mod options;
+pub mod report;
 pub mod stats;
+mod summarise;
+mod table;
+
+pub use compare::compare;
+pub use merge::merge;
+pub use options::{Options, Test};
+pub use report::{Loaded, write_all, write_formats};
+pub use summarise::summarise;
+pub use table::{Decision, Table};

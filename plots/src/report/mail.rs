@@ -1,0 +1,163 @@
+//! `mail.txt`: the outcome as it is pasted into a patch thread: ASCII, at most 72 columns.
+
+use cellbench_record::{Entry, Summary};
+
+use super::layout::{Group, ascii, groups, host_lines, hosts, verdict_word, wrap, wrap_command};
+use super::{Format, Rendered, Report, number, verdict};
+
+pub(super) struct Mail;
+
+/// Columns of a mail, by custom of kernel lists.
+const WIDTH: usize = 72;
+
+/// Groups shown; a mail that is longer is not read.
+const GROUPS: usize = 12;
+
+impl Format for Mail {
+    fn name(&self) -> &'static str {
+        "mail"
+    }
+
+    fn render(&self, report: &Report<'_>) -> Result<Vec<Rendered>, String> {
+        Ok(vec![Rendered::text("mail.txt", mail(report))])
+    }
+}
+
+fn mail(report: &Report<'_>) -> String {
+    let (run, summary) = (report.run, report.summary);
+    let mut text = String::new();
+    let paragraph = |text: &mut String, words: &str, first: &str, rest: &str| {
+        let words = wrap(&ascii(words), WIDTH, first, rest);
+        if !words.is_empty() {
+            *text += &words;
+            *text += "\n";
+        }
+    };
+    paragraph(&mut text, &compared(summary), "", "");
+    text += "\n";
+    for (label, part) in hosts(run) {
+        let name = label.map_or("Host:".to_owned(), |label| format!("{label}:"));
+        paragraph(&mut text, &name, "", "");
+        for line in host_lines(&part.host) {
+            paragraph(&mut text, &line, "  ", "    ");
+        }
+    }
+    text += "\n";
+    for headline in verdict::headlines(summary) {
+        paragraph(&mut text, &headline, "* ", "  ");
+    }
+
+    let (shown, left_out) = chosen(summary);
+    for group in &shown {
+        text += "\n";
+        paragraph(&mut text, &group.title(), "", "  ");
+        text += &line("cell", ["ok/s", "ratio", "95 % interval", "verdict", "failed"]);
+        for entry in group.entries {
+            text += &row(summary, entry);
+        }
+    }
+    if left_out > 0 {
+        text += "\n";
+        let more = number::count(left_out as u64, "further group");
+        paragraph(&mut text, &format!("{more} of rows in RESULTS.md."), "", "");
+    }
+
+    text += "\n";
+    paragraph(&mut text, &reading(summary), "", "");
+    text += "\nReproduce:\n";
+    for (_, part) in hosts(run) {
+        text += &wrap_command(&ascii(&part.command_line), WIDTH, "  ");
+        text += "\n";
+    }
+    let revision = run.git_revision.as_deref().unwrap_or("unknown revision");
+    let version = format!("cellbench {} ({revision}), run {}", run.tool_version, run.run_id);
+    paragraph(&mut text, &version, "  ", "  ");
+    text
+}
+
+/// What was compared, in one sentence.
+fn compared(summary: &Summary) -> String {
+    let names = |of: &dyn Fn(&Entry) -> String| {
+        let mut names: Vec<String> = Vec::new();
+        for entry in &summary.entries {
+            let name = of(entry);
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    };
+    let mut cells = names(&|entry| entry.series.cell.clone());
+    cells.retain(|cell| *cell != summary.baseline);
+    cells.sort_by_key(|cell| (crate::generation::rank(cell), cell.clone()));
+    let kinds = names(&|entry| entry.series.kind.to_string()).join(", ");
+    let mut threads: Vec<u32> = summary.entries.iter().map(|e| e.series.threads).collect();
+    threads.sort_unstable();
+    threads.dedup();
+    let threads: Vec<String> = threads.iter().map(u32::to_string).collect();
+    format!(
+        "cellbench: {} against {} ({kinds}; threads {}).",
+        cells.join(", "),
+        summary.baseline,
+        threads.join(", ")
+    )
+}
+
+/// The groups at the most threads of their kind, workload and placement; how many are left out.
+fn chosen(summary: &Summary) -> (Vec<Group<'_>>, usize) {
+    let all: Vec<Group<'_>> = groups(summary).collect();
+    let total = all.len();
+    let at_most_threads = all.iter().enumerate().filter(|(i, group)| {
+        // Threads rise within a run of groups that differ in nothing else.
+        let series = group.series();
+        !all.get(i + 1).is_some_and(|next| {
+            let next = next.series();
+            next.threads > series.threads
+                && (&next.host, &next.source, &next.machine, &next.kind)
+                    == (&series.host, &series.source, &series.machine, &series.kind)
+                && (&next.workload, &next.engine, &next.placement, next.offered_ops_s)
+                    == (&series.workload, &series.engine, &series.placement, series.offered_ops_s)
+        })
+    });
+    let shown: Vec<Group<'_>> = at_most_threads.map(|(_, group)| *group).take(GROUPS).collect();
+    let left_out = total - shown.len();
+    (shown, left_out)
+}
+
+fn row(summary: &Summary, entry: &Entry) -> String {
+    let cells = [
+        number::si(entry.goodput_ops_s),
+        number::ratio(entry.ratio),
+        number::interval(entry.ratio_low, entry.ratio_high),
+        verdict_word(summary, entry),
+        number::percent(entry.failure_share),
+    ];
+    line(&ascii(&entry.series.cell), cells.each_ref().map(String::as_str))
+}
+
+/// 2 + 20 + 1 + 7 + 1 + 6 + 2 + 15 + 1 + 9 + 1 + 7 = 72. A longer name has a line of its own.
+fn line(cell: &str, [goodput, ratio, interval, verdict, failed]: [&str; 5]) -> String {
+    let name = if cell.len() > 20 {
+        format!("{}\n{:22}", wrap(cell, WIDTH, "  ", "    "), "")
+    } else {
+        format!("  {cell:<20}")
+    };
+    format!("{name} {goodput:>7} {ratio:>6}  {interval:<15} {verdict:<9} {failed:>7}\n")
+}
+
+/// How the table is to be read.
+fn reading(summary: &Summary) -> String {
+    let disturbed = match summary.rounds_disturbed {
+        0 => "No round was disturbed.".to_owned(),
+        n => format!("{} left out.", number::count(n, "disturbed round")),
+    };
+    format!(
+        "ok/s: successful operations per second, all threads (k = 10^3, M = 10^6); failed: share of \
+         attempts that returned an error. Ratio: ok/s against {} in the same round, median over \
+         rounds; intervals by bootstrap, verdicts after Holm's correction over {}; same: within {}. \
+         {disturbed}",
+        summary.baseline,
+        number::count(summary.comparisons, "comparison"),
+        number::percent(Some(summary.threshold_share)),
+    )
+}

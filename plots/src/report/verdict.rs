@@ -1,0 +1,220 @@
+//! The outcome in words, as one would say it in a mail.
+
+use std::collections::HashMap;
+
+use cellbench_record::{Entry, OK, OutcomeCounts, Series, Source, Summary, Verdict};
+
+use super::number;
+
+/// The sentence on one row: what it is against its baseline, how sure that is, and what it costs.
+/// None for the baseline, and for rows that are compared with nothing.
+#[must_use]
+pub fn sentence(summary: &Summary, entry: &Entry) -> Option<String> {
+    let series = &entry.series;
+    if !entry.violations.is_empty() {
+        return Some(format!(
+            "{}, {} broke an invariant on {} at {} and is no result: {}.",
+            scene(series),
+            series.cell,
+            series.workload,
+            number::count(series.threads, "thread"),
+            entry.violations[0].trim_end_matches('.'),
+        ));
+    }
+    let baseline = entry.baseline.as_deref()?;
+    let verdict = entry.verdict?;
+    let at = format!(
+        "at {} ({}, {}, {})",
+        number::count(series.threads, "thread"),
+        series.kind,
+        series.workload,
+        series.placement
+    );
+    let interval = interval(summary, entry);
+    let scene = scene(series);
+    let cell = &series.cell;
+    let ratio = number::ratio(entry.ratio);
+    let mut text = match verdict {
+        Verdict::Faster | Verdict::Slower => {
+            format!("{scene}, {cell} is {ratio}x {baseline} {at}{interval}")
+        }
+        Verdict::Same => format!(
+            "{scene}, {cell} is the same as {baseline} within {} {at}{interval}",
+            number::percent(Some(summary.threshold_share))
+        ),
+        Verdict::Undecided if entry.ratio_low.is_some() => format!(
+            "{scene}, it is undecided whether {cell} differs from {baseline} {at}: {ratio}x{interval}{}",
+            more(entry)
+        ),
+        Verdict::Undecided => format!(
+            "{scene}, it is undecided whether {cell} differs from {baseline} {at}: {} are too few{}",
+            number::count(entry.pairs, "undisturbed round"),
+            more(entry)
+        ),
+    };
+    if let Some(failures) = failures(entry) {
+        text += &format!("; but {failures}");
+    }
+    text.push('.');
+    Some(text)
+}
+
+/// The outcome of the run in a few sentences, one for each source, kind and cell, at the most
+/// threads measured. Over several workloads and placements it says how many went which way and
+/// names the extremes, so that no favourable row stands for all.
+#[must_use]
+pub fn headlines(summary: &Summary) -> Vec<String> {
+    // In order of appearance; the summary is sorted, so threads rise within a group.
+    let mut stories: Vec<Vec<&Entry>> = Vec::new();
+    let mut index = HashMap::new();
+    for entry in &summary.entries {
+        if entry.verdict.is_none() && entry.violations.is_empty() {
+            continue;
+        }
+        let series = &entry.series;
+        let key = (&series.host, &series.source, &series.machine, &series.kind, &series.cell);
+        let place = *index.entry(key).or_insert_with(|| {
+            stories.push(Vec::new());
+            stories.len() - 1
+        });
+        let story = &mut stories[place];
+        let most = story.first().map_or(0, |other| other.series.threads);
+        if series.threads > most {
+            story.clear();
+        }
+        if series.threads >= most {
+            story.push(entry);
+        }
+    }
+    stories.iter().filter_map(|story| headline(summary, story)).collect()
+}
+
+fn headline(summary: &Summary, story: &[&Entry]) -> Option<String> {
+    if let Some(wrong) = story.iter().find(|entry| !entry.violations.is_empty()) {
+        return sentence(summary, wrong);
+    }
+    if let [entry] = story {
+        return sentence(summary, entry);
+    }
+    let first = story.first()?;
+    let series = &first.series;
+    let baseline = first.baseline.as_deref()?;
+    let tally: Vec<String> = [
+        (Verdict::Faster, "faster"),
+        (Verdict::Slower, "slower"),
+        (Verdict::Same, "the same"),
+        (Verdict::Undecided, "undecided"),
+    ]
+    .into_iter()
+    .filter_map(|(verdict, word)| {
+        let count = story.iter().filter(|entry| entry.verdict == Some(verdict)).count();
+        (count > 0).then(|| format!("{word} in {count}"))
+    })
+    .collect();
+    let ratio_of = |entry: &&&Entry| entry.ratio.unwrap_or(1.0);
+    let slowest = story.iter().min_by(|a, b| ratio_of(a).total_cmp(&ratio_of(b)))?;
+    let fastest = story.iter().max_by(|a, b| ratio_of(a).total_cmp(&ratio_of(b)))?;
+    let end = |entry: &Entry| {
+        format!(
+            "{}x ({}{})",
+            number::ratio(entry.ratio),
+            conditions(&entry.series),
+            interval(summary, entry)
+        )
+    };
+    let mut text = format!(
+        "{}, {} ({}) at {} against {baseline}: {} of {} comparisons; from {} to {}",
+        scene(series),
+        series.cell,
+        series.kind,
+        number::count(series.threads, "thread"),
+        tally.join(", "),
+        story.len(),
+        end(slowest),
+        end(fastest),
+    );
+    let failing = story
+        .iter()
+        .max_by(|a, b| a.failure_share.unwrap_or(0.0).total_cmp(&b.failure_share.unwrap_or(0.0)))?;
+    if let Some(failures) = failures(failing) {
+        text += &format!("; but {failures} ({})", conditions(&failing.series));
+    }
+    text.push('.');
+    Some(text)
+}
+
+/// What of a row's conditions differs within a story.
+fn conditions(series: &Series) -> String {
+    let mut text = format!("{}, {}", series.workload, series.placement);
+    if let Some(rate) = series.offered_ops_s {
+        text += &format!(", offered {}/s", number::si(Some(rate as f64)));
+    }
+    if !series.engine.is_empty() {
+        text += &format!(", engine {}", series.engine);
+    }
+    text
+}
+
+fn scene(series: &Series) -> String {
+    let machine = series.machine.as_deref();
+    let host = series.host.as_deref();
+    match (&series.source, machine, host) {
+        (Source::Sim, Some(machine), _) => format!("Simulated on {machine}"),
+        (Source::Sim, None, _) => "Simulated".into(),
+        (Source::Kernel, _, Some(host)) => format!("In the kernel of {host}"),
+        (Source::Kernel, _, None) => "In this host's kernel".into(),
+        (_, _, Some(host)) => format!("On {host}"),
+        (_, _, None) => "On this host".into(),
+    }
+}
+
+fn interval(summary: &Summary, entry: &Entry) -> String {
+    match (entry.ratio_low, entry.ratio_high) {
+        (Some(low), Some(high)) => format!(
+            ", {:.0} % interval {} to {}",
+            summary.confidence * 100.0,
+            number::ratio(Some(low)),
+            number::ratio(Some(high))
+        ),
+        _ => String::new(),
+    }
+}
+
+fn more(entry: &Entry) -> String {
+    match entry.rounds_needed {
+        Some(more) if more < crate::stats::verdict::MOST_ROUNDS => {
+            format!("; about {} would decide", number::count(more, "more round"))
+        }
+        Some(_) => "; more rounds alone will hardly decide".into(),
+        None => String::new(),
+    }
+}
+
+/// `41 % of attempts fail with EBUSY`; none if nothing failed.
+fn failures(entry: &Entry) -> Option<String> {
+    let share = entry.failure_share.filter(|share| *share > 0.0)?;
+    // Where one operation does the failing, its name and its own share say more.
+    let failing: Vec<(&String, &OutcomeCounts)> = entry
+        .ops
+        .iter()
+        .filter(|(_, outcomes)| outcomes.iter().any(|(name, count)| name != OK && *count > 0))
+        .collect();
+    let (share, what, outcomes) = match failing.as_slice() {
+        [(op, outcomes)] => {
+            let all: u64 = outcomes.values().sum();
+            let ok = outcomes.get(OK).copied().unwrap_or(0);
+            (1.0 - ok as f64 / all as f64, format!("{op} attempts"), *outcomes)
+        }
+        _ => (share, "attempts".to_owned(), &entry.outcomes),
+    };
+    let mut errors: Vec<(&str, u64)> = outcomes
+        .iter()
+        .filter(|(name, count)| *name != OK && **count > 0)
+        .map(|(name, count)| (name.as_str(), *count))
+        .collect();
+    errors.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
+    let (most, _) = errors.first()?;
+    let with =
+        if errors.len() == 1 { format!("with {most}") } else { format!("mostly with {most}") };
+    Some(format!("{} of {what} fail {with}", number::percent(Some(share))))
+}

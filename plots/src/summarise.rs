@@ -1,0 +1,250 @@
+//! From the table to the summary: the one place where rates, shares and verdicts are derived.
+
+use std::borrow::Borrow;
+use std::collections::BTreeMap;
+
+use cellbench_record::{
+    Calibration, Entry, Extra, Latency, OK, OutcomeCounts, Round, Run, Scaling, Series, Source,
+    Summary, Verdict,
+};
+
+use crate::options::{CONFIDENCE, Options};
+use crate::stats::{median, usl};
+use crate::table::{Comparison, Counted, Row, Table};
+use crate::{generation, stats::interval::Interval};
+
+/// Summarises the rounds of `run`, which may be streamed: memory is needed for a few numbers each.
+#[must_use]
+pub fn summarise<R: Borrow<Round>>(
+    run: &Run,
+    rounds: impl IntoIterator<Item = R>,
+    options: &Options,
+) -> Summary {
+    let mut table = Table::new(options.clone());
+    for round in rounds {
+        table.push(round);
+    }
+    table.summary(run)
+}
+
+impl Table {
+    /// The summary of the rounds so far.
+    #[must_use]
+    pub fn summary(&self, run: &Run) -> Summary {
+        let mut entries: Vec<Entry> = self
+            .rows
+            .iter()
+            .map(|row| {
+                let mut entry = describe(row, calibration_for(run, &row.series));
+                if let Some(interval) = self.bootstrap.median(&row.log_goodput())
+                    && row.ok() > 0
+                {
+                    let interval = interval.exp();
+                    entry.goodput_low_ops_s = Some(interval.low);
+                    entry.goodput_high_ops_s = Some(interval.high);
+                }
+                entry
+            })
+            .collect();
+        let comparisons = self.compare();
+        let compared = comparisons.iter().filter(|(_, found)| found.log_ratio.is_some()).count();
+        for (row, found) in &comparisons {
+            self.enter(&mut entries[*row], found, compared);
+        }
+        entries.sort_by_cached_key(|entry| sort_key(&entry.series));
+        Summary {
+            run_id: run.run_id.clone(),
+            baseline: self.options.baseline.clone(),
+            confidence: CONFIDENCE,
+            threshold_share: self.options.threshold_share,
+            comparisons: compared as u32,
+            rounds_disturbed: entries.iter().map(|entry| u64::from(entry.rounds_disturbed)).sum(),
+            scaling: scaling(&entries),
+            entries,
+            ..Summary::default()
+        }
+    }
+
+    fn enter(&self, entry: &mut Entry, found: &Comparison, comparisons: usize) {
+        let rule = self.options.rule();
+        entry.baseline = Some(self.options.baseline.clone());
+        entry.pairs = found.pairs;
+        entry.pairs_disturbed = found.pairs_disturbed;
+        if found.error.is_some() {
+            return; // a wrong cell is an error, not a result
+        }
+        entry.ratio = found.median.map(libm::exp);
+        match &found.log_ratio {
+            Some(log_ratio) => {
+                let Interval { low, high, .. } = log_ratio.exp();
+                entry.ratio_low = Some(low);
+                entry.ratio_high = Some(high);
+                entry.p_value = Some(found.p_value);
+                entry.p_adjusted = Some(found.p_adjusted);
+                entry.verdict = Some(rule.judge(log_ratio, found.p_adjusted));
+            }
+            None => entry.verdict = Some(Verdict::Undecided),
+        }
+        if entry.verdict == Some(Verdict::Undecided) {
+            let pairs = found.pairs as usize;
+            entry.rounds_needed =
+                Some(rule.rounds_needed(found.log_ratio.as_ref(), pairs, comparisons));
+        }
+    }
+}
+
+/// Rows of one comparison stand together, cells by generation.
+pub(crate) fn sort_key(series: &Series) -> (Series, usize, String) {
+    let together = series.with_cell("");
+    (together, generation::rank(&series.cell), series.cell.clone())
+}
+
+/// Calibration of the host that measured the series; none for simulated and unknown hosts.
+fn calibration_for<'a>(run: &'a Run, series: &Series) -> Option<&'a Calibration> {
+    match (&series.host, &series.source) {
+        (_, Source::Sim) => None,
+        (None, _) => Some(&run.calibration),
+        (Some(label), _) => run
+            .merged_from
+            .iter()
+            .find(|part| part.host_label.as_ref() == Some(label))
+            .map(|part| &part.calibration),
+    }
+}
+
+/// Everything about a row but its comparison.
+fn describe(row: &Row, calibration: Option<&Calibration>) -> Entry {
+    let mut entry = Entry::new(row.series.clone());
+    let medians = |of: &dyn Fn(&Counted) -> Option<f64>| {
+        median(&mut row.counted().filter_map(of).collect::<Vec<f64>>())
+    };
+    entry.goodput_ops_s = medians(&|round| Some(round.ok as f64 / round.duration_s));
+    entry.attempts_ops_s = medians(&|round| Some(round.attempts as f64 / round.duration_s));
+    entry.fairness_jain = medians(&|round| round.jain);
+    entry.worst_thread_share = medians(&|round| round.worst_share);
+    entry.rounds = row.counted().count() as u32;
+    entry.rounds_disturbed = row.disturbed;
+    entry.violations = row.violations.clone();
+
+    entry.outcomes = sum_outcomes(&row.ops);
+    entry.ops = row.ops.clone();
+    entry.contexts = row.contexts.clone();
+    let ok = entry.outcomes.get(OK).copied().unwrap_or(0);
+    let attempts = row.attempts as f64;
+    if row.attempts > 0 {
+        entry.failure_share = Some(1.0 - ok as f64 / attempts);
+        entry.line_transfers_per_op = row
+            .line_transfers
+            .iter()
+            .map(|(field, count)| (field.clone(), *count as f64 / attempts))
+            .collect();
+    }
+    if row.duration_s > 0.0 {
+        entry.per_thread_ops_s =
+            row.per_thread_ok.iter().map(|ok| *ok as f64 / row.duration_s).collect();
+    }
+    for (name, sum) in &row.counters {
+        if sum.attempts > 0 {
+            entry.counters_per_op.insert(name.clone(), sum.events / sum.attempts as f64);
+            if sum.multiplexed {
+                entry.counters_multiplexed.push(name.clone());
+            }
+        } else if let Some(reason) = &sum.missing {
+            entry.counters_missing.insert(name.clone(), reason.clone());
+        }
+    }
+
+    entry.latency =
+        row.latency.iter().map(|(op, rounds)| (op.clone(), over_rounds(rounds))).collect();
+    if let Some(main) = entry.latency.values().max_by_key(|latency| latency.samples) {
+        entry.p50_ns = Some(main.p50_ns as f64);
+        entry.p99_ns = Some(main.p99_ns as f64);
+        entry.p999_ns = Some(main.p999_ns as f64);
+        entry.max_ns = Some(main.max_ns as f64);
+    }
+    if row.series.threads >= 2
+        && let Some(transfer_ns) = calibration.and_then(|c| c.line_transfer_ns)
+        && let Some(goodput) = entry.goodput_ops_s
+    {
+        entry.line_transfer_share = Some(goodput * transfer_ns * 1e-9);
+    }
+    entry
+}
+
+/// Outcomes over all operations.
+fn sum_outcomes(ops: &BTreeMap<String, OutcomeCounts>) -> OutcomeCounts {
+    let mut sums = OutcomeCounts::new();
+    for (outcome, count) in ops.values().flatten() {
+        let sum = sums.entry(outcome.clone()).or_default();
+        *sum = sum.saturating_add(*count);
+    }
+    sums
+}
+
+/// Medians over rounds of each percentile, largest of the maxima, sum of the samples.
+fn over_rounds(rounds: &[Latency]) -> Latency {
+    let medians = |of: fn(&Latency) -> f64| {
+        median(&mut rounds.iter().map(of).collect::<Vec<f64>>()).unwrap_or(0.0)
+    };
+    Latency {
+        samples: rounds.iter().map(|round| round.samples).sum(),
+        mean_ns: medians(|round| round.mean_ns),
+        p50_ns: medians(|round| round.p50_ns as f64).round() as u64,
+        p90_ns: medians(|round| round.p90_ns as f64).round() as u64,
+        p99_ns: medians(|round| round.p99_ns as f64).round() as u64,
+        p999_ns: medians(|round| round.p999_ns as f64).round() as u64,
+        p9999_ns: medians(|round| round.p9999_ns as f64).round() as u64,
+        max_ns: rounds.iter().map(|round| round.max_ns).max().unwrap_or(0),
+        hlog: rounds.iter().find_map(|round| round.hlog.clone()),
+    }
+}
+
+/// A fit for each closed-loop series that was measured at two thread counts or more.
+fn scaling(entries: &[Entry]) -> Vec<Scaling> {
+    let mut groups: BTreeMap<(Series, usize, String), Vec<&Entry>> = BTreeMap::new();
+    for entry in entries.iter().filter(|entry| entry.series.offered_ops_s.is_none()) {
+        let any_threads = Series { threads: 0, ..entry.series.clone() };
+        groups.entry(sort_key(&any_threads)).or_default().push(entry);
+    }
+    groups.into_values().filter(|group| group.len() >= 2).map(|group| fit_group(&group)).collect()
+}
+
+fn fit_group(group: &[&Entry]) -> Scaling {
+    // Entries come sorted by threads, so the last has most.
+    let points: Vec<(f64, f64)> = group
+        .iter()
+        .filter_map(|entry| Some((f64::from(entry.series.threads), entry.goodput_ops_s?)))
+        .collect();
+    let mut scaling = Scaling {
+        series: group[group.len() - 1].series.clone(),
+        threads_fitted: group.iter().map(|entry| entry.series.threads).collect(),
+        lambda_ops_s: None,
+        sigma: None,
+        kappa: None,
+        peak_threads: None,
+        peak_ops_s: None,
+        r_squared: None,
+        note: None,
+        extra: Extra::new(),
+    };
+    match usl::fit(&points) {
+        Ok(fit) => {
+            scaling.lambda_ops_s = Some(fit.lambda);
+            scaling.sigma = Some(fit.sigma);
+            scaling.kappa = Some(fit.kappa);
+            scaling.peak_threads = fit.peak_threads();
+            scaling.peak_ops_s = scaling.peak_threads.map(|threads| fit.goodput(threads));
+            scaling.r_squared = fit.r_squared;
+            let most = points.iter().map(|(threads, _)| *threads).fold(0.0, f64::max);
+            scaling.note = if points.len() == 3 {
+                Some("three points determine the curve; nothing checks it".into())
+            } else if scaling.peak_threads.is_some_and(|peak| peak > 2.0 * most) {
+                Some("the peak lies far beyond the threads measured".into())
+            } else {
+                None
+            };
+        }
+        Err(reason) => scaling.note = Some(reason.to_string()),
+    }
+    scaling
+}

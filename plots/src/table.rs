@@ -1,0 +1,346 @@
+//! The rounds of a run, gathered row by row as they come, in little memory.
+//!
+//! Both ends use it: the runner pushes rounds while it measures and asks whether they suffice
+//! ([`Table::decision`]), a report pushes them from the file and asks for the summary.
+
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, HashMap};
+
+use cellbench_record::{Latency, OK, OutcomeCounts, Round, Series, Source, Verdict};
+
+use crate::options::{CONFIDENCE, Options, Test};
+use crate::stats::interval::{Bootstrap, Interval, MIN_VALUES};
+use crate::stats::verdict::Rule;
+use crate::stats::{fairness, holm, median, rank_test};
+
+/// Rounds of a run by row.
+#[derive(Debug)]
+pub struct Table {
+    pub(crate) options: Options,
+    pub(crate) bootstrap: Bootstrap,
+    pub(crate) rows: Vec<Row>,
+    index: HashMap<Series, usize>,
+}
+
+/// Whether the rounds so far decide the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Every row that has a baseline is decided; more rounds would not change a verdict.
+    Enough,
+    /// Some row is not; so many more rounds can be expected to decide all of them.
+    More(u32),
+}
+
+/// Rounds before which nothing counts as decided: from here on the coverage of the intervals is
+/// verified.
+const FEWEST_TO_STOP: usize = 15;
+
+/// Stopping when a difference shows, after looking many times, finds differences that are not
+/// there. The looks on the way therefore ask for this probability, so small that together they add
+/// next to nothing to the 5 % of the final look (R. Peto et al., British Journal of Cancer 1976).
+const ALPHA_ON_THE_WAY: f64 = 0.001;
+
+impl Table {
+    /// An empty table.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        let bootstrap = Bootstrap::new(options.seed, CONFIDENCE);
+        Self { options, bootstrap, rows: Vec::new(), index: HashMap::new() }
+    }
+
+    /// Adds a round. Order does not matter; of two lines for the same row and round the first counts.
+    pub fn push(&mut self, round: impl Borrow<Round>) {
+        let round = round.borrow();
+        let row = match self.index.get(&round.series) {
+            Some(row) => *row,
+            None => {
+                self.index.insert(round.series.clone(), self.rows.len());
+                self.rows.push(Row::new(round.series.clone()));
+                self.rows.len() - 1
+            }
+        };
+        self.rows[row].push(round);
+    }
+
+    /// Whether the rounds so far suffice. Call it between rounds: it computes for some milliseconds
+    /// on all cores, more in a large table.
+    ///
+    /// Rows without a baseline, or with a broken invariant, are not waited for.
+    #[must_use]
+    pub fn decision(&self) -> Decision {
+        let mut comparisons = self.compare();
+        comparisons.retain(|(_, found)| found.error.is_none());
+        let strict = Rule { alpha: ALPHA_ON_THE_WAY, ..self.options.rule() };
+        let mut more = 0;
+        for (row, found) in &comparisons {
+            let fewest = match self.rows[*row].series.source {
+                Source::Sim => MIN_VALUES, // a simulated round has no outliers and no neighbours
+                _ => FEWEST_TO_STOP,
+            };
+            let pairs = found.pairs as usize;
+            if pairs < fewest {
+                more = more.max((fewest - pairs) as u32);
+                continue;
+            }
+            let judged =
+                found.log_ratio.as_ref().map(|ratio| strict.judge(ratio, found.p_adjusted));
+            if judged.is_none_or(|verdict| verdict == Verdict::Undecided) {
+                more = more.max(strict.rounds_needed(
+                    found.log_ratio.as_ref(),
+                    pairs,
+                    comparisons.len(),
+                ));
+            }
+        }
+        if more == 0 { Decision::Enough } else { Decision::More(more) }
+    }
+
+    /// Compares every row with its baseline row; the index of the row comes first.
+    pub(crate) fn compare(&self) -> Vec<(usize, Comparison)> {
+        let baseline = &self.options.baseline;
+        let mut comparisons: Vec<(usize, Comparison)> = self
+            .rows
+            .iter()
+            .enumerate()
+            .filter(|(_, row)| row.series.cell != *baseline)
+            .filter_map(|(index, row)| {
+                let base = *self.index.get(&row.series.with_cell(baseline))?;
+                Some((index, self.compare_rows(row, &self.rows[base])))
+            })
+            .collect();
+        let compared: Vec<usize> =
+            (0..comparisons.len()).filter(|i| comparisons[*i].1.log_ratio.is_some()).collect();
+        let p_values: Vec<f64> = compared.iter().map(|i| comparisons[*i].1.p_value).collect();
+        for (i, adjusted) in compared.into_iter().zip(holm::adjust(&p_values)) {
+            comparisons[i].1.p_adjusted = adjusted;
+        }
+        comparisons
+    }
+
+    fn compare_rows(&self, row: &Row, base: &Row) -> Comparison {
+        let error = [row, base]
+            .iter()
+            .find(|side| !side.violations.is_empty())
+            .map(|side| format!("{} broke an invariant", side.series.cell));
+        let pairs = pair(row, base);
+        let mut comparison = Comparison {
+            pairs: pairs.log_ratios.len() as u32,
+            pairs_disturbed: pairs.disturbed,
+            log_ratio: None,
+            median: median(&mut pairs.log_ratios.clone()),
+            p_value: 1.0,
+            p_adjusted: 1.0,
+            error,
+        };
+        if comparison.error.is_none() {
+            comparison.log_ratio = self.bootstrap.median(&pairs.log_ratios);
+            comparison.p_value = match self.options.test {
+                Test::SignedRank => rank_test::signed_rank(&pairs.log_ratios),
+                Test::Sign => rank_test::sign(&pairs.log_ratios),
+            };
+        }
+        comparison
+    }
+}
+
+/// A row against its baseline.
+#[derive(Debug)]
+pub(crate) struct Comparison {
+    pub(crate) pairs: u32,
+    pub(crate) pairs_disturbed: u32,
+    /// Interval of the log ratio; none with too few pairs or an error.
+    pub(crate) log_ratio: Option<Interval>,
+    /// Median log ratio, also with few pairs.
+    pub(crate) median: Option<f64>,
+    pub(crate) p_value: f64,
+    pub(crate) p_adjusted: f64,
+    /// Why there can be no verdict.
+    pub(crate) error: Option<String>,
+}
+
+/// Log ratios of two rows in the order of their rounds, from rounds in which both count.
+struct Pairs {
+    log_ratios: Vec<f64>,
+    disturbed: u32,
+}
+
+fn pair(row: &Row, base: &Row) -> Pairs {
+    let mut pairs = Pairs { log_ratios: Vec::new(), disturbed: 0 };
+    for (number, ours) in &row.rounds {
+        let Some(theirs) = base.rounds.get(number) else { continue };
+        match (ours, theirs) {
+            (Some(ours), Some(theirs)) => {
+                // A window without any success says "less than one": half an operation stands for
+                // it. If neither side had one, the round says nothing about their ratio.
+                if ours.ok > 0 || theirs.ok > 0 {
+                    let rate = |side: &Counted| (side.ok as f64).max(0.5) / side.duration_s;
+                    pairs.log_ratios.push(libm::log(rate(ours) / rate(theirs)));
+                }
+            }
+            _ => pairs.disturbed += 1,
+        }
+    }
+    pairs
+}
+
+/// All rounds of a series.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) series: Series,
+    /// By round number; none for a round that must not count.
+    pub(crate) rounds: BTreeMap<u32, Option<Counted>>,
+    /// Rounds that a disturbance took out.
+    pub(crate) disturbed: u32,
+    pub(crate) violations: Vec<String>,
+    pub(crate) ops: BTreeMap<String, OutcomeCounts>,
+    pub(crate) contexts: BTreeMap<String, OutcomeCounts>,
+    pub(crate) attempts: u64,
+    pub(crate) duration_s: f64,
+    pub(crate) per_thread_ok: Vec<u64>,
+    pub(crate) counters: BTreeMap<String, CounterSum>,
+    pub(crate) line_transfers: BTreeMap<String, u64>,
+    pub(crate) latency: BTreeMap<String, Vec<Latency>>,
+}
+
+/// What a round that counts contributed.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    pub(crate) ok: u64,
+    pub(crate) attempts: u64,
+    pub(crate) duration_s: f64,
+    pub(crate) jain: Option<f64>,
+    pub(crate) worst_share: Option<f64>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct CounterSum {
+    pub(crate) events: f64,
+    /// Attempts in the rounds in which the counter ran.
+    pub(crate) attempts: u64,
+    pub(crate) multiplexed: bool,
+    pub(crate) missing: Option<String>,
+}
+
+/// Violations kept word for word; one is enough to make the row an error.
+const VIOLATIONS_KEPT: usize = 5;
+
+impl Row {
+    fn new(series: Series) -> Self {
+        Self {
+            series,
+            rounds: BTreeMap::new(),
+            disturbed: 0,
+            violations: Vec::new(),
+            ops: BTreeMap::new(),
+            contexts: BTreeMap::new(),
+            attempts: 0,
+            duration_s: 0.0,
+            per_thread_ok: Vec::new(),
+            counters: BTreeMap::new(),
+            line_transfers: BTreeMap::new(),
+            latency: BTreeMap::new(),
+        }
+    }
+
+    fn push(&mut self, round: &Round) {
+        if self.rounds.contains_key(&round.round) {
+            return;
+        }
+        for violation in &round.invariants.violations {
+            if self.violations.len() < VIOLATIONS_KEPT {
+                self.violations.push(format!("round {}: {violation}", round.round));
+            }
+        }
+        if !round.is_usable() {
+            self.disturbed += u32::from(!round.disturbed.is_empty());
+            self.rounds.insert(round.round, None);
+            return;
+        }
+        let attempts = round.attempts();
+        let shares: Vec<f64> = round.per_thread.iter().map(|thread| thread.ok as f64).collect();
+        self.rounds.insert(
+            round.round,
+            Some(Counted {
+                ok: round.ok(),
+                attempts,
+                duration_s: round.duration_s,
+                jain: fairness::jain(&shares),
+                worst_share: fairness::worst_share(&shares),
+            }),
+        );
+        self.attempts = self.attempts.saturating_add(attempts);
+        self.duration_s += round.duration_s;
+        add_outcomes(&mut self.ops, &round.ops);
+        add_outcomes(&mut self.contexts, &round.contexts);
+        self.per_thread_ok.resize(self.per_thread_ok.len().max(round.per_thread.len()), 0);
+        for (sum, thread) in self.per_thread_ok.iter_mut().zip(&round.per_thread) {
+            *sum = sum.saturating_add(thread.ok);
+        }
+        for (name, counter) in &round.counters {
+            let sum = entry(&mut self.counters, name);
+            match (counter, counter.scaled()) {
+                (_, Some(events)) => {
+                    sum.events += events;
+                    sum.attempts = sum.attempts.saturating_add(attempts);
+                    sum.multiplexed |= counter.is_multiplexed();
+                }
+                (cellbench_record::Counter::Unavailable { unavailable }, None) => {
+                    sum.missing = Some(unavailable.clone());
+                }
+                (cellbench_record::Counter::Counted { .. }, None) => {
+                    sum.missing = Some("never got onto a hardware counter".into());
+                }
+            }
+        }
+        for (field, count) in &round.line_transfers {
+            let sum = entry(&mut self.line_transfers, field);
+            *sum = sum.saturating_add(*count);
+        }
+        for (op, latency) in &round.latency {
+            if latency.samples > 0 {
+                entry(&mut self.latency, op).push(latency.clone());
+            }
+        }
+    }
+
+    /// The rounds that count, in their order.
+    pub(crate) fn counted(&self) -> impl Iterator<Item = &Counted> {
+        self.rounds.values().flatten()
+    }
+
+    /// Log of goodput of the rounds that count; a window without success as half an operation.
+    pub(crate) fn log_goodput(&self) -> Vec<f64> {
+        self.counted()
+            .map(|round| libm::log((round.ok as f64).max(0.5) / round.duration_s))
+            .collect()
+    }
+
+    /// Successful attempts over all rounds that count.
+    pub(crate) fn ok(&self) -> u64 {
+        self.ops
+            .values()
+            .filter_map(|outcomes| outcomes.get(OK))
+            .fold(0, |sum, count| sum.saturating_add(*count))
+    }
+}
+
+/// The value of `key`, without allocating the key again when it is there.
+fn entry<'a, V: Default>(map: &'a mut BTreeMap<String, V>, key: &str) -> &'a mut V {
+    if !map.contains_key(key) {
+        map.insert(key.to_owned(), V::default());
+    }
+    map.get_mut(key).expect("inserted above")
+}
+
+fn add_outcomes(
+    sums: &mut BTreeMap<String, OutcomeCounts>,
+    counts: &BTreeMap<String, OutcomeCounts>,
+) {
+    for (name, outcomes) in counts {
+        let sum = entry(sums, name);
+        for (outcome, count) in outcomes {
+            let total = entry(sum, outcome);
+            *total = total.saturating_add(*count);
+        }
+    }
+}
