@@ -206,9 +206,9 @@ impl Method {
             Self::ReadWrite => {
                 for turn in done..done + count {
                     let value = turn % 2 == 0;
-                    // Release and Acquire pair with pong's: each store is seen before its answer.
+                    // Release pairs with the Acquire in pong's `await_value`.
                     lines.ball.0.store(value, Ordering::Release);
-                    while lines.echo.0.load(Ordering::Acquire) != value {}
+                    await_value(&lines.echo, value);
                 }
             }
         }
@@ -224,8 +224,8 @@ impl Method {
             Self::ReadWrite => {
                 for turn in 0..count {
                     let value = turn % 2 == 0;
-                    // Acquire and Release pair with ping's.
-                    while lines.ball.0.load(Ordering::Acquire) != value {}
+                    await_value(&lines.ball, value);
+                    // Release pairs with the Acquire in ping's `await_value`.
                     lines.echo.0.store(value, Ordering::Release);
                 }
             }
@@ -238,4 +238,11 @@ impl Method {
 /// Relaxed: the flag is the whole message, and read-modify-writes of one flag are totally ordered.
 fn exchange(line: &Line, from: bool) -> bool {
     line.0.compare_exchange(from, !from, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+}
+
+/// Spins until the other core has written `value`. Acquire pairs with its Release: an answer is
+/// not stored before the question was seen.
+#[expect(clippy::missing_spin_loop, reason = "a pause would be part of the latency measured")]
+fn await_value(line: &Line, value: bool) {
+    while line.0.load(Ordering::Acquire) != value {}
 }

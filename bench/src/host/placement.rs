@@ -181,12 +181,24 @@ fn compact(mut groups: Vec<Group>) -> Vec<Core> {
 
 /// In turn over packages, within each over nodes, within each over groups.
 fn spread(groups: Vec<Group>) -> Vec<Core> {
-    let mut tree: BTreeMap<Option<u32>, BTreeMap<Option<u32>, Vec<Vec<Core>>>> = BTreeMap::new();
+    let packages = split_by(groups, |group| group.package).into_iter().map(|package| {
+        let nodes = split_by(package, |group| group.node).into_iter();
+        in_turn(
+            nodes
+                .map(|node| in_turn(node.into_iter().map(|group| group.cores).collect()))
+                .collect(),
+        )
+    });
+    in_turn(packages.collect())
+}
+
+/// The groups of each value of `key`, in its order.
+fn split_by(groups: Vec<Group>, key: impl Fn(&Group) -> Option<u32>) -> Vec<Vec<Group>> {
+    let mut parts: BTreeMap<_, Vec<Group>> = BTreeMap::new();
     for group in groups {
-        tree.entry(group.package).or_default().entry(group.node).or_default().push(group.cores);
+        parts.entry(key(&group)).or_default().push(group);
     }
-    let packages = tree.into_values();
-    in_turn(packages.map(|nodes| in_turn(nodes.into_values().map(in_turn).collect())).collect())
+    parts.into_values().collect()
 }
 
 /// The first of each list, then the second of each, and so on.

@@ -1,0 +1,195 @@
+//! The live host, whatever it is: with or without PMU, in a container, on one CPU, on a cpuset
+//! with holes. Nothing here asserts how fast anything is.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use cellbench::host::c2c::{self, C2cError, Effort, Method};
+use cellbench::host::counters::measurement::{CounterMeasurement, MeasurementError};
+use cellbench::host::counters::{Plan, Reading, ThreadCounters};
+use cellbench::host::pin::PinError;
+use cellbench::host::{
+    Clock, CpuId, CpuSet, Placement, Roots, RoundProbe, Topology, affinity, describe, doctor,
+    limits, pin,
+};
+use criterion::measurement::Measurement;
+
+const TINY: Effort = Effort { samples: 3, round_trips: 10 };
+
+/// Runs `test` on a thread of its own, so that pinning does not leak into other tests.
+fn on_own_thread<T: Send>(test: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| scope.spawn(test).join())
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+#[test]
+fn the_topology_holds_exactly_the_cpus_this_process_may_use() {
+    let topology = Topology::read().unwrap();
+    assert_eq!(topology.usable, topology.online().intersection(&affinity::current().unwrap()));
+    let all = topology.place(Placement::Compact, topology.usable.len()).unwrap();
+    assert_eq!(all.into_iter().collect::<CpuSet>(), topology.usable);
+    assert!(topology.place(Placement::Compact, topology.usable.len() + 1).is_err());
+}
+
+#[test]
+fn pinning_works_on_every_usable_cpu_and_is_checked() {
+    on_own_thread(|| {
+        for cpu in Topology::read().unwrap().usable.iter() {
+            pin(cpu).unwrap();
+            assert_eq!(affinity::current().unwrap().to_string(), cpu.to_string());
+            assert_eq!(affinity::current_cpu().unwrap(), cpu);
+        }
+    });
+}
+
+#[test]
+fn cpus_that_are_not_there_are_refused_below_and_beyond_1024() {
+    on_own_thread(|| {
+        let before = affinity::current().unwrap();
+        for absent in [CpuId(1023), CpuId(4095)] {
+            if before.contains(absent) {
+                continue;
+            }
+            let error = pin(absent).unwrap_err();
+            assert!(matches!(error, PinError::NotUsable { .. }), "{error}");
+            assert!(error.to_string().contains(&format!("CPU {absent}")), "{error}");
+            assert_eq!(affinity::current().unwrap(), before);
+        }
+    });
+}
+
+/// As under `taskset` or in a cpuset: the last usable CPU alone, which leaves a hole below it
+/// wherever there are two.
+#[test]
+fn a_restricted_process_sees_one_cpu_and_measures_what_one_cpu_can() {
+    on_own_thread(|| {
+        let last = Topology::read().unwrap().usable.last().unwrap();
+        affinity::set_current(&CpuSet::from_iter([last])).unwrap();
+        let topology = Topology::read().unwrap();
+        assert_eq!(topology.usable, CpuSet::from_iter([last]));
+        assert_eq!(topology.place(Placement::Spread, 1).unwrap(), [last]);
+        let error = topology.place(Placement::Compact, 2).unwrap_err().to_string();
+        assert!(error.contains("may use 1 "), "{error}");
+
+        let limits = limits::measure(&[last], TINY, &Clock::new()).unwrap();
+        assert_eq!((limits.contended_rmw_ns, limits.line_transfer_ns()), (None, None));
+        assert!(limits.uncontended_rmw_ns > 0.0);
+
+        let findings = doctor::examine(&topology, &topology.usable, Duration::ZERO);
+        assert!(findings.iter().any(|finding| finding.id == "cpu-count"));
+        let host = describe::describe(&Roots::live(), &topology, &topology.usable);
+        assert_eq!(host.topology.cpus_online, 1);
+    });
+}
+
+#[test]
+fn the_matrix_is_symmetric_complete_and_empty_on_the_diagonal() {
+    let topology = Topology::read().unwrap();
+    let cpus = topology.place(Placement::Compact, topology.usable.len().min(3)).unwrap();
+    let clock = Clock::new();
+    for method in Method::ALL {
+        let matrix = c2c::measure(&cpus, method, TINY, &clock).unwrap();
+        for i in 0..cpus.len() {
+            for j in 0..cpus.len() {
+                assert_eq!(matrix.one_way_ns[i][j], matrix.one_way_ns[j][i]);
+                assert_eq!(matrix.one_way_ns[i][j].is_some(), i != j);
+                assert!(matrix.one_way_ns[i][j].is_none_or(|ns| ns > 0.0));
+            }
+        }
+        assert_eq!(matrix.median_ns().is_some(), cpus.len() > 1);
+        assert_eq!(matrix.to_record().cpus.len(), cpus.len());
+    }
+}
+
+#[test]
+fn a_matrix_refuses_repeated_and_absent_cpus_instead_of_hanging() {
+    let clock = Clock::new();
+    let first = Topology::read().unwrap().usable.first().unwrap();
+    let error = c2c::measure(&[first, first], Method::ReadWrite, TINY, &clock).unwrap_err();
+    assert!(matches!(error, C2cError::Repeated(cpu) if cpu == first));
+    for pair in [[first, CpuId(4095)], [CpuId(4095), first]] {
+        let error = c2c::measure(&pair, Method::CompareExchange, TINY, &clock).unwrap_err();
+        assert!(matches!(error, C2cError::Pin(PinError::NotUsable { .. })), "{error}");
+    }
+}
+
+#[test]
+fn limits_are_complete_where_there_are_two_cpus() {
+    let topology = Topology::read().unwrap();
+    let Ok(cpus) = topology.place(Placement::Compact, 2) else { return };
+    let limits = limits::measure(&cpus, TINY, &Clock::new()).unwrap();
+    assert!(limits.contended_rmw_ns.is_some_and(|ns| ns > 0.0));
+    assert_eq!(limits.line_transfer_ns(), limits.transfers.one_way_ns[0][1]);
+}
+
+#[test]
+fn every_planned_event_has_a_reading_with_a_count_or_a_reason() {
+    on_own_thread(|| {
+        let cpu = affinity::current_cpu().unwrap();
+        pin(cpu).unwrap();
+        let plan = Plan::full(&Roots::live(), cpu);
+        let mut counters = ThreadCounters::open(&plan);
+        counters.start().unwrap();
+        let touched = vec![1_u8; 8 << 20];
+        std::thread::sleep(Duration::from_micros(1));
+        counters.stop().unwrap();
+        let readings = counters.read();
+        assert!(touched.iter().all(|&byte| byte == 1));
+
+        let planned: BTreeSet<&str> = plan.events().map(|event| event.name.as_str()).collect();
+        let read: BTreeSet<&str> = readings.keys().map(String::as_str).collect();
+        assert!(planned.is_subset(&read), "{planned:?} {read:?}");
+        // The kernel's own events are there without PMU and without permission.
+        for name in ["page-faults", "context-switches"] {
+            let counted = readings[name].scaled();
+            assert!(counted.is_some_and(|count| count >= 1.0), "{name}: {:?}", readings[name]);
+        }
+        for (name, reading) in &readings {
+            match reading {
+                Reading::Counted { enabled_ns, running_ns, .. } => {
+                    assert!(running_ns > &0 && enabled_ns >= running_ns, "{name}: {reading:?}");
+                }
+                Reading::Unavailable(reason) => assert!(!reason.to_string().is_empty()),
+            }
+        }
+        // Stopped means stopped, and a new start begins at zero.
+        let again = vec![1_u8; 8 << 20];
+        assert_eq!(counters.read()["page-faults"], readings["page-faults"]);
+        assert!(again.iter().all(|&byte| byte == 1));
+        counters.start().unwrap();
+        counters.stop().unwrap();
+        let fresh = counters.read()["page-faults"].scaled();
+        assert!(fresh.is_none_or(|count| count < readings["page-faults"].scaled().unwrap()));
+    });
+}
+
+#[test]
+fn a_counter_is_a_criterion_measurement_or_says_why_not() {
+    on_own_thread(|| {
+        match CounterMeasurement::open("page-faults") {
+            Ok(measurement) => {
+                let begun = measurement.start();
+                let touched = vec![1_u8; 8 << 20];
+                let faults = measurement.end(begun);
+                assert!(touched.iter().all(|&byte| byte == 1));
+                assert!(measurement.to_f64(&faults) >= 1.0);
+                assert_eq!(measurement.add(&faults, &measurement.zero()), faults);
+                assert!(measurement.formatter().format_value(2500.0).contains("2.500 K events"));
+            }
+            Err(error) => panic!("{error}"),
+        }
+        let Err(error) = CounterMeasurement::open("no-such-event") else { panic!("opened") };
+        assert!(matches!(error, MeasurementError::Unknown { .. }));
+        assert!(error.to_string().contains("page-faults"), "{error}");
+        if let Err(error) = CounterMeasurement::open("cycles") {
+            assert!(matches!(error, MeasurementError::Unavailable { .. }), "{error}");
+        }
+    });
+}
+
+#[test]
+fn steal_is_known_on_a_kernel_with_proc_stat() {
+    let topology = Topology::read().unwrap();
+    let disturbance = RoundProbe::start(topology.usable.clone()).stop();
+    assert_eq!(disturbance.steal_ns.is_some(), std::path::Path::new("/proc/stat").exists());
+}
