@@ -4,44 +4,40 @@
 //! comparisons ([`World::hit`]). Everything else goes through [`World::step`], which returns each
 //! time the fiber has to be left, and is called again when the core goes on.
 
-use std::sync::atomic::Ordering;
-
-use crate::core::{BufferedStore, State, Watched};
-use crate::costs::{NEVER, Ps};
+use crate::core::{State, Watched};
+use crate::costs::Ps;
 use crate::fiber;
 use crate::interrupt;
 use crate::line::Want;
 use crate::stats::Statistics;
+use crate::store_buffer::Buffer;
 use crate::thread::{self, NO_LINE, Slot, ThreadState};
 use crate::timeline::What;
 use crate::world::World;
 
-/// Kinds of access, as far as their costs differ.
+/// Kinds of access, as far as they differ in cost. A narrow access says by `mask` which bits of
+/// the word it covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
-    Load,
+    Load {
+        mask: u64,
+    },
     /// A store that may wait in the store buffer.
-    Store,
+    Store {
+        mask: u64,
+        new: u64,
+    },
     /// A store that is visible before the core goes on (`xchg` on x86).
-    FencedStore,
+    FencedStore {
+        mask: u64,
+        new: u64,
+    },
     Rmw,
 }
 
 impl Access {
-    pub(crate) fn load(_order: Ordering) -> Self {
-        Self::Load
-    }
-
-    pub(crate) fn store(order: Ordering) -> Self {
-        if order == Ordering::SeqCst { Self::FencedStore } else { Self::Store }
-    }
-
-    pub(crate) fn rmw(_order: Ordering) -> Self {
-        Self::Rmw
-    }
-
     fn writes(self) -> bool {
-        self != Self::Load
+        !matches!(self, Self::Load { .. })
     }
 }
 
@@ -57,10 +53,14 @@ enum Phase {
     },
 }
 
-/// What is to be done with the fiber.
+/// What is to be done next.
 enum Step {
     /// Perform the operation and go on.
     Perform,
+    /// Perform it on this value instead, which the store buffer knows.
+    Forward(u64),
+    /// Go on; the store is in the store buffer.
+    Buffered,
     /// Switch to the core that was chosen; call again when this one goes on.
     Switch,
     /// Run what is due on top of this core, then call again.
@@ -76,6 +76,7 @@ pub(crate) fn perform<R>(
     apply: impl Fn(&mut u64) -> R,
 ) -> R {
     let done = thread::with(|thread| {
+        thread.settle();
         let index = thread.index(handle);
         let slot = &mut thread.slots[index];
         let free = match &mut thread.world {
@@ -102,13 +103,16 @@ fn perform_stepwise<R>(
         let step = thread::with(|thread| {
             let index = thread.index(handle);
             let ThreadState { slots, labels, world, .. } = thread;
+            let Some(world) = world else { return Ok(apply(&mut slots[index].value)) };
             let slot = &mut slots[index];
-            let step = match world {
-                Some(world) => world.step(slot, address, access, labels, &mut phase),
-                None => Step::Perform,
-            };
+            let step = world.step(index as u32, slot, address, access, labels, &mut phase);
             match step {
-                Step::Perform => Ok(apply(&mut slot.value)),
+                Step::Perform => {
+                    thread::settle(slots, &mut world.committed);
+                    Ok(apply(&mut slots[index].value))
+                }
+                Step::Forward(mut bits) => Ok(apply(&mut bits)),
+                Step::Buffered => Ok(apply(&mut 0)),
                 other => Err(other),
             }
         });
@@ -143,16 +147,20 @@ impl World {
         let cost = &self.costs.hit[pace];
         let row = self.stats.row(Statistics::key(slot.row, core.operation));
         match access {
-            Access::Load => {
+            Access::Load { .. } => {
                 if !owned && !self.lines.is_sharer(slot.line, core.cache) {
                     return false;
                 }
                 core.now += cost.load;
                 row.loads += 1;
             }
-            Access::Store | Access::FencedStore if owned => {
-                let fenced = access == Access::FencedStore && self.costs.drained_by_atomics;
-                core.now += if fenced { cost.atomic } else { cost.store };
+            Access::Store { .. } if owned => {
+                core.now += cost.store;
+                row.stores += 1;
+            }
+            Access::FencedStore { .. } if owned => {
+                let fences = self.costs.drained_by_atomics;
+                core.now += if fences { cost.atomic } else { cost.store };
                 row.stores += 1;
             }
             Access::Rmw if owned => {
@@ -163,13 +171,16 @@ impl World {
         }
         row.hits += 1;
         if access.writes() {
-            self.wrote(slot, words_at(address));
+            let (me, now) = (self.current, core.now);
+            self.note_writer(slot);
+            self.line_written(slot.line, words_at(address), me, now);
         }
         true
     }
 
     fn step(
         &mut self,
+        index: u32,
         slot: &mut Slot,
         address: usize,
         access: Access,
@@ -181,7 +192,9 @@ impl World {
         }
         // Where atomics do not drain the store buffer, neither does an ordered store.
         let access = match access {
-            Access::FencedStore if !self.costs.drained_by_atomics => Access::Store,
+            Access::FencedStore { mask, new } if !self.costs.drained_by_atomics => {
+                Access::Store { mask, new }
+            }
             other => other,
         };
         if let Phase::New = phase {
@@ -209,21 +222,27 @@ impl World {
             }
             let line = self.line_of(slot, address, labels);
             let words = words_at(address);
-            self.me().retire_stores();
-            let waits_for = match self.blocking_store(line, words, access) {
-                Blocking::None => None,
-                Blocking::Forwarded => return self.complete(slot, access, What::Hit),
-                Blocking::Store(position) => Some(position),
-            };
-            if let Some(position) = waits_for {
-                if self.await_store(position) {
-                    continue;
+            match self.store_buffer_says(line, words, slot, access) {
+                Buffer::Nothing => {}
+                Buffer::Forwards(bits) => {
+                    self.complete(slot, access, What::Hit);
+                    return Step::Forward(bits);
                 }
-                return Step::Switch;
+                Buffer::Blocks(position) => {
+                    if self.await_store(position) {
+                        continue;
+                    }
+                    return Step::Switch;
+                }
+                Buffer::Joins => {
+                    self.buffer_store(index, slot, access, words);
+                    self.complete(slot, access, What::Hit);
+                    return Step::Buffered;
+                }
             }
             let cache = self.me().cache;
             let hits = match access {
-                Access::Load => self.lines.is_sharer(line, cache),
+                Access::Load { .. } => self.lines.is_sharer(line, cache),
                 _ => self.may_write(line, cache),
             };
             if hits {
@@ -231,20 +250,20 @@ impl World {
             }
             let row = Statistics::key(slot.row, self.me().operation);
             let want = if access.writes() { Want::Own } else { Want::Read };
-            if access == Access::Store {
-                let store = BufferedStore { line, words, row, done_at: NEVER };
-                self.me().stores.push_back(store);
-                self.request(line, want, words, row, true);
-                return self.complete(slot, access, What::Access);
+            let (me, issued_at) = (self.current, self.now());
+            if let Access::Store { .. } = access {
+                self.buffer_store(index, slot, access, words);
+                self.request(line, want, (words, row), true, (me, issued_at));
+                self.complete(slot, access, What::Store);
+                return Step::Buffered;
             }
-            let issued_at = self.now();
-            self.request(line, want, words, row, false);
-            self.set_state(self.current, State::Stalled);
+            self.request(line, want, (words, row), false, (me, issued_at));
+            self.set_state(me, State::Stalled);
             *phase = Phase::Arrived { issued_at };
             if !self.hand_over() {
                 return Step::Switch;
             }
-            return self.step(slot, address, access, labels, phase);
+            return self.step(index, slot, address, access, labels, phase);
         }
     }
 
@@ -255,15 +274,15 @@ impl World {
         let key = Statistics::key(slot.row, self.me().operation);
         let row = self.stats.row(key);
         let cost = match access {
-            Access::Load => {
+            Access::Load { .. } => {
                 row.loads += 1;
                 cost.load
             }
-            Access::Store => {
+            Access::Store { .. } => {
                 row.stores += 1;
                 cost.store
             }
-            Access::FencedStore => {
+            Access::FencedStore { .. } => {
                 row.stores += 1;
                 cost.atomic
             }
@@ -278,12 +297,11 @@ impl World {
         self.me().now += cost;
         let before = self.lines.lines[slot.line as usize].version;
         if access.writes() {
+            self.note_writer(slot);
             let cache = self.me().cache;
-            if self.may_write(slot.line, cache) {
-                self.wrote(slot, words_at(slot.address));
-            } else {
-                // In the store buffer: the line changes hands later, and is marked then.
-                self.wrote(slot, 0);
+            // Not yet, if the store waits in the store buffer.
+            if self.may_write(slot.line, cache) && self.me().pending_store(slot.line).is_none() {
+                self.line_written(slot.line, words_at(slot.address), me, at + cost);
             }
         }
         if self.me().watching {
@@ -303,87 +321,6 @@ impl World {
             None => watched.push(Watched { line, version, row }),
         }
     }
-
-    /// Which buffered store an access has to wait for, if any.
-    fn blocking_store(&mut self, line: u32, words: u16, access: Access) -> Blocking {
-        let entries = self.costs.store_buffer_entries;
-        let drains = self.costs.drained_by_atomics;
-        let core = self.me();
-        if core.stores.is_empty() {
-            return Blocking::None;
-        }
-        let fenced = matches!(access, Access::Rmw | Access::FencedStore);
-        if fenced && drains {
-            return Blocking::Store(core.stores.len() - 1);
-        }
-        match (core.pending_store(line), access) {
-            (Some(position), Access::Load) if core.stores[position].words & words == words => {
-                Blocking::Forwarded
-            }
-            // The line is on its way already: the store joins the one that asked for it.
-            (Some(_), Access::Store) => Blocking::Forwarded,
-            (Some(position), _) => Blocking::Store(position),
-            (None, Access::Store) if core.stores.len() >= entries => Blocking::Store(0),
-            (None, _) => Blocking::None,
-        }
-    }
-
-    /// Lets the running core wait for a store in its buffer. Returns whether it may go on at once;
-    /// if not, another core was chosen.
-    fn await_store(&mut self, position: usize) -> bool {
-        let since = self.now();
-        let core = self.me();
-        core.draining_for = core.stores[position];
-        // Stores leave in order: it is out when it and all before it are done.
-        let done_at = core.stores.iter().take(position + 1).map(|store| store.done_at).max();
-        match done_at {
-            Some(done_at) if done_at < NEVER => {
-                let core = self.me();
-                core.now = core.now.max(done_at);
-                self.drained(self.current, since);
-                true
-            }
-            _ => {
-                self.me().asleep_since = since;
-                self.set_state(self.current, State::Draining);
-                self.hand_over()
-            }
-        }
-    }
-
-    /// Accounts for the time a core waited for its store buffer, to the store it waited for.
-    pub(crate) fn drained(&mut self, core: u16, since: Ps) {
-        let core = &mut self.cores[core as usize];
-        let waited = core.now.saturating_sub(since);
-        core.waited += waited;
-        self.stats.row(core.draining_for.row).wait += waited;
-        self.lines.lines[core.draining_for.line as usize].totals.wait += waited;
-    }
-
-    /// A full fence. Returns whether the running core is through; if not, another was chosen.
-    pub(crate) fn drain(&mut self) -> bool {
-        loop {
-            self.me().retire_stores();
-            let count = self.me().stores.len();
-            if count == 0 {
-                let cost = self.costs.hit[self.pace()].fence;
-                self.me().now += cost;
-                return true;
-            }
-            if !self.await_store(count - 1) {
-                return false;
-            }
-        }
-    }
-}
-
-/// What the store buffer means for an access.
-enum Blocking {
-    None,
-    /// The buffer itself answers: store-to-load forwarding, or a store merged into another.
-    Forwarded,
-    /// It waits for the store at this position.
-    Store(usize),
 }
 
 /// The four-byte words of its line that a word at an address occupies. (Words of eight bytes are

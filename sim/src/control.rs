@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use crate::core::State;
-use crate::costs::{Ps, ns, ps};
+use crate::costs::{Ps, ns, ps, scale};
 use crate::events::Happening;
 use crate::fiber;
 use crate::interrupt::{self, Deed, Interrupt, Repeat, in_world};
@@ -32,7 +32,7 @@ pub fn advance(duration_ns: f64) {
     let rest = in_world(|world| {
         let shared = world.pace() == 1;
         let slowdown = if shared { world.costs.smt_slowdown } else { 1.0 };
-        let duration = ps(duration_ns * slowdown) * world.factor() >> 16;
+        let duration = scale(ps(duration_ns * slowdown), world.factor());
         let core = world.me();
         let until = core.now.saturating_add(duration);
         if duration < INTERRUPTIBLE && until < core.agenda.attention_at() {

@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 
-use crate::costs::{NEVER, Ps};
+use crate::costs::Ps;
 use crate::interrupt::Agenda;
+use crate::thread::Commit;
 
 /// What a core is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,8 +43,19 @@ pub(crate) struct BufferedStore {
     pub(crate) words: u16,
     /// Row of the statistics it counts in.
     pub(crate) row: u32,
-    /// When the line is here, or [`NEVER`] while that is not known.
+    /// When the line is here, or [`crate::costs::NEVER`] while that is not known.
     pub(crate) done_at: Ps,
+    pub(crate) commit: Commit,
+}
+
+/// What a core waits for while its store buffer drains.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Drain {
+    /// Stores that may be left.
+    pub(crate) remaining: usize,
+    /// Line and row that the wait counts for.
+    pub(crate) line: u32,
+    pub(crate) row: u32,
 }
 
 /// A line that the condition of a wait read.
@@ -69,8 +81,7 @@ pub(crate) struct Core {
     pub(crate) watched: Vec<Watched>,
     /// Since when it sleeps, rests or drains.
     pub(crate) asleep_since: Ps,
-    /// The store that it waits for while it drains.
-    pub(crate) draining_for: BufferedStore,
+    pub(crate) drain: Drain,
     /// Number of the present sleep, so that a timer of an earlier one is known as stale.
     pub(crate) sleep: u32,
     pub(crate) agenda: Agenda,
@@ -95,7 +106,7 @@ impl Core {
             watching: false,
             watched: Vec::new(),
             asleep_since: 0,
-            draining_for: BufferedStore { line: 0, words: 0, row: 0, done_at: NEVER },
+            drain: Drain::default(),
             sleep: 0,
             agenda: Agenda::default(),
             accesses: 0,
@@ -112,23 +123,8 @@ impl Core {
         self.agenda.is_due(self.now, self.accesses)
     }
 
-    /// Removes the stores that are done. They leave the buffer in the order they entered it.
-    pub(crate) fn retire_stores(&mut self) {
-        while self.stores.front().is_some_and(|store| store.done_at <= self.now) {
-            self.stores.pop_front();
-        }
-    }
-
-    /// The youngest store still waiting for a line.
+    /// The youngest store in the buffer to a line.
     pub(crate) fn pending_store(&self, line: u32) -> Option<usize> {
-        self.stores.iter().rposition(|store| store.line == line && store.done_at > self.now)
-    }
-
-    /// Notes that the line of a buffered store arrives.
-    pub(crate) fn store_granted(&mut self, line: u32, done_at: Ps) {
-        let waiting = |store: &&mut BufferedStore| store.line == line && store.done_at == NEVER;
-        if let Some(store) = self.stores.iter_mut().find(waiting) {
-            store.done_at = done_at;
-        }
+        self.stores.iter().rposition(|store| store.line == line)
     }
 }

@@ -18,6 +18,12 @@ pub(crate) fn ns(ps: Ps) -> f64 {
     ps as f64 / 1e3
 }
 
+/// A duration times a factor in 1/65536.
+pub(crate) fn scale(duration: Ps, factor: u64) -> Ps {
+    // A duration of more than three days is not a latency any more, and needs no variation.
+    duration.checked_mul(factor).map_or(duration, |product| product >> 16)
+}
+
 /// Costs of a hardware thread, alone on its core or beside a busy sibling.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HitPs {

@@ -12,8 +12,7 @@
 //! - A write invalidates all other copies, `directory.snoop_issue_ns` apart, and takes as long as
 //!   the farthest of them; all copies are lost at the grant.
 
-use crate::core::State;
-use crate::costs::{NEVER, Ps};
+use crate::costs::{NEVER, Ps, scale};
 use crate::events::Happening;
 use crate::line::{NO_CACHE, Request, Want};
 use crate::machine::Distance;
@@ -33,9 +32,15 @@ enum Source {
 }
 
 impl World {
-    /// Requests a line for the running core.
-    pub(crate) fn request(&mut self, line: u32, want: Want, words: u16, row: u32, buffered: bool) {
-        let (core, now) = (self.current, self.now());
+    /// Requests a line for a core.
+    pub(crate) fn request(
+        &mut self,
+        line: u32,
+        want: Want,
+        (words, row): (u16, u32),
+        buffered: bool,
+        (core, now): (u16, Ps),
+    ) {
         let cache = self.cores[core as usize].cache;
         let factor = self.factor();
         let (_, cost) = self.supply(line, cache, want, now);
@@ -84,17 +89,13 @@ impl World {
             Want::Own => self.grant_ownership(line, at, cache, &request),
         };
         self.trace(line, here_at, request.core, request.row, What::Arrival);
-        let core = &mut self.cores[request.core as usize];
         if request.buffered {
-            core.store_granted(line, here_at);
-            if core.state == State::Draining {
-                let since = core.asleep_since;
-                core.now = core.now.max(here_at);
-                let at = core.now;
-                self.drained(request.core, since);
-                self.set_state(request.core, State::Stalled);
-                self.push(at, Happening::Resume { core: request.core });
+            for store in &mut self.cores[request.core as usize].stores {
+                if store.line == line && store.done_at == NEVER {
+                    store.done_at = here_at;
+                }
             }
+            self.push(here_at, Happening::Commit { core: request.core });
         } else {
             self.push(here_at, Happening::Resume { core: request.core });
         }
@@ -232,9 +233,8 @@ impl World {
         self.to_wake = to_wake;
     }
 
-    /// Wakes the SMT siblings of the running core that sleep on a line it wrote.
-    pub(crate) fn wake_siblings(&mut self, line: u32) {
-        let (me, now) = (self.current, self.now());
+    /// Wakes the SMT siblings of a core that sleep on a line it wrote.
+    pub(crate) fn wake_siblings(&mut self, line: u32, me: u16, now: Ps) {
         let mut to_wake = std::mem::take(&mut self.to_wake);
         to_wake.clear();
         let cores = &self.cores;
@@ -255,9 +255,4 @@ impl World {
             self.timeline.record(at, core, row, what);
         }
     }
-}
-
-/// A duration times a random factor in 1/65536.
-fn scale(duration: Ps, factor: u64) -> Ps {
-    duration * factor >> 16
 }

@@ -1,7 +1,7 @@
 //! The event queue: what happens next on the simulated machine.
 //!
-//! Events are ordered by time. Of events at one time, line grants come first (a core that arrives
-//! at the very moment at which it loses a line has lost it), then those queued earlier: the order
+//! Events are ordered by time. Of events at one time, those of the lines come first (a core that
+//! arrives at the very moment at which it loses a line has lost it), then those queued earlier: the order
 //! is total, so a run is repeatable.
 
 use std::cmp::Reverse;
@@ -14,6 +14,8 @@ use crate::costs::Ps;
 pub(crate) enum Happening {
     /// The directory serves the first request in a line's queue.
     Grant { line: u32 },
+    /// The line of a buffered store is at its core.
+    Commit { core: u16 },
     /// A sleeping core wakes by its timer, unless it woke and slept again in between.
     Timer { core: u16, sleep: u32 },
     /// A core goes on.
@@ -23,7 +25,7 @@ pub(crate) enum Happening {
 impl Happening {
     fn rank(self) -> u64 {
         match self {
-            Self::Grant { .. } => 0,
+            Self::Grant { .. } | Self::Commit { .. } => 0,
             Self::Timer { .. } | Self::Resume { .. } => 1,
         }
     }

@@ -60,6 +60,7 @@ pub mod report;
 mod rng;
 mod simulation;
 mod stats;
+mod store_buffer;
 mod summary;
 mod thread;
 mod timeline;

@@ -4,9 +4,11 @@ use std::cell::RefCell;
 use std::io;
 use std::panic::resume_unwind;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
 use corosensei::CoroutineResult;
 
+use crate::control::fence;
 use crate::core::State;
 use crate::costs::{Costs, NEVER, Ps, ps};
 use crate::fiber::{self, Fiber};
@@ -219,7 +221,11 @@ impl Simulation {
             thread.world = Some(Box::new(world));
         });
         let panicked = drive(&mut fibers);
-        let world = thread::with(|thread| thread.world.take());
+        let world = thread::with(|thread| {
+            thread.world.as_mut().map(|world| world.flush_stores());
+            thread.settle();
+            thread.world.take()
+        });
         for fiber in fibers.into_iter().flatten() {
             fiber::retire(fiber);
         }
@@ -249,6 +255,7 @@ fn finish() {
         interrupt::rest_until(until);
         interrupt::attend();
     }
+    fence(Ordering::SeqCst);
     in_world(|world| {
         let core = world.current;
         let now = world.now();

@@ -39,7 +39,18 @@ pub(crate) struct Slot {
     pub(crate) last_writer: u16,
     /// Dense number of the label in the simulation `epoch`: selects the rows of its statistics.
     pub(crate) row: u32,
+    /// Grows each time the slot is used for a new word.
+    pub(crate) generation: u32,
     live: bool,
+}
+
+/// A store to be applied to a slot.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Commit {
+    pub(crate) slot: u32,
+    pub(crate) generation: u32,
+    pub(crate) mask: u64,
+    pub(crate) new: u64,
 }
 
 /// What one OS thread keeps.
@@ -109,6 +120,7 @@ pub(crate) fn drop_word(handle: u32) {
 
 pub(crate) fn peek_word(handle: u32) -> u64 {
     with(|thread| {
+        thread.settle();
         let index = thread.index(handle);
         thread.slots[index].value
     })
@@ -134,6 +146,16 @@ impl ThreadState {
         }
     }
 
+    /// Brings the values up to date with the stores that have left the store buffers.
+    #[inline]
+    pub(crate) fn settle(&mut self) {
+        if let Some(world) = &mut self.world
+            && !world.committed.is_empty()
+        {
+            settle(&mut self.slots, &mut world.committed);
+        }
+    }
+
     /// The slot of a handle.
     #[inline]
     pub(crate) fn index(&self, handle: u32) -> usize {
@@ -155,10 +177,12 @@ impl ThreadState {
             creator,
             last_writer: NO_CORE,
             row: 0,
+            generation: 0,
             live: true,
         };
         let index = if let Some(index) = self.free.pop() {
-            self.slots[index as usize] = slot;
+            let generation = self.slots[index as usize].generation.wrapping_add(1);
+            self.slots[index as usize] = Slot { generation, ..slot };
             index
         } else {
             let index = u32::try_from(self.slots.len()).expect("the index is checked below");
@@ -181,7 +205,7 @@ impl ThreadState {
             && slot.line != NO_LINE
             && let Some(world) = &mut self.world
         {
-            world.forget_word(slot);
+            world.forget_word(index as u32, slot);
         }
         self.free.push(index as u32);
     }
@@ -198,6 +222,17 @@ impl ThreadState {
         }) as u32;
         self.label_of_text.insert(key, id);
         id
+    }
+}
+
+/// Applies stores that have left the store buffers, in their order.
+pub(crate) fn settle(slots: &mut [Slot], committed: &mut Vec<Commit>) {
+    for commit in committed.drain(..) {
+        let slot = &mut slots[commit.slot as usize];
+        // A word dropped meanwhile is nobody's any more.
+        if slot.generation == commit.generation {
+            slot.value = slot.value & !commit.mask | commit.new;
+        }
     }
 }
 

@@ -16,6 +16,8 @@ pub enum What {
     Arrival,
     /// The core performed the access it had requested the line for.
     Access,
+    /// The core's store entered its store buffer, and the line was asked for.
+    Store,
     /// The core went to sleep, watching the line.
     Sleep,
     /// The core, asleep on the line, lost it or saw it change.

@@ -110,6 +110,11 @@ impl<T> Value for *mut T {}
 
 /// A simulated atomic of type `T`, with the size and alignment of the native one.
 ///
+/// Memory orderings: values behave as on x86 (total store order): accesses take effect in program
+/// order, except that a store waits in the store buffer until its line is there, and loads of
+/// other words may pass it. A `SeqCst` store does not wait there. The other orderings cost nothing
+/// and are not checked; whether they suffice is not a question for this simulator.
+///
 /// It is `Send` and `Sync` as the native atomics are, but belongs to the OS thread that created
 /// it: any use on another OS thread panics. (All virtual cores of a simulation run on one OS
 /// thread; run many simulations on many threads, each building its own words.)
@@ -145,22 +150,21 @@ impl<T: Value> SimWord<T> {
 
     /// Atomic load.
     #[inline]
-    pub fn load(&self, order: Ordering) -> T {
-        T::from_bits(self.access(Access::load(order), |bits| *bits))
+    pub fn load(&self, _order: Ordering) -> T {
+        T::from_bits(self.access(Access::Load { mask: u64::MAX }, |bits| *bits))
     }
 
     /// Atomic store. A store that is not `SeqCst` goes through the store buffer.
     #[inline]
     pub fn store(&self, value: T, order: Ordering) {
-        let new = value.to_bits();
-        self.access(Access::store(order), |bits| *bits = new);
+        self.store_part(u64::MAX, value.to_bits(), order);
     }
 
     /// Atomic exchange; returns the previous value.
     #[inline]
-    pub fn swap(&self, value: T, order: Ordering) -> T {
+    pub fn swap(&self, value: T, _order: Ordering) -> T {
         let new = value.to_bits();
-        T::from_bits(self.access(Access::rmw(order), |bits| std::mem::replace(bits, new)))
+        T::from_bits(self.access(Access::Rmw, |bits| std::mem::replace(bits, new)))
     }
 
     /// Atomic compare-and-exchange; `Ok(previous)` if it stored, else `Err(found)`. A failed one
@@ -170,11 +174,11 @@ impl<T: Value> SimWord<T> {
         &self,
         current: T,
         new: T,
-        success: Ordering,
+        _success: Ordering,
         _failure: Ordering,
     ) -> Result<T, T> {
         let (current, new) = (current.to_bits(), new.to_bits());
-        self.access(Access::rmw(success), |bits| {
+        self.access(Access::Rmw, |bits| {
             let found = *bits;
             if found == current {
                 *bits = new;
@@ -196,6 +200,16 @@ impl<T: Value> SimWord<T> {
     }
 
     #[inline]
+    fn store_part(&self, mask: u64, new: u64, order: Ordering) {
+        let access = if order == Ordering::SeqCst {
+            Access::FencedStore { mask, new }
+        } else {
+            Access::Store { mask, new }
+        };
+        self.access(access, |bits| *bits = *bits & !mask | new);
+    }
+
+    #[inline]
     fn access<R>(&self, access: Access, apply: impl Fn(&mut u64) -> R) -> R {
         access::perform(self.handle.handle(), (&raw const *self).addr(), access, apply)
     }
@@ -203,8 +217,8 @@ impl<T: Value> SimWord<T> {
 
 impl<T: Integer> SimWord<T> {
     #[inline]
-    fn update(&self, order: Ordering, new: impl Fn(T) -> T) -> T {
-        T::from_bits(self.access(Access::rmw(order), |bits| {
+    fn update(&self, _order: Ordering, new: impl Fn(T) -> T) -> T {
+        T::from_bits(self.access(Access::Rmw, |bits| {
             let old = *bits;
             *bits = new(T::from_bits(old)).to_bits();
             old
@@ -250,32 +264,32 @@ impl<T: Integer> SimWord<T> {
 impl SimWord<u32> {
     /// Loads the least significant byte.
     #[inline]
-    pub fn load_low_byte(&self, order: Ordering) -> u8 {
-        self.access(Access::load(order), |bits| *bits as u8)
+    pub fn load_low_byte(&self, _order: Ordering) -> u8 {
+        self.access(Access::Load { mask: 0xff }, |bits| *bits as u8)
     }
 
     /// Loads the less significant half.
     #[inline]
-    pub fn load_low_half(&self, order: Ordering) -> u16 {
-        self.access(Access::load(order), |bits| *bits as u16)
+    pub fn load_low_half(&self, _order: Ordering) -> u16 {
+        self.access(Access::Load { mask: 0xffff }, |bits| *bits as u16)
     }
 
     /// Stores the least significant byte, leaving the rest.
     #[inline]
     pub fn store_low_byte(&self, value: u8, order: Ordering) {
-        self.access(Access::store(order), |bits| *bits = *bits & !0xff | u64::from(value));
+        self.store_part(0xff, u64::from(value), order);
     }
 
     /// Stores the less significant half, leaving the rest.
     #[inline]
     pub fn store_low_half(&self, value: u16, order: Ordering) {
-        self.access(Access::store(order), |bits| *bits = *bits & !0xffff | u64::from(value));
+        self.store_part(0xffff, u64::from(value), order);
     }
 
     /// Exchanges the more significant half; returns its previous value.
     #[inline]
-    pub fn swap_high_half(&self, value: u16, order: Ordering) -> u16 {
-        self.access(Access::rmw(order), |bits| {
+    pub fn swap_high_half(&self, value: u16, _order: Ordering) -> u16 {
+        self.access(Access::Rmw, |bits| {
             let old = (*bits >> 16) as u16;
             *bits = *bits & 0xffff | u64::from(value) << 16;
             old

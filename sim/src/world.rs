@@ -12,7 +12,7 @@ use crate::protocol::Protocol;
 use crate::report::End;
 use crate::rng::Rng;
 use crate::stats::{Member, Statistics};
-use crate::thread::{NO_CORE, NO_LINE, Slot};
+use crate::thread::{Commit, NO_CORE, NO_LINE, Slot};
 use crate::timeline::Timeline;
 
 /// The simulated machine in motion.
@@ -37,6 +37,8 @@ pub(crate) struct World {
     pub(crate) end: Option<End>,
     /// Set when the code of a core panics: what its destructors do is done at once and free.
     pub(crate) abandoned: bool,
+    /// Stores that have left the store buffers, to be applied before a value is read.
+    pub(crate) committed: Vec<Commit>,
     /// Cores to wake, kept to save an allocation for each invalidation.
     pub(crate) to_wake: Vec<u16>,
     /// Busy hardware threads of each core; empty if no core has two with code.
@@ -63,6 +65,7 @@ impl World {
             unfinished: 0,
             end: None,
             abandoned: false,
+            committed: Vec::new(),
             to_wake: Vec::new(),
             busy: Vec::new(),
         }
@@ -89,6 +92,13 @@ impl World {
             self.set_state(core, State::Running);
             self.events.push(at, Happening::Resume { core });
         }
+    }
+
+    /// From now on accesses happen at once and cost nothing.
+    pub(crate) fn abandon(&mut self) {
+        self.abandoned = true;
+        self.flush_stores();
+        self.limit = 0;
     }
 
     #[inline]
@@ -152,6 +162,10 @@ impl World {
                     self.events.pop();
                     self.grant(line, at);
                 }
+                Some((at, Happening::Commit { core })) if at <= now => {
+                    self.events.pop();
+                    self.commit(core, at);
+                }
                 Some((at, _)) if at < now => break,
                 _ => {
                     self.set_limit();
@@ -179,6 +193,10 @@ impl World {
             let core = match what {
                 Happening::Grant { line } => {
                     self.grant(line, at);
+                    continue;
+                }
+                Happening::Commit { core } => {
+                    self.commit(core, at);
                     continue;
                 }
                 Happening::Timer { core, sleep } => {
@@ -222,7 +240,7 @@ impl World {
             slot.creator = NO_CORE;
             slot.epoch = self.epoch;
         } else if slot.line != NO_LINE {
-            self.forget_word(slot);
+            self.leave_line(slot);
         }
         let (line, is_new) = self.lines.at(address);
         slot.line = line;
@@ -260,8 +278,16 @@ impl World {
         }
     }
 
+    /// A word was dropped: stores to it that wait in the running core's buffer are pointless.
+    pub(crate) fn forget_word(&mut self, index: u32, slot: &Slot) {
+        if self.current != NO_CORE {
+            self.me().stores.retain(|store| store.commit.slot != index);
+        }
+        self.leave_line(slot);
+    }
+
     /// A word leaves its line: it was dropped or moved.
-    pub(crate) fn forget_word(&mut self, slot: &Slot) {
+    fn leave_line(&mut self, slot: &Slot) {
         let entry = &mut self.lines.lines[slot.line as usize];
         entry.live_words -= 1;
         if self.lines.forget(slot.line) {
@@ -270,30 +296,35 @@ impl World {
         }
     }
 
-    /// Notes that the running core writes a word, and wakes siblings that sleep on its line.
-    /// `words` are the words written in the cache; none, if the store waits in the store buffer.
+    /// Notes that the running core stores to a word.
     #[inline]
-    pub(crate) fn wrote(&mut self, slot: &mut Slot, words: u16) {
-        let entry = &mut self.lines.lines[slot.line as usize];
-        entry.version = entry.version.wrapping_add(1);
-        entry.dirty |= words != 0;
-        entry.written |= words;
-        if slot.last_writer != self.current {
-            slot.last_writer = self.current;
-            let offset = (slot.address & 63) as u8;
-            let mut members = entry.members.iter_mut();
-            if let Some(member) =
-                members.find(|member| member.offset == offset && member.label == slot.row)
-            {
-                if member.first_writer == NO_CORE {
-                    member.first_writer = self.current;
-                } else if member.first_writer != self.current {
-                    member.many_writers = true;
-                }
+    pub(crate) fn note_writer(&mut self, slot: &mut Slot) {
+        if slot.last_writer == self.current {
+            return;
+        }
+        slot.last_writer = self.current;
+        let offset = (slot.address & 63) as u8;
+        let mut members = self.lines.lines[slot.line as usize].members.iter_mut();
+        if let Some(member) =
+            members.find(|member| member.offset == offset && member.label == slot.row)
+        {
+            if member.first_writer == NO_CORE {
+                member.first_writer = self.current;
+            } else if member.first_writer != self.current {
+                member.many_writers = true;
             }
         }
+    }
+
+    /// Notes that a core writes its own copy of a line.
+    #[inline]
+    pub(crate) fn line_written(&mut self, line: u32, words: u16, core: u16, at: Ps) {
+        let entry = &mut self.lines.lines[line as usize];
+        entry.version = entry.version.wrapping_add(1);
+        entry.dirty = true;
+        entry.written |= words;
         if entry.sleepers > 0 {
-            self.wake_siblings(slot.line);
+            self.wake_siblings(line, core, at);
         }
     }
 

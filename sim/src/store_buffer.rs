@@ -1,0 +1,142 @@
+//! The store buffer: a plain store to a line that is not here waits in it, and the core goes on.
+//!
+//! Stores leave the buffer, and become visible to others, in the order they entered it. A load
+//! takes its value from the youngest store to its word, if that covers it. On machines that say
+//! so, read-modify-writes wait until the buffer is empty, as `SeqCst` fences and stores do.
+
+use crate::access::Access;
+use crate::core::{BufferedStore, Drain, State};
+use crate::costs::{NEVER, Ps};
+use crate::events::Happening;
+use crate::line::Want;
+use crate::stats::Statistics;
+use crate::thread::{Commit, Slot};
+use crate::world::World;
+
+/// What the store buffer means for an access.
+pub(crate) enum Buffer {
+    /// Nothing.
+    Nothing,
+    /// It knows the value.
+    Forwards(u64),
+    /// The store joins another one whose line is on its way already.
+    Joins,
+    /// The access waits until the store at this position has left.
+    Blocks(usize),
+}
+
+impl World {
+    /// What the running core's store buffer means for an access.
+    pub(crate) fn store_buffer_says(
+        &mut self,
+        line: u32,
+        words: u16,
+        slot: &Slot,
+        access: Access,
+    ) -> Buffer {
+        let entries = self.costs.store_buffer_entries;
+        let drains = self.costs.drained_by_atomics;
+        let core = self.me();
+        if core.stores.is_empty() {
+            return Buffer::Nothing;
+        }
+        let pending = core.pending_store(line);
+        match access {
+            Access::Rmw | Access::FencedStore { .. } if drains => {
+                Buffer::Blocks(core.stores.len() - 1)
+            }
+            Access::Store { .. } if core.stores.len() >= entries => Buffer::Blocks(0),
+            Access::Store { .. } if pending.is_some() => Buffer::Joins,
+            Access::Load { mask } => {
+                let same_word = |store: &&BufferedStore| {
+                    store.line == line
+                        && store.words == words
+                        && store.commit.generation == slot.generation
+                };
+                match core.stores.iter().rev().find(same_word) {
+                    // A narrow store does not give the whole word: the load waits for it.
+                    Some(store) if store.commit.mask & mask == mask => {
+                        Buffer::Forwards(store.commit.new)
+                    }
+                    _ => pending.map_or(Buffer::Nothing, Buffer::Blocks),
+                }
+            }
+            _ => pending.map_or(Buffer::Nothing, Buffer::Blocks),
+        }
+    }
+
+    /// Puts a store of the running core into its buffer.
+    pub(crate) fn buffer_store(&mut self, index: u32, slot: &Slot, access: Access, words: u16) {
+        let Access::Store { mask, new } = access else { return };
+        let row = Statistics::key(slot.row, self.me().operation);
+        let commit = Commit { slot: index, generation: slot.generation, mask, new };
+        let line = slot.line;
+        self.me().stores.push_back(BufferedStore { line, words, row, done_at: NEVER, commit });
+    }
+
+    /// The line of a core's buffered store has arrived: lets the stores leave whose turn it is.
+    pub(crate) fn commit(&mut self, core: u16, at: Ps) {
+        let cache = self.cores[core as usize].cache;
+        while let Some(&store) = self.cores[core as usize].stores.front()
+            && store.done_at <= at
+        {
+            if !self.may_write(store.line, cache) {
+                // It had to wait for an older store, and lost its line meanwhile.
+                for other in &mut self.cores[core as usize].stores {
+                    if other.line == store.line {
+                        other.done_at = NEVER;
+                    }
+                }
+                let counted = (store.words, store.row);
+                self.request(store.line, Want::Own, counted, true, (core, at));
+                break;
+            }
+            self.cores[core as usize].stores.pop_front();
+            self.committed.push(store.commit);
+            self.line_written(store.line, store.words, core, at);
+        }
+        let entry = &mut self.cores[core as usize];
+        if entry.state == State::Draining && entry.stores.len() <= entry.drain.remaining {
+            entry.now = entry.now.max(at);
+            let (now, drain) = (entry.now, entry.drain);
+            let waited = now.saturating_sub(entry.asleep_since);
+            entry.waited += waited;
+            self.stats.row(drain.row).wait += waited;
+            self.lines.lines[drain.line as usize].totals.wait += waited;
+            self.set_state(core, State::Stalled);
+            self.push(now, Happening::Resume { core });
+        }
+    }
+
+    /// Lets the running core wait until the store at a position in its buffer has left. Returns
+    /// whether it may go on at once; if not, another core was chosen.
+    pub(crate) fn await_store(&mut self, position: usize) -> bool {
+        let now = self.now();
+        let core = self.me();
+        let store = core.stores[position];
+        core.asleep_since = now;
+        core.drain =
+            Drain { remaining: core.stores.len() - position - 1, line: store.line, row: store.row };
+        self.set_state(self.current, State::Draining);
+        self.hand_over()
+    }
+
+    /// A full fence. Returns whether the running core is through; if not, another was chosen.
+    pub(crate) fn drain(&mut self) -> bool {
+        while let Some(last) = self.me().stores.len().checked_sub(1) {
+            if !self.await_store(last) {
+                return false;
+            }
+        }
+        let cost = self.costs.hit[self.pace()].fence;
+        self.me().now += cost;
+        true
+    }
+
+    /// Ends all waiting in store buffers at once: the simulation is over.
+    pub(crate) fn flush_stores(&mut self) {
+        for core in &mut self.cores {
+            self.committed.extend(core.stores.drain(..).map(|store| store.commit));
+        }
+    }
+}
