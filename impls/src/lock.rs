@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [`tas::Tas`] | test, then test-and-set |
 //! | [`queued::Queued`] | the kernel's queued spinlock: locked byte, pending bit, queue of per-CPU nodes |
-//! | [`resilient::Resilient`] | the same with deadlock detection and timeouts |
+//! | [`queued_byte::QueuedByte`] | the same with a fast path on the locked byte alone |
+//! | [`resilient::Resilient`] | the kernel's queued spinlock with deadlock detection and timeouts |
 //! | [`resilient::ResilientTas`] | its test-and-set form, as used under virtualisation |
 //! | [`peers`] | `std`, `parking_lot`, `spin`, `mcslock` |
 //!
@@ -14,6 +15,7 @@
 pub mod held;
 pub mod peers;
 pub mod queued;
+pub mod queued_byte;
 pub mod resilient;
 pub mod tas;
 

@@ -77,6 +77,17 @@ pub trait SplitWord: IntWord<u32> {
     /// Exchanges the high half and returns the previous one; equals an `AcqRel` compare-exchange
     /// loop that keeps the low half.
     fn swap_high_half(&self, value: u16) -> u16;
+    /// Sets the low byte, which holds 0 or 1, to 1, and returns whether it was 0; equals
+    /// `fetch_or(1, Acquire) & 1 == 0`.
+    fn set_low_byte_acquire(&self) -> bool;
+    /// Whether anything is set above the low byte; equals `load(Relaxed) & !0xff != 0`.
+    ///
+    /// A platform may read the bytes above one by one. That is enough for the one question that
+    /// it answers: after [`set_low_byte_acquire`](Self::set_low_byte_acquire), whether some other
+    /// CPU had set a bit above before.
+    fn any_above_low_byte(&self) -> bool;
+    /// Equals `fetch_and(!0xff00, Relaxed)`.
+    fn clear_second_byte(&self);
 }
 
 /// A mutual exclusion for data that is not part of any design under study: the timer bases and

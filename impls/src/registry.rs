@@ -5,7 +5,7 @@
 
 use crate::cell::{AsyncCell, Timer, Wq, locked::Locked, state::State};
 use crate::engine::EngineKind;
-use crate::lock::{Lock, peers, queued, resilient, tas};
+use crate::lock::{Lock, peers, queued, queued_byte, resilient, tas};
 use crate::platform::{Platform, World};
 use crate::rcu::ReclaimKind;
 
@@ -103,6 +103,7 @@ locks! {
     any {
         "spin-tas" "test, then test-and-set" => tas::Tas<P>;
         "spin-queued" "queued spinlock: locked byte, pending bit, per-CPU nodes" => queued::Queued<P>;
+        "spin-queued-byte" "queued spinlock with a byte-wide fast path" => queued_byte::QueuedByte<P>;
         "rqspin" "resilient queued spinlock: deadlock detection, timeouts" => resilient::Resilient<P>;
         "rqspin-tas" "resilient test-and-set spinlock" => resilient::ResilientTas<P>;
     }

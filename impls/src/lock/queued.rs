@@ -174,8 +174,48 @@ impl<P: Memory> QueuedWord<P> {
         self.value.clear_low_byte_release();
     }
 
+    /// Takes the locked byte, whoever waits; whether it was free. Acquire pairs with the release.
+    #[inline(always)]
+    pub(crate) fn set_byte(&self) -> bool {
+        self.value.set_low_byte_acquire()
+    }
+
+    /// Takes the locked byte, and gives it back if somebody waits; whether the lock is taken.
+    #[inline(always)]
+    pub(crate) fn try_byte(&self) -> bool {
+        if !self.set_byte() {
+            return false;
+        }
+        // Whoever set a bit above before the exchange is seen; whoever sets it after sees the
+        // locked byte, and waits.
+        if self.value.any_above_low_byte() {
+            self.release();
+            return false;
+        }
+        true
+    }
+
+    /// The pending waiter has the locked byte and gives its place to the next.
+    pub(crate) fn clear_own_pending(&self) {
+        self.value.clear_second_byte();
+    }
+
+    /// The word was found to be `value`, not free: takes the pending bit if nobody else waits,
+    /// and with it the lock if that became free.
+    pub(crate) fn join(&self, value: u32) -> Joined {
+        match self.set_pending(value) {
+            None => Joined::Queue,
+            Some(before) if before & LOCKED_MASK == 0 => {
+                self.pending_to_locked();
+                Joined::Acquired
+            }
+            Some(_) => Joined::Pending,
+        }
+    }
+
     /// The word was found to be `value`, not free: takes the pending bit if nobody else waits.
-    pub(crate) fn join(&self, mut value: u32) -> Joined {
+    /// Returns the word before that, or `None`: this newcomer has to queue.
+    pub(crate) fn set_pending(&self, mut value: u32) -> Option<u32> {
         // Pending alone: the waiter next in line is taking the lock this very moment. Wait for
         // it, within bounds, rather than queue for one handover.
         if value == PENDING {
@@ -187,22 +227,18 @@ impl<P: Memory> QueuedWord<P> {
             });
         }
         if value & !LOCKED_MASK != 0 {
-            return Joined::Queue;
+            return None;
         }
         // Acquire: this may be the access that takes the lock.
         let before = self.value.fetch_or(PENDING, Ordering::Acquire);
-        if before & !LOCKED_MASK != 0 {
-            // Somebody was faster. Take the bit back, unless it was theirs.
-            if before & PENDING == 0 {
-                self.clear_pending();
-            }
-            return Joined::Queue;
+        if before & !LOCKED_MASK == 0 {
+            return Some(before);
         }
-        if before & LOCKED_MASK == 0 {
-            self.pending_to_locked();
-            return Joined::Acquired;
+        // Somebody was faster. Take the bit back, unless it was theirs.
+        if before & PENDING == 0 {
+            self.clear_pending();
         }
-        Joined::Pending
+        None
     }
 
     /// Takes the pending bit away. Relaxed: it publishes nothing.

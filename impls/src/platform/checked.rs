@@ -146,6 +146,18 @@ macro_rules! checked_memory {
                     Ok(before) | Err(before) => (before >> 16) as u16,
                 }
             }
+
+            fn set_low_byte_acquire(&self) -> bool {
+                self.get().fetch_or(1, Ordering::Acquire) & 1 == 0
+            }
+
+            fn any_above_low_byte(&self) -> bool {
+                self.get().load(Ordering::Relaxed) & !0xff != 0
+            }
+
+            fn clear_second_byte(&self) {
+                self.get().fetch_and(!0xff00, Ordering::Relaxed);
+            }
         }
 
         /// The checker's own mutex: one step to explore where a spinning lock has many.

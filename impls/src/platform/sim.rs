@@ -69,6 +69,17 @@ impl SplitWord for Virtual<u32> {
         // AcqRel, as the contract says.
         self.0.swap_high_half(value, Ordering::AcqRel)
     }
+    fn set_low_byte_acquire(&self) -> bool {
+        self.0.fetch_or(1, Ordering::Acquire) & 1 == 0
+    }
+    fn any_above_low_byte(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & !0xff != 0
+    }
+    fn clear_second_byte(&self) {
+        // The pending bit is the only one in the second byte, and its owner's: a store of the low
+        // half with the locked byte, which this core holds, costs what the byte store does.
+        self.0.store_low_half(1, Ordering::Relaxed);
+    }
 }
 
 /// A test-and-set lock around a value, charged like every other access.

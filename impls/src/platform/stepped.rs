@@ -143,6 +143,18 @@ impl SplitWord for Stepped<AtomicU32> {
         step();
         self.0.swap_high_half(value)
     }
+    fn set_low_byte_acquire(&self) -> bool {
+        step();
+        self.0.set_low_byte_acquire()
+    }
+    fn any_above_low_byte(&self) -> bool {
+        step();
+        self.0.any_above_low_byte()
+    }
+    fn clear_second_byte(&self) {
+        step();
+        self.0.clear_second_byte();
+    }
 }
 
 impl Memory for Steps {
