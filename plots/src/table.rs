@@ -125,7 +125,7 @@ impl Table {
         let pairs = pair(row, base);
         let mut comparison = Comparison {
             pairs: pairs.log_ratios.len() as u32,
-            pairs_disturbed: pairs.disturbed,
+            pairs_disturbed: if error.is_none() { pairs.disturbed } else { 0 },
             log_ratio: None,
             median: median(&mut pairs.log_ratios.clone()),
             p_value: 1.0,

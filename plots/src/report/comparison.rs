@@ -104,7 +104,7 @@ fn closing(found: &RunComparison) -> String {
         found.count(Verdict::Faster),
         found.count(Verdict::Slower),
         found.count(Verdict::Same),
-        number::percent(Some(found.threshold_share)),
+        number::percent_chosen(found.threshold_share),
         found.count(Verdict::Undecided)
     );
     if errors > 0 {

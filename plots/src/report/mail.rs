@@ -158,6 +158,6 @@ fn reading(summary: &Summary) -> String {
          {disturbed}",
         summary.baseline,
         number::count(summary.comparisons, "comparison"),
-        number::percent(Some(summary.threshold_share)),
+        number::percent_chosen(summary.threshold_share),
     )
 }

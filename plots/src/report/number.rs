@@ -16,9 +16,13 @@ pub fn si(value: Option<f64>) -> String {
     significant(value)
 }
 
-/// Three significant digits for 1 to 999; fewer decimals above, at most three below.
+/// Three significant digits for 1 to 999; fewer decimals above, at most three below, and powers of
+/// ten where those would show nothing.
 #[must_use]
 pub fn significant(value: f64) -> String {
+    if value != 0.0 && value.abs() < 0.000_5 {
+        return format!("{value:.1e}");
+    }
     let decimals = match value.abs() {
         v if v >= 99.95 => 0,
         v if v >= 9.995 => 1,
@@ -31,24 +35,46 @@ pub fn significant(value: f64) -> String {
 /// A ratio: three decimals near 1, where a percent matters, two below 10, then fewer.
 #[must_use]
 pub fn ratio(value: Option<f64>) -> String {
-    match finite(value) {
-        None => "-".into(),
-        Some(v) if v > 0.895 && v < 1.105 => format!("{v:.3}"),
-        Some(v) if v < 0.0995 => format!("{v:.3}"),
-        Some(v) if v < 9.995 => format!("{v:.2}"),
-        Some(v) if v < 99.95 => format!("{v:.1}"),
-        Some(v) if v < 99_999.5 => format!("{v:.0}"),
-        Some(v) => format!("{v:.1e}"),
-    }
+    finite(value).map_or("-".into(), |value| with_decimals(value, ratio_decimals(value)))
+}
+
+/// The ends of an interval of ratios, with as many decimals as the finer of the two needs.
+#[must_use]
+pub fn ratio_ends(low: Option<f64>, high: Option<f64>) -> Option<[String; 2]> {
+    let (low, high) = finite(low).zip(finite(high))?;
+    let decimals = ratio_decimals(low).max(ratio_decimals(high));
+    Some([with_decimals(low, decimals), with_decimals(high, decimals)])
 }
 
 /// `1.70 .. 1.90`, or `-`.
 #[must_use]
 pub fn interval(low: Option<f64>, high: Option<f64>) -> String {
-    match (finite(low), finite(high)) {
-        (Some(_), Some(_)) => format!("{} .. {}", ratio(low), ratio(high)),
-        _ => "-".into(),
+    ratio_ends(low, high).map_or("-".into(), |[low, high]| format!("{low} .. {high}"))
+}
+
+fn ratio_decimals(value: f64) -> usize {
+    match value {
+        v if v > 0.895 && v < 1.105 => 3,
+        v if v < 0.0995 => 3,
+        v if v < 9.995 => 2,
+        v if v < 99.95 => 1,
+        _ => 0,
     }
+}
+
+fn with_decimals(value: f64, decimals: usize) -> String {
+    if value >= 99_999.5 || (value != 0.0 && value < 0.000_5) {
+        format!("{value:.1e}")
+    } else {
+        format!("{value:.decimals$}")
+    }
+}
+
+/// A share that somebody chose, in percent as chosen: `1 %`, `0.5 %`.
+#[must_use]
+pub fn percent_chosen(share: f64) -> String {
+    // To 9 digits, because 0.07 * 100 is not 7.
+    format!("{} %", (share * 1e11).round() / 1e9)
 }
 
 /// A share of 0 to 1 in percent with two significant digits; `0` is exactly none.
@@ -133,6 +159,12 @@ mod tests {
             [percent(0.0), percent(1e-6), percent(0.0041), percent(0.041), percent(0.41)],
             ["0 %", "<0.01 %", "0.41 %", "4.1 %", "41 %"]
         );
+        assert_eq!(
+            [percent_chosen(0.01), percent_chosen(0.07), percent_chosen(0.005)],
+            ["1 %", "7 %", "0.5 %"]
+        );
+        assert_eq!(interval(Some(0.8891), Some(0.9163)), "0.889 .. 0.916");
+        assert_eq!(significant(5.9e-7), "5.9e-7");
         assert_eq!([percent(0.99999), percent(1.0)], ["99.99 %", "100 %"]);
         let time = |value| super::time_ns(Some(value));
         assert_eq!(

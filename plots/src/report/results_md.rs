@@ -64,7 +64,7 @@ struct Page {
 
 impl Page {
     fn line(&mut self, line: &str) {
-        self.text += line.trim_end();
+        self.text += line;
         self.text.push('\n');
     }
 
@@ -83,11 +83,12 @@ fn reading(summary: &Summary) -> String {
          attempts that returned an error and stands beside every goodput. *Ratio* is goodput \
          against `{}` in the same round, the median over rounds, with its {:.0} % bootstrap \
          interval. A verdict holds after Holm's correction over {}; *same* means that the whole \
-         interval lies within {}.",
+         interval lies within {}. *Of line bound* is goodput as a share of one operation per transfer of \
+         a cache line.",
         summary.baseline,
         summary.confidence * 100.0,
         number::count(summary.comparisons, "comparison"),
-        number::percent(Some(summary.threshold_share)),
+        number::percent_chosen(summary.threshold_share),
     )
 }
 
@@ -170,6 +171,7 @@ fn tables(page: &mut Page, summary: &Summary, source: &Source) {
             ("95 % interval", false),
             ("p adj.", true),
             ("verdict", false),
+            ("of line bound", true),
             ("p50", true),
             ("p99", true),
             ("p99.9", true),
@@ -193,7 +195,7 @@ fn row(summary: &Summary, entry: &Entry) -> Vec<String> {
     if let Some(more) = entry.rounds_needed {
         word += &match more {
             crate::stats::verdict::MOST_ROUNDS.. => " (not by rounds alone)".to_owned(),
-            more => format!(" (about {} more)", number::count(more, "round")),
+            more => format!(" (about {})", number::count(more, "more round")),
         };
     }
     let failed = match main_errors(entry) {
@@ -208,6 +210,7 @@ fn row(summary: &Summary, entry: &Entry) -> Vec<String> {
         number::interval(entry.ratio_low, entry.ratio_high),
         number::probability(entry.p_adjusted),
         word,
+        number::percent(entry.line_transfer_share),
         number::time_ns(entry.p50_ns),
         number::time_ns(entry.p99_ns),
         number::time_ns(entry.p999_ns),
@@ -253,7 +256,9 @@ fn scaling(page: &mut Page, summary: &Summary) {
         ("note", false),
     ]);
     let number_of = |value: Option<f64>| value.map_or("-".into(), number::significant);
-    for fit in &summary.scaling {
+    let (fitted, unfitted): (Vec<_>, Vec<_>) =
+        summary.scaling.iter().partition(|fit| fit.lambda_ops_s.is_some());
+    for fit in fitted {
         let series = &fit.series;
         let mut conditions = format!("{}, {}, {}", series.kind, series.workload, series.placement);
         if let Some(place) = place(series) {
@@ -272,7 +277,15 @@ fn scaling(page: &mut Page, summary: &Summary) {
             fit.note.clone().unwrap_or_default(),
         ]);
     }
-    page.table(&columns);
+    if !columns.rows.is_empty() {
+        page.table(&columns);
+    }
+    let mut reasons: Vec<&str> = unfitted.iter().filter_map(|fit| fit.note.as_deref()).collect();
+    reasons.sort_unstable();
+    for same in reasons.chunk_by(|a, b| a == b) {
+        let rows = number::count(same.len() as u64, "row");
+        page.line(&format!("\nNo fit for {rows}: {}.", same[0]));
+    }
 }
 
 /// Events and simulated line transfers per attempt, and which counters are missing.

@@ -40,7 +40,7 @@ pub fn sentence(summary: &Summary, entry: &Entry) -> Option<String> {
         }
         Verdict::Same => format!(
             "{scene}, {cell} is the same as {baseline} within {} {at}{interval}",
-            number::percent(Some(summary.threshold_share))
+            number::percent_chosen(summary.threshold_share)
         ),
         Verdict::Undecided if entry.ratio_low.is_some() => format!(
             "{scene}, it is undecided whether {cell} differs from {baseline} {at}: {ratio}x{interval}{}",
@@ -169,15 +169,9 @@ fn scene(series: &Series) -> String {
 }
 
 fn interval(summary: &Summary, entry: &Entry) -> String {
-    match (entry.ratio_low, entry.ratio_high) {
-        (Some(low), Some(high)) => format!(
-            ", {:.0} % interval {} to {}",
-            summary.confidence * 100.0,
-            number::ratio(Some(low)),
-            number::ratio(Some(high))
-        ),
-        _ => String::new(),
-    }
+    number::ratio_ends(entry.ratio_low, entry.ratio_high).map_or(String::new(), |[low, high]| {
+        format!(", {:.0} % interval {low} to {high}", summary.confidence * 100.0)
+    })
 }
 
 fn more(entry: &Entry) -> String {

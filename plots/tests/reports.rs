@@ -1,0 +1,253 @@
+//! Every text form of the made-up run, word for word, and what holds for any run.
+
+mod fixture;
+
+use std::fs;
+use std::path::Path;
+
+use cellbench_plots::report::{FORMATS, Loaded, comparison, terminal, verdict};
+use cellbench_plots::{compare, merge, write_all, write_formats};
+use cellbench_record::{Round, Run, RunReader, Verdict};
+
+fn loaded() -> (tempfile::TempDir, Loaded) {
+    let out = tempfile::tempdir().unwrap();
+    let dir = fixture::written(out.path(), fixture::run(), &fixture::rounds());
+    let loaded = Loaded::read(&dir, |_| ()).unwrap();
+    (out, loaded)
+}
+
+fn rendered(loaded: &Loaded, name: &str) -> String {
+    let format = FORMATS.iter().find(|format| format.name() == name).unwrap();
+    let files = format.render(&loaded.report()).unwrap();
+    assert_eq!(files.len(), 1);
+    String::from_utf8(files[0].bytes.clone()).unwrap()
+}
+
+#[test]
+fn results_md() {
+    insta::assert_snapshot!(rendered(&loaded().1, "results"));
+}
+
+#[test]
+fn mail() {
+    let text = rendered(&loaded().1, "mail");
+    insta::assert_snapshot!(text);
+    for line in text.lines() {
+        assert!(line.len() <= 72, "{} columns: {line}", line.len());
+        assert!(line.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{line}");
+    }
+}
+
+#[test]
+fn mail_keeps_its_width_with_long_and_foreign_names() {
+    let out = tempfile::tempdir().unwrap();
+    let mut run = fixture::run();
+    run.command_line = format!("cellbench run --out /{} --caf\u{e9}", "long/".repeat(40));
+    run.host.kernel = Some("\u{1b}[31mLinux ".repeat(20));
+    let mut rounds = fixture::rounds();
+    for round in &mut rounds {
+        if round.series.cell == "cmd-queue" {
+            round.series.cell =
+                "cmd-queue-with-a-name-that-nobody-should-give-a-cell-but-can".into();
+        }
+        round.series.workload = format!("{}-{}", round.series.workload, "w".repeat(80));
+    }
+    let dir = fixture::written(out.path(), run, &rounds);
+    let loaded = Loaded::read(&dir, |_| ()).unwrap();
+    let text = rendered(&loaded, "mail");
+    for line in text.lines() {
+        assert!(line.len() <= 72, "{} columns: {line}", line.len());
+        assert!(line.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{line}");
+    }
+    for line in terminal(&loaded.report(), false).lines() {
+        assert!(line.is_ascii(), "{line}");
+    }
+}
+
+#[test]
+fn table_for_the_terminal() {
+    let (_out, loaded) = loaded();
+    let text = terminal(&loaded.report(), false);
+    insta::assert_snapshot!(text);
+    assert!(text.lines().all(|line| line.len() <= 80));
+    assert!(!text.contains('\u{1b}'), "no colour where none is asked for");
+    let coloured = terminal(&loaded.report(), true);
+    assert!(coloured.contains("\u{1b}[32mfaster"));
+    // Colour changes no column: without its codes the text is the same.
+    let mut plain = coloured;
+    for code in ["\u{1b}[1;31m", "\u{1b}[32m", "\u{1b}[33m", "\u{1b}[0m"] {
+        plain = plain.replace(code, "");
+    }
+    assert_eq!(plain, text);
+}
+
+#[test]
+fn csv() {
+    let text = rendered(&loaded().1, "csv");
+    insta::assert_snapshot!(text);
+    let fields: Vec<usize> = text.lines().map(|line| line.split(',').count()).collect();
+    assert!(fields.iter().all(|count| *count == fields[0]), "{fields:?}");
+}
+
+#[test]
+fn verdicts_in_words() {
+    let (_out, loaded) = loaded();
+    let summary = &loaded.summary;
+    let sentences: Vec<String> =
+        summary.entries.iter().filter_map(|entry| verdict::sentence(summary, entry)).collect();
+    insta::assert_snapshot!(sentences.join("\n"));
+    insta::assert_snapshot!("headlines", verdict::headlines(summary).join("\n"));
+}
+
+#[test]
+fn every_report_is_made_from_the_records_alone() {
+    let out = tempfile::tempdir().unwrap();
+    let dir = fixture::written(out.path(), fixture::run(), &fixture::rounds());
+    let first = write_all(&dir).unwrap();
+    assert!(first.failed.is_empty(), "{:?}", first.failed);
+    let contents: Vec<Vec<u8>> = first.files.iter().map(|path| fs::read(path).unwrap()).collect();
+    for name in ["summary.json", "RESULTS.md", "mail.txt", "benchstat.txt", "summary.csv"] {
+        assert!(first.files.iter().any(|path| path.ends_with(name)), "{name} is missing");
+    }
+    fs::remove_dir_all(dir.join("report")).unwrap();
+    fs::remove_file(dir.join("summary.json")).unwrap();
+    let again = write_all(&dir).unwrap();
+    assert_eq!(again.files, first.files);
+    for (path, content) in again.files.iter().zip(&contents) {
+        assert!(fs::read(path).unwrap() == *content, "{} differs", path.display());
+    }
+    let summary = RunReader::open(&dir).unwrap().summary().unwrap();
+    assert_eq!(summary, first.loaded.summary);
+}
+
+#[test]
+fn one_format_and_another_baseline_can_be_asked_for() {
+    let out = tempfile::tempdir().unwrap();
+    let dir = fixture::written(out.path(), fixture::run(), &fixture::rounds());
+    let written =
+        write_formats(&dir, |options| options.baseline = "rqspin".into(), |name| name == "mail")
+            .unwrap();
+    assert_eq!(written.files.len(), 2);
+    let text = fs::read_to_string(dir.join("report/mail.txt")).unwrap();
+    assert!(text.starts_with("cellbench: spin-queued, cmpxchg-state,"), "{text}");
+}
+
+#[test]
+fn damage_is_named_in_the_report_and_the_rest_used() {
+    let out = tempfile::tempdir().unwrap();
+    let dir = fixture::written(out.path(), fixture::run(), &fixture::rounds());
+    let path = dir.join("rounds.jsonl");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, format!("not a round\n{}", &text[..text.len() - 20])).unwrap();
+    let written = write_all(&dir).unwrap();
+    assert_eq!(written.loaded.damage.total, 2);
+    let results = fs::read_to_string(dir.join("report/RESULTS.md")).unwrap();
+    assert!(results.contains("- `rounds.jsonl:1`: not a round"), "{results}");
+    // The cut line was the wrong cell's; all other rows are as they were.
+    assert!(!results.contains("seq-latch"));
+    assert!(results.contains("cmpxchg-state"));
+}
+
+#[test]
+fn a_run_without_rounds_is_reported_as_such() {
+    let out = tempfile::tempdir().unwrap();
+    let dir = fixture::written(out.path(), Run::new("0.1.0", 1), &[]);
+    let written = write_all(&dir).unwrap();
+    assert!(written.failed.is_empty());
+    let results = fs::read_to_string(dir.join("report/RESULTS.md")).unwrap();
+    assert!(results.contains("No row can be compared with `spin-queued`."), "{results}");
+}
+
+/// The run again on a host 10 % slower, with `cmd-queue` made 30 % faster besides.
+fn patched() -> (Run, Vec<Round>) {
+    let mut run = fixture::run();
+    run.host.kernel = Some("Linux 6.13.0-fictional".into());
+    run.git_revision = Some("4567def".into());
+    let mut rounds = fixture::rounds();
+    rounds.retain(|round| round.series.workload != "churn" || round.series.threads != 1);
+    for round in &mut rounds {
+        round.duration_s /= if round.series.cell == "cmd-queue" { 1.3 } else { 1.0 } * 0.9;
+        round.disturbed.clear();
+    }
+    (run, rounds)
+}
+
+#[test]
+fn two_runs_are_compared_row_by_row() {
+    let (out, before) = loaded();
+    let (run, rounds) = patched();
+    let after = Loaded::read(&fixture::written(out.path(), run, &rounds), |_| ()).unwrap();
+    let found = compare(&before, &after);
+    insta::assert_snapshot!(comparison(&found));
+    assert!(comparison(&found).lines().all(|line| line.len() <= 80 && line.is_ascii()));
+    let row = |cell: &str| {
+        found.rows.iter().find(|r| r.series.cell == cell && r.series.workload == "update").unwrap()
+    };
+    assert_eq!(row("cmd-queue").verdict, Some(Verdict::Faster));
+    assert!((row("cmd-queue").ratio_to_baseline.unwrap() - 1.3).abs() < 0.02);
+    assert_eq!(row("spin-queued").ratio_to_baseline, None);
+    assert_eq!(found.differences[0].what, "kernel");
+    assert!(found.only_b.is_empty());
+    assert_eq!(found.only_a.len(), 4);
+}
+
+#[test]
+fn a_run_compared_with_itself_has_no_difference() {
+    let (_out, loaded) = loaded();
+    let found = compare(&loaded, &loaded);
+    assert!(found.differences.is_empty());
+    assert_eq!(found.count(Verdict::Faster) + found.count(Verdict::Slower), 0);
+    assert!(found.rows.iter().filter_map(|row| row.ratio).all(|ratio| ratio == 1.0));
+    // The wrong cell has no verdict.
+    assert_eq!(found.rows.iter().filter(|row| row.verdict.is_none()).count(), 1);
+}
+
+#[test]
+fn model_and_kernel_are_matched_when_nothing_else_is() {
+    let (out, model) = loaded();
+    let mut rounds = fixture::rounds();
+    rounds.retain(|round| round.series.machine.is_none());
+    for round in &mut rounds {
+        round.series.source = cellbench_record::Source::Kernel;
+        round.series.engine = "live".into();
+    }
+    let dir = fixture::written(out.path(), fixture::run(), &rounds);
+    let found = compare(&model, &Loaded::read(&dir, |_| ()).unwrap());
+    assert!(found.across_sources);
+    assert_eq!(found.rows.len(), 17);
+    assert!(comparison(&found).contains("matched across sources"));
+}
+
+#[test]
+fn runs_of_two_hosts_become_one_with_the_host_in_every_row() {
+    let out = tempfile::tempdir().unwrap();
+    let first = fixture::written(out.path(), fixture::run(), &fixture::rounds());
+    let (mut run, rounds) = patched();
+    run.host.cpu_model = Some("Imaginary CPU 1".into());
+    let second = fixture::written(out.path(), run, &rounds);
+    let merged = merge(&[first.clone(), second, first], &out.path().join("merged")).unwrap();
+    let fictional = "Fictional\u{ae} CPU 9000 @ 3.00GHz";
+    let again = format!("{fictional} #2");
+    assert_eq!(merged.labels, [fictional, "Imaginary CPU 1", again.as_str()]);
+    assert_eq!(merged.damage.total, 0);
+
+    let written = write_all(&merged.dir).unwrap();
+    let summary = &written.loaded.summary;
+    let of = |label: &str| {
+        summary.entries.iter().filter(|e| e.series.host.as_deref() == Some(label)).count()
+    };
+    let (all, part) = (of(fictional), of("Imaginary CPU 1"));
+    assert_eq!((all, part, of(&again)), (19, 15, 19));
+    assert_eq!(summary.entries.len(), all + part + all);
+    // Each host is compared with its own baseline, and stands with its own calibration.
+    assert!(summary.entries.iter().all(|e| e.pairs <= 20));
+    let results = fs::read_to_string(merged.dir.join("report/RESULTS.md")).unwrap();
+    assert!(results.contains("### Imaginary CPU 1"), "{results}");
+    assert!(results.contains("On Imaginary CPU 1, cmpxchg-state"), "{results}");
+
+    // A merged run can be merged again.
+    let twice = merge(&[merged.dir], &out.path().join("twice")).unwrap();
+    let summary = Loaded::read(&twice.dir, |_| ()).unwrap().summary;
+    assert_eq!(summary.entries.len(), all + part + all);
+    assert!(merge(&[], Path::new("nowhere")).is_err());
+}
