@@ -1,0 +1,99 @@
+//! Why the kernel's cells could not be measured, in words that say what to do.
+
+use std::path::PathBuf;
+
+/// What went wrong. Each message names the cause and the remedy.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The crate was built without its measuring part.
+    #[error(
+        "built without the kernel part; rebuild with --features kernel after installing: clang \
+         libelf-dev zlib1g-dev (kernel/install-deps.sh does)"
+    )]
+    NotBuilt,
+    /// The kernel does not describe its types.
+    #[error(
+        "no BTF at {path}: {source}; this needs a kernel built with CONFIG_DEBUG_INFO_BTF=y and a \
+         mounted /sys"
+    )]
+    NoBtf {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The type description cannot be read.
+    #[error("BTF of {path} is damaged: {source}")]
+    BadBtf {
+        /// Where it came from.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: crate::btf::BtfError,
+    },
+    /// The process may not load BPF programs.
+    #[error("not permitted: missing {}; run as root (sudo)", missing.join(" and "))]
+    Permission {
+        /// Capabilities that are missing, by the kernel's names.
+        missing: Vec<String>,
+    },
+    /// This kernel or host cannot run the row. Skip it and say so.
+    #[error("{row}: {reason}")]
+    Unsupported {
+        /// The row.
+        row: String,
+        /// What is lacking.
+        reason: String,
+    },
+    /// The kernel refused the programs for another reason than lack of support.
+    #[error("{row}: the kernel refused to load it: {reason}")]
+    Load {
+        /// The row.
+        row: String,
+        /// What the kernel or the verifier said, and what to do where that is known.
+        reason: String,
+    },
+    /// A program could not be run, or a map not be read.
+    #[error("{row}: {what}: {reason}")]
+    Run {
+        /// The row.
+        row: String,
+        /// What was tried.
+        what: &'static str,
+        /// What the kernel said.
+        reason: String,
+    },
+    /// A cell could not be brought to life before the measurement.
+    #[error("{row}: preparing {cells} cells: {failed} operations failed ({outcomes})")]
+    Prepare {
+        /// The row.
+        row: String,
+        /// Cells to prepare.
+        cells: u32,
+        /// Failed operations.
+        failed: u64,
+        /// Which.
+        outcomes: String,
+    },
+    /// A thread could not be pinned.
+    #[error("cannot pin a thread to CPU {cpu}: offline or outside this process's cpuset")]
+    Pin {
+        /// The CPU.
+        cpu: u32,
+    },
+    /// The plan asks for something that cannot be.
+    #[error("{what}")]
+    Plan {
+        /// What, and what would do.
+        what: String,
+    },
+    /// The machine is emulated: its times are those of the emulator.
+    #[error(
+        "this machine is emulated ({emulator}): its timings say nothing about any hardware and are \
+         not reported as results"
+    )]
+    Emulated {
+        /// The emulator.
+        emulator: String,
+    },
+}

@@ -1,0 +1,97 @@
+//! Attempts from interrupts: a perf event on the thread itself enters the program at every overflow.
+//!
+//! The CPU clock event is driven by an hrtimer and overflows in hardirq context on any host. A
+//! hardware counter overflows in NMI context, where there is one. The thread meanwhile spins in user
+//! space, so that the interrupt finds it, and nothing else, on its CPU.
+
+use libbpf_rs::{MapCore, MapFlags, PerfEventOpts};
+use perf_event::events::{Hardware, Software};
+use perf_event::{Builder, Counter};
+use std::os::fd::AsRawFd;
+
+use crate::bench::{Args, Worker, monotonic_ns, to_bytes, to_words, word};
+use crate::error::Error;
+use crate::rows::{Context, Row};
+
+/// Overflow of the CPU clock: every 200 us.
+const CLOCK_PERIOD_NS: u64 = 200_000;
+/// Overflow of the cycle counter: every 100 to 300 us on today's CPUs.
+const CYCLES_PERIOD: u64 = 500_000;
+/// Times round the loop per interrupt: short beside the period.
+const ATTEMPTS: u64 = 32;
+
+/// Opens the event of the row's context on this thread.
+pub(crate) fn open_event(row: &Row) -> Result<Counter, Error> {
+    let mut builder = match row.context {
+        Context::Task | Context::Hardirq => {
+            let mut builder = Builder::new(Software::CPU_CLOCK);
+            builder.sample_period(CLOCK_PERIOD_NS);
+            builder
+        }
+        Context::Nmi => {
+            let mut builder = Builder::new(Hardware::CPU_CYCLES);
+            builder.sample_period(CYCLES_PERIOD);
+            builder
+        }
+    };
+    // Overflows count in the kernel and in user space alike.
+    builder.observe_self().any_cpu().exclude_kernel(false).exclude_hv(false);
+    builder.build().map_err(|error| {
+        let reason = match (row.context, error.kind()) {
+            (Context::Nmi, std::io::ErrorKind::NotFound | std::io::ErrorKind::Unsupported) => {
+                "no hardware performance counter raises NMIs here (virtual machine without a PMU?)"
+                    .to_owned()
+            }
+            (_, std::io::ErrorKind::PermissionDenied) => format!(
+                "the perf event is not permitted ({error}): needs CAP_PERFMON, or \
+                 kernel.perf_event_paranoid at most 1"
+            ),
+            _ => format!("the perf event cannot be opened: {error}"),
+        };
+        Error::Unsupported { row: row.name(), reason }
+    })
+}
+
+/// Lets interrupts attempt until `deadline_ns`, and takes their counts into `args`.
+pub(crate) fn run_until(
+    worker: &Worker<'_>,
+    args: &mut Args,
+    deadline_ns: u64,
+) -> Result<(), Error> {
+    let bench = worker.bench;
+    let row = bench.row();
+    let map = bench.map("interrupt_args")?;
+    let key = worker.thread.to_ne_bytes();
+    args[word::ATTEMPTS_MAX] = ATTEMPTS;
+    // The loop's own deadline check is for long loops.
+    args[word::DEADLINE_NS] = 0;
+    map.update(&key, &to_bytes(args), MapFlags::ANY)
+        .map_err(bench.run_error("writing the arguments"))?;
+
+    let mut event = open_event(row)?;
+    let program = bench.program(&format!("irq_{}", row.operation.program))?;
+    let options = PerfEventOpts { cookie: worker.thread.into(), ..PerfEventOpts::default() };
+    let link = program
+        .attach_perf_event_with_opts(event.as_raw_fd(), options)
+        .map_err(bench.run_error("attaching to the perf event"))?;
+    let enabling = |error: std::io::Error| Error::Run {
+        row: row.name(),
+        what: "switching the perf event",
+        reason: error.to_string(),
+    };
+    event.enable().map_err(enabling)?;
+    while monotonic_ns() < deadline_ns {
+        std::hint::spin_loop();
+    }
+    event.disable().map_err(enabling)?;
+    drop(link);
+
+    let value = map
+        .lookup(&key, MapFlags::ANY)
+        .map_err(bench.run_error("reading the counts"))?
+        .unwrap_or_default();
+    for (into, from) in args.iter_mut().zip(to_words(&value)) {
+        *into = from;
+    }
+    Ok(())
+}
