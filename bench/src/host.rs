@@ -9,7 +9,7 @@
 //! |---|---|
 //! | Which CPUs are there, what do they share, which may be used? | [`topology`] |
 //! | Which N of them to use? | [`placement`]: `topology.place(Placement::Compact, n)` |
-//! | Put this thread there, and is it there? | [`pin`] |
+//! | Put this thread there, and is it there? | [`mod@pin`] |
 //! | What time is it, and what does asking cost? | [`clock`] |
 //! | How far apart are two cores? | [`c2c`] |
 //! | What is the least an operation can cost here? | [`limits`] |

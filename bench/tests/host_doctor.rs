@@ -3,6 +3,7 @@
 
 mod sysfs;
 
+use cellbench::host::counters::Unavailable;
 use cellbench::host::doctor::{Activity, Examined, Fitness, Snapshot, diagnose};
 use cellbench::host::{CpuId, CpuSet, Roots, Topology};
 use cellbench_record::{Finding, Severity};
@@ -66,7 +67,7 @@ fn findings_while(changes: &str, meanwhile: &str, later: &[(&str, String)]) -> V
         topology: &topology,
         cpus: &cpus,
         activity: &activity,
-        privileged: false,
+        counting: None,
     })
 }
 
@@ -242,7 +243,7 @@ fn a_missing_pmu_and_an_unknown_cpu_are_told_apart() {
         topology: &topology,
         cpus: &topology.usable,
         activity: &Activity::default(),
-        privileged: true,
+        counting: None,
     };
     let findings = diagnose(&examined);
     assert!(one(&findings, "pmu").text.contains("no PMU"));
@@ -250,6 +251,28 @@ fn a_missing_pmu_and_an_unknown_cpu_are_told_apart() {
     for id in ["governor", "boost", "load", "steal", "clock-source", "aslr", "thermal-throttling"] {
         assert_eq!(one(&findings, id).severity, Severity::Info, "{id}");
     }
+}
+
+#[test]
+fn a_counter_that_could_not_be_opened_outweighs_what_the_files_allow() {
+    let dir = sysfs::unpack(FIT);
+    let roots = Roots::at(dir.path(), dir.path().join("proc"));
+    let topology = Topology::read_with(&roots, None).unwrap();
+    let activity = Activity::default();
+    let examined = |counting| Examined {
+        roots: &roots,
+        topology: &topology,
+        cpus: &topology.usable,
+        activity: &activity,
+        counting,
+    };
+    let denied = diagnose(&examined(Some(Err(Unavailable::Denied))));
+    assert_eq!(one(&denied, "pmu").severity, Severity::Warning);
+    assert!(one(&denied, "pmu").text.contains("seccomp"), "{:?}", one(&denied, "pmu"));
+    // The files deny it, but it worked: this process is privileged.
+    sysfs::unpack_into(dir.path(), "proc/sys/kernel/perf_event_paranoid = 4");
+    assert_eq!(one(&diagnose(&examined(None)), "pmu").severity, Severity::Warning);
+    assert_eq!(one(&diagnose(&examined(Some(Ok(())))), "pmu").severity, Severity::Info);
 }
 
 #[test]
@@ -343,7 +366,7 @@ fn one_cpu_is_a_warning_about_contention() {
         topology: &topology,
         cpus: &CpuSet::from_iter([CpuId(2)]),
         activity: &Activity::default(),
-        privileged: false,
+        counting: None,
     };
     let findings = diagnose(&examined);
     assert_eq!(one(&findings, "cpu-count").severity, Severity::Warning);

@@ -30,7 +30,9 @@ fn encodings(cpu: &CpuModel) -> BTreeMap<&'static str, (u64, u64)> {
 #[test]
 fn encodings_are_those_of_the_vendors_lists() {
     const HITM_RFO: u64 = 0x10_003c_0002;
-    let cases: [(CpuModel, &[(&str, u64, u64)]); 12] = [
+    /// Name, `config`, `config1`.
+    type Encoding = (&'static str, u64, u64);
+    let cases: [(CpuModel, &[Encoding]); 12] = [
         (
             cpu("GenuineIntel", 6, 0x5e),
             &[

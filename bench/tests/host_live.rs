@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cellbench::host::c2c::{self, C2cError, Effort, Method};
 use cellbench::host::counters::measurement::{CounterMeasurement, MeasurementError};
-use cellbench::host::counters::{Plan, Reading, ThreadCounters};
+use cellbench::host::counters::{Plan, Reading, ThreadCounters, Unavailable};
 use cellbench::host::pin::PinError;
 use cellbench::host::{
     Clock, CpuId, CpuSet, Placement, Roots, RoundProbe, Topology, affinity, describe, doctor,
@@ -163,14 +163,66 @@ fn every_planned_event_has_a_reading_with_a_count_or_a_reason() {
     });
 }
 
+/// As in a container: `perf_event_open` answers EPERM to this thread whatever the paranoia level.
+/// Whether the filter is in force (a sandbox may refuse it).
+fn deny_perf_to_this_thread() -> bool {
+    let (load, jump, answer) = (0x20, 0x15, 0x06);
+    let statement = |code, k| libc::sock_filter { code, jt: 0, jf: 0, k };
+    let perf_event_open = u32::try_from(libc::SYS_perf_event_open).unwrap();
+    let mut filter = [
+        // The number of the system call is the first word.
+        statement(load, 0),
+        libc::sock_filter { code: jump, jt: 0, jf: 1, k: perf_event_open },
+        statement(answer, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+        statement(answer, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: both calls concern the calling thread alone; `program` and the filter it points to
+    // outlive the call, which copies them.
+    unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+            && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) == 0
+    }
+}
+
+#[test]
+fn with_perf_denied_the_kernels_accounts_still_count_and_the_rest_says_why_not() {
+    on_own_thread(|| {
+        if !deny_perf_to_this_thread() {
+            return;
+        }
+        let plan = Plan::full(&Roots::live(), affinity::current_cpu().unwrap());
+        let mut counters = ThreadCounters::open(&plan);
+        counters.start().unwrap();
+        let touched = vec![1_u8; 8 << 20];
+        std::thread::sleep(Duration::from_micros(1));
+        counters.stop().unwrap();
+        let readings = counters.read();
+        assert!(touched.iter().all(|&byte| byte == 1));
+        for name in ["page-faults", "context-switches"] {
+            let counted = readings[name].scaled();
+            assert!(counted.is_some_and(|count| count >= 1.0), "{name}: {:?}", readings[name]);
+        }
+        for name in ["cycles", "instructions", "branch-misses", "LLC-load-misses"] {
+            let Reading::Unavailable(reason) = &readings[name] else { panic!("{name} counted") };
+            assert!(
+                matches!(reason, Unavailable::Denied | Unavailable::Paranoid { .. }),
+                "{name}: {reason:?}"
+            );
+        }
+        assert!(CounterMeasurement::open("page-faults").is_ok());
+        assert!(CounterMeasurement::open("cycles").is_err());
+    });
+}
+
 #[test]
 fn a_counter_is_a_criterion_measurement_or_says_why_not() {
     on_own_thread(|| {
         match CounterMeasurement::open("page-faults") {
             Ok(measurement) => {
-                let begun = measurement.start();
+                measurement.start();
                 let touched = vec![1_u8; 8 << 20];
-                let faults = measurement.end(begun);
+                let faults = measurement.end(());
                 assert!(touched.iter().all(|&byte| byte == 1));
                 assert!(measurement.to_f64(&faults) >= 1.0);
                 assert_eq!(measurement.add(&faults, &measurement.zero()), faults);

@@ -58,6 +58,13 @@ impl Effort {
     pub const FULL: Self = Self { samples: 300, round_trips: 300 };
     /// For a run that only needs the scale: about 2 ms a pair.
     pub const QUICK: Self = Self { samples: 100, round_trips: 100 };
+
+    /// What keeps a matrix of `cpus` CPUs to about ten seconds where that is possible: full up to
+    /// 32 CPUs (496 pairs), quick beyond. With quick effort 256 CPUs take one to two minutes.
+    #[must_use]
+    pub fn for_cpus(cpus: usize) -> Self {
+        if cpus <= 32 { Self::FULL } else { Self::QUICK }
+    }
 }
 
 /// One-way latency between every two of some CPUs.

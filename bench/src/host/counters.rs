@@ -75,6 +75,20 @@ impl Reading {
         }
     }
 
+    fn plus(&self, other: &Self) -> Self {
+        match (self, other) {
+            (
+                Self::Counted { value, enabled_ns, running_ns },
+                Self::Counted { value: value2, enabled_ns: enabled2_ns, running_ns: running2_ns },
+            ) => Self::Counted {
+                value: value + value2,
+                enabled_ns: enabled_ns + enabled2_ns,
+                running_ns: running_ns + running2_ns,
+            },
+            (reason @ Self::Unavailable(_), _) | (_, reason) => reason.clone(),
+        }
+    }
+
     /// A count from what perf reports; an event that never ran has none.
     fn from_times(value: u64, enabled_ns: u64, running_ns: u64) -> Self {
         if running_ns == 0 {
@@ -83,6 +97,23 @@ impl Reading {
             Self::Counted { value, enabled_ns, running_ns }
         }
     }
+}
+
+/// The counters of several threads as one record: sums of counts and of times. An event that one
+/// thread could not count has no sum.
+pub fn sum<'a>(
+    threads: impl IntoIterator<Item = &'a Readings>,
+) -> BTreeMap<String, cellbench_record::Counter> {
+    let mut sums: BTreeMap<&String, Reading> = BTreeMap::new();
+    for (name, reading) in threads.into_iter().flatten() {
+        match sums.get_mut(name) {
+            None => {
+                sums.insert(name, reading.clone());
+            }
+            Some(sum) => *sum = sum.plus(reading),
+        }
+    }
+    sums.into_iter().map(|(name, sum)| (name.clone(), sum.to_record())).collect()
 }
 
 /// Why an event has no count.
@@ -195,6 +226,18 @@ mod tests {
         assert_eq!(never, Reading::Unavailable(Unavailable::NeverRan));
         assert_eq!(never.scaled(), None);
         assert_eq!(never.to_record().scaled(), None);
+    }
+
+    #[test]
+    fn a_sum_over_threads_needs_every_thread() {
+        let count = |value| Reading::from_times(value, 50, 25);
+        let never = Reading::from_times(0, 50, 0);
+        let thread = |cycles, misses: &Reading| {
+            Readings::from([("cycles".into(), count(cycles)), ("misses".into(), misses.clone())])
+        };
+        let sums = sum(&[thread(10, &count(1)), thread(20, &never), thread(30, &count(3))]);
+        assert_eq!(sums["cycles"].scaled(), Some(120.0));
+        assert!(matches!(sums["misses"], cellbench_record::Counter::Unavailable { .. }));
     }
 
     #[test]

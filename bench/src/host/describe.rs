@@ -43,7 +43,7 @@ pub fn describe(roots: &Roots, topology: &Topology, cpus: &CpuSet) -> Host {
         }),
         clock_source: roots.sys("devices/system/clocksource/clocksource0/current_clocksource"),
         memory_bytes: roots.proc("meminfo").and_then(|text| memory_bytes(&text)),
-        topology: topology_record(topology),
+        topology: places(topology),
         ..Host::default()
     }
 }
@@ -55,7 +55,8 @@ fn memory_bytes(meminfo: &str) -> Option<u64> {
 }
 
 /// The usable CPUs and their places.
-fn topology_record(topology: &Topology) -> cellbench_record::Topology {
+#[must_use]
+pub fn places(topology: &Topology) -> cellbench_record::Topology {
     let place = |cpu: &Cpu| CpuPlace {
         cpu: cpu.id.0,
         package: cpu.package,

@@ -19,6 +19,7 @@ use cellbench_record::{Finding, Severity};
 
 pub use activity::{Activity, Snapshot, Task};
 
+use super::counters::{Plan, ThreadCounters, Unavailable};
 use super::cpus::CpuSet;
 use super::roots::Roots;
 use super::topology::Topology;
@@ -34,8 +35,8 @@ pub struct Examined<'a> {
     pub cpus: &'a CpuSet,
     /// What went on meanwhile.
     pub activity: &'a Activity,
-    /// Whether this process may do what `perf_event_paranoid` denies to others.
-    pub privileged: bool,
+    /// What opening a hardware counter gave; `None` if nobody tried, and then files decide.
+    pub counting: Option<Result<(), Unavailable>>,
 }
 
 /// The verdict over all findings.
@@ -90,8 +91,8 @@ pub fn examine(topology: &Topology, cpus: &CpuSet, window: Duration) -> Vec<Find
     std::thread::sleep(window);
     let after = Snapshot::take(&roots, topology);
     let activity = Activity::between(&roots, &before, &after, Some(std::process::id()));
-    let privileged = may_use_perf_always(&roots);
-    diagnose(&Examined { roots: &roots, topology, cpus, activity: &activity, privileged })
+    let counting = try_counting(&roots, cpus);
+    diagnose(&Examined { roots: &roots, topology, cpus, activity: &activity, counting })
 }
 
 /// All findings on what was examined, worst first, in order of the checks among equals.
@@ -105,15 +106,11 @@ pub fn diagnose(examined: &Examined<'_>) -> Vec<Finding> {
     findings
 }
 
-/// Whether this process has CAP_PERFMON or CAP_SYS_ADMIN, for which the paranoia level does not
-/// count (capabilities(7); the numbers are in linux/capability.h).
-fn may_use_perf_always(roots: &Roots) -> bool {
-    const CAP_SYS_ADMIN: u32 = 21;
-    const CAP_PERFMON: u32 = 38;
-    let status = roots.proc("self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let mask = effective.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    mask >> CAP_SYS_ADMIN & 1 == 1 || mask >> CAP_PERFMON & 1 == 1
+/// Whether a hardware counter can be opened for the calling thread.
+fn try_counting(roots: &Roots, cpus: &CpuSet) -> Option<Result<(), Unavailable>> {
+    const EVENT: &str = "cycles";
+    let plan = Plan::basic(roots, cpus.first()?).only(EVENT)?;
+    Some(ThreadCounters::open(&plan).why_not(EVENT).cloned().map_or(Ok(()), Err))
 }
 
 /// What is said about one thing.

@@ -41,6 +41,19 @@ impl Limits {
     pub fn line_transfer_ns(&self) -> Option<f64> {
         self.transfers.median_ns()
     }
+
+    /// For a record, with the matrix. A timestamp is half of a start and a stop.
+    #[must_use]
+    pub fn to_record(&self) -> cellbench_record::Calibration {
+        cellbench_record::Calibration {
+            timestamp_ns: Some(self.timestamp.pair_ns / 2.0),
+            empty_op_ns: Some(self.empty_op_ns),
+            uncontended_atomic_ns: Some(self.uncontended_rmw_ns),
+            line_transfer_ns: self.line_transfer_ns(),
+            core_to_core: vec![self.transfers.to_record()],
+            ..cellbench_record::Calibration::default()
+        }
+    }
 }
 
 /// Measures on `cpus`, the ones a run will use; the contended pair is the first two. The calling

@@ -37,9 +37,9 @@ pub enum MeasurementError {
         /// Why.
         reason: Unavailable,
     },
-    /// The kernel refused to start or stop an open counter, or to tell the CPU.
-    #[error("event `{name}`: {source}")]
-    Io {
+    /// The kernel does not tell the CPU, on which the events depend.
+    #[error("event `{name}`: sched_getcpu: {source}")]
+    NoCpu {
         /// Event asked for.
         name: String,
         /// What the kernel said.
@@ -55,30 +55,27 @@ pub struct CounterMeasurement {
 }
 
 impl CounterMeasurement {
-    /// Opens the event called `name` (as [`Plan::full`] names them) and counts a first time.
+    /// Opens the event called `name` (as [`Plan::full`] names them).
     ///
     /// # Errors
     /// [`MeasurementError`] if there is no such event or it cannot be counted here.
     pub fn open(name: &str) -> Result<Self, MeasurementError> {
-        let io = |source| MeasurementError::Io { name: name.to_owned(), source };
-        let plan = Plan::full(&Roots::live(), affinity::current_cpu().map_err(io)?);
+        let cpu = affinity::current_cpu()
+            .map_err(|source| MeasurementError::NoCpu { name: name.to_owned(), source })?;
+        let plan = Plan::full(&Roots::live(), cpu);
         let known = plan.events().map(|event| event.name.as_str()).collect::<Vec<_>>().join(", ");
         let plan = plan
             .only(name)
             .ok_or_else(|| MeasurementError::Unknown { name: name.to_owned(), known })?;
-        let mut counters = ThreadCounters::open(&plan);
-        counters.start().map_err(io)?;
-        counters.stop().map_err(io)?;
-        match counters.read().remove(name) {
-            Some(Reading::Unavailable(reason)) if reason != Unavailable::NeverRan => {
-                Err(MeasurementError::Unavailable { name: name.to_owned(), reason })
-            }
-            _ => Ok(Self {
-                name: name.to_owned(),
-                counters: RefCell::new(counters),
-                formatter: EventFormatter { name: name.to_owned() },
-            }),
+        let counters = ThreadCounters::open(&plan);
+        if let Some(reason) = counters.why_not(name).cloned() {
+            return Err(MeasurementError::Unavailable { name: name.to_owned(), reason });
         }
+        Ok(Self {
+            name: name.to_owned(),
+            counters: RefCell::new(counters),
+            formatter: EventFormatter { name: name.to_owned() },
+        })
     }
 
     /// A count that Criterion can use. It has no way to hear of a failure.

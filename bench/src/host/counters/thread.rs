@@ -3,8 +3,7 @@
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
-use perf_event::events::Software;
-use perf_event::{Builder, Counter, Group};
+use perf_event::{Counter, Group};
 
 use super::event::{EventSpec, Plan, Pmu};
 use super::{Reading, Readings, Unavailable};
@@ -54,6 +53,12 @@ impl ThreadCounters {
             counters.open_group(events, plan.pmu());
         }
         counters
+    }
+
+    /// Why the event called `name` has no count; `None` if it has one, or is not in the plan.
+    #[must_use]
+    pub fn why_not(&self, name: &str) -> Option<&Unavailable> {
+        self.unavailable.iter().find(|(event, _)| event == name).map(|(_, reason)| reason)
     }
 
     /// Begins counting from zero.
@@ -119,7 +124,8 @@ impl ThreadCounters {
             let needed = if event.is_software() { KERNEL_PARANOIA } else { USER_PARANOIA };
             Unavailable::from_error(error, &roots, needed, event.is_software() || pmu.is_some())
         };
-        let mut group = match leader().build_group() {
+        // The leader counts nothing, so that no event's refusal takes the group with it.
+        let mut group = match Group::new() {
             Ok(group) => group,
             Err(error) => {
                 for event in events {
@@ -175,13 +181,6 @@ impl OpenGroup {
             readings.insert(name.clone(), reading);
         }
     }
-}
-
-/// A group's leader counts nothing, so that no event's refusal takes the group with it.
-fn leader() -> Builder<'static> {
-    let mut builder = Group::builder();
-    builder.event(Software::DUMMY);
-    builder
 }
 
 /// A kernel event by the kernel's accounts.

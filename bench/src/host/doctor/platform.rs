@@ -94,13 +94,15 @@ fn counters(host: &Examined<'_>) -> Finding {
         return without(Severity::Warning, &Unavailable::NoPmu);
     };
     let level = host.roots.proc_value::<i64>("sys/kernel/perf_event_paranoid");
-    match level {
-        None => return without(Severity::Warning, &Unavailable::NoPerf),
-        Some(level) if level > COUNTING_PARANOIA && !host.privileged => {
-            let reason = Unavailable::Paranoid { level, needed: COUNTING_PARANOIA };
-            return without(Severity::Warning, &reason);
+    let possible = host.counting.clone().unwrap_or(match level {
+        None => Err(Unavailable::NoPerf),
+        Some(level) if level > COUNTING_PARANOIA => {
+            Err(Unavailable::Paranoid { level, needed: COUNTING_PARANOIA })
         }
-        Some(_) => {}
+        Some(_) => Ok(()),
+    });
+    if let Err(reason) = possible {
+        return without(Severity::Warning, &reason);
     }
     let model = CpuModel::read(host.roots, first);
     match model.as_ref().map(|model| (table_for(model), model)) {
