@@ -14,11 +14,23 @@ pub struct Params {
     pub turns_per_us: u32,
     /// Turns that an interrupt-off section costs extra; 0: as free as user space makes it.
     pub irq_save_turns: u32,
+    /// How long a worker is suspended, in nanoseconds, by workloads that suspend one.
+    pub stall_ns: u64,
 }
+
+/// Long enough for every timeout of the resilient locks but that of their test-and-set form.
+const STALL_NS: u64 = 700_000_000;
 
 impl Params {
     /// For `threads` workers, everything else plain.
     pub fn new(threads: u32, seed: u64) -> Self {
-        Self { threads, extra_cpus: 0, seed, turns_per_us: 1000, irq_save_turns: 0 }
+        Self {
+            threads,
+            extra_cpus: 0,
+            seed,
+            turns_per_us: 1000,
+            irq_save_turns: 0,
+            stall_ns: STALL_NS,
+        }
     }
 }

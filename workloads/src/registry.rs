@@ -9,7 +9,7 @@ use cellbench_impls::{AsyncCell, Platform};
 use crate::cells::{churn, empty, map, own_cell, same_cell, solo, start_mostly};
 use crate::locks;
 use crate::params::Params;
-use crate::trial::{CellWorkload, EngineNeed, LockWorkload, Subject, Trial, Workload};
+use crate::trial::{CellWorkload, EngineNeed, LockWorkload, Needs, Subject, Trial, Workload};
 
 /// A workload, for lists and reports.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +22,8 @@ pub struct Entry {
     pub subject: Subject,
     /// Which engine it needs.
     pub engine: EngineNeed,
+    /// What else it needs.
+    pub needs: Needs,
 }
 
 impl Entry {
@@ -43,12 +45,14 @@ macro_rules! workloads {
                 about: <$cell as Workload>::ABOUT,
                 subject: Subject::Cells(<$cell as CellWorkload>::KINDS),
                 engine: <$cell as Workload>::ENGINE,
+                needs: <$cell as Workload>::NEEDS,
             },)*
             $(Entry {
                 id: <$lock as Workload>::ID,
                 about: <$lock as Workload>::ABOUT,
                 subject: Subject::Locks,
                 engine: <$lock as Workload>::ENGINE,
+                needs: <$lock as Workload>::NEEDS,
             },)*
         ];
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cellbench_impls::{AsyncCell, Cpu, Lock, Machine, Platform};
+use cellbench_impls::{AsyncCell, Context, Cpu, Lock, Machine, Platform};
 
 use crate::params::Params;
 use crate::tally::Tally;
@@ -26,6 +26,34 @@ pub enum EngineNeed {
     Live,
 }
 
+/// What a workload needs of whoever measures it, beyond calls of [`Trial::batch`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Needs {
+    /// Contexts in which every worker is to be interrupted again and again while it is in
+    /// [`Trial::batch`]: the caller calls [`Trial::interrupt`] on top of it. Empty: none.
+    pub interrupts: &'static [Context],
+    /// Interruptions of each worker and context a second, unless the user chose another rate.
+    pub interrupt_rate_hz: u32,
+    /// Workers on each CPU of the host; more than 1: they take it from each other.
+    pub workers_per_cpu: u32,
+    /// One worker at a time is suspended for [`Params::stall_ns`]. A window shorter than a few
+    /// of these may see the inside of one only.
+    pub stalls: bool,
+    /// Fewest workers with which it shows what it is about.
+    pub least_workers: u32,
+}
+
+impl Needs {
+    /// Nothing but [`Trial::batch`].
+    pub const NOTHING: Self = Self {
+        interrupts: &[],
+        interrupt_rate_hz: 0,
+        workers_per_cpu: 1,
+        stalls: false,
+        least_workers: 1,
+    };
+}
+
 /// A workload: how to build a trial of it.
 pub trait Workload {
     /// Name in reports.
@@ -34,6 +62,8 @@ pub trait Workload {
     const ABOUT: &'static str;
     /// Which engine it needs.
     const ENGINE: EngineNeed = EngineNeed::Count;
+    /// What else it needs.
+    const NEEDS: Needs = Needs::NOTHING;
 }
 
 /// Kinds of cells whose operations are separate.
@@ -60,6 +90,12 @@ pub trait LockWorkload: Workload {
 /// [`enter`](Self::enter) once, waits for the others, and calls [`batch`](Self::batch) until time
 /// is up, with [`Cpu::quiescent`] after each batch. When all workers have let go of their CPUs,
 /// one calls [`check`](Self::check).
+///
+/// Under a workload whose [`Needs::interrupts`] is not empty each worker has, for each of these
+/// contexts, a second [`Worker`] with its own index, which the interruptions count in: the
+/// interrupted `batch` holds the first. The caller interrupts from the first `batch` to the last
+/// and calls [`interrupt`](Self::interrupt) with the interrupted CPU in that context
+/// ([`Cpu::interrupted`]): an NMI wherever it strikes, a hardirq not while interrupts are off.
 pub trait Trial<P: Platform>: Send + Sync {
     /// The machine.
     fn machine(&self) -> &Machine<P>;
@@ -73,8 +109,15 @@ pub trait Trial<P: Platform>: Send + Sync {
     /// tally.
     fn batch(&self, cpu: &Cpu<'_, P>, worker: &mut Worker, steps: u32);
 
+    /// What a handler does that interrupts this worker's `batch`, in the context of `cpu`: at most
+    /// one attempt, counted in the handler's own `worker`. Async-signal-safe: it takes no lock of
+    /// the process, and memory from the machine only.
+    fn interrupt(&self, cpu: &Cpu<'_, P>, worker: &mut Worker) {
+        let _ = (cpu, worker);
+    }
+
     /// At rest: frees everything, settles the machine and checks what must hold. `total` is the
-    /// sum of the workers' tallies.
+    /// sum of the tallies of workers and handlers.
     ///
     /// # Errors
     /// What does not hold.
