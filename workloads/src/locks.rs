@@ -67,14 +67,13 @@ impl<P: Platform, L: Lock<P>> Trial<P> for OneLock<P, L> {
 
     fn batch(&self, cpu: &Cpu<'_, P>, worker: &mut Worker, steps: u32) {
         let Guarded { lock, entered } = &*self.guarded;
-        for _ in 0..steps {
-            let outcome = lock.with(cpu, || {
+        worker.tally.repeat(Op::Lock, steps, || {
+            lock.with(cpu, || {
                 // SAFETY: the lock is held.
                 unsafe { *entered.get() += 1 };
                 P::spend(self.turns);
-            });
-            worker.tally.count(Op::Lock, &outcome);
-        }
+            })
+        });
     }
 
     fn check(&self, _: &Cpu<'_, P>, total: &Tally) -> Result<(), Violation> {

@@ -71,6 +71,25 @@ impl Tally {
         }
     }
 
+    /// Makes `attempts` attempts and counts them. Successes are counted in a register, so that
+    /// counting costs a fraction of a nanosecond.
+    #[inline(always)]
+    pub fn repeat<T>(
+        &mut self,
+        op: Op,
+        attempts: u32,
+        mut attempt: impl FnMut() -> Result<T, Errno>,
+    ) {
+        let mut ok = 0;
+        for _ in 0..attempts {
+            match attempt() {
+                Ok(_) => ok += 1,
+                Err(errno) => self.counts[op as usize][1 + errno as usize] += 1,
+            }
+        }
+        self.counts[op as usize][0] += ok;
+    }
+
     /// Counts `attempts` successful ones.
     #[inline(always)]
     pub fn count_ok(&mut self, op: Op, attempts: u64) {
@@ -136,12 +155,20 @@ mod tests {
         let mut tally = Tally::default();
         tally.count::<()>(Op::Start, &Err(Errno::EBUSY));
         tally.count(Op::Start, &Ok(()));
-        tally.count_ok(Op::Lock, 3);
+        tally.count_ok(Op::Lock, 1);
+        let mut outcomes = [Ok(()), Err(Errno::EDEADLK), Ok(())].into_iter();
+        tally.repeat(Op::Lock, 3, || outcomes.next().expect("three attempts"));
         let mut sum = tally.clone();
         sum.add(&tally);
         assert_eq!(sum.failed(Op::Start, Errno::EBUSY), 2);
-        assert_eq!((sum.attempts(), sum.successes()), (10, 8));
+        assert_eq!((sum.attempts(), sum.successes()), (12, 8));
         let listed: Vec<_> = tally.iter().collect();
-        assert_eq!(listed, [(Op::Start, "ok", 1), (Op::Start, "EBUSY", 1), (Op::Lock, "ok", 3)]);
+        let expected = [
+            (Op::Start, "ok", 1),
+            (Op::Start, "EBUSY", 1),
+            (Op::Lock, "ok", 3),
+            (Op::Lock, "EDEADLK", 1),
+        ];
+        assert_eq!(listed, expected);
     }
 }

@@ -61,12 +61,12 @@ impl<P: Platform, C: AsyncCell<P>> Trial<P> for OwnCell<P, C> {
     fn batch(&self, cpu: &Cpu<'_, P>, worker: &mut Worker, steps: u32) {
         let own = worker.index as usize;
         let cell = self.field.cell(own);
-        for _ in 0..steps {
-            let (program, callback) = self.field.callback(own, (worker.step & 1) as usize);
-            worker.step += 1;
-            let outcome = cell.set_callback(cpu, program, callback);
-            worker.tally.count(Op::SetCallback, &outcome);
-        }
+        let Worker { tally, step, .. } = worker;
+        tally.repeat(Op::SetCallback, steps, || {
+            let (program, callback) = self.field.callback(own, (*step & 1) as usize);
+            *step += 1;
+            cell.set_callback(cpu, program, callback)
+        });
     }
 
     fn check(&self, cpu: &Cpu<'_, P>, _: &Tally) -> Result<(), Violation> {

@@ -60,14 +60,23 @@ impl<P: Platform, C: AsyncCell<P>, const RETRY: bool> Trial<P> for Storm<P, C, R
 
     fn batch(&self, cpu: &Cpu<'_, P>, worker: &mut Worker, steps: u32) {
         let cell = self.field.cell(0);
+        let Worker { tally, step, .. } = worker;
+        // Each CPU hands in both programs in turn: every update changes the program.
+        let mut update = || {
+            let (program, callback) = self.field.callback((*step & 1) as usize, 0);
+            *step += 1;
+            move || cell.set_callback(cpu, program, callback)
+        };
+        if !RETRY {
+            tally.repeat(Op::SetCallback, steps, || update()());
+            return;
+        }
         for _ in 0..steps {
-            // Each CPU hands in both programs in turn: every update changes the program.
-            let (program, callback) = self.field.callback((worker.step & 1) as usize, 0);
-            worker.step += 1;
+            let attempt = update();
             loop {
-                let outcome = cell.set_callback(cpu, program, callback);
-                worker.tally.count(Op::SetCallback, &outcome);
-                if !RETRY || !matches!(outcome, Err(Errno::EBUSY | Errno::EAGAIN)) {
+                let outcome = attempt();
+                tally.count(Op::SetCallback, &outcome);
+                if !matches!(outcome, Err(Errno::EBUSY | Errno::EAGAIN)) {
                     break;
                 }
                 P::relax();
