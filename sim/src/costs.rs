@@ -53,6 +53,8 @@ pub(crate) struct Costs {
     pub(crate) service: Ps,
     pub(crate) snoop_issue: Ps,
     pub(crate) ownership_window: Ps,
+    /// Share of a transfer for which a new owner keeps the line, in 1/65536.
+    pub(crate) ownership_share: u64,
     pub(crate) store_buffer_entries: usize,
     pub(crate) drained_by_atomics: bool,
     pub(crate) interrupt: Ps,
@@ -106,6 +108,7 @@ impl Costs {
             service: ps(model.directory.service_ns),
             snoop_issue: ps(model.directory.snoop_issue_ns),
             ownership_window: ps(model.directory.ownership_window_ns),
+            ownership_share: (model.directory.ownership_share * 65536.0) as u64,
             store_buffer_entries: model.store_buffer.entries as usize,
             drained_by_atomics: model.store_buffer.drained_by_atomics,
             interrupt: ps(model.core.interrupt_ns),

@@ -2,9 +2,9 @@
 //!
 //! A miss costs one transfer, in four quarters: two until the holder's snoop arrives and it loses
 //! the line (the *grant*), two until the data is at the requester. Until the grant the owner goes
-//! on hitting, and a new owner keeps the line at least for its ownership window: so it completes
-//! several operations for one transfer, which is what makes contended atomics cheaper than a
-//! transfer each. Requests for one line are granted one at a time in the order in which they
+//! on hitting, and a new owner keeps the line at least for its ownership window (the directory
+//! learns late that the line has arrived, and its next snoop takes time): so it completes several
+//! operations for one transfer, which is what makes contended atomics cheaper than a transfer each. Requests for one line are granted one at a time in the order in which they
 //! arrive at the directory (a quarter of a transfer after they were issued, so nearer cores get
 //! ahead); a request that waited there is granted as soon as the line is free again.
 //!
@@ -68,7 +68,11 @@ impl World {
         let cache = self.cores[first.core as usize].cache;
         let (_, cost) = self.supply(line, cache, first.want, first.arrives_at);
         let entry = &mut self.lines.lines[line as usize];
-        let at = (first.arrives_at + scale(cost, first.factor) / 4).max(entry.free_at);
+        let cost = scale(cost, first.factor);
+        let mut at = (first.arrives_at + cost / 4).max(entry.free_at);
+        if entry.exclusive {
+            at = at.max(entry.owner_ready_at + scale(cost, self.costs.ownership_share));
+        }
         entry.grant_at = at;
         self.push(at, Happening::Grant { line });
     }

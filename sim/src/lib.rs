@@ -46,6 +46,7 @@
 //! (except waiting for something that nobody could change, which panics).
 
 mod access;
+pub mod calibrate;
 mod control;
 mod core;
 mod costs;

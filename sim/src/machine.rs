@@ -125,6 +125,10 @@ pub struct DirectoryCosts {
     /// least (it always completes the operation it took the line for). While it holds the line
     /// its further operations hit.
     pub ownership_window_ns: f64,
+    /// The same as a share of the transfer to the next requester, for the part of the window that
+    /// comes from the way of the acknowledgement and the next snoop (0 to 1). The longer of the
+    /// two holds.
+    pub ownership_share: f64,
 }
 
 /// The store buffer of each hardware thread.

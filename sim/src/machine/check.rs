@@ -71,6 +71,7 @@ impl MachineModel {
         ] {
             check.range(field, value, 0.0, MAX_COST_NS)?;
         }
+        check.range("directory.ownership_share", self.directory.ownership_share, 0.0, 1.0)?;
         check.range("core.smt_slowdown", self.core.smt_slowdown, 1.0, 8.0)?;
         check.range("core.jitter", self.core.jitter, 0.0, 0.5)?;
         check.range("store_buffer.entries", f64::from(self.store_buffer.entries), 1.0, 1024.0)

@@ -160,6 +160,7 @@ pub fn handoff_ns<L: Lock + 'static>(machine: &MachineModel, cores: usize) -> f6
     let lock = Rc::new(L::new());
     let protected = Rc::new(Cell::new(false));
     let nodes: Vec<Node> = (0..cores).map(|_| Node::new()).collect();
+    let draws: Vec<Cell<u64>> = (0..cores as u64).map(|core| Cell::new(core << 32)).collect();
     let window_ns = 20_000.0 * (cores as f64) + 20_000.0;
     let (counts, report) = rounds(machine, 1, cores, window_ns, move |core| {
         lock.lock(&nodes[core]);
@@ -167,8 +168,11 @@ pub fn handoff_ns<L: Lock + 'static>(machine: &MachineModel, cores: usize) -> f6
         advance(20.0);
         protected.set(false);
         lock.unlock(&nodes[core]);
-        // Long enough that the releaser is not there again before a waiter has the lock.
-        advance(300.0);
+        // Long enough that the releaser is not there again before a waiter has the lock, and
+        // uneven, so that no rhythm comes up.
+        let draw = draws[core].get().wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        draws[core].set(draw);
+        advance((draw >> 54) as f64);
     });
     report.duration_ns / counts.iter().sum::<u64>() as f64
 }

@@ -1,0 +1,202 @@
+//! From what can be measured on a machine to the figures of the model.
+//!
+//! A transfer cannot be timed by itself; what is measured is a ping-pong between two cores, or
+//! how fast two cores add to one counter. These functions run the same thing on the model and find
+//! the figure at which it gives the measured result, so that measurement and model mean the same.
+//! The searches run without random variation.
+
+use std::rc::Rc;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+
+use crate::control::now_ns;
+use crate::machine::MachineModel;
+use crate::simulation::{SimError, Simulation};
+use crate::wait::wait_until;
+use crate::word::SimU64;
+
+/// Round trips of a simulated ping-pong, and additions of each core to a shared counter: without
+/// random variation a few hundred are as good as a million.
+const ROUNDS: u64 = 300;
+/// Halvings of the interval in a search: from a microsecond to below a femtosecond.
+const HALVINGS: u32 = 30;
+/// Longest transfer looked for.
+const LONGEST_NS: f64 = 2_000.0;
+/// Ownership shares below this are none.
+const SHARE_RESOLUTION: f64 = 1e-6;
+
+/// How the two sides of a ping-pong pass the ball.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PingPong {
+    /// Each side repeats a compare-and-exchange, without a pause, until it succeeds.
+    CompareExchange,
+    /// Each side loads in a spin loop with a pause until it sees its turn, then stores.
+    LoadStore,
+}
+
+#[repr(align(64))]
+struct Shared(SimU64);
+
+/// One way of a ping-pong between two hardware threads on the model, in nanoseconds.
+///
+/// # Errors
+/// As [`Simulation::spawn`] and [`Simulation::run`].
+pub fn ping_pong_ns(
+    machine: &MachineModel,
+    cores: [usize; 2],
+    style: PingPong,
+) -> Result<f64, SimError> {
+    let mut simulation = Simulation::new(&steady(machine), 1);
+    let ball = Rc::new(Shared(SimU64::new("ball", 0)));
+    for (side, core) in cores.into_iter().enumerate() {
+        let ball = Rc::clone(&ball);
+        simulation.spawn(core, move || {
+            for round in 0..ROUNDS {
+                let turn = 2 * round + side as u64;
+                match style {
+                    // AcqRel: hands over what the test would pass along with the ball.
+                    PingPong::CompareExchange => {
+                        while ball.0.compare_exchange(turn, turn + 1, AcqRel, Relaxed).is_err() {}
+                    }
+                    // Acquire pairs with the other side's release.
+                    PingPong::LoadStore => {
+                        wait_until(|| (ball.0.load(Acquire) == turn).then_some(()));
+                        ball.0.store(turn + 1, Release);
+                    }
+                }
+            }
+        })?;
+    }
+    simulation.start_spread_ns(0.0);
+    let report = simulation.run()?;
+    Ok(report.duration_ns / (2 * ROUNDS) as f64)
+}
+
+/// Time per `fetch_add` when two hardware threads do nothing else to one word, in nanoseconds:
+/// elapsed time divided by the additions of both.
+///
+/// # Errors
+/// As [`Simulation::spawn`] and [`Simulation::run`].
+pub fn contended_fetch_add_ns(machine: &MachineModel, cores: [usize; 2]) -> Result<f64, SimError> {
+    let window_ns = ROUNDS as f64 * machine.transfer.cross_socket_ns;
+    let mut simulation = Simulation::new(&steady(machine), 1);
+    let counter = Rc::new(Shared(SimU64::new("counter", 0)));
+    for core in cores {
+        let counter = Rc::clone(&counter);
+        simulation.spawn(core, move || {
+            while now_ns() < window_ns {
+                counter.0.fetch_add(1, Relaxed);
+            }
+        })?;
+    }
+    simulation.start_spread_ns(0.0);
+    let report = simulation.run()?;
+    Ok(report.duration_ns / report.totals.rmws as f64)
+}
+
+/// The transfer cost in the meaning of [`crate::machine::TransferCosts`] at which a ping-pong on
+/// the model takes `measured_ns` one way. All other figures are taken from `machine`.
+///
+/// # Errors
+/// As [`ping_pong_ns`].
+pub fn transfer_from_ping_pong(
+    machine: &MachineModel,
+    cores: [usize; 2],
+    style: PingPong,
+    measured_ns: f64,
+) -> Result<f64, SimError> {
+    search(LONGEST_NS, |transfer_ns| {
+        let mut machine = machine.clone();
+        machine.transfer.matrix_ns = None;
+        machine.transfer.same_llc_ns = transfer_ns;
+        machine.transfer.cross_llc_ns = transfer_ns;
+        machine.transfer.cross_socket_ns = transfer_ns;
+        Ok(ping_pong_ns(&machine, cores, style)? >= measured_ns)
+    })
+}
+
+/// The ownership share ([`crate::machine::DirectoryCosts::ownership_share`]) at which a ping-pong
+/// on the model takes `measured_ns` one way, where the transfer cost is known by other means (a
+/// load's latency to a modified line, for example). All other figures are taken from `machine`.
+/// From 0, if the ping-pong is slower even without it, to 1, if it is faster even with it.
+///
+/// # Errors
+/// As [`ping_pong_ns`].
+pub fn ownership_share_from_ping_pong(
+    machine: &MachineModel,
+    cores: [usize; 2],
+    style: PingPong,
+    measured_ns: f64,
+) -> Result<f64, SimError> {
+    let share = search(1.0, |ownership_share| {
+        let mut machine = machine.clone();
+        machine.directory.ownership_share = ownership_share;
+        Ok(ping_pong_ns(&machine, cores, style)? >= measured_ns)
+    })?;
+    // The search ends next to the border, not on it.
+    Ok(if share < SHARE_RESOLUTION { 0.0 } else { share })
+}
+
+/// The smallest value up to `high` at which `reached` holds; it must hold from some value on.
+fn search(
+    mut high: f64,
+    mut reached: impl FnMut(f64) -> Result<bool, SimError>,
+) -> Result<f64, SimError> {
+    let mut low = 0.0;
+    for _ in 0..HALVINGS {
+        let middle = (low + high) / 2.0;
+        if reached(middle)? {
+            high = middle;
+        } else {
+            low = middle;
+        }
+    }
+    Ok(high)
+}
+
+fn steady(machine: &MachineModel) -> MachineModel {
+    let mut machine = machine.clone();
+    machine.core.jitter = 0.0;
+    machine
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn desktop() -> MachineModel {
+        MachineModel::preset("desktop").expect("a built-in machine")
+    }
+
+    #[test]
+    fn a_ping_pong_gives_back_the_transfer_it_was_simulated_with() {
+        let machine = desktop();
+        for style in [PingPong::CompareExchange, PingPong::LoadStore] {
+            let one_way_ns = ping_pong_ns(&machine, [0, 1], style).expect("it runs");
+            let found = transfer_from_ping_pong(&machine, [0, 1], style, one_way_ns);
+            let found = found.expect("it runs");
+            let known = machine.transfer.same_llc_ns;
+            assert!((found - known).abs() < 0.05 * known, "{style:?}: {found} for {known}");
+        }
+    }
+
+    #[test]
+    fn the_ownership_share_makes_up_the_rest_of_a_ping_pong() {
+        let machine = desktop();
+        let transfer_ns = machine.transfer.same_llc_ns;
+        for (one_way, share) in [(0.4, 0.0), (0.75, 0.25), (0.9, 0.4), (2.0, 1.0)] {
+            let measured_ns = one_way * transfer_ns;
+            let style = PingPong::CompareExchange;
+            let found = ownership_share_from_ping_pong(&machine, [0, 1], style, measured_ns);
+            let found = found.expect("it runs");
+            assert!((found - share).abs() < 0.02, "{found} for {share}");
+        }
+    }
+
+    #[test]
+    fn two_cores_add_faster_than_a_transfer_each() {
+        let machine = desktop();
+        let one_ns = contended_fetch_add_ns(&machine, [0, 1]).expect("it runs");
+        assert!(one_ns < machine.transfer.same_llc_ns, "{one_ns}");
+        assert!(one_ns > machine.hit.atomic_ns, "{one_ns}");
+    }
+}
