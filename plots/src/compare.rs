@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::report::Loaded;
 use crate::stats::interval::Interval;
 use crate::stats::{holm, median, rank_test};
-use crate::summarise::sort_key;
+use crate::summarise::by_conditions;
 use crate::table::Row;
 
 /// Outcome of a comparison of run `b` with run `a`.
@@ -95,7 +95,7 @@ pub fn compare(a: &Loaded, b: &Loaded) -> RunComparison {
         matched = Matched::new(a, b, without_source);
     }
     let Matched { mut pairs, only_a, only_b } = matched;
-    pairs.sort_by_cached_key(|(_, of_b)| sort_key(&of_b.series));
+    pairs.sort_by(|(_, a), (_, b)| by_conditions(&a.series, &b.series));
     let log_ratios: Vec<Option<Interval>> = pairs
         .iter()
         .map(|(of_a, of_b)| {
@@ -160,8 +160,8 @@ impl<'a> Matched<'a> {
             }
         }
         matched.only_a = of_a.into_values().map(|row| row.series.clone()).collect();
-        matched.only_a.sort_by_cached_key(sort_key);
-        matched.only_b.sort_by_cached_key(sort_key);
+        matched.only_a.sort_by(by_conditions);
+        matched.only_b.sort_by(by_conditions);
         matched
     }
 }
@@ -179,8 +179,6 @@ fn describe(of_a: &Row, of_b: &Row) -> ComparedRow {
             &mut row.counted().map(|round| round.ok as f64 / round.duration_s).collect::<Vec<_>>(),
         )
     };
-    let failures =
-        |row: &Row| (row.attempts > 0).then(|| 1.0 - row.ok() as f64 / row.attempts as f64);
     let (goodput_a_ops_s, goodput_b_ops_s) = (goodput(of_a), goodput(of_b));
     let is_whole = of_a.violations.is_empty() && of_b.violations.is_empty();
     let ratio = goodput_a_ops_s.zip(goodput_b_ops_s).filter(|(a, _)| is_whole && *a > 0.0);
@@ -188,8 +186,8 @@ fn describe(of_a: &Row, of_b: &Row) -> ComparedRow {
         series: of_b.series.clone(),
         goodput_a_ops_s,
         goodput_b_ops_s,
-        failure_share_a: failures(of_a),
-        failure_share_b: failures(of_b),
+        failure_share_a: of_a.failure_share(),
+        failure_share_b: of_b.failure_share(),
         rounds_a: of_a.counted().count() as u32,
         rounds_b: of_b.counted().count() as u32,
         ratio: ratio.map(|(a, b)| b / a),

@@ -130,7 +130,7 @@ impl Loaded {
                 Err(found) => damage.push(found),
             }
         }
-        let summary = table.summary(&run);
+        let (table, summary) = table.finish(&run);
         Ok(Self { dir: reader.dir().to_owned(), run, table, summary, damage })
     }
 

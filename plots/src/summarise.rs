@@ -1,16 +1,17 @@
 //! From the table to the summary: the one place where rates, shares and verdicts are derived.
 
 use std::borrow::Borrow;
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashMap};
 
 use cellbench_record::{
-    Calibration, Entry, Extra, Latency, OK, OutcomeCounts, Round, Run, Scaling, Series, Source,
+    Calibration, Entry, Extra, Kind, Latency, OutcomeCounts, Round, Run, Scaling, Series, Source,
     Summary, Verdict,
 };
 
 use crate::options::{CONFIDENCE, Options};
 use crate::stats::{median, usl};
-use crate::table::{Comparison, Counted, Row, Table};
+use crate::table::{Comparison, Counted, Row, Sums, Table};
 use crate::{generation, stats::interval::Interval};
 
 /// Summarises the rounds of `run`, which may be streamed: memory is needed for a few numbers each.
@@ -24,34 +25,36 @@ pub fn summarise<R: Borrow<Round>>(
     for round in rounds {
         table.push(round);
     }
-    table.summary(run)
+    table.finish(run).1
 }
 
 impl Table {
     /// The summary of the rounds so far.
     #[must_use]
     pub fn summary(&self, run: &Run) -> Summary {
-        let mut entries: Vec<Entry> = self
-            .rows
-            .iter()
-            .map(|row| {
-                let mut entry = describe(row, calibration_for(run, &row.series));
-                if let Some(interval) = self.bootstrap.median(&row.log_goodput())
-                    && row.ok() > 0
-                {
-                    let interval = interval.exp();
-                    entry.goodput_low_ops_s = Some(interval.low);
-                    entry.goodput_high_ops_s = Some(interval.high);
-                }
-                entry
-            })
-            .collect();
+        let entries = self.rows.iter().map(|row| self.describe(run, row)).collect();
+        self.assemble(run, entries)
+    }
+
+    /// The summary, and the table without the sums that went into it: half the memory of
+    /// [`Self::summary`].
+    pub(crate) fn finish(mut self, run: &Run) -> (Self, Summary) {
+        let mut entries = Vec::with_capacity(self.rows.len());
+        for index in 0..self.rows.len() {
+            entries.push(self.describe(run, &self.rows[index]));
+            self.rows[index].sums = Sums::default();
+        }
+        let summary = self.assemble(run, entries);
+        (self, summary)
+    }
+
+    fn assemble(&self, run: &Run, mut entries: Vec<Entry>) -> Summary {
         let comparisons = self.compare();
         let compared = comparisons.iter().filter(|(_, found)| found.log_ratio.is_some()).count();
         for (row, found) in &comparisons {
             self.enter(&mut entries[*row], found, compared);
         }
-        entries.sort_by_cached_key(|entry| sort_key(&entry.series));
+        entries.sort_by(|a, b| by_conditions(&a.series, &b.series));
         Summary {
             run_id: run.run_id.clone(),
             baseline: self.options.baseline.clone(),
@@ -63,6 +66,19 @@ impl Table {
             entries,
             ..Summary::default()
         }
+    }
+
+    /// Everything about a row but its comparison.
+    fn describe(&self, run: &Run, row: &Row) -> Entry {
+        let mut entry = describe(row, calibration_for(run, &row.series));
+        if let Some(interval) = self.bootstrap.median(&row.log_goodput())
+            && entry.goodput_ops_s > Some(0.0)
+        {
+            let interval = interval.exp();
+            entry.goodput_low_ops_s = Some(interval.low);
+            entry.goodput_high_ops_s = Some(interval.high);
+        }
+        entry
     }
 
     fn enter(&self, entry: &mut Entry, found: &Comparison, comparisons: usize) {
@@ -93,10 +109,28 @@ impl Table {
     }
 }
 
-/// Rows of one comparison stand together, cells by generation.
-pub(crate) fn sort_key(series: &Series) -> (Series, usize, String) {
-    let together = series.with_cell("");
-    (together, generation::rank(&series.cell), series.cell.clone())
+/// Order of the summary: rows of one comparison stand together, threads rise, cells stand by
+/// generation.
+pub(crate) fn by_conditions(a: &Series, b: &Series) -> Ordering {
+    conditions(a).cmp(&conditions(b)).then(a.threads.cmp(&b.threads)).then_with(|| by_cell(a, b))
+}
+
+fn by_cell(a: &Series, b: &Series) -> Ordering {
+    let place = |series: &Series| generation::rank(&series.cell);
+    place(a).cmp(&place(b)).then_with(|| a.cell.cmp(&b.cell))
+}
+
+/// Everything by which a row is known but its threads and its cell.
+type Conditions<'a> = (
+    (&'a Option<String>, &'a Source, &'a Option<String>, &'a Kind),
+    (&'a str, &'a str, &'a str, Option<u64>),
+);
+
+fn conditions(series: &Series) -> Conditions<'_> {
+    (
+        (&series.host, &series.source, &series.machine, &series.kind),
+        (&series.workload, &series.engine, &series.placement, series.offered_ops_s),
+    )
 }
 
 /// Calibration of the host that measured the series; none for simulated and unknown hosts.
@@ -114,6 +148,7 @@ fn calibration_for<'a>(run: &'a Run, series: &Series) -> Option<&'a Calibration>
 
 /// Everything about a row but its comparison.
 fn describe(row: &Row, calibration: Option<&Calibration>) -> Entry {
+    let sums = &row.sums;
     let mut entry = Entry::new(row.series.clone());
     let medians = |of: &dyn Fn(&Counted) -> Option<f64>| {
         median(&mut row.counted().filter_map(of).collect::<Vec<f64>>())
@@ -126,24 +161,23 @@ fn describe(row: &Row, calibration: Option<&Calibration>) -> Entry {
     entry.rounds_disturbed = row.disturbed;
     entry.violations = row.violations.clone();
 
-    entry.outcomes = sum_outcomes(&row.ops);
-    entry.ops = row.ops.clone();
-    entry.contexts = row.contexts.clone();
-    let ok = entry.outcomes.get(OK).copied().unwrap_or(0);
-    let attempts = row.attempts as f64;
-    if row.attempts > 0 {
-        entry.failure_share = Some(1.0 - ok as f64 / attempts);
-        entry.line_transfers_per_op = row
+    entry.outcomes = sum_outcomes(&sums.ops);
+    entry.ops = sums.ops.clone();
+    entry.contexts = sums.contexts.clone();
+    let attempts = sums.attempts as f64;
+    if sums.attempts > 0 {
+        entry.failure_share = Some(1.0 - sums.ok as f64 / attempts);
+        entry.line_transfers_per_op = sums
             .line_transfers
             .iter()
             .map(|(field, count)| (field.clone(), *count as f64 / attempts))
             .collect();
     }
-    if row.duration_s > 0.0 {
+    if sums.duration_s > 0.0 {
         entry.per_thread_ops_s =
-            row.per_thread_ok.iter().map(|ok| *ok as f64 / row.duration_s).collect();
+            sums.per_thread_ok.iter().map(|ok| *ok as f64 / sums.duration_s).collect();
     }
-    for (name, sum) in &row.counters {
+    for (name, sum) in &sums.counters {
         if sum.attempts > 0 {
             entry.counters_per_op.insert(name.clone(), sum.events / sum.attempts as f64);
             if sum.multiplexed {
@@ -155,7 +189,7 @@ fn describe(row: &Row, calibration: Option<&Calibration>) -> Entry {
     }
 
     entry.latency =
-        row.latency.iter().map(|(op, rounds)| (op.clone(), over_rounds(rounds))).collect();
+        sums.latency.iter().map(|(op, rounds)| (op.clone(), over_rounds(rounds))).collect();
     if let Some(main) = entry.latency.values().max_by_key(|latency| latency.samples) {
         entry.p50_ns = Some(main.p50_ns as f64);
         entry.p99_ns = Some(main.p99_ns as f64);
@@ -201,12 +235,18 @@ fn over_rounds(rounds: &[Latency]) -> Latency {
 
 /// A fit for each closed-loop series that was measured at two thread counts or more.
 fn scaling(entries: &[Entry]) -> Vec<Scaling> {
-    let mut groups: BTreeMap<(Series, usize, String), Vec<&Entry>> = BTreeMap::new();
+    let mut groups: HashMap<(Conditions<'_>, &str), Vec<&Entry>> = HashMap::new();
     for entry in entries.iter().filter(|entry| entry.series.offered_ops_s.is_none()) {
-        let any_threads = Series { threads: 0, ..entry.series.clone() };
-        groups.entry(sort_key(&any_threads)).or_default().push(entry);
+        let series = &entry.series;
+        groups.entry((conditions(series), &series.cell)).or_default().push(entry);
     }
-    groups.into_values().filter(|group| group.len() >= 2).map(|group| fit_group(&group)).collect()
+    let mut groups: Vec<Vec<&Entry>> =
+        groups.into_values().filter(|group| group.len() >= 2).collect();
+    groups.sort_by(|a, b| {
+        let (a, b) = (&a[0].series, &b[0].series);
+        conditions(a).cmp(&conditions(b)).then_with(|| by_cell(a, b))
+    });
+    groups.iter().map(|group| fit_group(group)).collect()
 }
 
 fn fit_group(group: &[&Entry]) -> Scaling {

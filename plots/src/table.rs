@@ -6,7 +6,7 @@
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap};
 
-use cellbench_record::{Latency, OK, OutcomeCounts, Round, Series, Source, Verdict};
+use cellbench_record::{Counter, Latency, OutcomeCounts, Round, Series, Source, Verdict};
 
 use crate::options::{CONFIDENCE, Options, Test};
 use crate::stats::interval::{Bootstrap, Interval, MIN_VALUES};
@@ -166,18 +166,19 @@ struct Pairs {
 
 fn pair(row: &Row, base: &Row) -> Pairs {
     let mut pairs = Pairs { log_ratios: Vec::new(), disturbed: 0 };
+    let mut others = base.rounds.iter().peekable();
     for (number, ours) in &row.rounds {
-        let Some(theirs) = base.rounds.get(number) else { continue };
-        match (ours, theirs) {
-            (Some(ours), Some(theirs)) => {
-                // A window without any success says "less than one": half an operation stands for
-                // it. If neither side had one, the round says nothing about their ratio.
-                if ours.ok > 0 || theirs.ok > 0 {
-                    let rate = |side: &Counted| (side.ok as f64).max(0.5) / side.duration_s;
-                    pairs.log_ratios.push(libm::log(rate(ours) / rate(theirs)));
-                }
-            }
-            _ => pairs.disturbed += 1,
+        while others.next_if(|(other, _)| other < number).is_some() {}
+        let Some((_, theirs)) = others.next_if(|(other, _)| other == number) else { continue };
+        let (Some(ours), Some(theirs)) = (ours, theirs) else {
+            pairs.disturbed += 1;
+            continue;
+        };
+        // A window without any success says "less than one": half an operation stands for it. If
+        // neither side had one, the round says nothing about their ratio.
+        if ours.ok > 0 || theirs.ok > 0 {
+            let rate = |side: &Counted| (side.ok as f64).max(0.5) / side.duration_s;
+            pairs.log_ratios.push(libm::log(rate(ours) / rate(theirs)));
         }
     }
     pairs
@@ -187,13 +188,20 @@ fn pair(row: &Row, base: &Row) -> Pairs {
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) series: Series,
-    /// By round number; none for a round that must not count.
-    pub(crate) rounds: BTreeMap<u32, Option<Counted>>,
+    /// In rising order of their number; none for a round that must not count.
+    pub(crate) rounds: Vec<(u32, Option<Counted>)>,
     /// Rounds that a disturbance took out.
     pub(crate) disturbed: u32,
     pub(crate) violations: Vec<String>,
+    pub(crate) sums: Sums,
+}
+
+/// What is only summed over the rounds that count.
+#[derive(Debug, Default)]
+pub(crate) struct Sums {
     pub(crate) ops: BTreeMap<String, OutcomeCounts>,
     pub(crate) contexts: BTreeMap<String, OutcomeCounts>,
+    pub(crate) ok: u64,
     pub(crate) attempts: u64,
     pub(crate) duration_s: f64,
     pub(crate) per_thread_ok: Vec<u64>,
@@ -228,47 +236,67 @@ impl Row {
     fn new(series: Series) -> Self {
         Self {
             series,
-            rounds: BTreeMap::new(),
+            rounds: Vec::new(),
             disturbed: 0,
             violations: Vec::new(),
-            ops: BTreeMap::new(),
-            contexts: BTreeMap::new(),
-            attempts: 0,
-            duration_s: 0.0,
-            per_thread_ok: Vec::new(),
-            counters: BTreeMap::new(),
-            line_transfers: BTreeMap::new(),
-            latency: BTreeMap::new(),
+            sums: Sums::default(),
         }
     }
 
     fn push(&mut self, round: &Round) {
-        if self.rounds.contains_key(&round.round) {
+        // Rounds come in order, or nearly: the place is the end, or close to it.
+        let Err(place) = self.rounds.binary_search_by_key(&round.round, |(number, _)| *number)
+        else {
             return;
-        }
+        };
         for violation in &round.invariants.violations {
             if self.violations.len() < VIOLATIONS_KEPT {
                 self.violations.push(format!("round {}: {violation}", round.round));
             }
         }
-        if !round.is_usable() {
-            self.disturbed += u32::from(!round.disturbed.is_empty());
-            self.rounds.insert(round.round, None);
-            return;
-        }
-        let attempts = round.attempts();
-        let shares: Vec<f64> = round.per_thread.iter().map(|thread| thread.ok as f64).collect();
-        self.rounds.insert(
-            round.round,
-            Some(Counted {
+        let counted = round.is_usable().then(|| {
+            let shares: Vec<f64> = round.per_thread.iter().map(|thread| thread.ok as f64).collect();
+            Counted {
                 ok: round.ok(),
-                attempts,
+                attempts: round.attempts(),
                 duration_s: round.duration_s,
                 jain: fairness::jain(&shares),
                 worst_share: fairness::worst_share(&shares),
-            }),
-        );
-        self.attempts = self.attempts.saturating_add(attempts);
+            }
+        });
+        match &counted {
+            Some(counted) => self.sums.add(round, counted),
+            None => self.disturbed += u32::from(!round.disturbed.is_empty()),
+        }
+        self.rounds.insert(place, (round.round, counted));
+    }
+
+    /// The rounds that count, in their order.
+    pub(crate) fn counted(&self) -> impl Iterator<Item = &Counted> {
+        self.rounds.iter().filter_map(|(_, round)| round.as_ref())
+    }
+
+    /// Log of goodput of the rounds that count; a window without success as half an operation.
+    pub(crate) fn log_goodput(&self) -> Vec<f64> {
+        self.counted()
+            .map(|round| libm::log((round.ok as f64).max(0.5) / round.duration_s))
+            .collect()
+    }
+
+    /// Share of attempts that failed, over all rounds that count; none without attempts.
+    pub(crate) fn failure_share(&self) -> Option<f64> {
+        let sums = self.counted().fold((0_u64, 0_u64), |(ok, attempts), round| {
+            (ok.saturating_add(round.ok), attempts.saturating_add(round.attempts))
+        });
+        let (ok, attempts) = sums;
+        (attempts > 0).then(|| 1.0 - ok as f64 / attempts as f64)
+    }
+}
+
+impl Sums {
+    fn add(&mut self, round: &Round, counted: &Counted) {
+        self.ok = self.ok.saturating_add(counted.ok);
+        self.attempts = self.attempts.saturating_add(counted.attempts);
         self.duration_s += round.duration_s;
         add_outcomes(&mut self.ops, &round.ops);
         add_outcomes(&mut self.contexts, &round.contexts);
@@ -281,13 +309,13 @@ impl Row {
             match (counter, counter.scaled()) {
                 (_, Some(events)) => {
                     sum.events += events;
-                    sum.attempts = sum.attempts.saturating_add(attempts);
+                    sum.attempts = sum.attempts.saturating_add(counted.attempts);
                     sum.multiplexed |= counter.is_multiplexed();
                 }
-                (cellbench_record::Counter::Unavailable { unavailable }, None) => {
+                (Counter::Unavailable { unavailable }, None) => {
                     sum.missing = Some(unavailable.clone());
                 }
-                (cellbench_record::Counter::Counted { .. }, None) => {
+                (Counter::Counted { .. }, None) => {
                     sum.missing = Some("never got onto a hardware counter".into());
                 }
             }
@@ -301,26 +329,6 @@ impl Row {
                 entry(&mut self.latency, op).push(latency.clone());
             }
         }
-    }
-
-    /// The rounds that count, in their order.
-    pub(crate) fn counted(&self) -> impl Iterator<Item = &Counted> {
-        self.rounds.values().flatten()
-    }
-
-    /// Log of goodput of the rounds that count; a window without success as half an operation.
-    pub(crate) fn log_goodput(&self) -> Vec<f64> {
-        self.counted()
-            .map(|round| libm::log((round.ok as f64).max(0.5) / round.duration_s))
-            .collect()
-    }
-
-    /// Successful attempts over all rounds that count.
-    pub(crate) fn ok(&self) -> u64 {
-        self.ops
-            .values()
-            .filter_map(|outcomes| outcomes.get(OK))
-            .fold(0, |sum, count| sum.saturating_add(*count))
     }
 }
 

@@ -35,7 +35,7 @@ fn parse(text: &str) -> (Vec<Sample>, BTreeMap<String, String>) {
         } else if let Some(rest) = line.strip_prefix("Benchmark") {
             assert!(!rest.starts_with(char::is_lowercase), "{line}");
             let fields: Vec<&str> = line.split_whitespace().collect();
-            assert!(fields.len() >= 4 && fields.len() % 2 == 0, "{line}");
+            assert!(fields.len() >= 4 && fields.len().is_multiple_of(2), "{line}");
             let values: BTreeMap<String, f64> = fields[2..]
                 .chunks(2)
                 .map(|pair| (pair[1].to_owned(), pair[0].parse::<f64>().expect(line)))

@@ -4,11 +4,12 @@
 //! time with one system call each. Nothing of an earlier run is opened for writing.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use serde_json::ser::Formatter;
 
 use crate::latency::{self, Interval};
 use crate::{Round, Run, Series, Summary, WriteError, rfc3339_utc};
@@ -37,7 +38,7 @@ impl RunWriter {
             rfc3339_utc(run.started_unix_s).chars().filter(|c| !"-:".contains(*c)).collect();
         let dir = create_unique(out, &stamp)?;
         run.run_id = dir.file_name().map(|name| name.to_string_lossy().into()).unwrap_or(stamp);
-        write_json(&dir.join("run.json"), &run)?;
+        write_run(&dir.join("run.json"), &run)?;
         let path = dir.join("rounds.jsonl");
         let rounds = OpenOptions::new()
             .create_new(true)
@@ -69,7 +70,7 @@ impl RunWriter {
         let run_id = self.run.run_id.clone();
         change(&mut self.run);
         self.run.run_id = run_id;
-        write_json(&self.dir.join("run.json"), &self.run)
+        write_run(&self.dir.join("run.json"), &self.run)
     }
 
     /// Appends a round; it is with the kernel when this returns, so that a killed run keeps it.
@@ -117,29 +118,57 @@ impl RunWriter {
 }
 
 impl Summary {
-    /// Writes `summary.json` into the directory of a run.
+    /// Writes `summary.json` into the directory of a run, an entry a line, so that `grep` and `diff`
+    /// are of use on it.
     ///
     /// # Errors
     /// [`WriteError`] naming the file.
     pub fn write(&self, run_dir: &Path) -> Result<(), WriteError> {
-        write_json(&run_dir.join("summary.json"), self)
+        let path = run_dir.join("summary.json");
+        replace(&path, Durability::Remakeable, |file| {
+            let mut serializer =
+                serde_json::Serializer::with_formatter(&mut *file, LinePerEntry(0));
+            self.serialize(&mut serializer)?;
+            file.write_all(b"\n")
+        })
     }
 }
 
 /// Writes a file beside its place and renames it into it: readers see the old or the new, whole.
+/// For what can be made again: a power cut soon after may lose it.
 ///
 /// # Errors
 /// [`WriteError`] naming the file; the old one is then as it was.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
+    replace(path, Durability::Remakeable, |file| file.write_all(bytes))
+}
+
+/// Whether a file must outlive a power cut.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Durability {
+    /// It cannot be made again.
+    Unique,
+    /// It is made from other files.
+    Remakeable,
+}
+
+fn replace(
+    path: &Path,
+    durability: Durability,
+    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> Result<(), WriteError> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{}.tmp", std::process::id()));
     let temporary = PathBuf::from(temporary);
-    let written = File::create(&temporary)
-        .and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_data() // else the rename can reach the disk before the content
-        })
-        .and_then(|()| fs::rename(&temporary, path));
+    let written = File::create(&temporary).and_then(|file| {
+        let mut file = BufWriter::new(file);
+        write(&mut file)?;
+        file.flush()?;
+        if durability == Durability::Unique {
+            file.get_ref().sync_data()?; // else the rename can reach the disk before the content
+        }
+        fs::rename(&temporary, path)
+    });
     written.map_err(|e| {
         // The error that matters is `e`; a temporary file that cannot be removed only costs space.
         let _ = fs::remove_file(&temporary);
@@ -147,10 +176,62 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
     })
 }
 
-fn write_json(path: &Path, value: &impl Serialize) -> Result<(), WriteError> {
-    let mut bytes = serde_json::to_vec_pretty(value).map_err(|e| WriteError::encode(path, e))?;
-    bytes.push(b'\n');
-    write_atomically(path, &bytes)
+fn write_run(path: &Path, run: &Run) -> Result<(), WriteError> {
+    replace(path, Durability::Unique, |file| {
+        serde_json::to_writer_pretty(&mut *file, run)?;
+        file.write_all(b"\n")
+    })
+}
+
+/// Compact JSON, but every field of the outermost object and every element of an array in it on its
+/// own line. Holds the depth of nesting.
+struct LinePerEntry(u32);
+
+impl Formatter for LinePerEntry {
+    fn begin_object<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0 += 1;
+        writer.write_all(b"{")
+    }
+
+    fn end_object<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0 -= 1;
+        writer.write_all(if self.0 == 0 { b"\n}" } else { b"}" })
+    }
+
+    fn begin_object_key<W: ?Sized + Write>(
+        &mut self,
+        writer: &mut W,
+        first: bool,
+    ) -> io::Result<()> {
+        separate(writer, first, self.0 == 1)
+    }
+
+    fn begin_array<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0 += 1;
+        writer.write_all(b"[")
+    }
+
+    fn end_array<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0 -= 1;
+        writer.write_all(b"]")
+    }
+
+    fn begin_array_value<W: ?Sized + Write>(
+        &mut self,
+        writer: &mut W,
+        first: bool,
+    ) -> io::Result<()> {
+        separate(writer, first, self.0 == 2)
+    }
+}
+
+fn separate<W: ?Sized + Write>(writer: &mut W, first: bool, line: bool) -> io::Result<()> {
+    writer.write_all(match (first, line) {
+        (true, true) => b"\n",
+        (true, false) => b"",
+        (false, true) => b",\n",
+        (false, false) => b",",
+    })
 }
 
 fn create_unique(out: &Path, stamp: &str) -> Result<PathBuf, WriteError> {

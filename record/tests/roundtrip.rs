@@ -115,6 +115,10 @@ fn summary_has_the_promised_names() {
     writer.write_summary(&summary).unwrap();
     assert_eq!(RunReader::open(writer.dir()).unwrap().summary().unwrap(), summary);
 
+    let text = fs::read_to_string(writer.dir().join("summary.json")).unwrap();
+    assert_eq!(text.lines().filter(|line| line.contains("\"cell\"")).count(), 1, "{text}");
+    assert!(text.starts_with("{\n\"schema\":\"1.0\",\n\"run_id\":"), "{text}");
+
     let value = serde_json::to_value(&summary).unwrap();
     let fields = value["entries"][0].as_object().unwrap();
     for name in [

@@ -1,0 +1,75 @@
+//! Reports over 100,000 rounds within the promised time and memory. Ignored by default, because it
+//! measures: `cargo test --release -p cellbench-plots --test huge -- --ignored --nocapture`.
+
+mod fixture;
+
+use std::fs;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::time::Instant;
+
+use cellbench_plots::stats::random::SplitMix64;
+use cellbench_plots::write_all;
+use cellbench_record::{RunWriter, Source};
+use fixture::{CELLS, round, series};
+
+const ROUNDS: u32 = 100_000;
+
+/// Writes a run of [`ROUNDS`] lines: `per_row` rounds for each row.
+fn huge(out: &Path, per_row: u32) -> std::path::PathBuf {
+    let writer = RunWriter::create(out, fixture::run()).unwrap();
+    let dir = writer.dir().to_owned();
+    drop(writer);
+    let mut random = SplitMix64::new(1);
+    let mut file = BufWriter::new(fs::File::create(dir.join("rounds.jsonl")).unwrap());
+    let groups = ROUNDS / per_row / CELLS.len() as u32;
+    for number in 0..per_row {
+        for group in 0..groups {
+            for behaviour in &CELLS {
+                let workload = format!("workload-{}", group / 4);
+                let series = series(behaviour.cell, &workload, 1 << (group % 4), Source::Model);
+                let round = round(&mut random, series, number, 1e7, behaviour);
+                serde_json::to_writer(&mut file, &round).unwrap();
+                file.write_all(b"\n").unwrap();
+            }
+        }
+    }
+    file.flush().unwrap();
+    dir
+}
+
+/// Largest memory this process ever had, from `/proc/self/status`.
+fn peak_memory_bytes() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kib * 1024
+}
+
+#[test]
+#[ignore = "measures time and memory"]
+fn reports_over_100_000_rounds() {
+    // Few rows with many rounds, the usual shape, and a row for every line.
+    for per_row in [1] {
+        let out = tempfile::tempdir().unwrap();
+        let dir = huge(out.path(), per_row);
+        let size = fs::metadata(dir.join("rounds.jsonl")).unwrap().len();
+        let start = Instant::now();
+        let written = write_all(&dir).unwrap();
+        let elapsed_s = start.elapsed().as_secs_f64();
+        let peak = peak_memory_bytes();
+        println!(
+            "{ROUNDS} rounds in {} rows, {:.0} MB: {elapsed_s:.2} s, peak {:.0} MB",
+            written.loaded.summary.entries.len(),
+            size as f64 / 1e6,
+            peak as f64 / 1e6
+        );
+        assert_eq!(written.loaded.summary.entries.len() as u32, ROUNDS / per_row);
+        assert_eq!(written.loaded.damage.total, 0);
+        for f in &written.files {
+            println!("{} {}", f.display(), fs::metadata(f).unwrap().len());
+        }
+        assert!(elapsed_s <= 5.0, "{elapsed_s} s");
+        assert!(peak <= 500_000_000, "{peak} bytes");
+    }
+}
