@@ -5,7 +5,7 @@ set -eu
 
 packages="clang libelf-dev zlib1g-dev pkg-config make gcc bpftool"
 if [ "${1:-}" = "--vm" ]; then
-    packages="$packages qemu-system-x86 cpio gzip kmod"
+    packages="$packages qemu-system-x86 cpio gzip busybox-static debian-archive-keyring"
 fi
 
 missing=""

@@ -48,6 +48,15 @@ const CELL_BITS: u32 = 24;
 /// Cells each thread schedules in turn, where cells are its own: a task work is taken until the thread
 /// returns to user space, so that one cell would show its success path once per system call.
 const TASK_WORKS: u32 = 256;
+/// Cells brought to life per entry into the kernel; a power of two.
+const PREPARE_CHUNK: u32 = 64;
+/// Chances for each cell, and the time between them.
+const PREPARE_PASSES: u32 = 200;
+const PREPARE_PAUSE: Duration = Duration::from_millis(2);
+/// Wait for freed memory to come back: about a grace period.
+const MEMORY_PAUSE: Duration = Duration::from_millis(1);
+/// Number of this operation in [`OPS`].
+const SET_CALLBACK: usize = 2;
 /// Longest wait for callbacks that are still on their way.
 const SETTLE: Duration = Duration::from_secs(2);
 
@@ -198,20 +207,29 @@ impl Bench {
         Ok(())
     }
 
+    /// Brings every cell to life. The kernel allocates without waiting, so that an init can run into
+    /// ENOMEM until cells freed before have come back to its caches: such cells get further chances.
     fn prepare(&self) -> Result<(), Error> {
+        let program = self.program("prepare")?;
         let mut args: Args = [0; word::COUNT];
-        args[word::ATTEMPTS_MAX] = self.cells.into();
-        args[word::MASK] = u64::from(self.cells.next_power_of_two() - 1);
-        self.enter(&self.program("prepare")?, &mut args)?;
-        if args[word::FAILED] == 0 {
-            return Ok(());
+        for _ in 0..PREPARE_PASSES {
+            args = [0; word::COUNT];
+            for base in (0..self.cells).step_by(PREPARE_CHUNK as usize) {
+                args[word::ATTEMPTS_MAX] = PREPARE_CHUNK.min(self.cells - base).into();
+                args[word::BASE] = base.into();
+                args[word::MASK] = u64::from(PREPARE_CHUNK - 1);
+                self.enter(&program, &mut args)?;
+            }
+            // A cell made in an earlier pass answers its second init with EBUSY.
+            if args[word::OK + SET_CALLBACK] == u64::from(self.cells) {
+                return Ok(());
+            }
+            std::thread::sleep(PREPARE_PAUSE);
         }
-        let counts = self.counts(&args, &vec![0; OPS.len() * ERRNOS], 0)?.0;
         Err(Error::Prepare {
             row: self.row.name(),
             cells: self.cells,
-            failed: args[word::FAILED],
-            outcomes: format!("{:?}", counts.ops),
+            failed: u64::from(self.cells) - args[word::OK + SET_CALLBACK],
         })
     }
 
@@ -431,7 +449,11 @@ impl Worker<'_> {
             args[word::ATTEMPTS_MAX] = self.bench.row.operation.batch.into();
             let program = self.bench.program(self.bench.row.operation.program)?;
             while args[word::ENDED_NS] < deadline_ns {
+                let failed = args[word::FAILED];
                 self.bench.enter(&program, &mut args)?;
+                if self.bench.row.operation.frees && args[word::FAILED] > failed {
+                    std::thread::sleep(MEMORY_PAUSE);
+                }
             }
         } else {
             interrupt::run_until(self, &mut args, deadline_ns)?;

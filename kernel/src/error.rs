@@ -63,17 +63,18 @@ pub enum Error {
         /// What the kernel said.
         reason: String,
     },
-    /// A cell could not be brought to life before the measurement.
-    #[error("{row}: preparing {cells} cells: {failed} operations failed ({outcomes})")]
+    /// Cells could not be brought to life before the measurement.
+    #[error(
+        "{row}: {failed} of {cells} cells could not be initialised: the kernel has no memory for them; \
+         use fewer cells"
+    )]
     Prepare {
         /// The row.
         row: String,
         /// Cells to prepare.
         cells: u32,
-        /// Failed operations.
+        /// Those that are not.
         failed: u64,
-        /// Which.
-        outcomes: String,
     },
     /// A thread could not be pinned.
     #[error("cannot pin a thread to CPU {cpu}: offline or outside this process's cpuset")]

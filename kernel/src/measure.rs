@@ -332,6 +332,11 @@ impl Iterator for Measurement {
                     self.dropped.insert(row.clone());
                     Ok(Event::Skipped { row, reason })
                 }
+                // Memory may be back in the next round.
+                Err(error @ Error::Prepare { .. }) => {
+                    let series = format!("{} in this round", planned.row);
+                    Ok(Event::Skipped { row: series, reason: error.to_string() })
+                }
                 Err(error) => {
                     self.dropped.insert(planned.row.name());
                     Err(error)

@@ -58,7 +58,14 @@ struct bpf_iter_num {
 	__u64 opaque[1];
 } __attribute__((aligned(8)));
 
-struct task_struct;
+/* Only pointed to; complete, because the loader compares kinds and a forward is another kind. */
+struct task_struct {
+	int unused;
+};
+
+struct bpf_map {
+	int unused;
+};
 
 /* Operations by the number under which their outcomes and latencies are kept. */
 enum op {

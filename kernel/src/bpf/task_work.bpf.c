@@ -24,7 +24,7 @@ struct {
 	__type(value, __u64);
 } scheduled_ns SEC(".maps");
 
-typedef int task_work_callback(void *map, void *key, void *value);
+typedef int task_work_callback(struct bpf_map *map, void *key, void *value);
 
 /* The program argument is explicit in older kernels and implied in newer ones. */
 extern int bpf_task_work_schedule_signal_impl(struct task_struct *task, struct bpf_task_work *work,
@@ -40,7 +40,7 @@ extern int bpf_task_work_schedule_resume(struct task_struct *task, struct bpf_ta
 
 static const struct value empty;
 
-static int ran(void *map, void *key, void *value)
+static int ran(struct bpf_map *map, void *key, void *value)
 {
 	__u32 cell = *(__u32 *)key;
 	__u64 *since = bpf_map_lookup_elem(&scheduled_ns, &cell);

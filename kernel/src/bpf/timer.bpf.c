@@ -71,14 +71,22 @@ ROW(start_cancel_async, {
 	START(r);
 	ATTEMPT(r, OP_CANCEL_ASYNC, bpf_timer_cancel_async(&v->timer));
 })
-/* Of 256: 128 set_callback, 102 start, 26 free and make again, as the model's map-zipf. */
+/*
+ * Of 256: 128 set_callback, 102 start, 26 free and make again. A cell that another thread freed, or that
+ * got no memory, is made again by whoever meets it.
+ */
 ROW(mixed, {
+	long ret;
+
 	if (r->choice < 128) {
-		SET_CALLBACK(r);
+		ret = SET_CALLBACK(r);
 	} else if (r->choice < 230) {
-		START(r);
+		ret = START(r);
 	} else {
 		UPDATE(r);
+		ret = -1;
+	}
+	if (ret < 0) {
 		INIT(r);
 		SET_CALLBACK(r);
 	}
