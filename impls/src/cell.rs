@@ -1,18 +1,25 @@
 //! The async cell: the slot in a map value, its operations and their errors.
 //!
 //! [`AsyncCell`] is what every design implements, for timers ([`Timer`]) and work items ([`Wq`])
-//! alike. Each design is one file below this one; [`block`] holds what their control blocks have
-//! in common.
+//! alike. Each design is one file below this one. What they share: [`block`], the control block
+//! and its callback; [`slot`], the map value without a lock; [`worker`] and [`counted`], two ways
+//! of giving a block back.
 //!
 //! Operations return what the kernel returns. Which errors a design may return, and when, is part
 //! of its interface: a lockless design that answers EBUSY instead of waiting has made a different
 //! promise than one that waits.
 
 pub mod block;
+mod command;
+pub mod counted;
 pub mod errno;
 pub mod kind;
 pub mod locked;
+pub mod queue;
+pub mod refs;
+pub mod slot;
 pub mod state;
+pub mod worker;
 
 pub use errno::{Errno, Outcome};
 pub use kind::{Kind, Timer, Wq};
@@ -70,7 +77,6 @@ pub struct Footprint {
 pub trait AsyncCell<P: Platform>: Send + Sync + Sized + 'static {
     /// The design's name in reports, such as `spin-queued`.
     const ID: &'static str;
-    /// The kind's name in reports: `timer`, `wq` or `task_work`.
     const KIND: &'static str;
     /// Whether [`cancel`](Self::cancel) exists: work items have none.
     const CANCELS: bool;
@@ -151,6 +157,13 @@ pub trait AsyncCell<P: Platform>: Send + Sync + Sized + 'static {
         let _ = map;
         self.set_callback(cpu, program, callback)?;
         self.start(cpu, start)
+    }
+
+    /// Makes room on this CPU for `count` more blocks, and commands where the design has them, so
+    /// that operations in hardirq and NMI context, in which the allocator cannot take fresh
+    /// memory, fail with ENOMEM only beyond that.
+    fn reserve(cpu: &Cpu<'_, P>, count: usize) {
+        let _ = (cpu, count);
     }
 
     /// What the cell refers to. Exact at rest.

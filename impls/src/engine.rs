@@ -79,6 +79,8 @@ pub trait Engine<P: Platform>: Send + Sync + Sized {
     /// # Safety
     /// The work stays valid until it was cancelled or its handler returned.
     unsafe fn queue(&self, cpu: &Cpu<'_, P>, work: &Self::Work) -> bool;
+    /// Takes the work out of the queue if it is there; never waits (`cancel_work`).
+    fn try_cancel_work(&self, cpu: &Cpu<'_, P>, work: &Self::Work) -> Cancelled;
     /// Takes the work out of the queue and waits for a running handler (`cancel_work_sync`).
     /// Returns whether it was queued. Must not be called from that handler.
     fn cancel_work(&self, cpu: &Cpu<'_, P>, work: &Self::Work) -> bool;

@@ -28,4 +28,23 @@ pub enum Bug {
     NoSecondCancel,
     /// A block is published without release.
     RelaxedPublish,
+    /// Designs without a lock: the callback is stored, as published, and not exchanged. The store
+    /// may become visible after the check that follows it, and stay beside another's program.
+    CallbackStored,
+    /// `cmd-queue`: commands are executed newest first.
+    CommandsNotReversed,
+    /// Designs that free by grace periods: no second cancel after the first grace period, so that
+    /// what a start armed after the first cancel fires on freed memory.
+    FreedWithoutSecondCancel,
+    /// Task work: the callback does not know that it may run before the irq step wrote SCHEDULED.
+    CallbackMissesScheduling,
+    /// Task work: the map's user count is read without order against publishing the block (the
+    /// open point of the review).
+    TaskUsercntUnordered,
+    /// Task work: `cancel_and_free` frees whatever the state was, and so does the party that finds
+    /// FREED.
+    FreedByTwo,
+    /// Task work: an irq step whose task took no work does not expect that the late irq step of an
+    /// earlier round wrote SCHEDULED (as published).
+    LateIrqStep,
 }

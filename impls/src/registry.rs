@@ -3,7 +3,7 @@
 //! A caller that wants to do something with a design whose type it does not know hands in a
 //! visitor; the visitor is compiled for every design.
 
-use crate::cell::{AsyncCell, Timer, Wq, locked::Locked, state::State};
+use crate::cell::{AsyncCell, Timer, Wq, locked::Locked, queue::CmdQueue, state::State};
 use crate::engine::EngineKind;
 use crate::lock::{Lock, peers, queued, queued_byte, resilient, tas};
 use crate::platform::{Platform, World};
@@ -30,7 +30,6 @@ pub trait LockVisitor<P: Platform> {
 pub struct Entry {
     /// Name in reports, as `spin-queued`.
     pub id: &'static str,
-    /// `timer`, `wq`, `task_work` or `lock`.
     pub kind: &'static str,
     /// What it is, in a line.
     pub about: &'static str,
@@ -93,10 +92,12 @@ cells! {
     "spin-queued" "timer" "irq-saving queued spinlock in the cell" => Locked<P, Timer, queued::Queued<P>>;
     "rqspin" "timer" "resilient queued spinlock in the cell" => Locked<P, Timer, resilient::Resilient<P>>;
     "cmpxchg-state" "timer" "RFC v1: READY/BUSY/FREED state word, refcount, RCU" => State<P, Timer>;
+    "cmd-queue" "timer" "v9, merged: refcount, exchanged callback, commands through irq_work" => CmdQueue<P, Timer>;
     "spin-tas" "wq" "irq-saving test-and-set spinlock in the cell" => Locked<P, Wq, tas::Tas<P>>;
     "spin-queued" "wq" "irq-saving queued spinlock in the cell" => Locked<P, Wq, queued::Queued<P>>;
     "rqspin" "wq" "resilient queued spinlock in the cell" => Locked<P, Wq, resilient::Resilient<P>>;
     "cmpxchg-state" "wq" "RFC v1: READY/BUSY/FREED state word, refcount, RCU" => State<P, Wq>;
+    "cmd-queue" "wq" "v9, merged: refcount, exchanged callback, commands through irq_work" => CmdQueue<P, Wq>;
 }
 
 locks! {

@@ -1,24 +1,20 @@
 //! The control block: what a cell points to, and the steps that every design shares: running the
-//! callback, the rules against deadlock in cancel, and giving the block back.
+//! callback, setting it, and the rules against deadlock in cancel. Giving the block back is in
+//! [`worker`](super::worker) and [`counted`](super::counted).
 
 use core::ptr::{self, NonNull};
-use core::sync::atomic::AtomicBool;
 
 use super::{Errno, Inspection, Kind};
-use crate::engine::{Cancelled, Engine};
 use crate::machine::{Context, Cpu, planted};
 use crate::map::Map;
 use crate::platform::{IntWord, Ordering, Platform, Word};
 use crate::program::{Callback, Program};
-use crate::rcu::{RcuHead, Reclaim};
+use crate::rcu::{RcuFn, RcuHead, Reclaim};
 
 /// What a design adds to the block.
-pub trait Own: Send + Sync + 'static {
-    /// Whether every start is ordered before the cancel that precedes freeing, by a lock or a
-    /// reference. Else a start may come after that cancel, as long as its RCU section is open,
-    /// and the block is cancelled once more when the grace period has ended.
-    const STARTS_ARE_ORDERED: bool;
-}
+pub trait Own: Send + Sync + 'static {}
+
+impl<X: Send + Sync + 'static> Own for X {}
 
 /// A control block; `own` holds the words that one design adds.
 #[repr(C)]
@@ -34,10 +30,6 @@ pub struct Block<P: Platform, K: Kind, X: Own> {
     map: *const Map<P>,
     value: *const (),
     pub(crate) node: K::Node<P>,
-    /// Cancels in a worker, where waiting is possible, and then frees.
-    delete: <P::Engine as Engine<P>>::Work,
-    /// The grace period that every reader is waited for has ended.
-    readers_are_gone: AtomicBool,
     /// The design's own words.
     pub(crate) own: X,
 }
@@ -49,12 +41,13 @@ unsafe impl<P: Platform, K: Kind, X: Own> Sync for Block<P, K, X> {}
 unsafe impl<P: Platform, K: Kind, X: Own> Send for Block<P, K, X> {}
 
 impl<P: Platform, K: Kind, X: Own> Block<P, K, X> {
-    /// Allocates a block that nobody knows yet. `None`: no memory that this context may take.
+    /// Allocates a block that nobody knows yet; `own` makes the design's words for the block at
+    /// the given address. `None`: no memory that this context may take.
     pub(crate) fn alloc(
         cpu: &Cpu<'_, P>,
         map: &Map<P>,
         value: *const (),
-        own: impl FnOnce() -> X,
+        own: impl FnOnce(*mut Self) -> X,
     ) -> Option<NonNull<Self>> {
         cpu.machine().heap().alloc(cpu, |this: *mut Self| Self {
             rcu: RcuHead::new(),
@@ -64,9 +57,7 @@ impl<P: Platform, K: Kind, X: Own> Block<P, K, X> {
             map: ptr::from_ref(map),
             value,
             node: K::node(Self::fire, this.cast()),
-            delete: P::Engine::work(Self::cancel_then_free, this.cast()),
-            readers_are_gone: AtomicBool::new(false),
-            own: own(),
+            own: own(this),
         })
     }
 
@@ -79,30 +70,19 @@ impl<P: Platform, K: Kind, X: Own> Block<P, K, X> {
         unsafe { cpu.machine().heap().free(cpu, block) };
     }
 
-    /// Frees the block after a grace period.
+    /// Has `function` called with the block's head after a grace period.
     ///
     /// # Safety
-    /// Detached, its node and its worker at rest or in their last run; done once.
-    pub(crate) unsafe fn free_after_grace_period(cpu: &Cpu<'_, P>, block: NonNull<Self>) {
+    /// As [`Reclaim::defer`].
+    pub(crate) unsafe fn defer(cpu: &Cpu<'_, P>, block: NonNull<Self>, function: RcuFn<P>) {
         // SAFETY: by contract; the pointer keeps the provenance of the whole block.
-        unsafe { cpu.machine().rcu().defer(cpu, block.as_ptr().cast(), Self::readers_gone) };
+        unsafe { cpu.machine().rcu().defer(cpu, block.as_ptr().cast(), function) };
     }
 
-    /// The grace period after detaching has ended.
-    unsafe fn readers_gone(head: *mut RcuHead<P>, cpu: &Cpu<'_, P>) {
+    /// The block whose head this is.
+    pub(crate) fn of_head(head: *mut RcuHead<P>) -> NonNull<Self> {
         // The head is the block's first field.
-        let block = NonNull::new(head.cast::<Self>()).expect("not null");
-        // SAFETY: freed below or by the worker.
-        let this = unsafe { block.as_ref() };
-        if X::STARTS_ARE_ORDERED || planted!(cpu, NoSecondCancel) {
-            // SAFETY: nobody can reach it any more, and it is at rest.
-            unsafe { Self::free(cpu, block) };
-        } else {
-            // Relaxed: the queue that the work goes through orders it.
-            this.readers_are_gone.store(true, Ordering::Relaxed);
-            // SAFETY: the block lives until the handler frees it.
-            unsafe { cpu.machine().engine().defer(cpu, &this.delete) };
-        }
+        NonNull::new(head.cast()).expect("not null")
     }
 
     /// Whether user space holds no reference to the map any more.
@@ -130,42 +110,9 @@ impl<P: Platform, K: Kind, X: Own> Block<P, K, X> {
         }
     }
 
-    /// The handler of the worker.
-    unsafe fn cancel_then_free(owner: *mut (), cpu: &Cpu<'_, P>) {
-        let block = NonNull::new(owner.cast::<Self>()).expect("not null");
-        // SAFETY: queued by the one who detached the block, and again after the grace period.
-        let this = unsafe { block.as_ref() };
-        K::cancel(cpu, &this.node);
-        if this.readers_are_gone.load(Ordering::Relaxed) {
-            // SAFETY: no start can come any more, and what was started is cancelled.
-            unsafe { Self::free(cpu, block) };
-        } else {
-            // SAFETY: detached, cancelled, and this worker is in its last run but one.
-            unsafe { Self::free_after_grace_period(cpu, block) };
-        }
-    }
-
-    /// Cancels and frees a detached block, without waiting here.
-    ///
-    /// # Safety
-    /// Nobody can reach the block but readers in open sections, and nobody starts it any more;
-    /// done once.
-    pub(crate) unsafe fn delete(cpu: &Cpu<'_, P>, block: NonNull<Self>) {
-        // SAFETY: valid until freed below.
-        let this = unsafe { block.as_ref() };
-        let own_callback = cpu.running() == block.as_ptr().cast();
-        if own_callback || K::try_cancel(cpu, &this.node) != Cancelled::Running {
-            // Own callback: the grace period cannot end before it does.
-            // SAFETY: by contract.
-            unsafe { Self::free_after_grace_period(cpu, block) };
-        } else {
-            // SAFETY: the block lives until the handler hands it over.
-            unsafe { cpu.machine().engine().defer(cpu, &this.delete) };
-        }
-    }
-
     /// Exchanges the program, putting the old one, and sets the callback. `None` clears both.
-    /// Callers make sure that no two of them do this at once, or exchange (see `state`).
+    /// Callers make sure that no two of them do this at once; those that cannot use
+    /// [`exchange`](Self::exchange).
     ///
     /// # Errors
     /// ENOENT: no reference on the new program; nothing was changed.
@@ -175,33 +122,78 @@ impl<P: Platform, K: Kind, X: Own> Block<P, K, X> {
         cpu: &Cpu<'_, P>,
         new: Option<(&Program<P>, &Callback<P>)>,
     ) -> Result<(), Errno> {
-        let (program, callback) = match new {
-            Some((program, callback)) => {
-                (ptr::from_ref(program).cast_mut(), ptr::from_ref(callback).cast_mut())
-            }
-            None => (ptr::null_mut(), ptr::null_mut()),
-        };
+        let (program, callback) = pointers(new);
         // Relaxed: only compared.
         if self.program.load(Ordering::Relaxed) != program {
             if let Some((program, _)) = new {
                 program.get()?;
             }
-            // An exchange: each old program is put by the one who took it out.
-            let old = self.program.swap(program, Ordering::AcqRel);
-            // SAFETY: the reference that the block held keeps the program, and its memory
-            // outlives the machine's rest.
-            if let Some(old) = unsafe { old.as_ref() } {
-                if !planted!(cpu, OldProgramKept) {
-                    old.put();
-                }
-                if planted!(cpu, OldProgramPutTwice) {
-                    old.put();
-                }
-            }
+            self.exchange_program(cpu, program);
         }
         // Release pairs with the acquire in `fire`.
         self.callback.store(callback, Ordering::Release);
         Ok(())
+    }
+
+    /// As [`update`](Self::update), for any number of callers at once, in any context: repeats
+    /// until what is in the block is what was written, so that program and callback of the last
+    /// one stay together. A caller repeats only if another one wrote in between.
+    ///
+    /// Published with a plain store of the callback, which may become visible after the check
+    /// that follows it; the exchange does not (see VERIFICATION.md).
+    ///
+    /// # Errors
+    /// ENOENT: no reference on the new program; nothing was changed.
+    #[inline(always)]
+    pub(crate) fn exchange(
+        &self,
+        cpu: &Cpu<'_, P>,
+        new: Option<(&Program<P>, &Callback<P>)>,
+    ) -> Result<(), Errno> {
+        let (program, callback) = pointers(new);
+        if let Some((program, _)) = new {
+            // The guard: keeps the count above 0 while others put what this call wrote.
+            program.get()?;
+        }
+        loop {
+            if let Some((program, _)) = new {
+                program.get().expect("the guard keeps the count above 0");
+            }
+            self.exchange_program(cpu, program);
+            if planted!(cpu, CallbackStored) {
+                self.callback.store(callback, Ordering::Release);
+            } else {
+                // Release pairs with the acquire in `fire`. Acquire: after another's callback,
+                // the check below sees the program that was exchanged before it.
+                self.callback.swap(callback, Ordering::AcqRel);
+            }
+            // Relaxed: only compared; ordered by the acquire above.
+            if self.program.load(Ordering::Relaxed) == program
+                && self.callback.load(Ordering::Relaxed) == callback
+            {
+                break;
+            }
+        }
+        if let Some((program, _)) = new {
+            program.put();
+        }
+        Ok(())
+    }
+
+    /// Exchanges the program and puts the old one: each is put by the one who took it out.
+    #[inline(always)]
+    fn exchange_program(&self, cpu: &Cpu<'_, P>, program: *mut Program<P>) {
+        let old = self.program.swap(program, Ordering::AcqRel);
+        // SAFETY: the reference that the block held keeps the program, and its memory outlives
+        // the machine's rest.
+        if let Some(old) = unsafe { old.as_ref() } {
+            if !planted!(cpu, OldProgramKept) {
+                old.put();
+            }
+            if planted!(cpu, OldProgramPutTwice) {
+                old.put();
+            }
+        }
     }
 
     /// What the block refers to.
@@ -212,6 +204,16 @@ impl<P: Platform, K: Kind, X: Own> Block<P, K, X> {
             callback: self.callback.load(Ordering::Acquire),
         }
     }
+}
+
+/// A program and a callback as the block holds them; null for none.
+#[inline(always)]
+fn pointers<P: Platform>(
+    new: Option<(&Program<P>, &Callback<P>)>,
+) -> (*mut Program<P>, *mut Callback<P>) {
+    new.map_or((ptr::null_mut(), ptr::null_mut()), |(program, callback)| {
+        (ptr::from_ref(program).cast_mut(), ptr::from_ref(callback).cast_mut())
+    })
 }
 
 /// A cancel in progress, called from another timer's callback: raises the count of the timer that

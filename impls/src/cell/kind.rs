@@ -13,6 +13,9 @@ pub trait Kind: Send + Sync + 'static {
     const CANCELS: bool;
     /// Whether a start without a program is refused even by designs that do not look otherwise.
     const START_NEEDS_PROGRAM: bool;
+    /// Whether designs with a worker leave the cancel that precedes freeing to it, without trying
+    /// first: so the kernel does with work items.
+    const CANCELLED_BY_WORKER: bool;
     /// The part of the control block that the engine knows.
     type Node<P: Platform>: Send + Sync;
 
@@ -27,7 +30,7 @@ pub trait Kind: Send + Sync + 'static {
     /// # Safety
     /// The node stays valid until it was cancelled or its handler returned.
     unsafe fn start<P: Platform>(cpu: &Cpu<'_, P>, node: &Self::Node<P>, start: Start);
-    /// Takes it out of the queue if that needs no waiting.
+    /// Takes it out of the queue if it is there; never waits.
     fn try_cancel<P: Platform>(cpu: &Cpu<'_, P>, node: &Self::Node<P>) -> Cancelled;
     /// Takes it out of the queue and waits for a running handler; whether it was queued.
     fn cancel<P: Platform>(cpu: &Cpu<'_, P>, node: &Self::Node<P>) -> bool;
@@ -40,6 +43,7 @@ impl Kind for Timer {
     const NAME: &'static str = "timer";
     const CANCELS: bool = true;
     const START_NEEDS_PROGRAM: bool = false;
+    const CANCELLED_BY_WORKER: bool = false;
     type Node<P: Platform> = <P::Engine as Engine<P>>::Timer;
 
     #[inline(always)]
@@ -94,6 +98,7 @@ impl Kind for Wq {
     const NAME: &'static str = "wq";
     const CANCELS: bool = false;
     const START_NEEDS_PROGRAM: bool = true;
+    const CANCELLED_BY_WORKER: bool = true;
     type Node<P: Platform> = <P::Engine as Engine<P>>::Work;
 
     #[inline(always)]
@@ -117,10 +122,9 @@ impl Kind for Wq {
         unsafe { cpu.machine().engine().queue(cpu, node) };
     }
 
-    fn try_cancel<P: Platform>(_: &Cpu<'_, P>, _: &Self::Node<P>) -> Cancelled {
-        // There is no way to take a work out of its queue that never waits: a work is always
-        // cancelled by a worker.
-        Cancelled::Running
+    #[inline(always)]
+    fn try_cancel<P: Platform>(cpu: &Cpu<'_, P>, node: &Self::Node<P>) -> Cancelled {
+        cpu.machine().engine().try_cancel_work(cpu, node)
     }
 
     #[inline(always)]

@@ -7,7 +7,8 @@
 use core::marker::PhantomData;
 use core::ptr::{self, NonNull};
 
-use super::block::{Block, Cancelling, Own};
+use super::block::{Block, Cancelling};
+use super::worker::{self, ByWorker, Worker};
 use super::{AsyncCell, Errno, Footprint, InitFlags, Inspection, Kind, Outcome, Start};
 use crate::lock::Lock;
 use crate::machine::{Cpu, planted};
@@ -23,16 +24,23 @@ pub struct Locked<P: Platform, K: Kind, L: Lock<P>> {
     kind: PhantomData<K>,
 }
 
-/// The design adds no word to the block.
-pub struct NoWords<K>(PhantomData<fn() -> K>);
+/// What the design adds to the block: nothing but the worker.
+pub struct Words<P: Platform, K> {
+    worker: Worker<P>,
+    kind: PhantomData<fn() -> K>,
+}
 
-impl<K: Kind> Own for NoWords<K> {
+impl<P: Platform, K: Kind> ByWorker<P> for Words<P, K> {
     // The start of a work item takes neither lock nor reference: it can come after the worker's
     // cancel (see VERIFICATION.md). The second cancel is ours; the published code has none.
     const STARTS_ARE_ORDERED: bool = !K::START_NEEDS_PROGRAM;
+
+    fn worker(&self) -> &Worker<P> {
+        &self.worker
+    }
 }
 
-type LockedBlock<P, K> = Block<P, K, NoWords<K>>;
+type LockedBlock<P, K> = Block<P, K, Words<P, K>>;
 
 impl<P: Platform, K: Kind, L: Lock<P>> Locked<P, K, L> {
     /// Runs `body` with the lock held and interrupts off.
@@ -92,8 +100,11 @@ impl<P: Platform, K: Kind, L: Lock<P>> AsyncCell<P> for Locked<P, K, L> {
             }
             let abandoned_before = planted!(cpu, UsercntBeforePublish) && map.is_abandoned();
             let value = ptr::from_ref(self).cast();
-            let block = LockedBlock::<P, K>::alloc(cpu, map, value, || NoWords(PhantomData))
-                .ok_or(Errno::ENOMEM)?;
+            let words = |block: *mut LockedBlock<P, K>| Words {
+                worker: Worker::new(block),
+                kind: PhantomData,
+            };
+            let block = Block::alloc(cpu, map, value, words).ok_or(Errno::ENOMEM)?;
             // Release pairs with the acquire of the wq's lockless `start`.
             self.block.store(block.as_ptr(), Ordering::Release);
             // Publish the block, then read usercnt. Pairs with drop usercnt, then read the cell,
@@ -109,10 +120,10 @@ impl<P: Platform, K: Kind, L: Lock<P>> AsyncCell<P> for Locked<P, K, L> {
                 if K::START_NEEDS_PROGRAM {
                     // A lockless `start` may look at it.
                     // SAFETY: detached under the lock; nothing was started.
-                    unsafe { LockedBlock::free_after_grace_period(cpu, block) };
+                    unsafe { worker::free_after_grace_period(cpu, block) };
                 } else {
                     // SAFETY: only seen by others under the lock, which is still held.
-                    unsafe { LockedBlock::free(cpu, block) };
+                    unsafe { Block::free(cpu, block) };
                 }
                 return Err(Errno::EPERM);
             }
@@ -195,7 +206,7 @@ impl<P: Platform, K: Kind, L: Lock<P>> AsyncCell<P> for Locked<P, K, L> {
         });
         if let Ok(block) = detached {
             // SAFETY: this call detached it; later starts do not find it.
-            unsafe { LockedBlock::delete(cpu, block) };
+            unsafe { worker::delete(cpu, block) };
         }
     }
 
@@ -203,6 +214,10 @@ impl<P: Platform, K: Kind, L: Lock<P>> AsyncCell<P> for Locked<P, K, L> {
         // SAFETY: at rest nobody frees it.
         unsafe { self.block.load(Ordering::Acquire).as_ref() }
             .map_or_else(Inspection::uninitialised, Block::inspect)
+    }
+
+    fn reserve(cpu: &Cpu<'_, P>, count: usize) {
+        cpu.machine().heap().reserve::<LockedBlock<P, K>>(cpu, count);
     }
 
     fn footprint() -> Footprint {

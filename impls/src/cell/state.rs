@@ -5,14 +5,16 @@
 //! An update that meets another returns EBUSY. Freeing never waits: it sets FREED, which is
 //! terminal, and an update in progress finds it at its end and takes back what it wrote.
 
-use core::marker::PhantomData;
-use core::ptr::{self, NonNull};
+use core::ptr::NonNull;
 
-use super::block::{Block, Cancelling, Own};
+use super::block::{Block, Cancelling};
+use super::refs::Refs;
+use super::slot::Slot;
+use super::worker::{self, ByWorker, Worker};
 use super::{AsyncCell, Errno, Footprint, InitFlags, Inspection, Kind, Outcome, Start};
 use crate::machine::{Cpu, planted};
 use crate::map::Map;
-use crate::platform::{IntWord, Memory, Ordering, Platform, Word};
+use crate::platform::{Ordering, Platform, Word};
 use crate::program::{Callback, Program};
 
 /// No update in progress.
@@ -22,52 +24,31 @@ const BUSY: u32 = 1;
 /// Detached; no state follows.
 const FREED: u32 = 2;
 
-/// A cell that is a pointer and nothing else. It keeps the 16 bytes that the map value reserves.
-#[repr(C)]
+/// A cell that is a pointer and nothing else.
+#[repr(transparent)]
 pub struct State<P: Platform, K: Kind> {
-    block: P::Ptr<StateBlock<P, K>>,
-    reserved: u64,
-    kind: PhantomData<K>,
+    slot: Slot<P, K, Words<P>>,
 }
 
 /// What the design adds to the block.
-pub struct Words<P: Memory> {
+pub struct Words<P: Platform> {
     state: P::U32,
     /// The map's own reference and one for each start in progress.
-    refs: P::U32,
+    refs: Refs<P>,
+    worker: Worker<P>,
 }
 
-impl<P: Memory> Own for Words<P> {
+impl<P: Platform> ByWorker<P> for Words<P> {
     const STARTS_ARE_ORDERED: bool = true;
+
+    fn worker(&self) -> &Worker<P> {
+        &self.worker
+    }
 }
 
 type StateBlock<P, K> = Block<P, K, Words<P>>;
 
-impl<P: Platform, K: Kind> State<P, K> {
-    /// The block, kept by an RCU section that the caller has open.
-    #[inline(always)]
-    fn block(&self) -> Result<NonNull<StateBlock<P, K>>, Errno> {
-        // Acquire pairs with the release in `init`.
-        NonNull::new(self.block.load(Ordering::Acquire)).ok_or(Errno::EINVAL)
-    }
-}
-
 impl<P: Platform, K: Kind> StateBlock<P, K> {
-    /// Takes a reference unless the count is 0: the block is being freed.
-    #[inline(always)]
-    fn try_get(&self) -> bool {
-        let refs = &self.own.refs;
-        let mut seen = refs.load(Ordering::Relaxed);
-        while seen != 0 {
-            // Acquire: what is done under the reference comes after it was taken.
-            match refs.cas(seen, seen + 1, Ordering::Acquire, Ordering::Relaxed) {
-                Ok(_) => return true,
-                Err(found) => seen = found,
-            }
-        }
-        false
-    }
-
     /// Returns a reference; the last one cancels and frees.
     ///
     /// # Safety
@@ -76,11 +57,10 @@ impl<P: Platform, K: Kind> StateBlock<P, K> {
     #[inline(always)]
     unsafe fn put(cpu: &Cpu<'_, P>, block: NonNull<Self>) {
         // SAFETY: the reference keeps it.
-        let refs = unsafe { &block.as_ref().own.refs };
-        // AcqRel: every start under a reference comes before the cancel of the last put.
-        if refs.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if unsafe { block.as_ref() }.own.refs.put() {
+            // Every start under a reference came before this.
             // SAFETY: detached, as the map's reference is gone; no reference can be taken.
-            unsafe { Self::delete(cpu, block) };
+            unsafe { worker::delete(cpu, block) };
         }
     }
 
@@ -121,7 +101,7 @@ impl<P: Platform, K: Kind> AsyncCell<P> for State<P, K> {
     const NMI_SAFE: bool = false;
 
     unsafe fn new() -> Self {
-        Self { block: P::Ptr::new("cell.block", ptr::null_mut()), reserved: 0, kind: PhantomData }
+        Self { slot: Slot::new() }
     }
 
     fn init(&self, cpu: &Cpu<'_, P>, map: &Map<P>, flags: InitFlags) -> Outcome {
@@ -129,38 +109,12 @@ impl<P: Platform, K: Kind> AsyncCell<P> for State<P, K> {
             return Err(Errno::EOPNOTSUPP);
         }
         K::check_init(flags)?;
-        let _ = self.reserved;
-        if !self.block.load(Ordering::Relaxed).is_null() {
-            return Err(Errno::EBUSY);
-        }
-        let abandoned_before = planted!(cpu, UsercntBeforePublish) && map.is_abandoned();
-        let value = ptr::from_ref(self).cast();
-        let block = StateBlock::<P, K>::alloc(cpu, map, value, || Words {
+        let words = |block| Words {
             state: P::U32::new("block.state", READY),
-            refs: P::U32::new("block.refs", 1),
-        })
-        .ok_or(Errno::ENOMEM)?;
-        let publish =
-            if planted!(cpu, RelaxedPublish) { Ordering::Relaxed } else { Ordering::Release };
-        // Release pairs with the acquire in `block`.
-        if self.block.cas(ptr::null_mut(), block.as_ptr(), publish, Ordering::Relaxed).is_err() {
-            if !planted!(cpu, LoserKeepsBlock) {
-                // SAFETY: never published.
-                unsafe { StateBlock::free(cpu, block) };
-            }
-            return Err(Errno::EBUSY);
-        }
-        // Publish the block, then read usercnt. Pairs with drop usercnt, then read the cell, in
-        // `Map::put_user`: one of the two sees the other.
-        P::fence();
-        let abandoned =
-            if planted!(cpu, UsercntBeforePublish) { abandoned_before } else { map.is_abandoned() };
-        if abandoned {
-            // Not a plain free: another CPU may already have used the block.
-            self.cancel_and_free(cpu);
-            return Err(Errno::EPERM);
-        }
-        Ok(())
+            refs: Refs::one(),
+            worker: Worker::new::<K, _>(block),
+        };
+        self.slot.init(cpu, map, words, || self.cancel_and_free(cpu))
     }
 
     #[inline(always)]
@@ -175,7 +129,7 @@ impl<P: Platform, K: Kind> AsyncCell<P> for State<P, K> {
         }
         let _rcu = cpu.rcu_read();
         // SAFETY: kept by the RCU section.
-        let block = unsafe { self.block()?.as_ref() };
+        let block = unsafe { self.slot.get()?.as_ref() };
         block.update_state(cpu, Some((program, callback)))
     }
 
@@ -186,7 +140,7 @@ impl<P: Platform, K: Kind> AsyncCell<P> for State<P, K> {
         }
         K::check_start(start)?;
         let _rcu = cpu.rcu_read();
-        let block = self.block()?;
+        let block = self.slot.get()?;
         // SAFETY: kept by the RCU section.
         let this = unsafe { block.as_ref() };
         if K::START_NEEDS_PROGRAM && this.program.load(Ordering::Relaxed).is_null() {
@@ -199,7 +153,7 @@ impl<P: Platform, K: Kind> AsyncCell<P> for State<P, K> {
         }
         // The reference orders this start before the final cancel: without it the timer could be
         // armed after that, and fire on freed memory.
-        if !this.try_get() {
+        if !this.own.refs.try_get() {
             return Err(Errno::EINVAL);
         }
         // SAFETY: the last put cancels before it frees, and this reference comes before it.
@@ -215,7 +169,7 @@ impl<P: Platform, K: Kind> AsyncCell<P> for State<P, K> {
         }
         let _rcu = cpu.rcu_read();
         // SAFETY: kept by the RCU section.
-        let block = unsafe { self.block()?.as_ref() };
+        let block = unsafe { self.slot.get()?.as_ref() };
         let _cancelling = Cancelling::begin(cpu, block)?;
         // An update in the way is not waited for: its callback may stay set, as in RFC v1.
         let _ = block.update_state(cpu, None);
@@ -223,10 +177,7 @@ impl<P: Platform, K: Kind> AsyncCell<P> for State<P, K> {
     }
 
     fn cancel_and_free(&self, cpu: &Cpu<'_, P>) {
-        // AcqRel: sees the block that `init` published; a later `init` comes after.
-        let Some(block) = NonNull::new(self.block.swap(ptr::null_mut(), Ordering::AcqRel)) else {
-            return;
-        };
+        let Some(block) = self.slot.detach() else { return };
         {
             let _rcu = cpu.rcu_read();
             // SAFETY: the map's reference keeps it.
@@ -241,9 +192,11 @@ impl<P: Platform, K: Kind> AsyncCell<P> for State<P, K> {
     }
 
     fn inspect(&self) -> Inspection<P> {
-        // SAFETY: at rest nobody frees it.
-        unsafe { self.block.load(Ordering::Acquire).as_ref() }
-            .map_or_else(Inspection::uninitialised, Block::inspect)
+        self.slot.inspect()
+    }
+
+    fn reserve(cpu: &Cpu<'_, P>, count: usize) {
+        cpu.machine().heap().reserve::<StateBlock<P, K>>(cpu, count);
     }
 
     fn footprint() -> Footprint {

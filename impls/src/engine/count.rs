@@ -96,8 +96,16 @@ impl<P: Platform> Engine<P> for CountEngine<P> {
     }
 
     #[inline(always)]
-    fn cancel_work(&self, _: &Cpu<'_, P>, work: &CountWork<P>) -> bool {
-        work.queued.swap(IDLE, Ordering::AcqRel) != IDLE
+    fn try_cancel_work(&self, _: &Cpu<'_, P>, work: &CountWork<P>) -> Cancelled {
+        match work.queued.swap(IDLE, Ordering::AcqRel) {
+            IDLE => Cancelled::Idle,
+            _ => Cancelled::Pending,
+        }
+    }
+
+    #[inline(always)]
+    fn cancel_work(&self, cpu: &Cpu<'_, P>, work: &CountWork<P>) -> bool {
+        self.try_cancel_work(cpu, work) == Cancelled::Pending
     }
 
     unsafe fn defer(&self, cpu: &Cpu<'_, P>, work: &CountWork<P>) {

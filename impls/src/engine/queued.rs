@@ -416,6 +416,10 @@ impl<P: Platform> Engine<P> for QueuedEngine<P> {
         !was_queued
     }
 
+    fn try_cancel_work(&self, cpu: &Cpu<'_, P>, work: &Item<P>) -> Cancelled {
+        try_dequeue(cpu, &self.works, work)
+    }
+
     fn cancel_work(&self, cpu: &Cpu<'_, P>, work: &Item<P>) -> bool {
         dequeue(cpu, &self.works, work)
     }

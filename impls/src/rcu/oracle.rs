@@ -26,6 +26,8 @@ pub struct OracleReclaim<P: Platform> {
 struct State<P: Platform> {
     /// Depth of open sections, by CPU.
     depth: Vec<u32>,
+    /// CPUs that run functions now.
+    running: Vec<bool>,
     waiting: Vec<Waiting<P>>,
 }
 
@@ -44,14 +46,22 @@ impl<P: Platform> OracleReclaim<P> {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Runs what waits for nobody any more; returns whether there was any.
+    /// Runs what waits for nobody any more; returns whether there was any. What a function defers
+    /// waits for the next call, so that one that defers itself again does not keep the CPU.
     fn run_ready(&self, cpu: &Cpu<'_, P>) -> bool {
-        let ready: Vec<_> =
-            self.state().waiting.extract_if(.., |waiting| waiting.readers.is_empty()).collect();
+        let index = cpu.id().index();
+        let ready: Vec<_> = {
+            let mut state = self.state();
+            if core::mem::replace(&mut state.running[index], true) {
+                return false;
+            }
+            state.waiting.extract_if(.., |waiting| waiting.readers.is_empty()).collect()
+        };
         for waiting in &ready {
             // SAFETY: no section that was open when it was deferred is open any more.
             unsafe { (waiting.function)(waiting.head, cpu) };
         }
+        self.state().running[index] = false;
         !ready.is_empty()
     }
 }
@@ -87,7 +97,8 @@ impl<P: Platform> Reclaim<P> for OracleReclaim<P> {
     type Guard<'a> = OracleGuard<'a, P>;
 
     fn new(cpus: usize) -> Self {
-        Self { state: Mutex::new(State { depth: vec![0; cpus], waiting: Vec::new() }) }
+        let (depth, running) = (vec![0; cpus], vec![false; cpus]);
+        Self { state: Mutex::new(State { depth, running, waiting: Vec::new() }) }
     }
 
     fn online(&self, _: &Cpu<'_, P>) {}

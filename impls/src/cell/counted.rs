@@ -1,0 +1,63 @@
+//! Freeing a block by its reference count and grace periods, without waiting and from any
+//! context: how the designs that work in NMI give their blocks back.
+//!
+//! The last put may happen anywhere, also in NMI, where a timer cannot be cancelled. So all is
+//! left to the end of a grace period: then no start is in progress, as each held a reference, and
+//! none can come, as the count is 0. What a start armed after the first cancel is cancelled now.
+//! If its callback runs already, another grace period is waited for; that cannot go on for ever,
+//! as nobody arms it again.
+
+use core::ptr::NonNull;
+
+use super::Kind;
+use super::block::{Block, Own};
+use super::refs::Refs;
+use crate::engine::Cancelled;
+use crate::machine::{Cpu, planted};
+use crate::platform::Platform;
+use crate::rcu::RcuHead;
+
+/// A design whose blocks are freed by their reference count.
+pub trait Counted<P: Platform>: Own {
+    /// References to the block.
+    fn refs(&self) -> &Refs<P>;
+}
+
+/// Returns a reference; the last one frees after a grace period.
+///
+/// # Safety
+/// The caller holds the reference and does not use the block after this, but for an RCU section
+/// that it has open.
+#[inline(always)]
+pub(crate) unsafe fn put<P: Platform, K: Kind, X: Counted<P>>(
+    cpu: &Cpu<'_, P>,
+    block: NonNull<Block<P, K, X>>,
+) {
+    // SAFETY: the reference keeps it.
+    if unsafe { block.as_ref() }.own.refs().put() {
+        // SAFETY: detached, as the map's reference is gone; the count is 0 once.
+        unsafe { Block::defer(cpu, block, readers_gone::<P, K, X>) };
+    }
+}
+
+/// A grace period has ended since the last put.
+unsafe fn readers_gone<P: Platform, K: Kind, X: Counted<P>>(
+    head: *mut RcuHead<P>,
+    cpu: &Cpu<'_, P>,
+) {
+    let block = Block::<P, K, X>::of_head(head);
+    // SAFETY: freed below, or after another grace period.
+    let this = unsafe { block.as_ref() };
+    if !planted!(cpu, FreedWithoutSecondCancel)
+        && K::try_cancel(cpu, &this.node) == Cancelled::Running
+    {
+        // SAFETY: still nobody but the callback knows the block, and it is not deferred now.
+        unsafe { Block::defer(cpu, block, readers_gone::<P, K, X>) };
+        return;
+    }
+    // An update that found the block before it was detached may have ended after that: what it
+    // set is put here.
+    this.update(cpu, None).expect("clearing takes no reference");
+    // SAFETY: nobody can reach it, and its node is at rest.
+    unsafe { Block::free(cpu, block) };
+}
