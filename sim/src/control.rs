@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use crate::core::State;
-use crate::costs::{Ps, ns, ps, scale};
+use crate::costs::{NEVER, Ps, ns, ps, scale};
 use crate::events::Happening;
 use crate::fiber;
 use crate::interrupt::{self, Deed, Interrupt, Repeat, in_world};
@@ -137,10 +137,10 @@ pub fn send_interrupt(
         }
         let Some(deed) = deed.take() else { return false };
         target.agenda.add(at, Repeat::Never, true, deed);
-        let (state, sleep) = (target.state, target.sleep);
-        let due = target.agenda.attention_at().max(at);
-        if matches!(state, State::Asleep | State::Resting) && target.agenda.attention_at() <= due {
-            world.push(due, Happening::Timer { core: core as u16, sleep });
+        let (sleep, wake_at) = (target.sleep, target.agenda.attention_at());
+        if matches!(target.state, State::Asleep | State::Resting) && wake_at < NEVER {
+            let wake_at = wake_at.max(world.now());
+            world.push(wake_at, Happening::Timer { core: core as u16, sleep });
         }
         if core as u16 == world.current {
             world.set_limit();

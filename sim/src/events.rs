@@ -4,13 +4,13 @@
 //! arrives at the very moment at which it loses a line has lost it), then those queued earlier: the order
 //! is total, so a run is repeatable.
 
-use std::cmp::Reverse;
+use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
 use crate::costs::Ps;
 
 /// What happens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Happening {
     /// The directory serves the first request in a line's queue.
     Grant { line: u32 },
@@ -31,33 +31,63 @@ impl Happening {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy)]
 struct Event {
-    at: Ps,
-    /// Rank in the highest bit, below it the number of the event.
-    order: u64,
+    /// Time, rank and number of the event, from the most significant bit: one comparison orders
+    /// two events.
+    key: u128,
     what: Happening,
+}
+
+impl Event {
+    fn at(&self) -> Ps {
+        (self.key >> 64) as Ps
+    }
+}
+
+impl PartialEq for Event {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+}
+
+impl Eq for Event {}
+
+impl PartialOrd for Event {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Event {
+    /// The earlier event is the greater one: the standard heap gives the greatest first.
+    #[inline]
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.key.cmp(&self.key)
+    }
 }
 
 /// Pending events.
 #[derive(Debug, Default)]
 pub(crate) struct EventQueue {
-    heap: BinaryHeap<Reverse<Event>>,
+    heap: BinaryHeap<Event>,
     pushed: u64,
 }
 
 impl EventQueue {
     pub(crate) fn push(&mut self, at: Ps, what: Happening) {
         self.pushed += 1;
-        self.heap.push(Reverse(Event { at, order: what.rank() << 63 | self.pushed, what }));
+        let order = what.rank() << 63 | self.pushed;
+        self.heap.push(Event { key: u128::from(at) << 64 | u128::from(order), what });
     }
 
     pub(crate) fn pop(&mut self) -> Option<(Ps, Happening)> {
-        self.heap.pop().map(|Reverse(event)| (event.at, event.what))
+        self.heap.pop().map(|event| (event.at(), event.what))
     }
 
+    #[inline]
     pub(crate) fn next(&self) -> Option<(Ps, Happening)> {
-        self.heap.peek().map(|Reverse(event)| (event.at, event.what))
+        self.heap.peek().map(|event| (event.at(), event.what))
     }
 }
 

@@ -49,7 +49,11 @@ pub(crate) fn create(code: Box<dyn FnOnce()>, ended: impl FnOnce() + 'static) ->
 /// instead, and what its destructors still do happens at once.
 pub(crate) fn switch() {
     if std::thread::panicking() {
-        thread::with(|thread| thread.world.as_mut().map(|world| world.abandon()));
+        thread::with(|thread| {
+            if let Some(world) = &mut thread.world {
+                world.abandon();
+            }
+        });
         return;
     }
     let mine = RUNNING.get();

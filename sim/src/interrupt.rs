@@ -32,7 +32,8 @@ pub enum Trigger {
         /// Simulated time, in nanoseconds from the start.
         at_ns: f64,
     },
-    /// Again and again, at even distance.
+    /// Again and again, at even distance. Those that come while the core cannot be interrupted
+    /// are one when it can.
     Every {
         /// The first time, in nanoseconds from the start.
         first_ns: f64,
@@ -167,10 +168,9 @@ impl World {
         let appointment = agenda.timed.remove(position);
         let next = match appointment.repeat {
             Repeat::Never => None,
-            Repeat::Every(period) => Some(appointment.at + period),
-            Repeat::Random(mean) => {
-                Some(appointment.at + (self.rng.exponential(mean) as Ps).max(1))
-            }
+            // Those missed meanwhile are one, as interrupts of one line that is pending are.
+            Repeat::Every(period) => Some(now + period - (now - appointment.at) % period),
+            Repeat::Random(mean) => Some(now + (self.rng.exponential(mean) as Ps).max(1)),
         };
         let agenda = &mut self.me().agenda;
         match next {

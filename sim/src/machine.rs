@@ -237,3 +237,6 @@ impl MachineModel {
         self.topology.places()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -222,7 +222,9 @@ impl Simulation {
         });
         let panicked = drive(&mut fibers);
         let world = thread::with(|thread| {
-            thread.world.as_mut().map(|world| world.flush_stores());
+            if let Some(world) = &mut thread.world {
+                world.flush_stores();
+            }
             thread.settle();
             thread.world.take()
         });

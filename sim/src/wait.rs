@@ -48,7 +48,7 @@ fn wait<R>(poll: Option<Ps>, mut condition: impl FnMut() -> Option<R>) -> R {
         });
         let result = condition();
         if simulated {
-            thread::with(|thread| thread.world.as_mut().map(|world| world.watch_ends()));
+            interrupt::in_world(World::watch_ends);
         }
         if let Some(result) = result {
             return result;

@@ -12,17 +12,17 @@ use cellbench_sim::{
 
 /// Something on a cache line of its own.
 #[repr(align(64))]
-pub struct Padded<T>(pub T);
+pub(crate) struct Padded<T>(pub(crate) T);
 
 /// A built-in machine without random variation.
-pub fn steady(name: &str) -> MachineModel {
+pub(crate) fn steady(name: &str) -> MachineModel {
     let mut machine = MachineModel::preset(name).expect("a built-in machine");
     machine.core.jitter = 0.0;
     machine
 }
 
 /// A mutual exclusion lock used with a queue node of the caller's.
-pub trait Lock {
+pub(crate) trait Lock {
     fn new() -> Self;
     fn lock(&self, node: &Node);
     fn unlock(&self, node: &Node);
@@ -30,13 +30,13 @@ pub trait Lock {
 
 /// What a queued lock's waiter spins on, on a line of its own.
 #[repr(align(64))]
-pub struct Node {
+pub(crate) struct Node {
     locked: SimU32,
     next: SimPtr<Node>,
 }
 
 impl Node {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             locked: SimU32::new("mcs.locked", 0),
             next: SimPtr::new("mcs.next", std::ptr::null_mut()),
@@ -46,7 +46,7 @@ impl Node {
 
 /// Test, then test-and-set.
 #[repr(align(64))]
-pub struct TestAndSet(SimU32);
+pub(crate) struct TestAndSet(SimU32);
 
 impl Lock for TestAndSet {
     fn new() -> Self {
@@ -66,7 +66,7 @@ impl Lock for TestAndSet {
 
 /// First come, first served, everybody spinning on one word.
 #[repr(align(64))]
-pub struct Ticket {
+pub(crate) struct Ticket {
     next: SimU32,
     serving: Padded<SimU32>,
 }
@@ -91,7 +91,7 @@ impl Lock for Ticket {
 /// J. M. Mellor-Crummey and M. L. Scott, "Algorithms for scalable synchronization on
 /// shared-memory multiprocessors", ACM TOCS 9(1), 1991: each waiter spins on its own line.
 #[repr(align(64))]
-pub struct Mcs(SimPtr<Node>);
+pub(crate) struct Mcs(SimPtr<Node>);
 
 impl Lock for Mcs {
     fn new() -> Self {
@@ -129,7 +129,7 @@ impl Lock for Mcs {
 }
 
 /// Runs `body` on each of `cores` cores until `window_ns`; returns the rounds each one finished.
-pub fn rounds(
+pub(crate) fn rounds(
     machine: &MachineModel,
     seed: u64,
     cores: usize,
@@ -156,7 +156,7 @@ pub fn rounds(
 
 /// Simulated nanoseconds between two acquisitions of a lock that `cores` cores want all the time,
 /// each holding it for 20 ns; also checks mutual exclusion.
-pub fn handoff_ns<L: Lock + 'static>(machine: &MachineModel, cores: usize) -> f64 {
+pub(crate) fn handoff_ns<L: Lock + 'static>(machine: &MachineModel, cores: usize) -> f64 {
     let lock = Rc::new(L::new());
     let protected = Rc::new(Cell::new(false));
     let nodes: Vec<Node> = (0..cores).map(|_| Node::new()).collect();
@@ -178,7 +178,7 @@ pub fn handoff_ns<L: Lock + 'static>(machine: &MachineModel, cores: usize) -> f6
 }
 
 /// Simulated nanoseconds per `fetch_add` of all cores on one word.
-pub fn fetch_add_ns(machine: &MachineModel, cores: usize) -> (f64, Report) {
+pub(crate) fn fetch_add_ns(machine: &MachineModel, cores: usize) -> (f64, Report) {
     let counter = Rc::new(Padded(SimWord::<u64>::new("counter", 0)));
     let (counts, report) = rounds(machine, 1, cores, 50_000.0, move |_| {
         counter.0.fetch_add(1, SeqCst);

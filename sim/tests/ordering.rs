@@ -1,0 +1,122 @@
+//! What the model's memory allows: total store order, as x86 has it, and no more.
+
+mod common;
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+
+use cellbench_sim::{MachineModel, SimU32, SimU64, Simulation, advance, fence, now_ns, wait_until};
+use common::{Padded, rounds};
+
+/// Runs two cores, each of which stores to its word and then loads the other's; returns whether
+/// some seed showed both loads the old value.
+fn store_buffering(barrier: fn(&Padded<SimU64>)) -> bool {
+    // Cores 0 and 8 are in different LLCs.
+    let machine = MachineModel::preset("desktop").expect("a built-in machine");
+    (0..40).any(|seed| {
+        let words = Rc::new([0, 1].map(|_| Padded(SimU64::new("word", 0))));
+        let scratch = Rc::new([0, 1].map(|_| Padded(SimU64::new("scratch", 0))));
+        let seen = Rc::new([Cell::new(9), Cell::new(9)]);
+        let mut simulation = Simulation::new(&machine, seed);
+        for side in 0..2 {
+            let (words, seen) = (Rc::clone(&words), Rc::clone(&seen));
+            let scratch = Rc::clone(&scratch);
+            let code = move || {
+                // Both lines are shared, so that each store has to wait for its line.
+                words[0].0.load(Relaxed);
+                words[1].0.load(Relaxed);
+                while now_ns() < 2_000.0 {
+                    advance(1.0);
+                }
+                words[side].0.store(1, Relaxed);
+                barrier(&scratch[side]);
+                seen[side].set(words[1 - side].0.load(Relaxed));
+            };
+            simulation.spawn(8 * side, code).expect("the machine has the core");
+        }
+        simulation.run().expect("it runs");
+        assert_eq!([words[0].0.peek(), words[1].0.peek()], [1, 1]);
+        seen.iter().all(|value| value.get() == 0)
+    })
+}
+
+#[test]
+fn a_load_passes_an_older_store_unless_something_drains_the_store_buffer() {
+    assert!(store_buffering(|_| ()), "the store buffer never shows");
+    assert!(!store_buffering(|_| fence(SeqCst)), "a fence leaves stores behind");
+    let locked = |scratch: &Padded<SimU64>| {
+        scratch.0.swap(1, Relaxed);
+    };
+    assert!(!store_buffering(locked), "a locked instruction leaves stores behind");
+    let ordered = |scratch: &Padded<SimU64>| scratch.0.store(1, SeqCst);
+    assert!(!store_buffering(ordered), "a SeqCst store leaves stores behind");
+}
+
+#[test]
+fn a_message_is_never_seen_before_its_content() {
+    let machine = MachineModel::preset("epyc-genoa-2s").expect("a built-in machine");
+    for seed in 0..40 {
+        let data = Rc::new(Padded(SimU64::new("data", 0)));
+        let flag = Rc::new(Padded(SimU64::new("flag", 0)));
+        let mut simulation = Simulation::new(&machine, seed);
+        let (sent_data, sent_flag) = (Rc::clone(&data), Rc::clone(&flag));
+        let send = move || {
+            for round in 1..20 {
+                // The flag's line may well arrive before that of the data.
+                sent_data.0.store(round, Relaxed);
+                sent_flag.0.store(round, Release);
+            }
+        };
+        // Another socket: the data's line is far, the flag's may be near.
+        simulation.spawn(96, send).expect("the machine has the core");
+        let receive = move || {
+            let mut last = 0;
+            while last < 19 {
+                last = wait_until(|| Some(flag.0.load(Acquire)).filter(|&flag| flag > last));
+                assert!(data.0.load(Relaxed) >= last, "seed {seed}");
+            }
+        };
+        simulation.spawn(0, receive).expect("the machine has the core");
+        simulation.run().expect("it runs");
+    }
+}
+
+#[test]
+fn a_core_sees_its_own_stores_at_once_whole_or_narrow() {
+    let machine = MachineModel::preset("desktop").expect("a built-in machine");
+    let word = Rc::new(Padded(SimU32::new("word", 0)));
+    let mut simulation = Simulation::new(&machine, 1);
+    let shared = Rc::clone(&word);
+    simulation.spawn(1, move || shared.0.store(0x0102_0304, SeqCst)).expect("core 1 exists");
+    let mine = Rc::clone(&word);
+    let code = move || {
+        cellbench_sim::advance(10_000.0);
+        // The line is in the other core's cache: these wait in the store buffer.
+        mine.0.store_low_byte(0xff, Relaxed);
+        assert_eq!(mine.0.load_low_byte(Relaxed), 0xff);
+        assert_eq!(mine.0.load(Relaxed), 0x0102_03ff);
+        mine.0.store(7, Relaxed);
+        mine.0.store_low_half(8, Relaxed);
+        assert_eq!(mine.0.load(Relaxed), 8);
+    };
+    simulation.spawn(0, code).expect("core 0 exists");
+    simulation.run().expect("it runs");
+    assert_eq!(word.0.peek(), 8);
+}
+
+#[test]
+fn no_addition_is_lost_by_any_protocol_on_any_distance() {
+    for name in ["desktop", "epyc-genoa-2s", "xeon-spr-2s", "graviton3"] {
+        let machine = MachineModel::preset(name).expect("a built-in machine");
+        // With SMT siblings among them where there are any.
+        let cores = machine.places().len().min(384);
+        let counter = Rc::new(Padded(SimU64::new("counter", 0)));
+        let shared = Rc::clone(&counter);
+        let (counts, _) = rounds(&machine, 3, cores, 3_000.0, move |_| {
+            let seen = shared.0.load(Acquire);
+            assert!(shared.0.fetch_add(1, SeqCst) >= seen, "{name}: time runs backwards");
+        });
+        assert_eq!(counter.0.peek(), counts.iter().sum::<u64>(), "{name}");
+    }
+}
