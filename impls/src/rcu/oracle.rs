@@ -3,6 +3,9 @@
 //! is reclaimed as early as any implementation might, and a use after it is found.
 //!
 //! Its state is behind a `std` mutex that no checker looks at: a section is not a step to explore.
+//! What a grace period orders is made known to the checker by full barriers, as the kernel's RCU
+//! promises them: a section that begins after the grace period did sees what was detached before
+//! it, and what runs after the grace period comes after the sections that it waited for.
 //! The implementations themselves ([`super::qsbr`]) are checked on their own.
 
 use std::sync::Mutex;
@@ -29,6 +32,8 @@ struct State<P: Platform> {
     /// CPUs that run functions now.
     running: Vec<bool>,
     waiting: Vec<Waiting<P>>,
+    /// A grace period has begun, now or earlier.
+    any_deferred: bool,
 }
 
 struct Waiting<P: Platform> {
@@ -57,6 +62,10 @@ impl<P: Platform> OracleReclaim<P> {
             }
             state.waiting.extract_if(.., |waiting| waiting.readers.is_empty()).collect()
         };
+        if !ready.is_empty() {
+            // Pairs with the barrier at the end of each section that was waited for.
+            P::fence();
+        }
         for waiting in &ready {
             // SAFETY: no section that was open when it was deferred is open any more.
             unsafe { (waiting.function)(waiting.head, cpu) };
@@ -81,6 +90,10 @@ impl<P: Platform> Drop for OracleGuard<'_, P> {
             if state.depth[cpu] > 0 {
                 return;
             }
+            if state.waiting.iter().any(|waiting| waiting.readers.contains(&cpu)) {
+                // Pairs with the barrier in `run_ready`.
+                P::fence();
+            }
             for waiting in &mut state.waiting {
                 waiting.readers.retain(|reader| *reader != cpu);
             }
@@ -98,7 +111,7 @@ impl<P: Platform> Reclaim<P> for OracleReclaim<P> {
 
     fn new(cpus: usize) -> Self {
         let (depth, running) = (vec![0; cpus], vec![false; cpus]);
-        Self { state: Mutex::new(State { depth, running, waiting: Vec::new() }) }
+        Self { state: Mutex::new(State { depth, running, waiting: Vec::new(), any_deferred: false }) }
     }
 
     fn online(&self, _: &Cpu<'_, P>) {}
@@ -109,13 +122,23 @@ impl<P: Platform> Reclaim<P> for OracleReclaim<P> {
     }
 
     fn read<'a>(&'a self, cpu: &'a Cpu<'_, P>) -> OracleGuard<'a, P> {
-        self.state().depth[cpu.id().index()] += 1;
+        let mut state = self.state();
+        let depth = &mut state.depth[cpu.id().index()];
+        *depth += 1;
+        if *depth == 1 && state.any_deferred {
+            // Pairs with the barrier in `defer`: this section is not waited for.
+            P::fence();
+        }
+        drop(state);
         OracleGuard { oracle: self, cpu }
     }
 
     unsafe fn defer(&self, cpu: &Cpu<'_, P>, head: *mut RcuHead<P>, function: RcuFn<P>) {
         {
+            // What was detached before is seen by the sections that begin from here on.
+            P::fence();
             let mut state = self.state();
+            state.any_deferred = true;
             let readers = (0..state.depth.len()).filter(|cpu| state.depth[*cpu] > 0).collect();
             state.waiting.push(Waiting { readers, head, function });
         }

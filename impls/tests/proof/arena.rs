@@ -1,0 +1,261 @@
+//! A machine with one cell in it, the operations on it, and what must hold afterwards: the
+//! invariants of the cell, checked at rest by every tool alike.
+
+use core::ptr;
+use std::sync::Arc;
+
+use cellbench_impls::cell::{InitFlags, Start};
+use cellbench_impls::engine::{Queued, QueuedEngine};
+use cellbench_impls::machine::MachineConfig;
+use cellbench_impls::map::Map;
+use cellbench_impls::platform::{Platform, World};
+use cellbench_impls::program::{Callback, Program};
+use cellbench_impls::rcu::ReclaimKind;
+use cellbench_impls::{AsyncCell, Cpu, CpuId, Errno, Machine, Memory};
+
+use crate::history::{Call, Log, Op, Reply};
+
+/// A platform whose callbacks the tests run.
+pub(crate) trait Driven: Platform<Engine = QueuedEngine<Self>> {}
+impl<M: Memory, R: ReclaimKind> Driven for World<M, R, Queued> {}
+
+/// Programs that the operations choose from.
+pub(crate) const PROGRAMS: usize = 2;
+
+/// What the callback of an arena does besides being logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Body {
+    /// Nothing.
+    Nothing,
+    /// Lets others run in the middle of it.
+    Pause,
+}
+
+/// What a callback gets by its `data`.
+struct Hook {
+    log: Arc<Log>,
+    program: u8,
+    body: Body,
+}
+
+/// See the module.
+pub(crate) struct Arena<P: Driven, C: AsyncCell<P>> {
+    /// The cell under test.
+    pub(crate) cell: C,
+    /// The map it lies in.
+    pub(crate) map: Map<P>,
+    /// Its programs.
+    pub(crate) programs: Vec<Box<Program<P>>>,
+    /// What happened.
+    pub(crate) log: Arc<Log>,
+    /// After the cell and the programs: it frees the memory of the blocks.
+    pub(crate) machine: Machine<P>,
+    /// What the callbacks' data points to.
+    _hooks: Vec<Box<Hook>>,
+}
+
+/// The machine to build an arena on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setup {
+    /// CPUs of the machine.
+    pub(crate) cpus: u32,
+    /// What callbacks do.
+    pub(crate) body: Body,
+    /// A known bug to switch on.
+    #[cfg(feature = "planted")]
+    pub(crate) bug: Option<cellbench_impls::planted::Bug>,
+}
+
+impl Setup {
+    /// A machine with `cpus` CPUs whose callbacks pause.
+    pub(crate) fn new(cpus: u32) -> Self {
+        Self {
+            cpus,
+            body: Body::Pause,
+            #[cfg(feature = "planted")]
+            bug: None,
+        }
+    }
+
+    /// The machine.
+    pub(crate) fn machine<P: Platform>(&self) -> Machine<P> {
+        let config = MachineConfig::new(self.cpus);
+        #[cfg(feature = "planted")]
+        if let Some(bug) = self.bug {
+            return Machine::with_bug(config, bug);
+        }
+        Machine::new(config)
+    }
+}
+
+fn callback<P: Platform>(cpu: &Cpu<'_, P>, callback: &Callback<P>, _: *const ()) {
+    // SAFETY: the arena exposed the address of a hook, and keeps it while callbacks may run.
+    let hook = unsafe { &*ptr::with_exposed_provenance::<Hook>(callback.data) };
+    hook.log.run(cpu.id().0, hook.program, || {
+        if hook.body == Body::Pause {
+            P::relax();
+        }
+    });
+}
+
+impl<P: Driven, C: AsyncCell<P>> Arena<P, C> {
+    /// An arena at rest with an uninitialised cell.
+    pub(crate) fn new(setup: Setup) -> Arc<Self> {
+        let log = Arc::new(Log::new(setup.cpus));
+        let hooks: Vec<Box<Hook>> = (0..PROGRAMS as u8)
+            .map(|program| Box::new(Hook { log: Arc::clone(&log), program, body: setup.body }))
+            .collect();
+        let programs = hooks
+            .iter()
+            .map(|hook| {
+                let data = ptr::from_ref::<Hook>(hook).expose_provenance();
+                Program::new([(callback::<P> as _, data)])
+            })
+            .collect();
+        Arc::new(Self {
+            // SAFETY: used with this arena's machine only, stays in its `Arc`, and every use ends
+            // with `check_rest`, or with a failed test.
+            cell: unsafe { C::new() },
+            map: Map::new(),
+            programs,
+            log,
+            machine: setup.machine(),
+            _hooks: hooks,
+        })
+    }
+
+    /// Does and logs an operation. A `Start` is due at once.
+    pub(crate) fn perform(&self, cpu: &Cpu<'_, P>, op: Op) -> Reply {
+        self.log.call(cpu.id().0, op, || self.perform_unlogged(cpu, op))
+    }
+
+    fn perform_unlogged(&self, cpu: &Cpu<'_, P>, op: Op) -> Reply {
+        let program = |number: u8| &*self.programs[usize::from(number)];
+        let start = Start::default();
+        match op {
+            Op::Init => self.cell.init(cpu, &self.map, InitFlags::NONE).map(|()| true),
+            Op::Set(number) => {
+                let program = program(number);
+                self.cell.set_callback(cpu, program, program.callback(0)).map(|()| true)
+            }
+            Op::Start => self.cell.start(cpu, start).map(|()| true),
+            Op::Schedule(number) => {
+                let program = program(number);
+                self.cell
+                    .schedule(cpu, &self.map, program, program.callback(0), start)
+                    .map(|()| true)
+            }
+            Op::Cancel => self.cell.cancel(cpu),
+            Op::CancelAsync => self.cell.cancel_async(cpu),
+            Op::Free => {
+                self.cell.cancel_and_free(cpu);
+                Ok(true)
+            }
+            Op::PutUser => {
+                self.map.put_user(cpu, [&self.cell]);
+                Ok(true)
+            }
+            Op::Fire => {
+                self.fire(cpu);
+                Ok(true)
+            }
+        }
+    }
+
+    /// Runs what is due on every base; returns how many items ran.
+    fn fire(&self, cpu: &Cpu<'_, P>) -> usize {
+        let engine = self.machine.engine();
+        (0..self.machine.cpus())
+            .map(|base| engine.run_timers(cpu, base, u64::MAX - 1) + engine.run_works(cpu, base))
+            .sum()
+    }
+
+    /// Does operations one after the other on CPU 0, before anything runs at the same time. None
+    /// may meet another: EBUSY is an error, unless `init` found the cell initialised.
+    pub(crate) fn prepare(&self, ops: &[Op]) {
+        let cpu = self.machine.cpu(CpuId(0));
+        for op in ops {
+            let reply = self.perform(&cpu, *op);
+            assert!(reply.is_ok(), "preparing: {op} returned {reply:?} with nothing in its way");
+        }
+    }
+
+    /// Checks what must hold when all threads have ended, and that the cell, freed, leaves
+    /// nothing behind. Returns the whole history.
+    pub(crate) fn check_rest(&self) -> Vec<Call> {
+        let cpu = self.machine.cpu(CpuId(0));
+        // What was started runs now, and may start again.
+        while self.settle(&cpu) > 0 {
+            self.check_references();
+        }
+        self.check_references();
+        let _ = self.perform(&cpu, Op::Free);
+        self.settle(&cpu);
+        assert!(!self.cell.inspect().initialised, "freed cell still has a block");
+        self.check_references();
+        let late = self.fire(&cpu);
+        assert_eq!(late, 0, "something ran after free and a grace period");
+        let stats = self.machine.heap().stats();
+        assert_eq!(stats.live(), 0, "leak: {stats:?}");
+        drop(cpu);
+        for number in 0..self.machine.cpus() {
+            let rest = self.machine.rest(CpuId(number));
+            assert!(rest.is_clean(), "CPU {number} left behind {rest:?}");
+        }
+        let history = self.log.history();
+        check_overlaps(&history);
+        history
+    }
+
+    /// Lets everything run that is due, as one call; returns how many items ran, apart from those
+    /// that the machine itself runs to come to rest.
+    fn settle(&self, cpu: &Cpu<'_, P>) -> usize {
+        let mut ran = 0;
+        let _ = self.log.call(cpu.id().0, Op::Fire, || {
+            ran = self.fire(cpu);
+            self.machine.settle(cpu);
+            Ok(true)
+        });
+        ran
+    }
+
+    /// References held by cells are those of the programs that cells have set, and a callback
+    /// belongs to its program.
+    fn check_references(&self) {
+        let seen = self.cell.inspect();
+        assert_eq!(
+            seen.program.is_null(),
+            seen.callback.is_null(),
+            "at rest program and callback are set together: {:?}, {:?}",
+            seen.program,
+            seen.callback
+        );
+        for (number, program) in self.programs.iter().enumerate() {
+            let set = ptr::eq(seen.program, &raw const **program);
+            assert_eq!(
+                program.refs(),
+                1 + u64::from(set),
+                "references of p{number}, which the cell {}",
+                if set { "has set" } else { "has not set" }
+            );
+            if set {
+                // SAFETY: at rest, and the callbacks live as long as the arena.
+                let callback = unsafe { &*seen.callback };
+                assert!(callback.belongs_to(&**program), "the callback is another program's");
+            }
+        }
+    }
+}
+
+/// EBUSY means that another operation was in the way; `init` also says so of a cell that has a
+/// block, which some earlier call made.
+fn check_overlaps(history: &[Call]) {
+    for call in history.iter().filter(|call| call.reply == Err(Errno::EBUSY)) {
+        let excused = history.iter().any(|other| {
+            let made_block = call.op == Op::Init && other.op == Op::Init && other.reply.is_ok();
+            !ptr::eq(other, call)
+                && (other.overlaps(call) || (made_block && other.returned < call.invoked))
+        });
+        assert!(excused, "EBUSY with nothing in the way\n{}", crate::history::timeline(history));
+    }
+}

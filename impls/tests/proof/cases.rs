@@ -1,0 +1,160 @@
+//! Which operations meet which, in which state of the cell: all pairs, and the chosen triples.
+
+use std::fmt;
+
+use cellbench_impls::AsyncCell;
+
+use crate::arena::Driven;
+use crate::history::Op;
+
+/// The state of the cell when the operations begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Never initialised.
+    Fresh,
+    /// Initialised, with a callback.
+    Ready,
+    /// Started.
+    Armed,
+    /// Started, and another CPU runs what is due.
+    Running,
+    /// Started and freed.
+    Freed,
+}
+
+impl State {
+    /// All of them.
+    pub(crate) const ALL: [State; 5] =
+        [State::Fresh, State::Ready, State::Armed, State::Running, State::Freed];
+
+    /// The operations that lead there from a fresh cell.
+    pub(crate) fn preparation(self, kind: &str) -> &'static [Op] {
+        match (self, kind) {
+            (State::Fresh, _) | (State::Ready, "task_work") => &[],
+            (State::Ready, _) => &[Op::Init, Op::Set(0)],
+            (State::Armed | State::Running, "task_work") => &[Op::Schedule(0)],
+            (State::Armed | State::Running, _) => &[Op::Init, Op::Set(0), Op::Start],
+            (State::Freed, "task_work") => &[Op::Schedule(0), Op::Free],
+            (State::Freed, _) => &[Op::Init, Op::Set(0), Op::Start, Op::Free],
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            State::Fresh => "fresh",
+            State::Ready => "ready",
+            State::Armed => "armed",
+            State::Running => "running",
+            State::Freed => "freed",
+        })
+    }
+}
+
+/// Operations that run at the same time on a cell in some state.
+#[derive(Clone, Debug)]
+pub(crate) struct Case {
+    /// The state at the beginning.
+    pub(crate) state: State,
+    /// What each thread does, one after the other.
+    pub(crate) threads: Vec<Vec<Op>>,
+}
+
+impl Case {
+    /// A case of one operation for each thread; the running state adds the thread that fires.
+    fn of(state: State, ops: &[Op]) -> Self {
+        let mut threads: Vec<Vec<Op>> = ops.iter().map(|op| vec![*op]).collect();
+        if state == State::Running {
+            threads.push(vec![Op::Fire]);
+        }
+        Self { state, threads }
+    }
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.state)?;
+        for (number, thread) in self.threads.iter().enumerate() {
+            let ops: Vec<String> = thread.iter().map(Op::to_string).collect();
+            write!(f, "{}{}", if number > 0 { " | " } else { "" }, ops.join("; "))?;
+        }
+        Ok(())
+    }
+}
+
+/// The operations that a cell has.
+pub(crate) fn ops<P: Driven, C: AsyncCell<P>>() -> Vec<Op> {
+    let mut ops = if C::KIND == "task_work" {
+        vec![Op::Schedule(1)]
+    } else {
+        vec![Op::Init, Op::Set(1), Op::Start]
+    };
+    if C::CANCELS {
+        ops.push(Op::Cancel);
+    }
+    if C::CANCELS_ASYNC {
+        ops.push(Op::CancelAsync);
+    }
+    ops.extend([Op::Free, Op::Fire, Op::PutUser]);
+    ops
+}
+
+/// Every operation with every operation, itself included.
+pub(crate) fn pairs<P: Driven, C: AsyncCell<P>>(state: State) -> Vec<Case> {
+    let ops = ops::<P, C>();
+    let mut cases = Vec::new();
+    for (index, first) in ops.iter().enumerate() {
+        for second in &ops[index..] {
+            let fires = *first == Op::Fire || *second == Op::Fire;
+            if state == State::Running && fires {
+                // The third thread fires already.
+                continue;
+            }
+            if *first == Op::PutUser && *second == Op::PutUser {
+                // There is one last reference.
+                continue;
+            }
+            // Two updates: one to another program, one to the same.
+            let second = match (first, second) {
+                (Op::Set(_), Op::Set(_)) => Op::Set(0),
+                (Op::Schedule(_), Op::Schedule(_)) => Op::Schedule(0),
+                (_, second) => *second,
+            };
+            cases.push(Case::of(state, &[*first, second]));
+        }
+    }
+    cases
+}
+
+/// The triples in which reviewers of the patches found races.
+pub(crate) fn triples<P: Driven, C: AsyncCell<P>>() -> Vec<Case> {
+    if C::KIND == "task_work" {
+        return vec![
+            Case::of(State::Fresh, &[Op::Schedule(0), Op::Schedule(1), Op::Free]),
+            Case::of(State::Fresh, &[Op::Schedule(0), Op::Fire, Op::Free]),
+            Case::of(State::Armed, &[Op::Schedule(1), Op::Fire, Op::Free]),
+            Case::of(State::Fresh, &[Op::Schedule(0), Op::Fire, Op::PutUser]),
+        ];
+    }
+    let mut cases = vec![
+        Case::of(State::Fresh, &[Op::Init, Op::Init, Op::Free]),
+        Case::of(State::Ready, &[Op::Set(1), Op::Set(0), Op::Free]),
+        Case::of(State::Ready, &[Op::Start, Op::Free, Op::Fire]),
+        Case::of(State::Armed, &[Op::Set(1), Op::Free, Op::Fire]),
+        Case::of(State::Fresh, &[Op::Init, Op::Set(0), Op::PutUser]),
+        // The cell is freed and initialised again under a start.
+        Case {
+            state: State::Ready,
+            threads: vec![vec![Op::Start], vec![Op::Free, Op::Init, Op::Set(1)], vec![Op::Fire]],
+        },
+    ];
+    if C::CANCELS {
+        cases.push(Case::of(State::Armed, &[Op::Set(1), Op::Cancel, Op::Fire]));
+        cases.push(Case::of(State::Armed, &[Op::Start, Op::Cancel, Op::Free]));
+    }
+    if C::CANCELS_ASYNC {
+        cases.push(Case::of(State::Armed, &[Op::Start, Op::CancelAsync, Op::Fire]));
+    }
+    cases
+}
