@@ -1,3 +1,13 @@
-//! Under construction.
+//! Measures the async cell of BPF timers, work queues and task works on this host.
+//!
+//! | room | holds |
+//! |---|---|
+//! | [`host`] | CPUs, clock, counters, and whether the host is fit to measure on |
+//! | [`runner`] | from a choice of cells and workloads to rounds on disk |
+//! | [`cmd`] | the command line |
+//!
+//! The binary and the benches are thin over these.
 
+pub mod cmd;
 pub mod host;
+pub mod runner;

@@ -1,2 +1,7 @@
 //! The `cellbench` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cellbench::cmd::main()
+}

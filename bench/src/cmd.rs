@@ -1,0 +1,92 @@
+//! The command line: one file for each sub-command.
+//!
+//! Whatever is wrong with the input ends in one line on standard error, `cellbench: error: ...`,
+//! with what was wrong, where, and what to do; exit status 2. Results go to standard output, so
+//! that they can be piped; progress goes to standard error.
+
+mod args;
+mod compare;
+mod doctor;
+mod list;
+mod merge;
+mod output;
+mod report;
+pub mod run;
+mod topology;
+
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+pub use args::Measuring;
+
+/// Exit status for wrong input and for whatever else ends a command without its result.
+pub const EXIT_ERROR: u8 = 2;
+
+/// Measures the async cell of BPF timers, work queues and task works in every design.
+#[derive(Debug, Parser)]
+#[command(name = "cellbench", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    List(list::Args),
+    Doctor(doctor::Args),
+    Topology(topology::Args),
+    Run(Measuring),
+    Report(report::Args),
+    Compare(compare::Args),
+    Merge(merge::Args),
+}
+
+/// The `cellbench` command, from its arguments to its exit status.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let outcome = match cli.command {
+        Command::List(args) => list::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Topology(args) => topology::run(&args),
+        Command::Run(args) => run::run(&args, "cellbench"),
+        Command::Report(args) => report::run(&args),
+        Command::Compare(args) => compare::run(&args),
+        Command::Merge(args) => merge::run(&args),
+    };
+    finish(outcome)
+}
+
+/// The exit status of a command that ended; an error becomes its one line.
+#[must_use]
+pub fn finish(outcome: anyhow::Result<ExitCode>) -> ExitCode {
+    outcome.unwrap_or_else(|error| {
+        output::error(&error);
+        ExitCode::from(EXIT_ERROR)
+    })
+}
+
+/// Help and version as clap prints them; anything else as one line.
+#[must_use]
+pub fn usage(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp
+        | ErrorKind::DisplayVersion
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),
+        _ => {
+            // The first paragraph of clap's text is what is wrong, the rest is usage.
+            let text = error.render().to_string();
+            let what: Vec<&str> =
+                text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+            let what = what.join(" ");
+            let what = what.strip_prefix("error: ").unwrap_or(&what);
+            output::error(&anyhow::anyhow!("{what}; see --help"));
+            ExitCode::from(EXIT_ERROR)
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! `cellbench list`: everything that has a name.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use cellbench_impls::AsyncCell;
+use cellbench_impls::cell::Footprint;
+use cellbench_impls::platform::Native;
+use cellbench_impls::registry::{CELLS, CellVisitor, LOCKS, PEERS, visit_cell};
+use cellbench_sim::MachineModel;
+use cellbench_workloads::registry::WORKLOADS;
+use cellbench_workloads::{EngineNeed, Subject};
+use serde_json::json;
+
+use super::output;
+use crate::host::Placement;
+use crate::runner::subject::EPOCH;
+
+/// List cells, locks, workloads, placements and simulated machines
+#[derive(clap::Args, Debug)]
+pub(super) struct Args {
+    /// Print JSON instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a cell's type says of itself.
+struct Properties {
+    footprint: Footprint,
+    nmi_safe: bool,
+    cancels: bool,
+}
+
+struct Describe;
+
+impl CellVisitor<Native> for Describe {
+    type Output = Properties;
+
+    fn visit<C: AsyncCell<Native>>(self) -> Properties {
+        Properties { footprint: C::footprint(), nmi_safe: C::NMI_SAFE, cancels: C::CANCELS }
+    }
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if args.json {
+        output::emit_json(&as_json())?;
+    } else {
+        output::emit(&as_text()?)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn engine(need: EngineNeed) -> &'static str {
+    match need {
+        EngineNeed::Count => "count",
+        EngineNeed::Live => "live",
+    }
+}
+
+fn kinds(subject: Subject) -> &'static [&'static str] {
+    match subject {
+        Subject::Cells(kinds) => kinds,
+        Subject::Locks => &["lock"],
+    }
+}
+
+fn machines() -> impl Iterator<Item = (&'static str, String)> {
+    MachineModel::preset_names().map(|name| {
+        let title =
+            MachineModel::preset(name).map_or_else(|error| error.to_string(), |model| model.title);
+        (name, title)
+    })
+}
+
+fn as_json() -> serde_json::Value {
+    let cells: Vec<_> = CELLS
+        .iter()
+        .filter_map(|cell| Some((cell, visit_cell::<Native, _>(cell.id, cell.kind, Describe)?)))
+        .map(|(cell, is)| {
+            json!({
+                "cell": cell.id, "kind": cell.kind, "about": cell.about,
+                "cell_bytes": is.footprint.cell_bytes, "block_bytes": is.footprint.block_bytes,
+                "nmi_safe": is.nmi_safe, "cancels": is.cancels,
+            })
+        })
+        .collect();
+    let locks: Vec<_> = LOCKS
+        .iter()
+        .map(|lock| (lock, false))
+        .chain(PEERS.iter().map(|lock| (lock, true)))
+        .map(|(lock, peer)| json!({ "lock": lock.id, "about": lock.about, "peer": peer }))
+        .collect();
+    let workloads: Vec<_> = WORKLOADS
+        .iter()
+        .map(|workload| {
+            json!({
+                "workload": workload.id, "about": workload.about,
+                "kinds": kinds(workload.subject), "engine": engine(workload.engine),
+            })
+        })
+        .collect();
+    let machines: Vec<_> =
+        machines().map(|(name, title)| json!({ "machine": name, "about": title })).collect();
+    json!({
+        "cells": cells, "locks": locks, "workloads": workloads,
+        "placements": Placement::ALL.map(Placement::name), "machines": machines,
+    })
+}
+
+fn as_text() -> Result<String, std::fmt::Error> {
+    let mut text = String::from("Cells (bytes in the map value + in the control block)\n");
+    for cell in CELLS {
+        let Some(is) = visit_cell::<Native, _>(cell.id, cell.kind, Describe) else { continue };
+        let bytes = format!("{}+{}", is.footprint.cell_bytes, is.footprint.block_bytes);
+        writeln!(text, "  {:<20} {:<9} {bytes:>7}  {}", cell.id, cell.kind, cell.about)?;
+    }
+    writeln!(text, "  NAME{EPOCH}: the cell with epochs (crossbeam-epoch) in place of RCU")?;
+    writeln!(text, "\nLocks (kind lock)")?;
+    for lock in LOCKS.iter().chain(PEERS) {
+        writeln!(text, "  {:<20} {}", lock.id, lock.about)?;
+    }
+    writeln!(text, "\nWorkloads")?;
+    for workload in WORKLOADS {
+        let of = kinds(workload.subject).join(",");
+        writeln!(
+            text,
+            "  {:<20} {}\n  {:<20} for {of}; engine {}",
+            workload.id,
+            workload.about,
+            "",
+            engine(workload.engine)
+        )?;
+    }
+    writeln!(text, "\nPlacements")?;
+    for (placement, about) in Placement::ALL.into_iter().zip([
+        "one CPU per core within a last-level cache first",
+        "across packages, nodes and last-level caches in turn",
+        "SMT siblings together",
+    ]) {
+        writeln!(text, "  {:<20} {about}", placement.name())?;
+    }
+    writeln!(text, "\nSimulated machines")?;
+    for (name, title) in machines() {
+        writeln!(text, "  {name:<20} {title}")?;
+    }
+    Ok(text)
+}

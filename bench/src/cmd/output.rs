@@ -1,0 +1,56 @@
+//! Writing to the terminal.
+
+use std::io::{self, IsTerminal, Write};
+
+use anyhow::Context;
+use serde::Serialize;
+
+/// Writes results to standard output. A reader that has seen enough (`| head`) is no error.
+pub(super) fn emit(text: &str) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("standard output"),
+    }
+}
+
+/// Writes a value as JSON.
+pub(super) fn emit_json(value: &impl Serialize) -> anyhow::Result<()> {
+    let mut text = serde_json::to_string_pretty(value).context("encoding JSON")?;
+    text.push('\n');
+    emit(&text)
+}
+
+/// One line on standard error.
+pub(super) fn error(error: &anyhow::Error) {
+    say(&format!("cellbench: error: {}", one_line(&format!("{error:#}"))));
+}
+
+/// Something the user should know, on standard error.
+pub(super) fn note(text: &str) {
+    say(&format!("cellbench: {}", one_line(text)));
+}
+
+fn say(line: &str) {
+    // Nobody is left to be told that standard error is gone.
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+}
+
+/// Whether standard output shows colours to somebody who wants them (<https://no-color.org>).
+pub(super) fn colour() -> bool {
+    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::one_line;
+
+    #[test]
+    fn an_error_is_one_line_whatever_its_cause_says() {
+        assert_eq!(one_line("a:\n  b\n\nc\n"), "a:; b; c");
+    }
+}

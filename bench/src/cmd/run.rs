@@ -1,0 +1,139 @@
+//! `cellbench run`: measure, record, report. Also what `cargo bench` does.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::anyhow;
+
+use super::args::Measuring;
+use super::{output, report};
+use crate::host::topology::Topology;
+use crate::runner::interrupt::{self, Interrupt};
+use crate::runner::plan::{Matrix, Plan, PlanError, known_cells};
+use crate::runner::round::RoundError;
+use crate::runner::session::{self, Ended, Finished, Settings};
+use crate::runner::subject;
+
+/// Exit status when an invariant broke: a cell is wrong.
+const EXIT_VIOLATION: u8 = 1;
+/// Cell that the others are compared with, unless it is not measured.
+const BASELINE: &str = cellbench_plots::options::DEFAULT_BASELINE;
+
+/// Measures and reports. `command` is how the command line begins that repeats the run.
+///
+/// # Errors
+/// What is wrong with the input, or what could not be measured or written.
+pub fn run(args: &Measuring, command: &str) -> anyhow::Result<ExitCode> {
+    let topology = Topology::read()?;
+    let plan = Plan::new(&args.choice.selection(), &topology)?;
+    let settings = settings(args, &plan, command)?;
+    let interrupt = Interrupt::install().map_err(|error| anyhow!(error))?;
+    let finished = session::run(plan, &topology, &settings, interrupt, stuck)?;
+    report::show(&finished.dir, args.output.json, &[])?;
+    Ok(conclude(&finished))
+}
+
+/// What a run that ended means for whoever called.
+fn conclude(finished: &Finished) -> ExitCode {
+    for violation in &finished.violations {
+        output::note(&format!("error: {violation}"));
+    }
+    if !finished.violations.is_empty() {
+        ExitCode::from(EXIT_VIOLATION)
+    } else if finished.ended == Ended::Interrupted {
+        ExitCode::from(interrupt::EXIT_STATUS)
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+fn settings(args: &Measuring, plan: &Plan, command: &str) -> anyhow::Result<Settings> {
+    let seed = args.seed.unwrap_or_else(seed_from_clock);
+    Ok(Settings {
+        out: args.output.dir(),
+        seed,
+        time_budget: args.time_budget.unwrap_or_else(|| default_budget(args.choice.matrix())),
+        window: args.window,
+        most_rounds: args.rounds,
+        threshold_share: args.threshold,
+        baseline: baseline(args, plan)?,
+        irq_save_cost_ns: args.irq_save_ns,
+        matrix: args.choice.matrix_name().to_owned(),
+        command_line: command_line(command, std::env::args().skip(1), args.seed.is_none(), seed),
+    })
+}
+
+/// Time for a matrix: with the other benches and the reports, `cargo bench` stays below 6 minutes
+/// on two CPUs, and below a minute with `--quick`.
+fn default_budget(matrix: Matrix) -> Duration {
+    Duration::from_secs(match matrix {
+        Matrix::Quick => 20,
+        Matrix::Headline => 210,
+        Matrix::Full => 3600,
+    })
+}
+
+/// The cell asked for, else the usual one if it is measured, else the first that is.
+fn baseline(args: &Measuring, plan: &Plan) -> Result<String, PlanError> {
+    let measured = |name: &str| plan.specs().any(|spec| spec.series.cell == name);
+    match &args.baseline {
+        Some(name) if measured(name) => Ok(name.clone()),
+        Some(name) if !subject::named(name).is_empty() => Err(PlanError::Nothing {
+            reasons: format!(
+                "the baseline {name} is not among the cells chosen; add it to --cells"
+            ),
+        }),
+        Some(name) => {
+            Err(PlanError::Unknown { what: "cell", name: name.clone(), known: known_cells() })
+        }
+        None if measured(BASELINE) => Ok(BASELINE.to_owned()),
+        None => {
+            Ok(plan.specs().next().map_or(BASELINE.to_owned(), |spec| spec.series.cell.clone()))
+        }
+    }
+}
+
+/// Nanoseconds of the clock: different for each run, and recorded.
+pub(super) fn seed_from_clock() -> u64 {
+    let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+    // 53 bits, which every JSON reader keeps.
+    since.as_nanos() as u64 & ((1 << 53) - 1)
+}
+
+/// The command as it was given, with the seed that was taken.
+pub(super) fn command_line(
+    command: &str,
+    args: impl Iterator<Item = String>,
+    add_seed: bool,
+    seed: u64,
+) -> String {
+    let mut words = vec![command.to_owned()];
+    words.extend(
+        args.map(|arg| if arg.contains(char::is_whitespace) { format!("'{arg}'") } else { arg }),
+    );
+    if add_seed {
+        words.push(format!("--seed {seed}"));
+    }
+    words.join(" ")
+}
+
+/// Workers that do not come back cannot be ended but with the process. What was recorded stays.
+pub(super) fn stuck(dir: &Path, error: RoundError) {
+    let kept =
+        anyhow!(error).context(format!("{}: run not finished, its rounds are kept", dir.display()));
+    output::error(&kept);
+    std::process::exit(i32::from(EXIT_VIOLATION));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::command_line;
+
+    #[test]
+    fn a_command_line_repeats_the_run() {
+        let args = ["run", "--out", "a b"].map(str::to_owned);
+        let line = command_line("cellbench", args.into_iter(), true, 7);
+        assert_eq!(line, "cellbench run --out 'a b' --seed 7");
+    }
+}

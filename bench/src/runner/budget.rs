@@ -1,0 +1,108 @@
+//! Dividing the time: how long a window, and what is left out when time is short.
+
+use std::time::Duration;
+
+use cellbench_record::Kind;
+use cellbench_workloads::EngineNeed;
+
+use super::plan::{Block, Plan};
+use super::round::Spec;
+
+/// Rounds that a compared block is to get: enough for most verdicts on a quiet host.
+const ROUNDS: u32 = 30;
+/// Rounds that a surveyed block gets before the compared ones have theirs.
+pub const SURVEY_ROUNDS: u32 = 8;
+/// Rounds without which measuring a compared block is not worth beginning.
+const LEAST_ROUNDS: u32 = 12;
+/// Shorter windows measure the harness.
+const SHORTEST: Duration = Duration::from_millis(3);
+/// Longer ones gather more disturbances than they average out.
+const LONGEST: Duration = Duration::from_millis(50);
+
+/// Time of a round beside its window and warm-up: threads, checks, the record.
+const OVERHEAD: Duration = Duration::from_micros(1500);
+/// The part of it that each thread adds.
+const OVERHEAD_PER_THREAD: Duration = Duration::from_micros(150);
+
+/// Time before a window of this length.
+#[must_use]
+pub fn warm_up(window: Duration) -> Duration {
+    (window / 10).clamp(Duration::from_millis(1), Duration::from_millis(3))
+}
+
+/// What one measurement takes, about.
+#[must_use]
+pub fn cost(spec: &Spec, window: Duration) -> Duration {
+    let threads = spec.series.threads * if spec.engine == EngineNeed::Live { 2 } else { 1 };
+    window + warm_up(window) + OVERHEAD + OVERHEAD_PER_THREAD * threads
+}
+
+/// What a round of these blocks takes, about.
+fn cost_of<'a>(blocks: impl Iterator<Item = &'a Block>, window: Duration) -> Duration {
+    blocks.flat_map(|block| &block.specs).map(|spec| cost(spec, window)).sum()
+}
+
+fn total(plan: &Plan, rounds: u32, window: Duration) -> Duration {
+    let compared = cost_of(plan.blocks.iter().filter(|block| !block.surveyed), window);
+    let surveyed = cost_of(plan.blocks.iter().filter(|block| block.surveyed), window);
+    compared * rounds + surveyed * SURVEY_ROUNDS.min(rounds)
+}
+
+/// The longest window with which the rounds of `plan` fit into `budget`.
+#[must_use]
+pub fn window(plan: &Plan, budget: Duration) -> Duration {
+    let fits = |window: &Duration| total(plan, ROUNDS, *window) <= budget;
+    let (least, most) = (SHORTEST.as_micros() as u64, LONGEST.as_micros() as u64);
+    (least..=most).rev().step_by(500).map(Duration::from_micros).find(fits).unwrap_or(SHORTEST)
+}
+
+/// Leaves out the least important blocks until the rest fits into `budget` with the shortest
+/// windows; notes in the plan what went. One block always stays.
+pub fn fit(plan: &mut Plan, budget: Duration) {
+    let needed = total(plan, LEAST_ROUNDS, SHORTEST);
+    if needed <= budget {
+        return;
+    }
+    let before = plan.len();
+    let mut blocks: Vec<(usize, Block)> =
+        std::mem::take(&mut plan.blocks).into_iter().enumerate().collect();
+    let all = blocks.iter().map(|(_, block)| block.threads()).max().unwrap_or(1);
+    // Most important first; among equals the order of the plan.
+    blocks.sort_by_key(|(place, block)| (unimportance(block, all), *place));
+    let mut blocks: Vec<Block> = blocks.into_iter().map(|(_, block)| block).collect();
+    let mut time = Duration::ZERO;
+    let mut kept = 0;
+    for block in &blocks {
+        let rounds = if block.surveyed { SURVEY_ROUNDS } else { LEAST_ROUNDS };
+        time += cost_of(std::iter::once(block), SHORTEST) * rounds;
+        if time > budget && kept > 0 {
+            break;
+        }
+        kept += 1;
+    }
+    blocks.truncate(kept);
+    plan.blocks = blocks;
+    plan.skipped.push(format!(
+        "{} of {before} configurations, to fit into {} s; --time-budget {}s covers all",
+        before - plan.len(),
+        budget.as_secs(),
+        needed.as_secs() + 1
+    ));
+}
+
+/// Whatever is largest goes first.
+fn unimportance(block: &Block, all: u32) -> u32 {
+    let threads = block.threads();
+    let kind = block.specs.first().map(|spec| &spec.series.kind);
+    let mut rank = 0;
+    if block.surveyed {
+        rank += 4;
+    }
+    if threads != 1 && threads != all {
+        rank += if threads == 2 { 1 } else { 2 };
+    }
+    if kind == Some(&Kind::Wq) {
+        rank += 3;
+    }
+    rank
+}
