@@ -29,6 +29,7 @@
 //! alone, [`compare()`] sets two runs against each other and [`merge()`] makes one run of several
 //! hosts. Formats are in [`report`], statistics in [`stats`].
 
+pub mod chart;
 pub mod compare;
 pub mod generation;
 pub mod merge;

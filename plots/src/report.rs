@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use cellbench_record::{Damage, ReadError, Run, RunReader, Summary, WriteError, write_atomically};
 
+use crate::chart::Charts;
 use crate::options::Options;
 use crate::table::Table;
 
@@ -70,8 +71,14 @@ pub trait Format: Sync {
 }
 
 /// All formats, in the order in which they are written.
-pub const FORMATS: &[&dyn Format] =
-    &[&results_md::ResultsMd, &mail::Mail, &benchstat::Benchstat, &csv::Csv, &terminal::Terminal];
+pub const FORMATS: &[&dyn Format] = &[
+    &results_md::ResultsMd,
+    &mail::Mail,
+    &benchstat::Benchstat,
+    &csv::Csv,
+    &terminal::Terminal,
+    &Charts,
+];
 
 /// Damage found, the first of it word for word: a foreign file may have a million such lines.
 #[derive(Clone, Debug, Default)]

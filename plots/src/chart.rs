@@ -1,0 +1,109 @@
+//! Charts: each reads a [`Report`] and draws itself as SVG.
+//!
+//! A chart is a file here and a line in [`CHARTS`]. It says *what* is drawn as a [`lines::Lines`],
+//! [`bars::Bars`] or [`heat::Heat`]; those say *how*, in one style ([`style`]): one colour and one
+//! marker for each generation everywhere, readable by the colour-blind, in light and dark, in
+//! print, and at half size. No font is needed: text is left to whoever shows the file.
+
+mod bars;
+mod contexts;
+mod core_to_core;
+mod failures;
+mod fairness;
+mod goodput;
+mod heat;
+mod latency;
+mod lines;
+mod model_and_kernel;
+mod style;
+mod transfers;
+
+use crate::report::{Format, Rendered, Report};
+
+pub use style::{colour_hex, marker};
+
+/// A drawn chart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drawing {
+    /// File name without ending: letters, digits and dashes.
+    pub name: String,
+    /// What it shows.
+    pub title: String,
+    /// The same for who cannot see it: what is drawn and the values.
+    pub description: String,
+    /// The picture.
+    pub svg: String,
+}
+
+/// A kind of chart.
+pub trait Chart: Sync {
+    /// Name of the kind, in file names and as the heading of its section.
+    fn name(&self) -> &'static str;
+    /// How to read it, in a sentence.
+    fn about(&self) -> &'static str;
+    /// Draws all charts of this kind that the data have something for.
+    ///
+    /// # Errors
+    /// A message that says what could not be drawn.
+    fn draw(&self, report: &Report<'_>) -> Result<Vec<Drawing>, String>;
+}
+
+/// All charts, in the order in which they are shown.
+pub const CHARTS: &[&dyn Chart] = &[
+    &goodput::Goodput,
+    &failures::Failures,
+    &latency::Percentiles,
+    &contexts::Contexts,
+    &fairness::Fairness,
+    &transfers::Transfers,
+    &model_and_kernel::ModelAndKernel,
+    &core_to_core::CoreToCore,
+];
+
+/// `charts/*.svg`.
+pub(crate) struct Charts;
+
+impl Format for Charts {
+    fn name(&self) -> &'static str {
+        "charts"
+    }
+
+    fn render(&self, report: &Report<'_>) -> Result<Vec<Rendered>, String> {
+        let mut files = Vec::new();
+        for chart in CHARTS {
+            for drawing in chart.draw(report)? {
+                files.push(Rendered::text(format!("charts/{}.svg", drawing.name), drawing.svg));
+            }
+        }
+        Ok(files)
+    }
+}
+
+/// A file name from words: lower case, dashes for everything else.
+fn file_name<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+    let mut name = String::new();
+    for word in words.into_iter().filter(|word| !word.is_empty()) {
+        if !name.is_empty() {
+            name.push('-');
+        }
+        name.extend(word.chars().map(|letter| match letter {
+            'a'..='z' | '0'..='9' => letter,
+            'A'..='Z' => letter.to_ascii_lowercase(),
+            _ => '-',
+        }));
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::file_name;
+
+    #[test]
+    fn file_names_are_plain() {
+        assert_eq!(
+            file_name(["goodput", "", "task_work", "2 x Xeon"]),
+            "goodput-task-work-2-x-xeon"
+        );
+    }
+}

@@ -1,0 +1,138 @@
+//! One look for all charts.
+//!
+//! The colours are Okabe and Ito's, which stay apart for the common kinds of colour blindness,
+//! shifted where needed so that each has a contrast of 3 to 1 on white as on near-black. A marker
+//! tells the same without colour. Text and grid follow the viewer's light or dark scheme through a
+//! style sheet in the file.
+
+use plotters::style::RGBColor;
+
+use crate::generation;
+
+/// Colour and marker of each generation, in the order of [`generation::GENERATIONS`]; the last is
+/// for everything else.
+const LOOKS: [(RGBColor, Marker); generation::GENERATIONS.len() + 1] = [
+    (RGBColor(0x80, 0x80, 0x80), Marker::Square),
+    (RGBColor(0x1f, 0x78, 0xc8), Marker::Circle),
+    (RGBColor(0x2f, 0x9f, 0xc4), Marker::Diamond),
+    (RGBColor(0xd5, 0x5e, 0x00), Marker::Triangle),
+    (RGBColor(0xb8, 0x80, 0x00), Marker::Cross),
+    (RGBColor(0xc0, 0x62, 0x9a), Marker::Plus),
+    (RGBColor(0x00, 0x96, 0x6e), Marker::Star),
+    (RGBColor(0x8a, 0x6f, 0xd6), Marker::Down),
+    (RGBColor(0x9c, 0x6b, 0x50), Marker::Dot),
+];
+
+/// Shape of a data point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Marker {
+    /// Filled square.
+    Square,
+    /// Filled circle.
+    Circle,
+    /// Filled square on its corner.
+    Diamond,
+    /// Triangle, point up.
+    Triangle,
+    /// Diagonal cross.
+    Cross,
+    /// Upright cross.
+    Plus,
+    /// Both crosses.
+    Star,
+    /// Triangle, point down.
+    Down,
+    /// Small circle.
+    Dot,
+}
+
+/// Colour of a cell or lock.
+pub(super) fn colour(cell: &str) -> RGBColor {
+    LOOKS[generation::rank(cell)].0
+}
+
+/// Marker of a cell or lock.
+#[must_use]
+pub fn marker(cell: &str) -> Marker {
+    LOOKS[generation::rank(cell)].1
+}
+
+/// Colour of a cell or lock as `#rrggbb`, for style sheets.
+#[must_use]
+pub fn colour_hex(cell: &str) -> String {
+    let RGBColor(red, green, blue) = colour(cell);
+    format!("#{red:02x}{green:02x}{blue:02x}")
+}
+
+/// Text, axes.
+pub(super) const INK: RGBColor = RGBColor(0x20, 0x20, 0x20);
+/// Grid.
+pub(super) const FAINT: RGBColor = RGBColor(0xdc, 0xdc, 0xdc);
+/// Size of titles and of all other text, in pixels.
+pub(super) const TITLE_PX: u32 = 17;
+pub(super) const TEXT_PX: u32 = 13;
+/// The font is the viewer's.
+pub(super) const FONT: &str = "sans-serif";
+
+/// Makes text and grid of an SVG follow the viewer's scheme, gives it a description for readers
+/// that cannot see it, and lets it shrink to the width of a page.
+pub(super) fn finish(svg: &str, title: &str, description: &str) -> String {
+    const SCHEME: &str = "<style>\
+        text{fill:#202020}\
+        @media (prefers-color-scheme:dark){\
+        text{fill:#e8e8e8}[stroke=\"#202020\"]{stroke:#b0b0b0}[stroke=\"#DCDCDC\"]{stroke:#404040}}\
+        </style>";
+    let body = svg.find('>').map_or(0, |end| end + 1);
+    let (head, rest) = svg.split_at(body);
+    let head = head.replacen("<svg ", "<svg role=\"img\" style=\"max-width:100%;height:auto\" ", 1);
+    format!(
+        "{head}<title>{}</title><desc>{}</desc>{SCHEME}{rest}",
+        escape(title),
+        escape(description)
+    )
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LOOKS, finish};
+
+    /// Relative luminance and contrast after the Web Content Accessibility Guidelines 2.1.
+    fn contrast(a: [u8; 3], b: [u8; 3]) -> f64 {
+        let luminance = |colour: [u8; 3]| {
+            let linear = colour.map(|part| {
+                let part = f64::from(part) / 255.0;
+                if part <= 0.04045 { part / 12.92 } else { ((part + 0.055) / 1.055).powf(2.4) }
+            });
+            0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+        };
+        let (a, b) = (luminance(a), luminance(b));
+        (a.max(b) + 0.05) / (a.min(b) + 0.05)
+    }
+
+    #[test]
+    fn colours_show_on_white_and_on_dark() {
+        for (colour, _) in LOOKS {
+            let colour = [colour.0, colour.1, colour.2];
+            assert!(contrast(colour, [255; 3]) >= 2.9, "{colour:?} on white");
+            assert!(contrast(colour, [0x18; 3]) >= 3.0, "{colour:?} on dark");
+        }
+    }
+
+    #[test]
+    fn markers_differ() {
+        for (i, (_, a)) in LOOKS.iter().enumerate() {
+            assert!(LOOKS[..i].iter().all(|(_, b)| a != b));
+        }
+    }
+
+    #[test]
+    fn the_description_is_escaped() {
+        let done = finish("<svg width=\"1\"></svg>", "a < b", "x & y");
+        assert!(done.contains("<title>a &lt; b</title><desc>x &amp; y</desc>"));
+        assert!(done.starts_with("<svg role="));
+    }
+}
