@@ -162,6 +162,10 @@ fn a_cpuset_with_holes_limits_placements_and_errors_say_how_many() {
     // The second socket offers more cores, so compact begins there.
     let topology = read_allowed(dir.path(), "0,30-33");
     assert_eq!(place(&topology, Placement::Compact, 5), [30, 31, 32, 33, 0]);
+    // From the fullest cache to the next of its node, then to the fullest of the other node.
+    let dir = sysfs::unpack(CHIPLET);
+    let topology = read_allowed(dir.path(), "0,4-6,8,12-13");
+    assert_eq!(place(&topology, Placement::Compact, 7), [4, 5, 6, 0, 12, 13, 8]);
 }
 
 #[test]
@@ -214,12 +218,13 @@ fn cgroup_quotas_are_found_in_both_versions_and_the_tightest_counts() {
     let quota = || Topology::read_with(&roots, None).unwrap().quota;
     assert_eq!(quota(), None);
 
-    // Version 2: a group without a limit of its own below one with two and a half CPUs.
+    // Version 2: a group without a limit of its own, below one of four and one of 2.5 CPUs.
     sysfs::unpack_into(
         dir.path(),
-        "proc/self/cgroup = 0::/app/worker
+        "proc/self/cgroup = 0::/app/worker/job
          proc/self/mountinfo = 30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate
-         fs/cgroup/app/worker/cpu.max = max 100000
+         fs/cgroup/app/worker/job/cpu.max = max 100000
+         fs/cgroup/app/worker/cpu.max = 400000 100000
          fs/cgroup/app/cpu.max = 250000 100000",
     );
     let found = quota().unwrap();

@@ -337,8 +337,7 @@ impl Reader<'_> {
             for index in self.roots.sys_names(&dir) {
                 let file = |name: &str| format!("{dir}/{index}/{name}");
                 let level: Option<u32> = self.roots.sys_value(&file("level"));
-                let data = self.roots.sys(&file("type")).is_some_and(|kind| kind != "Instruction");
-                let (Some(level), true) = (level, data) else { continue };
+                let Some(level) = level else { continue };
                 let Some(cpus) = self.list(&file("shared_cpu_list"))? else { continue };
                 if highest.as_ref().is_none_or(|(best, _)| level > *best) {
                     highest = Some((level, cpus.intersection(online)));
