@@ -26,7 +26,7 @@ use crate::machine::{Context, Cpu};
 use crate::platform::{Ordering, Platform, Word};
 
 /// Slot sizes in bytes. All are multiples of a cache line, so two objects never share one.
-const CLASSES: [usize; 5] = [64, 128, 192, 256, 512];
+const CLASSES: [usize; 7] = [64, 128, 192, 256, 512, 1024, 2048];
 /// Size and alignment of a chunk, in bytes: a slot's chunk is found by masking its address.
 const CHUNK: usize = 1 << 16;
 /// Chunks per class: some million slots of 64 bytes.
