@@ -2,7 +2,7 @@
 //! with holes. Nothing here asserts how fast anything is.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cellbench::host::c2c::{self, C2cError, Effort, Method};
 use cellbench::host::counters::measurement::{CounterMeasurement, MeasurementError};
@@ -156,10 +156,14 @@ fn every_planned_event_has_a_reading_with_a_count_or_a_reason() {
         let again = vec![1_u8; 8 << 20];
         assert_eq!(counters.read()["page-faults"], readings["page-faults"]);
         assert!(again.iter().all(|&byte| byte == 1));
+        let begin = Instant::now();
         counters.start().unwrap();
         counters.stop().unwrap();
-        let fresh = counters.read()["page-faults"].scaled();
-        assert!(fresh.is_none_or(|count| count < readings["page-faults"].scaled().unwrap()));
+        let elapsed_ns = begin.elapsed().as_nanos() as u64;
+        if let Reading::Counted { value, enabled_ns, .. } = counters.read()["page-faults"] {
+            assert!((value as f64) < readings["page-faults"].scaled().unwrap());
+            assert!(enabled_ns <= elapsed_ns, "{enabled_ns} of {elapsed_ns}");
+        }
     });
 }
 

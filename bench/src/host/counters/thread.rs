@@ -29,6 +29,18 @@ pub struct ThreadCounters {
 struct OpenGroup {
     group: Group,
     members: Vec<(String, Counter)>,
+    /// Totals at the last start. Resetting the counters would not do: perf then zeroes the counts
+    /// but not the times they are scaled by.
+    base: Totals,
+}
+
+/// What a group has counted since it was opened.
+#[derive(Default)]
+struct Totals {
+    enabled_ns: u64,
+    running_ns: u64,
+    /// By member; `None` if the kernel left it out.
+    values: Vec<Option<u64>>,
 }
 
 /// The kernel's accounts of the thread over the time the counters are enabled.
@@ -64,10 +76,10 @@ impl ThreadCounters {
     /// Begins counting from zero.
     ///
     /// # Errors
-    /// If the kernel refuses to enable an open counter.
+    /// If the kernel refuses to read or enable an open counter.
     pub fn start(&mut self) -> std::io::Result<()> {
         for open in &mut self.groups {
-            open.group.reset()?;
+            open.base = open.totals()?;
         }
         self.accounts.last = None;
         self.accounts.running = Some((ThreadProbe::start(), Instant::now()));
@@ -146,7 +158,7 @@ impl ThreadCounters {
             }
         }
         if !members.is_empty() {
-            self.groups.push(OpenGroup { group, members });
+            self.groups.push(OpenGroup { group, members, base: Totals::default() });
         }
         for event in rejected {
             self.open_group(&[event], pmu);
@@ -161,25 +173,44 @@ impl ThreadCounters {
 }
 
 impl OpenGroup {
-    fn read_into(&mut self, readings: &mut Readings) {
-        let data = match self.group.read() {
-            Ok(data) => data,
-            Err(error) => {
-                let reason = Unavailable::Failed { what: error.to_string() };
-                let names = self.members.iter().map(|(name, _)| name.clone());
-                readings.extend(names.map(|name| (name, Reading::Unavailable(reason.clone()))));
-                return;
-            }
-        };
+    fn totals(&mut self) -> std::io::Result<Totals> {
+        let data = self.group.read()?;
         let ns = |time: Option<Duration>| time.map_or(0, |time| time.as_nanos() as u64);
-        let (enabled_ns, running_ns) = (ns(data.time_enabled()), ns(data.time_running()));
-        for (name, counter) in &self.members {
-            let reading = match data.get(counter) {
-                Some(entry) => Reading::from_times(entry.value(), enabled_ns, running_ns),
-                None => Reading::Unavailable(Unavailable::NeverRan),
+        Ok(Totals {
+            enabled_ns: ns(data.time_enabled()),
+            running_ns: ns(data.time_running()),
+            values: self
+                .members
+                .iter()
+                .map(|(_, counter)| data.get(counter).map(|entry| entry.value()))
+                .collect(),
+        })
+    }
+
+    fn read_into(&mut self, readings: &mut Readings) {
+        let totals = self.totals();
+        for (index, (name, _)) in self.members.iter().enumerate() {
+            let reading = match &totals {
+                Ok(totals) => totals.since(&self.base, index),
+                Err(error) => Reading::Unavailable(Unavailable::Failed { what: error.to_string() }),
             };
             readings.insert(name.clone(), reading);
         }
+    }
+}
+
+impl Totals {
+    /// What the member at `index` counted since `base`.
+    fn since(&self, base: &Self, index: usize) -> Reading {
+        let Some(end) = self.values[index] else {
+            return Reading::Unavailable(Unavailable::NeverRan);
+        };
+        let start = base.values.get(index).copied().flatten().unwrap_or(0);
+        Reading::from_times(
+            end.saturating_sub(start),
+            self.enabled_ns.saturating_sub(base.enabled_ns),
+            self.running_ns.saturating_sub(base.running_ns),
+        )
     }
 }
 
@@ -194,5 +225,27 @@ fn account(name: &str, counts: &ThreadDisturbance, elapsed: Duration) -> Reading
     match value {
         Ok(value) => Reading::from_times(value, elapsed_ns, elapsed_ns),
         Err(missing) => Reading::Unavailable(Unavailable::NoAccount { missing }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_and_times_are_those_since_the_start() {
+        let totals = |enabled_ns, running_ns, value| Totals {
+            enabled_ns,
+            running_ns,
+            values: vec![Some(value), None],
+        };
+        let (base, end) = (totals(1000, 1000, 70), totals(1400, 1100, 100));
+        // On a counter for a quarter of this interval, although for most of its life.
+        assert_eq!(end.since(&base, 0).scaled(), Some(120.0));
+        assert!(end.since(&base, 0).is_multiplexed());
+        assert_eq!(end.since(&base, 1), Reading::Unavailable(Unavailable::NeverRan));
+        assert_eq!(base.since(&base, 0), Reading::Unavailable(Unavailable::NeverRan));
+        // Before the first start everything counts.
+        assert_eq!(base.since(&Totals::default(), 0).scaled(), Some(70.0));
     }
 }
