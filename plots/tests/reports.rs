@@ -251,3 +251,25 @@ fn runs_of_two_hosts_become_one_with_the_host_in_every_row() {
     assert_eq!(summary.entries.len(), all + part + all);
     assert!(merge(&[], Path::new("nowhere")).is_err());
 }
+
+/// Every kind of chart that the made-up run has data for, well-formed and described.
+#[test]
+fn charts() {
+    let (_out, loaded) = loaded();
+    let format = FORMATS.iter().find(|format| format.name() == "charts").unwrap();
+    let files = format.render(&loaded.report()).unwrap();
+    let mut names: Vec<_> = files.iter().map(|file| file.path.display().to_string()).collect();
+    if let Some(dir) = std::env::var_os("CELLBENCH_CHARTS") {
+        for file in &files {
+            let path = Path::new(&dir).join(file.path.file_name().unwrap());
+            fs::write(path, &file.bytes).unwrap();
+        }
+    }
+    for file in &files {
+        let svg = String::from_utf8(file.bytes.clone()).unwrap();
+        assert!(svg.contains("<title>") && svg.contains("<desc>"), "{}", file.path.display());
+        assert!(!svg.contains("NaN") && !svg.contains("inf"), "{}", file.path.display());
+    }
+    names.sort();
+    insta::assert_snapshot!(names.join("\n"));
+}

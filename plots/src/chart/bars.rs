@@ -111,6 +111,9 @@ impl Bars {
                 legend.push((segment.name.clone(), segment.colour));
             }
         }
+        if legend.len() < 2 {
+            legend.clear();
+        }
         legend
     }
 
