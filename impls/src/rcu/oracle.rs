@@ -5,7 +5,7 @@
 //! Its state is behind a `std` mutex that no checker looks at: a section is not a step to explore.
 //! What a grace period orders is made known to the checker by full barriers, as the kernel's RCU
 //! promises them: a section that begins after the grace period did sees what was detached before
-//! it, and what runs after the grace period comes after the sections that it waited for.
+//! it, and what runs after the grace period comes after all earlier sections.
 //! The implementations themselves ([`super::qsbr`]) are checked on their own.
 
 use std::sync::Mutex;
@@ -63,7 +63,7 @@ impl<P: Platform> OracleReclaim<P> {
             state.waiting.extract_if(.., |waiting| waiting.readers.is_empty()).collect()
         };
         if !ready.is_empty() {
-            // Pairs with the barrier at the end of each section that was waited for.
+            // Pairs with the barrier at the end of each section that came before.
             P::fence();
         }
         for waiting in &ready {
@@ -90,10 +90,9 @@ impl<P: Platform> Drop for OracleGuard<'_, P> {
             if state.depth[cpu] > 0 {
                 return;
             }
-            if state.waiting.iter().any(|waiting| waiting.readers.contains(&cpu)) {
-                // Pairs with the barrier in `run_ready`.
-                P::fence();
-            }
+            // Pairs with the barrier in `run_ready`. Also where nobody waits yet: every CPU passes a
+            // full barrier in each grace period, whenever its last section was.
+            P::fence();
             for waiting in &mut state.waiting {
                 waiting.readers.retain(|reader| *reader != cpu);
             }
@@ -111,7 +110,9 @@ impl<P: Platform> Reclaim<P> for OracleReclaim<P> {
 
     fn new(cpus: usize) -> Self {
         let (depth, running) = (vec![0; cpus], vec![false; cpus]);
-        Self { state: Mutex::new(State { depth, running, waiting: Vec::new(), any_deferred: false }) }
+        Self {
+            state: Mutex::new(State { depth, running, waiting: Vec::new(), any_deferred: false }),
+        }
     }
 
     fn online(&self, _: &Cpu<'_, P>) {}
