@@ -2,11 +2,11 @@
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use cellbench_record::{
-    Calibration, Entry, Extra, Kind, Latency, OutcomeCounts, Round, Run, Scaling, Series, Source,
-    Summary, Verdict,
+    Calibration, Entry, Extra, Kind, Latency, Named, OutcomeCounts, Round, Run, Scaling, Series,
+    Source, Summary, Verdict,
 };
 
 use crate::options::{CONFIDENCE, Options};
@@ -54,7 +54,7 @@ impl Table {
         for (row, found) in &comparisons {
             self.enter(&mut entries[*row], found, compared);
         }
-        entries.sort_by(|a, b| by_conditions(&a.series, &b.series));
+        entries.sort_unstable_by(|a, b| by_conditions(&a.series, &b.series));
         Summary {
             run_id: run.run_id.clone(),
             baseline: self.options.baseline.clone(),
@@ -206,10 +206,10 @@ fn describe(row: &Row, calibration: Option<&Calibration>) -> Entry {
 }
 
 /// Outcomes over all operations.
-fn sum_outcomes(ops: &BTreeMap<String, OutcomeCounts>) -> OutcomeCounts {
+fn sum_outcomes(ops: &Named<OutcomeCounts>) -> OutcomeCounts {
     let mut sums = OutcomeCounts::new();
     for (outcome, count) in ops.values().flatten() {
-        let sum = sums.entry(outcome.clone()).or_default();
+        let sum = sums.or_default(outcome);
         *sum = sum.saturating_add(*count);
     }
     sums

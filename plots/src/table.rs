@@ -6,7 +6,7 @@
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap};
 
-use cellbench_record::{Counter, Latency, OutcomeCounts, Round, Series, Source, Verdict};
+use cellbench_record::{Counter, Latency, Named, OutcomeCounts, Round, Series, Source, Verdict};
 
 use crate::options::{CONFIDENCE, Options, Test};
 use crate::stats::interval::{Bootstrap, Interval, MIN_VALUES};
@@ -199,15 +199,15 @@ pub(crate) struct Row {
 /// What is only summed over the rounds that count.
 #[derive(Debug, Default)]
 pub(crate) struct Sums {
-    pub(crate) ops: BTreeMap<String, OutcomeCounts>,
-    pub(crate) contexts: BTreeMap<String, OutcomeCounts>,
+    pub(crate) ops: Named<OutcomeCounts>,
+    pub(crate) contexts: Named<OutcomeCounts>,
     pub(crate) ok: u64,
     pub(crate) attempts: u64,
     pub(crate) duration_s: f64,
     pub(crate) per_thread_ok: Vec<u64>,
-    pub(crate) counters: BTreeMap<String, CounterSum>,
-    pub(crate) line_transfers: BTreeMap<String, u64>,
-    pub(crate) latency: BTreeMap<String, Vec<Latency>>,
+    pub(crate) counters: Named<CounterSum>,
+    pub(crate) line_transfers: Named<u64>,
+    pub(crate) latency: Named<Vec<Latency>>,
 }
 
 /// What a round that counts contributed.
@@ -305,7 +305,7 @@ impl Sums {
             *sum = sum.saturating_add(thread.ok);
         }
         for (name, counter) in &round.counters {
-            let sum = entry(&mut self.counters, name);
+            let sum = self.counters.or_default(name);
             match (counter, counter.scaled()) {
                 (_, Some(events)) => {
                     sum.events += events;
@@ -321,33 +321,22 @@ impl Sums {
             }
         }
         for (field, count) in &round.line_transfers {
-            let sum = entry(&mut self.line_transfers, field);
+            let sum = self.line_transfers.or_default(field);
             *sum = sum.saturating_add(*count);
         }
         for (op, latency) in &round.latency {
             if latency.samples > 0 {
-                entry(&mut self.latency, op).push(latency.clone());
+                self.latency.or_default(op).push(latency.clone());
             }
         }
     }
 }
 
-/// The value of `key`, without allocating the key again when it is there.
-fn entry<'a, V: Default>(map: &'a mut BTreeMap<String, V>, key: &str) -> &'a mut V {
-    if !map.contains_key(key) {
-        map.insert(key.to_owned(), V::default());
-    }
-    map.get_mut(key).expect("inserted above")
-}
-
-fn add_outcomes(
-    sums: &mut BTreeMap<String, OutcomeCounts>,
-    counts: &BTreeMap<String, OutcomeCounts>,
-) {
+fn add_outcomes(sums: &mut Named<OutcomeCounts>, counts: &BTreeMap<String, BTreeMap<String, u64>>) {
     for (name, outcomes) in counts {
-        let sum = entry(sums, name);
+        let sum = sums.or_default(name);
         for (outcome, count) in outcomes {
-            let total = entry(sum, outcome);
+            let total = sum.or_default(outcome);
             *total = total.saturating_add(*count);
         }
     }

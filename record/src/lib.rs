@@ -45,6 +45,7 @@
 mod error;
 mod host;
 mod latency;
+mod named;
 mod reader;
 mod round;
 mod run;
@@ -55,6 +56,7 @@ mod writer;
 pub use error::{Damage, ReadError, WriteError};
 pub use host::{CpuPlace, Finding, Host, Severity, Topology};
 pub use latency::{Interval, read_latency_log};
+pub use named::Named;
 pub use reader::{Rounds, RunReader};
 pub use round::{Counter, Invariants, Latency, OK, OutcomeCounts, Round, ThreadCount};
 pub use run::{

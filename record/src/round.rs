@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Extra, Series};
+use crate::{Extra, Named, Series};
 
 /// Name of the outcome of a successful attempt. Every other outcome is an errno by its kernel name.
 pub const OK: &str = "ok";
 
-/// Outcome name (`ok`, `EBUSY`, ...) to number of attempts that ended so.
-pub type OutcomeCounts = BTreeMap<String, u64>;
+/// Outcome name (`ok`, `EBUSY`, ...) to number of attempts that ended so, over many rounds.
+pub type OutcomeCounts = Named<u64>;
 
 /// One cell under one workload, measured once.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,10 +36,10 @@ pub struct Round {
     pub cpus: Vec<u32>,
     /// Operation name to outcomes.
     #[serde(default)]
-    pub ops: BTreeMap<String, OutcomeCounts>,
+    pub ops: BTreeMap<String, BTreeMap<String, u64>>,
     /// Context (`task`, `softirq`, `hardirq`, `nmi`) to outcomes, where the workload uses several.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub contexts: BTreeMap<String, OutcomeCounts>,
+    pub contexts: BTreeMap<String, BTreeMap<String, u64>>,
     /// What each thread did, in thread order.
     #[serde(default)]
     pub per_thread: Vec<ThreadCount>,

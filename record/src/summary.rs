@@ -2,12 +2,11 @@
 //!
 //! A field that a program may rely on is always present, null when unknown.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Extra, Latency, OutcomeCounts, SCHEMA, SchemaVersion, Series};
+use crate::{Extra, Latency, Named, OutcomeCounts, SCHEMA, SchemaVersion, Series};
 
 /// The table of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -77,10 +76,10 @@ pub struct Entry {
     pub outcomes: OutcomeCounts,
     /// The same by operation.
     #[serde(default)]
-    pub ops: BTreeMap<String, OutcomeCounts>,
+    pub ops: Named<OutcomeCounts>,
     /// The same by context, where the workload uses several.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub contexts: BTreeMap<String, OutcomeCounts>,
+    #[serde(default, skip_serializing_if = "Named::is_empty")]
+    pub contexts: Named<OutcomeCounts>,
     /// Median latency: median over rounds of each round's percentile, of the operation with most samples.
     pub p50_ns: Option<f64>,
     /// 99th percentile, likewise.
@@ -90,8 +89,8 @@ pub struct Entry {
     /// Largest latency in any round.
     pub max_ns: Option<f64>,
     /// Latency by operation: percentiles are medians over rounds, samples the sum, maximum the largest.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub latency: BTreeMap<String, Latency>,
+    #[serde(default, skip_serializing_if = "Named::is_empty")]
+    pub latency: Named<Latency>,
     /// Jain's fairness index of the threads' successes: 1 if equal, 1/threads if one has all.
     pub fairness_jain: Option<f64>,
     /// The thread with least successes, as a share of the mean, median over rounds.
@@ -102,16 +101,16 @@ pub struct Entry {
     pub per_thread_ops_s: Vec<f64>,
     /// Counter to events per attempt.
     #[serde(default)]
-    pub counters_per_op: BTreeMap<String, f64>,
+    pub counters_per_op: Named<f64>,
     /// Counters whose value is extrapolated because they shared hardware.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub counters_multiplexed: Vec<String>,
     /// Counter to the reason why there is no value.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub counters_missing: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Named::is_empty")]
+    pub counters_missing: Named<String>,
     /// Simulator: cache-line transfers per attempt, by field.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub line_transfers_per_op: BTreeMap<String, f64>,
+    #[serde(default, skip_serializing_if = "Named::is_empty")]
+    pub line_transfers_per_op: Named<f64>,
     /// Goodput as a share of one operation per line transfer; only for two threads or more.
     #[serde(default)]
     pub line_transfer_share: Option<f64>,
@@ -166,20 +165,20 @@ impl Entry {
             attempts_ops_s: None,
             failure_share: None,
             outcomes: OutcomeCounts::new(),
-            ops: BTreeMap::new(),
-            contexts: BTreeMap::new(),
+            ops: Named::new(),
+            contexts: Named::new(),
             p50_ns: None,
             p99_ns: None,
             p999_ns: None,
             max_ns: None,
-            latency: BTreeMap::new(),
+            latency: Named::new(),
             fairness_jain: None,
             worst_thread_share: None,
             per_thread_ops_s: Vec::new(),
-            counters_per_op: BTreeMap::new(),
+            counters_per_op: Named::new(),
             counters_multiplexed: Vec::new(),
-            counters_missing: BTreeMap::new(),
-            line_transfers_per_op: BTreeMap::new(),
+            counters_missing: Named::new(),
+            line_transfers_per_op: Named::new(),
             line_transfer_share: None,
             rounds: 0,
             rounds_disturbed: 0,

@@ -7,6 +7,9 @@ use super::{Format, Rendered, Report, number, verdict};
 
 pub(super) struct ResultsMd;
 
+/// Rows shown of each source; nobody reads more, and `summary.csv` has them all.
+const ROWS_SHOWN: usize = 2_000;
+
 impl Format for ResultsMd {
     fn name(&self) -> &'static str {
         "results"
@@ -157,7 +160,13 @@ fn sources(summary: &Summary) -> Vec<Source> {
 
 fn tables(page: &mut Page, summary: &Summary, source: &Source) {
     let mut is_first = true;
+    let (mut shown, mut left_out) = (0, 0);
     for group in groups(summary).filter(|group| group.series().source == *source) {
+        if shown >= ROWS_SHOWN {
+            left_out += group.entries.len();
+            continue;
+        }
+        shown += group.entries.len();
         if !is_first {
             page.line("");
         }
@@ -187,6 +196,10 @@ fn tables(page: &mut Page, summary: &Summary, source: &Source) {
         for entry in group.entries.iter().filter(|entry| !entry.violations.is_empty()) {
             page.line(&format!("\n**{}:** {}", entry.series.cell, entry.violations.join("; ")));
         }
+    }
+    if left_out > 0 {
+        let rows = number::count(left_out as u64, "further row");
+        page.line(&format!("\n{rows} in `summary.csv`."));
     }
 }
 
@@ -291,7 +304,7 @@ fn scaling(page: &mut Page, summary: &Summary) {
 /// Events and simulated line transfers per attempt, and which counters are missing.
 fn counters(page: &mut Page, summary: &Summary) {
     let mut columns = Columns::new(&[("row", false), ("per attempt", false)]);
-    for entry in &summary.entries {
+    for entry in summary.entries.iter().take(ROWS_SHOWN) {
         let counted = entry.counters_per_op.iter().map(|(name, value)| {
             let scaled = if entry.counters_multiplexed.contains(name) { " (scaled)" } else { "" };
             format!("{name} {}{scaled}", number::significant(*value))
