@@ -76,9 +76,22 @@ pub(crate) struct EventQueue {
 
 impl EventQueue {
     pub(crate) fn push(&mut self, at: Ps, what: Happening) {
+        let event = self.number(at, what);
+        self.heap.push(event);
+    }
+
+    /// Replaces the next event: as taking it and pushing the other, at the price of one of them.
+    pub(crate) fn replace_next(&mut self, at: Ps, what: Happening) {
+        let event = self.number(at, what);
+        if let Some(mut next) = self.heap.peek_mut() {
+            *next = event;
+        }
+    }
+
+    fn number(&mut self, at: Ps, what: Happening) -> Event {
         self.pushed += 1;
         let order = what.rank() << 63 | self.pushed;
-        self.heap.push(Event { key: u128::from(at) << 64 | u128::from(order), what });
+        Event { key: u128::from(at) << 64 | u128::from(order), what }
     }
 
     pub(crate) fn pop(&mut self) -> Option<(Ps, Happening)> {
@@ -113,5 +126,17 @@ mod tests {
                 (20, Happening::Resume { core: 9 }),
             ]
         );
+    }
+
+    #[test]
+    fn replacing_the_next_event_keeps_the_order() {
+        let mut queue = EventQueue::default();
+        for core in 1..6 {
+            queue.push(u64::from(core), Happening::Resume { core });
+        }
+        queue.replace_next(4, Happening::Resume { core: 7 });
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
+        let expected = [(2, 2), (3, 3), (4, 4), (4, 7), (5, 5)];
+        assert_eq!(order, expected.map(|(at, core)| (at, Happening::Resume { core })));
     }
 }

@@ -43,7 +43,30 @@
 //! | [`send_interrupt`] | interrupt or NMI to a core, as an inter-processor interrupt |
 //!
 //! All of them work outside a running simulation too, where they cost nothing and `now_ns` is 0
-//! (except waiting for something that nobody could change, which panics).
+//! (except waiting for something that nobody could change, which panics): a structure is set up
+//! before the run, and inspected after it, by the very code that the cores run.
+//!
+//! # How time passes
+//!
+//! Code between two accesses takes no time, unless it says so by [`advance`]. An access takes what
+//! the coherence model charges; a core that misses is left until its line has arrived. Every core
+//! has its own clock, and accesses happen in the order of these clocks; a core runs ahead of the
+//! others only as far as nothing that they do can reach it. All cores are fibers of one OS thread:
+//! what is not a [`SimWord`] (a `Cell`, a `Vec`) can be shared between them freely, costs nothing,
+//! and is ordered by the words that guard it, as plain memory is.
+//!
+//! # What a run depends on
+//!
+//! On machine, seed and code; not on addresses: lines are numbered in the order of first touch.
+//! Which words share a line does depend on addresses, so whoever owns a structure aligns it to 64
+//! bytes where that matters. Where the code itself takes another way by an address (a hash of a
+//! pointer, say), runs differ.
+//!
+//! # Where to start reading
+//!
+//! [`word`](SimWord) is what the code sees; `access` decides hit or miss; `directory` moves lines;
+//! `wait` and `interrupt` are what else stops a core; `world` chooses who runs next. [`machine`]
+//! describes machines, [`calibrate`] fits them to measurements, [`report`] is the outcome.
 
 mod access;
 pub mod calibrate;

@@ -135,6 +135,14 @@ impl LineTable {
         true
     }
 
+    /// The lines that were not forgotten.
+    pub(crate) fn known(&self) -> impl Iterator<Item = &Line> + '_ {
+        let numbered = self.lines.iter().enumerate();
+        numbered
+            .filter(|(number, line)| self.by_key.get(&line.key) == Some(&(*number as u32)))
+            .map(|(_, line)| line)
+    }
+
     #[inline]
     pub(crate) fn is_sharer(&self, line: u32, cache: u16) -> bool {
         let word = self.sharers[line as usize * self.sharer_words + cache as usize / 64];

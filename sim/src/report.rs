@@ -43,9 +43,9 @@ pub struct Report {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum End {
-    /// The code of every core returned.
+    /// The code of every core returned, but for cores that were stopped for ever.
     Completed,
-    /// Every core whose code has not returned waits for something that nobody will change.
+    /// A core waits for something that nobody will change, and nothing else is left to happen.
     Deadlock,
     /// The time limit came first.
     TimeLimit,

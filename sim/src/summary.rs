@@ -42,10 +42,8 @@ impl World {
             let end = self.ended_at();
             self.end_sleep(core, end);
         }
-        for line in &self.lines.lines {
-            if line.live_words > 0 {
-                self.stats.retire_line(&line.members, &line.totals);
-            }
+        for line in self.lines.known() {
+            self.stats.retire_line(&line.members, &line.totals);
         }
         let mut totals = Row::default();
         let sorted = self.stats.sorted_rows();

@@ -166,6 +166,11 @@ impl World {
                     self.events.pop();
                     self.commit(core, at);
                 }
+                Some((at, Happening::Resume { core })) if at < now => {
+                    self.events.replace_next(now, Happening::Resume { core: me });
+                    self.go_on(core, at);
+                    return false;
+                }
                 Some((at, _)) if at < now => break,
                 _ => {
                     self.set_limit();
@@ -183,7 +188,7 @@ impl World {
         let before = self.current;
         loop {
             let Some((at, what)) = self.events.pop() else {
-                self.end = Some(End::Deadlock);
+                self.end = Some(self.end_without_events());
                 return false;
             };
             if at > self.time_limit {
@@ -210,13 +215,24 @@ impl World {
                 }
                 Happening::Resume { core } => core,
             };
-            self.current = core;
-            let entry = &mut self.cores[core as usize];
-            entry.now = entry.now.max(at);
-            self.set_state(core, State::Running);
-            self.set_limit();
+            self.go_on(core, at);
             return core == before;
         }
+    }
+
+    /// Makes a core the current one.
+    fn go_on(&mut self, core: u16, at: Ps) {
+        self.current = core;
+        let entry = &mut self.cores[core as usize];
+        entry.now = entry.now.max(at);
+        self.set_state(core, State::Running);
+        self.set_limit();
+    }
+
+    fn end_without_events(&self) -> End {
+        let at_rest =
+            |core: &Core| matches!(core.state, State::Unused | State::Finished | State::Stopped);
+        if self.cores.iter().all(at_rest) { End::Completed } else { End::Deadlock }
     }
 
     /// The line of a word, found by its address, once in a simulation for each place of the word.

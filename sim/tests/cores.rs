@@ -227,6 +227,26 @@ fn a_stopped_holder_is_a_deadlock_and_the_report_says_who_waits_for_what() {
 }
 
 #[test]
+fn a_core_stopped_for_ever_leaves_the_others_to_complete() {
+    let count = word("count");
+    let mut simulation = Simulation::new(&steady("desktop"), 1);
+    for core in 0..2 {
+        let count = Rc::clone(&count);
+        let code = move || {
+            for _ in 0..100 {
+                count.0.fetch_add(1, Relaxed);
+            }
+        };
+        simulation.spawn(core, code).expect("the core exists");
+    }
+    let trigger = Trigger::BeforeAccess { number: 51 };
+    simulation.stall(0, trigger, f64::INFINITY).expect("core 0 exists");
+    let report = simulation.run().expect("it runs");
+    assert_eq!((report.end, count.0.peek()), (End::Completed, 150));
+    assert_eq!(report.cores[0].finished_ns, None);
+}
+
+#[test]
 fn preemption_serves_interrupts_and_respects_masking() {
     let machine = steady("desktop");
     let (log, note) = log();
