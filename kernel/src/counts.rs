@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cellbench_record::{OK, OutcomeCounts};
+use cellbench_record::OK;
 
 /// Names of the operations, in the order of `enum op` in `src/bpf/cell.h`.
 #[cfg(feature = "bpf")]
@@ -49,7 +49,7 @@ pub fn errno_name(errno: u32) -> String {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Operation to outcome (`ok` or errno) to attempts. Operations never attempted are absent.
-    pub ops: BTreeMap<&'static str, OutcomeCounts>,
+    pub ops: BTreeMap<&'static str, BTreeMap<String, u64>>,
     /// Time inside the programs, from before the first attempt of each entry to after its last.
     pub elapsed_ns: u64,
     /// Times a program was entered.

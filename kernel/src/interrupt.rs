@@ -7,7 +7,7 @@
 use libbpf_rs::{MapCore, MapFlags, PerfEventOpts};
 use perf_event::events::{Hardware, Software};
 use perf_event::{Builder, Counter};
-use std::os::fd::AsRawFd;
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 
 use crate::bench::{Args, Worker, monotonic_ns, to_bytes, to_words, word};
 use crate::error::Error;
@@ -68,22 +68,18 @@ pub(crate) fn run_until(
     map.update(&key, &to_bytes(args), MapFlags::ANY)
         .map_err(bench.run_error("writing the arguments"))?;
 
-    let mut event = open_event(row)?;
     let program = bench.program(&format!("irq_{}", row.operation.program))?;
     let options = PerfEventOpts { cookie: worker.thread.into(), ..PerfEventOpts::default() };
-    let link = program
-        .attach_perf_event_with_opts(event.as_raw_fd(), options)
-        .map_err(bench.run_error("attaching to the perf event"))?;
-    let enabling = |error: std::io::Error| Error::Run {
-        row: row.name(),
-        what: "switching the perf event",
-        reason: error.to_string(),
-    };
-    event.enable().map_err(enabling)?;
+    let event = open_event(row)?.into_raw_fd();
+    // Switches the event on, and takes the descriptor, which it closes with the link.
+    let link = program.attach_perf_event_with_opts(event, options).map_err(|error| {
+        // SAFETY: the descriptor was taken out of its owner above, and libbpf takes it only on success.
+        drop(unsafe { OwnedFd::from_raw_fd(event) });
+        bench.run_error("attaching to the perf event")(error)
+    })?;
     while monotonic_ns() < deadline_ns {
         std::hint::spin_loop();
     }
-    event.disable().map_err(enabling)?;
     drop(link);
 
     let value = map

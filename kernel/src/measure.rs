@@ -255,8 +255,13 @@ impl Measurement {
     }
 }
 
+/// Numbers of CPUs that the affinity call's fixed set (`cpu_set_t`) can hold.
+const CPUS_MAX: u32 = 1024;
+
 fn pin(cpu: u32) -> Result<(), Error> {
-    if core_affinity::set_for_current(core_affinity::CoreId { id: cpu as usize }) {
+    if cpu < CPUS_MAX
+        && core_affinity::set_for_current(core_affinity::CoreId { id: cpu as usize })
+    {
         return Ok(());
     }
     Err(Error::Pin { cpu })

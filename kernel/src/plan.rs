@@ -130,14 +130,16 @@ impl RoundResult {
         round.position = self.position;
         round.start_s = self.start_s;
         round.cpus.clone_from(&self.cpus);
-        for (op, outcomes) in self.total().ops {
-            if self.row.context != Context::Task {
-                let context = round.contexts.entry(self.row.context.name().to_owned()).or_default();
-                for (outcome, count) in &outcomes {
-                    *context.entry(outcome.clone()).or_default() += count;
-                }
+        let mut in_context: BTreeMap<String, u64> = BTreeMap::new();
+        for (op, outcomes) in &self.total().ops {
+            for (outcome, count) in outcomes {
+                round.count(op, outcome, *count);
+                *in_context.entry(outcome.clone()).or_default() += count;
             }
-            round.ops.insert(op.to_owned(), outcomes);
+        }
+        if self.row.context != Context::Task {
+            let name = self.row.context.name().to_owned();
+            round.contexts.insert(name, in_context.into_iter().collect());
         }
         round.per_thread = self
             .per_thread

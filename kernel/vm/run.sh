@@ -117,7 +117,8 @@ cp "$(command -v busybox)" "$tree/bin/busybox"
 cp "$binary" "$tree/bin/program"
 # The interpreter and libraries at the places where the programs look for them.
 for file in "$tree/bin/busybox" "$tree/bin/program"; do
-    { ldd "$file" 2>/dev/null || true; } | grep -o '/[^ ]*' | while read -r library; do
+    # A static program has none, which ldd and grep call a failure.
+    { ldd "$file" 2>/dev/null | grep -o '/[^ ]*' || true; } | while read -r library; do
         mkdir -p "$tree$(dirname "$library")"
         cp -L "$library" "$tree$library"
     done
@@ -141,7 +142,7 @@ chmod +x "$tree/init"
 timeout --kill-after=10 "$seconds" qemu-system-x86_64 \
     -accel tcg,thread=multi -cpu max -smp 2 -m 2048 -nographic -no-reboot -nic none \
     -kernel "$image" -initrd "$work/initramfs.gz" \
-    -append "console=ttyS0 quiet loglevel=4 panic=-1 nokaslr" </dev/null | tr -d '\r' | tee "$output" || true
+    -append "console=ttyS0 panic=-1" </dev/null | sed -u 's/\r\?$//' | tee "$output" || true
 
 status=$(sed -n 's/^exit-status: \([0-9]*\)$/\1/p' "$output" | tail -n 1)
 if [ -z "$status" ]; then
