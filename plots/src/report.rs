@@ -6,6 +6,7 @@
 mod benchstat;
 mod comparison;
 mod csv;
+mod html;
 mod layout;
 mod mail;
 pub mod number;
@@ -78,6 +79,7 @@ pub const FORMATS: &[&dyn Format] = &[
     &csv::Csv,
     &terminal::Terminal,
     &Charts,
+    &html::Html,
 ];
 
 /// Damage found, the first of it word for word: a foreign file may have a million such lines.

@@ -62,6 +62,15 @@ impl Table {
         self.rows[row].push(round);
     }
 
+    /// Number and goodput, in operations per second, of each round of a row that counts.
+    pub(crate) fn goodput_by_round(&self, series: &Series) -> impl Iterator<Item = (u32, f64)> {
+        let row = self.index.get(series).map(|index| &self.rows[*index]);
+        row.into_iter().flat_map(|row| &row.rounds).filter_map(|(number, round)| {
+            let round = round.as_ref()?;
+            Some((*number, round.ok as f64 / round.duration_s))
+        })
+    }
+
     /// Whether the rounds so far suffice. Call it between rounds: it computes for some milliseconds
     /// on all cores, more in a large table.
     ///

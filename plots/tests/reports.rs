@@ -273,3 +273,28 @@ fn charts() {
     names.sort();
     insta::assert_snapshot!(names.join("\n"));
 }
+
+/// The page is one file: it names nothing that a browser would fetch by itself, and holds every
+/// row, verdict and chart without its script.
+#[test]
+fn page() {
+    let (_out, loaded) = loaded();
+    let page = rendered(&loaded, "html");
+    if let Some(dir) = std::env::var_os("CELLBENCH_CHARTS") {
+        fs::write(Path::new(&dir).join("index.html"), &page).unwrap();
+    }
+    for fetched in
+        ["<script src", "<link rel=\"stylesheet", "<img", "@import", "url(", "http:", "fetch("]
+    {
+        let outside = page.replace("http://www.w3.org/2000/svg", "");
+        assert!(!outside.contains(fetched), "the page has {fetched}");
+    }
+    let rows = page.matches("<tr><td>").count();
+    assert_eq!(rows, loaded.summary.entries.len());
+    for headline in verdict::headlines(&loaded.summary) {
+        let plain = headline.replace('"', "&quot;").replace('<', "&lt;").replace('>', "&gt;");
+        assert!(page.contains(&plain), "{headline}");
+    }
+    assert!(page.matches("<figure").count() >= 10);
+    assert!(page.len() < 3 << 20);
+}

@@ -3,7 +3,8 @@
 use plotters::prelude::*;
 
 use super::Drawing;
-use super::style::{self, FAINT, FONT, INK, TEXT_PX, TITLE_PX};
+use super::style::{self, FAINT, FONT, INK, Mark, TEXT_PX, TITLE_PX};
+use crate::report::number;
 
 /// A part of a bar.
 #[derive(Clone, Debug)]
@@ -50,13 +51,15 @@ impl Bars {
             return Ok(None);
         }
         let mut svg = String::new();
-        self.draw_on(&mut svg).map_err(|error| format!("chart {}: {error}", self.name))?;
+        let marks =
+            self.draw_on(&mut svg).map_err(|error| format!("chart {}: {error}", self.name))?;
         let description = self.describe();
-        let svg = style::finish(&svg, &self.title, &description);
+        let svg = style::finish(&svg, &self.title, &description, &marks);
         Ok(Some(Drawing { name: self.name, title: self.title, description, svg }))
     }
 
-    fn draw_on(&self, svg: &mut String) -> Result<(), String> {
+    fn draw_on(&self, svg: &mut String) -> Result<Vec<Mark>, String> {
+        let mut marks = Vec::new();
         let legend = self.legend();
         let rows = self.bars.len() as i32;
         let legend_rows = (legend.len() as i32 * LEGEND_STEP + LEFT + 10) / (WIDTH - 10) + 1;
@@ -85,6 +88,9 @@ impl Bars {
                 let to = LEFT + pixels(done);
                 let area = [(from, top + 2), (to, top + ROW - 4)];
                 root.draw(&Rectangle::new(area, segment.colour.filled())).map_err(fail)?;
+                let text =
+                    format!("{}, {}: {}", bar.name, segment.name, self.length(segment.length));
+                marks.push(Mark { area, text });
             }
             root.draw(&Text::new(bar.value.as_str(), (RIGHT + 8, top + 3), font.clone()))
                 .map_err(fail)?;
@@ -100,7 +106,17 @@ impl Bars {
             root.draw(&Text::new(name, (x + 16, y), font.clone())).map_err(fail)?;
             x += LEGEND_STEP;
         }
-        root.present().map_err(fail)
+        root.present().map_err(fail)?;
+        Ok(marks)
+    }
+
+    /// A length as text: a share where bars have a full length.
+    fn length(&self, length: f64) -> String {
+        if self.full == Some(1.0) {
+            number::percent(Some(length))
+        } else {
+            number::significant(length)
+        }
     }
 
     /// Each kind of segment once, if there are several.

@@ -43,7 +43,7 @@ impl Heat {
             self.names.len(),
             self.unit
         );
-        let svg = style::finish(&svg, &self.title, &description);
+        let svg = style::finish(&svg, &self.title, &description, &[]);
         Ok(Some(Drawing { name: self.name, title: self.title, description, svg }))
     }
 
@@ -88,8 +88,7 @@ impl Heat {
         root.present().map_err(fail)
     }
 
-    /// The value in its square. Its colour follows the square, not the viewer's scheme, so it is
-    /// drawn as strokes would be: with a style of its own.
+    /// The value in its square; its colour follows the square, not the viewer's scheme.
     fn number(
         &self,
         root: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,

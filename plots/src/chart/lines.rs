@@ -5,7 +5,7 @@ use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, Value
 use plotters::prelude::*;
 
 use super::Drawing;
-use super::style::{self, FAINT, FONT, INK, Marker, TEXT_PX, TITLE_PX};
+use super::style::{self, FAINT, FONT, INK, Mark, Marker, TEXT_PX, TITLE_PX};
 
 /// A value with its interval.
 #[derive(Clone, Copy, Debug)]
@@ -144,19 +144,19 @@ impl Lines {
             return Ok(None);
         }
         let mut svg = String::new();
-        {
+        let marks = {
             let root = SVGBackend::with_string(&mut svg, (WIDTH, HEIGHT)).into_drawing_area();
-            self.draw_on(&root).map_err(|error| format!("chart {}: {error}", self.name))?;
-        }
+            self.draw_on(&root).map_err(|error| format!("chart {}: {error}", self.name))?
+        };
         let description = self.describe();
-        let svg = style::finish(&svg, &self.title, &description);
+        let svg = style::finish(&svg, &self.title, &description, &marks);
         Ok(Some(Drawing { name: self.name, title: self.title, description, svg }))
     }
 
     fn draw_on(
         &self,
         root: &DrawingArea<SVGBackend<'_>, Shift>,
-    ) -> Result<(), Box<dyn std::error::Error + '_>> {
+    ) -> Result<Vec<Mark>, Box<dyn std::error::Error + '_>> {
         let points = || self.lines.iter().flat_map(|line| &line.points);
         let mut x_axis = self.x_scale.axis(points().map(|point| point.x));
         let y_axis = self.y_scale.axis(points().flat_map(|point| [point.low, point.high]));
@@ -211,19 +211,41 @@ impl Lines {
             chart.draw_series([Polygon::new(band, colour.mix(0.18))])?;
         }
         let mut ends = Vec::new();
+        let mut marks = Vec::new();
         for line in &self.lines {
             let colour = style::colour(&line.cell);
             let path: Vec<_> = line.points.iter().map(|point| place(point, point.y)).collect();
             chart.draw_series([PathElement::new(path.clone(), colour.stroke_width(2))])?;
-            for point in &path {
-                let at = chart.backend_coord(point);
+            for (point, placed) in line.points.iter().zip(&path) {
+                let at = chart.backend_coord(placed);
                 draw_marker(root, at, style::marker(&line.cell), colour)?;
+                marks.push(Mark {
+                    area: [(at.0 - 7, at.1 - 7), (at.0 + 7, at.1 + 7)],
+                    text: format!(
+                        "{}, {} {}: {}{}",
+                        line.cell,
+                        x_text(&placed.0),
+                        self.x_label,
+                        (self.y_text)(point.y),
+                        self.interval(point)
+                    ),
+                });
             }
             if let Some(last) = path.last() {
                 ends.push((chart.backend_coord(last), &line.cell, colour));
             }
         }
-        label_ends(root, ends)
+        label_ends(root, ends)?;
+        Ok(marks)
+    }
+
+    /// ` (low to high)`, where there is an interval.
+    fn interval(&self, point: &Point) -> String {
+        if point.low < point.high {
+            format!(" ({} to {})", (self.y_text)(point.low), (self.y_text)(point.high))
+        } else {
+            String::new()
+        }
     }
 
     fn describe(&self) -> String {

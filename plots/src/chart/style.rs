@@ -76,11 +76,12 @@ pub(super) const FONT: &str = "sans-serif";
 
 /// Makes text and grid of an SVG follow the viewer's scheme, gives it a description for readers
 /// that cannot see it, and lets it shrink to the width of a page.
-pub(super) fn finish(svg: &str, title: &str, description: &str) -> String {
+///
+/// Each mark becomes a place to point at, or to reach with the keyboard, that shows its text.
+pub(super) fn finish(svg: &str, title: &str, description: &str, marks: &[Mark]) -> String {
     const SCHEME: &str = "<style>\
-        text{fill:#202020}\
         @media (prefers-color-scheme:dark){\
-        text{fill:#e8e8e8}[stroke=\"#202020\"]{stroke:#b0b0b0}[stroke=\"#DCDCDC\"]{stroke:#404040}}\
+        text[fill=\"#202020\"]{fill:#e8e8e8}[stroke=\"#202020\"]{stroke:#b0b0b0}[stroke=\"#DCDCDC\"]{stroke:#404040}}\
         </style>";
     let body = svg.find('>').map_or(0, |end| end + 1);
     let (head, rest) = svg.split_at(body);
@@ -90,10 +91,32 @@ pub(super) fn finish(svg: &str, title: &str, description: &str) -> String {
         escape(title),
         escape(description)
     )
+    .replacen("</svg>", &(marks.iter().map(Mark::svg).collect::<String>() + "</svg>"), 1)
+}
+
+/// A place in a chart that shows a text when pointed at.
+#[derive(Clone, Debug)]
+pub(super) struct Mark {
+    /// Corners in pixels.
+    pub(super) area: [(i32, i32); 2],
+    pub(super) text: String,
+}
+
+impl Mark {
+    fn svg(&self) -> String {
+        let [(left, top), (right, bottom)] = self.area;
+        format!(
+            "<rect class=\"hover\" tabindex=\"0\" x=\"{left}\" y=\"{top}\" width=\"{}\" \
+             height=\"{}\" fill=\"transparent\" aria-label=\"{text}\"><title>{text}</title></rect>",
+            right - left,
+            bottom - top,
+            text = escape(&self.text),
+        )
+    }
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]
@@ -131,7 +154,7 @@ mod tests {
 
     #[test]
     fn the_description_is_escaped() {
-        let done = finish("<svg width=\"1\"></svg>", "a < b", "x & y");
+        let done = finish("<svg width=\"1\"></svg>", "a < b", "x & y", &[]);
         assert!(done.contains("<title>a &lt; b</title><desc>x &amp; y</desc>"));
         assert!(done.starts_with("<svg role="));
     }

@@ -1,0 +1,430 @@
+//! `index.html`: the whole report in one file that works offline. Everything is in the page as it
+//! is written; the script only filters, sorts, and compares pairs.
+
+use std::fmt::Write as _;
+
+use cellbench_record::{Entry, Run, Series, Severity, Summary, Verdict, rfc3339_utc};
+use serde::Serialize;
+
+use super::layout::{host_lines, hosts, place, verdict_word};
+use super::{Format, Rendered, Report, number, verdict};
+use crate::chart::{CHARTS, colour_hex};
+
+pub(super) struct Html;
+
+/// Rows beyond this many are left to the files that programs read: the page stays under 3 MB.
+const MOST_ROWS: usize = 3000;
+/// Charts beyond this many bytes are linked, not shown.
+const MOST_CHART_BYTES: usize = 1_300_000;
+/// Values of rounds in the pair picker's data, over all rows.
+const MOST_ROUNDS: usize = 30_000;
+
+impl Format for Html {
+    fn name(&self) -> &'static str {
+        "html"
+    }
+
+    fn render(&self, report: &Report<'_>) -> Result<Vec<Rendered>, String> {
+        Ok(vec![Rendered::text("index.html", page(report)?)])
+    }
+}
+
+fn page(report: &Report<'_>) -> Result<String, String> {
+    let (run, summary) = (report.run, report.summary);
+    let mut html = String::with_capacity(1 << 20);
+    let title = format!("cellbench: {}", run.run_id);
+    html += "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n";
+    html += "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n";
+    html += "<link rel=\"icon\" href=\"data:,\">\n";
+    put(&mut html, format_args!("<title>{}</title>\n", escape(&title)));
+    put(&mut html, format_args!("<style>\n{}</style>\n", include_str!("html/page.css")));
+    html += "</head>\n<body>\n<header>\n";
+    put(&mut html, format_args!("<h1>{}</h1>\n<p class=\"soft\">", escape(&title)));
+    for (label, part) in hosts(run) {
+        let label = label.map_or(String::new(), |label| format!("{label}: "));
+        let [hardware, setup] = host_lines(&part.host);
+        put(&mut html, format_args!("{}<br>\n", escape(&format!("{label}{hardware}; {setup}"))));
+    }
+    put(&mut html, format_args!("{}</p>\n</header>\n<main>\n", rfc3339_utc(run.started_unix_s)));
+    verdicts(&mut html, summary);
+    matrix(&mut html, summary);
+    pairs(&mut html, report)?;
+    charts(&mut html, report)?;
+    about_hosts(&mut html, run);
+    method(&mut html, report);
+    html += "</main>\n<script>\n";
+    html += include_str!("html/page.js");
+    html += "</script>\n</body>\n</html>\n";
+    Ok(html)
+}
+
+fn verdicts(html: &mut String, summary: &Summary) {
+    *html += "<section aria-labelledby=\"verdict\">\n<h2 id=\"verdict\">Verdict</h2>\n";
+    let headlines = verdict::headlines(summary);
+    if headlines.is_empty() {
+        let text = format!("No row can be compared with {}.", summary.baseline);
+        put(html, format_args!("<p>{}</p>\n", escape(&text)));
+    } else {
+        *html += "<ul class=\"verdicts\">\n";
+        for headline in headlines {
+            put(html, format_args!("<li>{}</li>\n", escape(&headline)));
+        }
+        *html += "</ul>\n";
+    }
+    *html += "</section>\n";
+}
+
+/// Columns of the matrix: heading, whether numeric, what it means.
+const COLUMNS: [(&str, bool, &str); 14] = [
+    ("source", false, "model on real cores, simulator, or running kernel"),
+    ("kind", false, "timer, work item, task work, or lock"),
+    ("workload", false, "what the threads do"),
+    ("threads", true, "threads, one a CPU"),
+    ("cell", false, "the design"),
+    ("goodput/s", true, "successful operations per second, all threads"),
+    ("failed", true, "share of attempts that returned an error"),
+    ("ratio", true, "goodput by that of the baseline, median over rounds"),
+    ("95 % interval", false, "interval of the ratio"),
+    ("verdict", false, "after correction over the table"),
+    ("p50", true, "median latency"),
+    ("p99", true, "99th percentile of latency"),
+    ("p99.9", true, "99.9th percentile of latency"),
+    ("worst thread", true, "successes of the slowest thread by the mean"),
+];
+
+fn matrix(html: &mut String, summary: &Summary) {
+    *html +=
+        "<section aria-labelledby=\"rows\">\n<h2 id=\"rows\">Every cell in every workload</h2>\n";
+    *html += "<div class=\"controls scripted\" hidden>\n\
+        <label>Filter <input id=\"filter-text\" type=\"search\" placeholder=\"words\"></label>\n";
+    for column in [0, 1, 2, 3, 4, 9] {
+        let name = COLUMNS[column].0;
+        put(
+            html,
+            format_args!(
+                "<label>{name} <select data-column=\"{column}\"><option value=\"\">all</option></select></label>\n"
+            ),
+        );
+    }
+    *html += "<button id=\"filter-clear\" type=\"button\">Clear</button>\n\
+        <span id=\"shown\" role=\"status\" class=\"soft\"></span>\n</div>\n";
+    *html += "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-labelledby=\"rows\">\n\
+        <table id=\"matrix\">\n<thead><tr>";
+    for (name, numeric, meaning) in COLUMNS {
+        let class = if numeric { " class=\"num\"" } else { "" };
+        put(
+            html,
+            format_args!(
+                "<th scope=\"col\"{class} title=\"{meaning}\"><button type=\"button\">{name}</button></th>"
+            ),
+        );
+    }
+    *html += "</tr></thead>\n<tbody>\n";
+    for entry in summary.entries.iter().take(MOST_ROWS) {
+        row(html, summary, entry);
+    }
+    *html += "</tbody>\n</table>\n</div>\n";
+    if summary.entries.len() > MOST_ROWS {
+        put(
+            html,
+            format_args!(
+                "<p>{} more rows are in <a href=\"../summary.json\">summary.json</a>.</p>\n",
+                summary.entries.len() - MOST_ROWS
+            ),
+        );
+    }
+    *html += "</section>\n";
+}
+
+fn row(html: &mut String, summary: &Summary, entry: &Entry) {
+    let series = &entry.series;
+    let verdict = verdict_word(summary, entry);
+    let class = match entry.verdict {
+        _ if !entry.violations.is_empty() => "error",
+        Some(Verdict::Faster) => "faster",
+        Some(Verdict::Slower) => "slower",
+        _ => "",
+    };
+    *html += "<tr>";
+    for text in [&source(series), &series.kind.to_string(), &workload(series)] {
+        put(html, format_args!("<td>{}</td>", escape(text)));
+    }
+    put(html, format_args!("<td class=\"num\" data-v=\"{0}\">{0}</td>", series.threads));
+    put(
+        html,
+        format_args!(
+            "<td><span class=\"swatch\" style=\"background:{}\"></span>{}</td>",
+            colour_hex(&series.cell),
+            escape(&series.cell)
+        ),
+    );
+    value(html, entry.goodput_ops_s, number::si);
+    value(html, entry.failure_share, number::percent);
+    value(html, entry.ratio, number::ratio);
+    put(
+        html,
+        format_args!(
+            "<td>{}</td><td class=\"{class}\" title=\"{}\">{verdict}</td>",
+            number::interval(entry.ratio_low, entry.ratio_high),
+            escape(&entry.violations.join("; "))
+        ),
+    );
+    for latency in [entry.p50_ns, entry.p99_ns, entry.p999_ns] {
+        value(html, latency, number::time_ns);
+    }
+    value(html, entry.worst_thread_share, number::percent);
+    *html += "</tr>\n";
+}
+
+fn value(html: &mut String, value: Option<f64>, text: fn(Option<f64>) -> String) {
+    match value {
+        Some(number) => put(
+            html,
+            format_args!("<td class=\"num\" data-v=\"{number:e}\">{}</td>", escape(&text(value))),
+        ),
+        None => *html += "<td class=\"num\">-</td>",
+    }
+}
+
+fn source(series: &Series) -> String {
+    place(series).unwrap_or_else(|| series.source.to_string())
+}
+
+fn workload(series: &Series) -> String {
+    let mut text = series.workload.clone();
+    if series.placement != "compact" && !series.placement.is_empty() {
+        text += &format!(", {}", series.placement);
+    }
+    if let Some(rate) = series.offered_ops_s {
+        text += &format!(", {}/s", number::si(Some(rate as f64)));
+    }
+    text
+}
+
+/// A row in the pair picker's data.
+#[derive(Serialize)]
+struct Picked {
+    name: String,
+    host: Option<String>,
+    source: String,
+    goodput: Option<f64>,
+    failed: Option<f64>,
+    /// Number and goodput of each round that counts.
+    rounds: Vec<(u32, f64)>,
+}
+
+fn pairs(html: &mut String, report: &Report<'_>) -> Result<(), String> {
+    let entries = &report.summary.entries;
+    let rounds_each = MOST_ROUNDS.checked_div(entries.len().min(MOST_ROWS)).unwrap_or(0);
+    let picked: Vec<Picked> = entries
+        .iter()
+        .take(MOST_ROWS)
+        .map(|entry| {
+            let series = &entry.series;
+            let of_row = report.table.goodput_by_round(series);
+            Picked {
+                name: format!(
+                    "{} {} {} {} [{}]",
+                    series.cell,
+                    series.kind,
+                    workload(series),
+                    number::count(series.threads, "thread"),
+                    source(series)
+                ),
+                host: series.host.clone(),
+                source: source(series),
+                goodput: entry.goodput_ops_s.map(rounded),
+                failed: entry.failure_share.map(rounded),
+                rounds: of_row
+                    .take(rounds_each)
+                    .map(|(n, goodput)| (n, rounded(goodput)))
+                    .collect(),
+            }
+        })
+        .collect();
+    let data = serde_json::to_string(&picked).map_err(|error| error.to_string())?;
+    *html += "<section id=\"pairs\" aria-labelledby=\"pair\" class=\"scripted\" hidden>\n\
+        <h2 id=\"pair\">Any row against any other</h2>\n<div class=\"controls\">\n\
+        <label>this <select id=\"pair-a\"></select></label>\n\
+        <label>against <select id=\"pair-b\"></select></label>\n</div>\n\
+        <p id=\"outcome\" role=\"status\"></p>\n</section>\n";
+    put(
+        html,
+        format_args!(
+            "<script id=\"data\" type=\"application/json\">{}</script>\n",
+            data.replace('<', "\\u003c")
+        ),
+    );
+    Ok(())
+}
+
+/// Four significant digits: enough to compare, and short.
+fn rounded(value: f64) -> f64 {
+    if value == 0.0 || !value.is_finite() {
+        return 0.0;
+    }
+    let scale = 10_f64.powi(3 - value.abs().log10().floor() as i32);
+    (value * scale).round() / scale
+}
+
+fn charts(html: &mut String, report: &Report<'_>) -> Result<(), String> {
+    *html += "<section aria-labelledby=\"charts\">\n<h2 id=\"charts\">Charts</h2>\n\
+        <p class=\"soft\">Point at a mark for its value, or reach it with the tab key.</p>\n";
+    let mut bytes = 0;
+    for chart in CHARTS {
+        let drawings = chart.draw(report)?;
+        if drawings.is_empty() {
+            continue;
+        }
+        put(
+            html,
+            format_args!(
+                "<h3>{}</h3>\n<p class=\"soft\">{}</p>\n<div class=\"charts\">\n",
+                chart.name(),
+                escape(chart.about())
+            ),
+        );
+        for drawing in drawings {
+            if bytes + drawing.svg.len() > MOST_CHART_BYTES {
+                put(
+                    html,
+                    format_args!(
+                        "<p><a href=\"charts/{}.svg\">{}</a></p>\n",
+                        drawing.name,
+                        escape(&drawing.title)
+                    ),
+                );
+                continue;
+            }
+            bytes += drawing.svg.len();
+            put(
+                html,
+                format_args!(
+                    "<figure id=\"chart-{}\">\n{}\n</figure>\n",
+                    drawing.name,
+                    drawing.svg.trim()
+                ),
+            );
+        }
+        *html += "</div>\n";
+    }
+    *html += "</section>\n";
+    Ok(())
+}
+
+fn about_hosts(html: &mut String, run: &Run) {
+    *html += "<section aria-labelledby=\"host\">\n<h2 id=\"host\">Host and findings</h2>\n";
+    for (label, part) in hosts(run) {
+        if let Some(label) = label {
+            put(html, format_args!("<h3>{}</h3>\n", escape(label)));
+        }
+        *html += "<ul>\n";
+        for finding in &part.findings {
+            let severity = match finding.severity {
+                Severity::Info => "",
+                _ => "Warning: ",
+            };
+            let mut text = format!("{severity}{}.", finding.text.trim_end_matches('.'));
+            if !finding.effect.is_empty() {
+                put(&mut text, format_args!(" {}.", finding.effect.trim_end_matches('.')));
+            }
+            put(html, format_args!("<li>{}", escape(&text)));
+            if !finding.fix.is_empty() {
+                put(html, format_args!(" <code>{}</code>", escape(&finding.fix)));
+            }
+            *html += "</li>\n";
+        }
+        let calibration = &part.calibration;
+        for (name, value) in [
+            ("empty operation in the measuring loop", calibration.empty_op_ns),
+            ("a timestamp", calibration.timestamp_ns),
+            ("an uncontended atomic", calibration.uncontended_atomic_ns),
+            ("a line transfer between two CPUs", calibration.line_transfer_ns),
+        ] {
+            if value.is_some() {
+                let value = number::time_ns(value);
+                put(html, format_args!("<li>Limit of the ruler: {name} takes {value}.</li>\n"));
+            }
+        }
+        for note in &part.notes {
+            put(html, format_args!("<li>{}</li>\n", escape(note)));
+        }
+        *html += "</ul>\n";
+    }
+    *html += "</section>\n";
+}
+
+fn method(html: &mut String, report: &Report<'_>) {
+    let (run, summary) = (report.run, report.summary);
+    *html += "<section aria-labelledby=\"method\">\n<h2 id=\"method\">Method and data</h2>\n";
+    let text = format!(
+        "All cells run in every round, in shuffled order; the ratio is taken within each round, its \
+         median and 95 % interval over rounds, and verdicts hold after Holm's correction over {}. \
+         Same means within {}. {} rounds were disturbed and left out.",
+        number::count(summary.comparisons, "comparison"),
+        number::percent_chosen(summary.threshold_share),
+        summary.rounds_disturbed
+    );
+    put(
+        html,
+        format_args!(
+            "<p>{}</p>\n<p>Repeat it: <code>{}</code></p>\n",
+            escape(&text),
+            escape(&run.command_line)
+        ),
+    );
+    if report.damage.total > 0 {
+        let damage = number::count(report.damage.total, "part");
+        put(
+            html,
+            format_args!("<p>{damage} of the records could not be read and was left out.</p>\n"),
+        );
+    }
+    *html += "<ul>\n";
+    for (file, what) in [
+        ("../summary.json", "this table, for programs"),
+        ("../rounds.jsonl", "every round"),
+        ("../run.json", "host, settings, calibration"),
+        ("../latency/", "latency histograms for HdrHistogram's tools"),
+        ("mail.txt", "text for a patch thread"),
+        ("benchstat.txt", "for benchstat"),
+        ("RESULTS.md", "this report as text"),
+    ] {
+        put(html, format_args!("<li><a href=\"{file}\">{file}</a>: {what}</li>\n"));
+    }
+    *html += "</ul>\n</section>\n";
+}
+
+fn put(html: &mut String, arguments: std::fmt::Arguments<'_>) {
+    html.write_fmt(arguments).expect("writing to a string");
+}
+
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '&' => escaped += "&amp;",
+            '<' => escaped += "&lt;",
+            '>' => escaped += "&gt;",
+            '"' => escaped += "&quot;",
+            letter if letter.is_control() => escaped.push(' '),
+            letter => escaped.push(letter),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{escape, rounded};
+
+    #[test]
+    fn foreign_text_stays_text() {
+        assert_eq!(escape("<b>\"a\" & b\u{1b}"), "&lt;b&gt;&quot;a&quot; &amp; b ");
+    }
+
+    #[test]
+    fn four_digits_are_kept() {
+        assert_eq!([123_456.0, 0.012_345_6, 0.0].map(rounded), [123_500.0, 0.012_35, 0.0]);
+    }
+}

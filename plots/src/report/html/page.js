@@ -1,0 +1,108 @@
+'use strict';
+(function () {
+  const rows = Array.from(document.querySelectorAll('#matrix tbody tr'));
+  const body = document.querySelector('#matrix tbody');
+  const shown = document.getElementById('shown');
+  const text = document.getElementById('filter-text');
+  const selects = Array.from(document.querySelectorAll('select[data-column]'));
+  for (const part of document.querySelectorAll('.scripted')) part.hidden = false;
+
+  // Filter: every word of the text in the row, and each chosen value in its column.
+  function filter() {
+    const words = text.value.toLowerCase().split(/\s+/).filter(Boolean);
+    let count = 0;
+    for (const row of rows) {
+      const content = row.textContent.toLowerCase();
+      const fits = words.every(word => content.includes(word)) && selects.every(select =>
+        !select.value || row.cells[Number(select.dataset.column)].textContent.trim() === select.value);
+      row.hidden = !fits;
+      if (fits) count += 1;
+    }
+    shown.textContent = count + ' of ' + rows.length + ' rows';
+  }
+  text.addEventListener('input', filter);
+  for (const select of selects) {
+    const column = Number(select.dataset.column);
+    const values = new Set(rows.map(row => row.cells[column].textContent.trim()));
+    for (const value of Array.from(values).sort((a, b) => a.localeCompare(b, 'en', { numeric: true })))
+      select.add(new Option(value, value));
+    select.addEventListener('change', filter);
+  }
+  document.getElementById('filter-clear').addEventListener('click', () => {
+    text.value = '';
+    for (const select of selects) select.value = '';
+    filter();
+  });
+  filter();
+
+  // Sort: by the number in data-v where there is one, else by the text.
+  const key = cell => cell.dataset.v === undefined ? cell.textContent.trim() : Number(cell.dataset.v);
+  document.querySelectorAll('#matrix th button').forEach((button, column) => {
+    button.addEventListener('click', () => {
+      const head = button.parentElement;
+      const rising = head.getAttribute('aria-sort') !== 'ascending';
+      for (const other of head.parentElement.cells) other.removeAttribute('aria-sort');
+      head.setAttribute('aria-sort', rising ? 'ascending' : 'descending');
+      const empty = row => row.cells[column].textContent.trim() === '-';
+      rows.sort((a, b) => {
+        if (empty(a) !== empty(b)) return empty(a) ? 1 : -1;
+        const x = key(a.cells[column]), y = key(b.cells[column]);
+        const order = typeof x === 'number' && typeof y === 'number' ? x - y
+          : String(x).localeCompare(String(y), 'en', { numeric: true });
+        return rising ? order : -order;
+      });
+      body.append(...rows);
+    });
+  });
+
+  // Any row against any other. Rows of one run share their rounds: the ratio is taken within
+  // each, and the interval of its median is the exact one from order statistics.
+  const data = JSON.parse(document.getElementById('data').textContent);
+  const pickA = document.getElementById('pair-a'), pickB = document.getElementById('pair-b');
+  const outcome = document.getElementById('outcome');
+  data.forEach((row, index) => {
+    pickA.add(new Option(row.name, index));
+    pickB.add(new Option(row.name, index));
+  });
+  const median = sorted => sorted.length % 2 ? sorted[(sorted.length - 1) / 2]
+    : (sorted[sorted.length / 2 - 1] + sorted[sorted.length / 2]) / 2;
+  // Largest k with P(Binomial(n, 1/2) < k) <= 2.5 %: the k-th value from each end bounds the median.
+  function bound(n) {
+    let term = Math.pow(0.5, n), sum = 0, k = 0;
+    while (k < n && sum + term <= 0.025) {
+      sum += term;
+      term *= (n - k) / (k + 1);
+      k += 1;
+    }
+    return k;
+  }
+  const digits = value => value >= 100 ? value.toFixed(0) : value.toPrecision(3);
+  function compare() {
+    const a = data[pickA.value], b = data[pickB.value];
+    if (!a || !b) return;
+    const ofB = new Map(b.rounds);
+    const logs = a.rounds.filter(([round, value]) => value > 0 && ofB.get(round) > 0)
+      .map(([round, value]) => Math.log(value / ofB.get(round))).sort((x, y) => x - y);
+    let words;
+    if (a === b) words = 'The same row twice.';
+    else if (a.host === b.host && a.source === b.source && logs.length > 0) {
+      const k = bound(logs.length);
+      const interval = k > 0
+        ? ', 95 % interval ' + digits(Math.exp(logs[k - 1])) + ' to ' + digits(Math.exp(logs[logs.length - k]))
+        : ', too few rounds for an interval';
+      words = a.name + ' has ' + digits(Math.exp(median(logs))) + 'x the goodput of ' + b.name +
+        interval + ' (' + logs.length + ' rounds in which both count, not corrected for the number of ' +
+        'comparisons you make).';
+    } else if (a.goodput > 0 && b.goodput > 0) {
+      words = a.name + ' has ' + digits(a.goodput / b.goodput) + 'x the goodput of ' + b.name +
+        ' by their medians; they were not measured in the same rounds, so there is no interval.';
+    } else words = 'One of the two has no goodput.';
+    const failed = row => row.failed > 0 ? ' ' + row.name + ' failed in ' +
+      digits(row.failed * 100) + ' % of its attempts.' : '';
+    outcome.textContent = words + failed(a) + (a === b ? '' : failed(b));
+  }
+  pickA.addEventListener('change', compare);
+  pickB.addEventListener('change', compare);
+  if (data.length > 1) pickA.selectedIndex = 1;
+  compare();
+})();
