@@ -19,6 +19,7 @@ pub mod queue;
 pub mod refs;
 pub mod slot;
 pub mod state;
+pub mod task_work;
 pub mod worker;
 
 pub use errno::{Errno, Outcome};

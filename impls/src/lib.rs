@@ -32,6 +32,7 @@ pub mod platform;
 pub mod program;
 pub mod rcu;
 pub mod registry;
+pub mod task;
 
 #[cfg(feature = "planted")]
 pub mod planted;

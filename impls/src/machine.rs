@@ -16,6 +16,7 @@ use crate::lock::held::HeldTable;
 use crate::lock::queued::QueueNodes;
 use crate::platform::{Platform, Word};
 use crate::rcu::Reclaim;
+use crate::task::Task;
 
 /// The number of a CPU of a [`Machine`], from 0. Not the number the host gives its CPUs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,7 +80,9 @@ pub(crate) struct PerCpu<P: Platform> {
     pub(crate) held: CachePadded<HeldTable<P>>,
     /// Work to run in hardirq context as soon as interrupts allow.
     pub(crate) irq_works: CachePadded<IrqWorkList<P>>,
-    /// Depth of interrupt-off sections.
+    /// The task that runs here; others add works to it.
+    task: CachePadded<Task<P>>,
+    /// Depth of interrupt-off sections; running interrupt handlers are one.
     irq_off: CpuLocal,
     /// The control block whose timer callback runs here now, null when none.
     running: P::Ptr<()>,
@@ -127,6 +130,7 @@ impl<P: Platform> Machine<P> {
                         queue: CachePadded::new(QueueNodes::new()),
                         held: CachePadded::new(HeldTable::new()),
                         irq_works: CachePadded::new(IrqWorkList::new()),
+                        task: CachePadded::new(Task::new()),
                         irq_off: CpuLocal::default(),
                         running: P::Ptr::new("cpu.running", core::ptr::null_mut()),
                         claimed: AtomicBool::new(false),
@@ -198,6 +202,12 @@ impl<P: Platform> Machine<P> {
         &self.heap
     }
 
+    /// The task that runs on a CPU.
+    #[inline(always)]
+    pub fn task(&self, cpu: CpuId) -> &Task<P> {
+        &self.per_cpu(cpu).task
+    }
+
     /// What is left of a CPU's activity; clean when nobody runs there.
     pub fn rest(&self, cpu: CpuId) -> Rest {
         let this = self.per_cpu(cpu);
@@ -207,6 +217,8 @@ impl<P: Platform> Machine<P> {
             irq_off_depth: this.irq_off.get(),
             pending_irq_work: this.irq_works.any(),
             in_callback: !this.running.load(Ordering::Relaxed).is_null(),
+            pending_task_work: this.task.has_works(),
+            task_refs_of_others: this.task.refs().saturating_sub(1),
         }
     }
 
@@ -215,15 +227,17 @@ impl<P: Platform> Machine<P> {
         &self.per_cpu[id.index()]
     }
 
-    /// Brings the machine to rest: runs what is queued and due in the engine's own deferred work
-    /// and all RCU callbacks, again and again until nothing is left. All other CPUs must be
-    /// offline. Armed timers stay armed.
+    /// Brings the machine to rest: runs what is queued and due in the engine's own deferred work,
+    /// every task's works and all RCU callbacks, again and again until nothing is left. All other
+    /// CPUs must be offline. Armed timers stay armed.
     pub fn settle(&self, cpu: &Cpu<'_, P>) {
         loop {
             cpu.run_irq_works();
             let worked = self.engine.settle(cpu);
+            // Each task's works run, so this counts instead of stopping at the first.
+            let tasks = self.per_cpu.iter().filter(|this| this.task.run(cpu)).count();
             let freed = self.rcu.drain(cpu);
-            if !worked && !freed {
+            if !worked && tasks == 0 && !freed {
                 return;
             }
         }
@@ -243,6 +257,10 @@ pub struct Rest {
     pub pending_irq_work: bool,
     /// A timer callback has not returned.
     pub in_callback: bool,
+    /// Task work that did not run.
+    pub pending_task_work: bool,
+    /// References on the task beyond its own.
+    pub task_refs_of_others: u32,
 }
 
 impl Rest {
@@ -355,14 +373,56 @@ impl<'m, P: Platform> Cpu<'m, P> {
         before
     }
 
-    /// Runs the `irq_work` that is pending on this CPU, in hardirq context. Called where the
-    /// interrupt would arrive: when interrupts come on again, and by the NMI studies when a
-    /// handler returns to code with interrupts on.
+    /// Runs the `irq_work` that is pending on this CPU, in hardirq context with interrupts off.
+    /// Called where the interrupt would arrive: when interrupts come on again, and when an NMI
+    /// returns to code that has them on.
     #[inline(always)]
     pub fn run_irq_works(&self) {
-        if self.this.irq_works.any() {
-            self.this.irq_works.run(&self.interrupted(Context::Hardirq));
+        while self.this.irq_works.any() {
+            self.run_irq_works_now();
         }
+    }
+
+    #[cold]
+    fn run_irq_works_now(&self) {
+        let depth = &self.this.irq_off;
+        depth.set(depth.get() + 1);
+        self.this.irq_works.run(&self.interrupted(Context::Hardirq));
+        // An NMI that queued work since left it to us: the caller looks again.
+        depth.set(depth.get() - 1);
+    }
+
+    /// Runs `handler` as an NMI that interrupts what this CPU does now, then the `irq_work`
+    /// interrupt that it may have asked for, unless interrupts are off.
+    pub fn nmi<R>(&self, handler: impl FnOnce(&Cpu<'m, P>) -> R) -> R {
+        let result = handler(&self.interrupted(Context::Nmi));
+        if self.irq_depth() == 0 {
+            self.run_irq_works();
+        }
+        result
+    }
+
+    /// The task that runs on this CPU (`current`).
+    #[inline(always)]
+    pub fn current(&self) -> &'m Task<P> {
+        &self.this.task
+    }
+
+    /// The task returns to user space: runs its works. Task context.
+    #[inline(always)]
+    pub fn return_to_user(&self) {
+        debug_assert!(self.context == Context::Task, "return to user space in {:?}", self.context);
+        self.this.task.run(self);
+    }
+
+    /// The task exits: its works run, and it takes no more. The CPU has no task from then on: for
+    /// the tests of what a cell does then. Task context.
+    ///
+    /// # Panics
+    /// If it has exited before.
+    pub fn exit_task(&self) {
+        debug_assert!(self.context == Context::Task, "exit in {:?}", self.context);
+        self.this.task.exit(self);
     }
 
     /// Whether a bug is switched on. Constant `false` unless the crate is built for the tests

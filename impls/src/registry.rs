@@ -4,6 +4,7 @@
 //! visitor; the visitor is compiled for every design.
 
 use crate::cell::{AsyncCell, Timer, Wq, locked::Locked, queue::CmdQueue, state::State};
+use crate::cell::task_work::{TaskWork, locked::LockedWork, lockless};
 use crate::engine::EngineKind;
 use crate::lock::{Lock, peers, queued, queued_byte, resilient, tas};
 use crate::platform::{Platform, World};
@@ -98,6 +99,13 @@ cells! {
     "rqspin" "wq" "resilient queued spinlock in the cell" => Locked<P, Wq, resilient::Resilient<P>>;
     "cmpxchg-state" "wq" "RFC v1: READY/BUSY/FREED state word, refcount, RCU" => State<P, Wq>;
     "cmd-queue" "wq" "v9, merged: refcount, exchanged callback, commands through irq_work" => CmdQueue<P, Wq>;
+    "task-work" "task_work" "merged: six states, refcount, cancel from irq_work" => TaskWork<P, lockless::Lockless<P, lockless::Merged>>;
+    "task-work-cancel-now" "task_work" "six states, freed by the party that finds FREED, cancel at once" => TaskWork<P, lockless::Lockless<P, lockless::CancelNow>>;
+    "task-work-cancel-irq" "task_work" "six states, freed by the party that finds FREED, cancel from irq_work" => TaskWork<P, lockless::Lockless<P, lockless::CancelIrq>>;
+    "task-work-no-cancel" "task_work" "six states, freed by the party that finds FREED, never cancelled" => TaskWork<P, lockless::Lockless<P, lockless::NoCancel>>;
+    "spin-tas" "task_work" "the six states under an irq-saving test-and-set spinlock" => TaskWork<P, LockedWork<P, tas::Tas<P>>>;
+    "spin-queued" "task_work" "the six states under an irq-saving queued spinlock" => TaskWork<P, LockedWork<P, queued::Queued<P>>>;
+    "rqspin" "task_work" "the six states under a resilient queued spinlock" => TaskWork<P, LockedWork<P, resilient::Resilient<P>>>;
 }
 
 locks! {

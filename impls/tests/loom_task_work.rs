@@ -19,8 +19,9 @@ use cellbench_impls::platform::Loom;
 use cellbench_impls::program::{Program, count_only};
 use cellbench_impls::{AsyncCell, Cpu, CpuId, Errno, Machine, Outcome};
 
-/// Preemptions in an execution. Three find every planted bug below with one to spare.
+/// Preemptions in an execution of two threads, and of three.
 const PREEMPTIONS: usize = 3;
+const PREEMPTIONS_OF_THREE: usize = 2;
 
 /// A cell, its map and its program on a machine with a CPU for each thread.
 struct Scene<D: Design<Loom>> {
@@ -75,9 +76,9 @@ fn sound(cpus: u32) -> Machine<Loom> {
     Machine::new(MachineConfig::new(cpus))
 }
 
-fn explore(story: impl Fn() + Send + Sync + 'static) {
+fn explore(preemptions: usize, story: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(PREEMPTIONS);
+    builder.preemption_bound = Some(preemptions);
     builder.max_branches = 20_000;
     builder.check(story);
 }
@@ -85,7 +86,7 @@ fn explore(story: impl Fn() + Send + Sync + 'static) {
 /// Schedule for a task whose CPU runs its works at the same time: the callback may begin before
 /// the irq step wrote SCHEDULED, and end before the irq step looks again.
 fn callback_meets_irq_step<D: Design<Loom>>(machine: fn(u32) -> Machine<Loom>) {
-    explore(move || {
+    explore(PREEMPTIONS, move || {
         let scene = Scene::<D>::on(machine(2));
         let other = Arc::clone(&scene);
         let task = loom::thread::spawn(move || other.cpu(1).return_to_user());
@@ -100,7 +101,7 @@ fn callback_meets_irq_step<D: Design<Loom>>(machine: fn(u32) -> Machine<Loom>) {
 
 /// Schedule and free meet; the task's CPU is the scheduler's own.
 fn schedule_meets_free<D: Design<Loom>>(machine: fn(u32) -> Machine<Loom>) {
-    explore(move || {
+    explore(PREEMPTIONS, move || {
         let scene = Scene::<D>::on(machine(2));
         let other = Arc::clone(&scene);
         let freer = loom::thread::spawn(move || other.cell.cancel_and_free(&other.cpu(1)));
@@ -117,7 +118,7 @@ fn schedule_meets_free<D: Design<Loom>>(machine: fn(u32) -> Machine<Loom>) {
 
 /// A work that its task has, or is running, meets the free.
 fn callback_meets_free<D: Design<Loom>>(machine: fn(u32) -> Machine<Loom>) {
-    explore(move || {
+    explore(PREEMPTIONS, move || {
         let scene = Scene::<D>::on(machine(2));
         assert_eq!(scene.schedule(&scene.cpu(0), 1), Ok(()));
         let other = Arc::clone(&scene);
@@ -131,7 +132,7 @@ fn callback_meets_free<D: Design<Loom>>(machine: fn(u32) -> Machine<Loom>) {
 
 /// All three parties: the irq step on one CPU, the task on another, the freer on a third.
 fn irq_step_callback_and_free<D: Design<Loom>>(machine: fn(u32) -> Machine<Loom>) {
-    explore(move || {
+    explore(PREEMPTIONS_OF_THREE, move || {
         let scene = Scene::<D>::on(machine(3));
         let (tasks, frees) = (Arc::clone(&scene), Arc::clone(&scene));
         let task = loom::thread::spawn(move || tasks.cpu(1).return_to_user());
@@ -146,7 +147,7 @@ fn irq_step_callback_and_free<D: Design<Loom>>(machine: fn(u32) -> Machine<Loom>
 /// Two CPUs schedule at once: whoever succeeds has its callback run, and the loser of the
 /// allocation goes on with the winner's block.
 fn schedule_meets_schedule<D: Design<Loom>>() {
-    explore(|| {
+    explore(PREEMPTIONS, || {
         let scene = Scene::<D>::on(sound(2));
         let other = Arc::clone(&scene);
         let attempt = |scene: &Scene<D>, number| {
@@ -167,7 +168,7 @@ fn schedule_meets_schedule<D: Design<Loom>>() {
 /// The last user of the map goes while a CPU schedules: either it is refused, or the one who goes
 /// finds the block.
 fn schedule_meets_last_user<D: Design<Loom>>(machine: fn(u32) -> Machine<Loom>) {
-    explore(move || {
+    explore(PREEMPTIONS, move || {
         let scene = Scene::<D>::on(machine(2));
         let other = Arc::clone(&scene);
         let user = loom::thread::spawn(move || other.map.put_user(&other.cpu(1), [&other.cell]));
@@ -183,7 +184,7 @@ fn schedule_meets_last_user<D: Design<Loom>>(machine: fn(u32) -> Machine<Loom>) 
 /// A round for a task that takes no work, beside the late irq step of the round before: the cell
 /// is ready afterwards.
 fn late_irq_step<D: Design<Loom>>(machine: fn(u32) -> Machine<Loom>) {
-    explore(move || {
+    explore(PREEMPTIONS, move || {
         let scene = Scene::<D>::on(machine(3));
         // A task that has exited, but is still referred to: it takes no works.
         assert!(scene.machine.task(CpuId(2)).get());
@@ -204,7 +205,7 @@ fn late_irq_step<D: Design<Loom>>(machine: fn(u32) -> Machine<Loom>) {
 }
 
 macro_rules! stories {
-    ($($module:ident: $design:ty;)*) => {$(
+    ($($module:ident: $design:ty $(, $third:ident)?;)*) => {$(
         mod $module {
             use super::*;
 
@@ -232,20 +233,22 @@ macro_rules! stories {
             fn late_irq_step() {
                 super::late_irq_step::<$design>(sound);
             }
-            #[test]
-            #[ignore = "minutes: three threads"]
-            fn irq_step_callback_and_free() {
-                super::irq_step_callback_and_free::<$design>(sound);
-            }
+            $(
+                #[test]
+                fn $third() {
+                    super::$third::<$design>(sound);
+                }
+            )?
         }
     )*};
 }
 
+// A lock's waiters multiply the schedules of three threads beyond reach.
 stories! {
-    merged: Lockless<Loom, Merged>;
-    cancel_now: Lockless<Loom, CancelNow>;
-    cancel_irq: Lockless<Loom, CancelIrq>;
-    no_cancel: Lockless<Loom, NoCancel>;
+    merged: Lockless<Loom, Merged>, irq_step_callback_and_free;
+    cancel_now: Lockless<Loom, CancelNow>, irq_step_callback_and_free;
+    cancel_irq: Lockless<Loom, CancelIrq>, irq_step_callback_and_free;
+    no_cancel: Lockless<Loom, NoCancel>, irq_step_callback_and_free;
     resilient: LockedWork<Loom, Resilient<Loom>>;
 }
 

@@ -1,0 +1,327 @@
+//! Task work (`bpf_task_work`): one operation, [`AsyncCell::schedule`], has the callback run when a
+//! task returns to user space, from any context. What the designs share is here: the states, the
+//! control block, the references; [`lockless`] is the published six-state machine in its forms,
+//! [`locked`] the same machine under a lock.
+//!
+//! | from | to | by |
+//! |---|---|---|
+//! | STANDBY | PENDING | `schedule`; any other state is EBUSY |
+//! | PENDING | SCHEDULING | the irq step |
+//! | SCHEDULING | SCHEDULED | the irq step, after it added the work to the task |
+//! | SCHEDULING | STANDBY | the irq step, when the task took no work |
+//! | SCHEDULING, SCHEDULED | RUNNING | the callback: it may begin before the irq step wrote SCHEDULED |
+//! | RUNNING | STANDBY | the callback, after it dropped program and task |
+//! | any | FREED | `cancel_and_free`; no state follows |
+//!
+//! The irq step is `irq_work`: adding a work may take the task's locks to notify it, which an NMI
+//! must not.
+
+pub mod locked;
+pub mod lockless;
+
+use core::marker::PhantomData;
+use core::ptr::{self, NonNull};
+
+use super::{AsyncCell, Errno, Footprint, InitFlags, Inspection, Outcome, Start};
+use crate::engine::Handler;
+use crate::irq_work::IrqWork;
+use crate::machine::Cpu;
+use crate::map::Map;
+use crate::platform::{Ordering, Platform, Word};
+use crate::program::{Callback, Program};
+use crate::rcu::{RcuHead, Reclaim};
+use crate::task::{Task, TaskItem};
+
+/// Ready to be scheduled.
+const STANDBY: u32 = 0;
+/// Scheduled by somebody; the irq step is to come.
+const PENDING: u32 = 1;
+/// The irq step is adding the work to the task.
+const SCHEDULING: u32 = 2;
+/// The task has the work.
+const SCHEDULED: u32 = 3;
+/// The callback runs.
+const RUNNING: u32 = 4;
+/// Detached from its cell; no state follows.
+const FREED: u32 = 5;
+
+/// A way of synchronising task work; [`TaskWork`] makes a cell of it.
+pub trait Design<P: Platform>: Send + Sync + Sized + 'static {
+    /// Name in reports.
+    const ID: &'static str;
+    /// Whether scheduling works in NMI context.
+    const NMI_SAFE: bool;
+    /// Its control block.
+    type Block;
+
+    /// An uninitialised cell.
+    fn new() -> Self;
+
+    /// Has `callback` run in `task`; see [`AsyncCell::schedule`] for the errors.
+    fn schedule(
+        &self,
+        cpu: &Cpu<'_, P>,
+        task: &Task<P>,
+        map: &Map<P>,
+        program: &Program<P>,
+        callback: &Callback<P>,
+    ) -> Outcome;
+
+    /// See [`AsyncCell::cancel_and_free`].
+    fn cancel_and_free(&self, cpu: &Cpu<'_, P>);
+
+    /// See [`AsyncCell::inspect`].
+    fn inspect(&self) -> Inspection<P>;
+}
+
+/// A cell for task work. Its one operation is [`schedule`](AsyncCell::schedule), which initialises
+/// as well; the operations of timers are EOPNOTSUPP.
+pub struct TaskWork<P: Platform, D: Design<P>> {
+    design: D,
+    platform: PhantomData<fn() -> P>,
+}
+
+impl<P: Platform, D: Design<P>> TaskWork<P, D> {
+    /// As [`schedule`](AsyncCell::schedule) for any task, not the CPU's own.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn schedule_on(
+        &self,
+        cpu: &Cpu<'_, P>,
+        task: &Task<P>,
+        map: &Map<P>,
+        program: &Program<P>,
+        callback: &Callback<P>,
+    ) -> Outcome {
+        self.design.schedule(cpu, task, map, program, callback)
+    }
+}
+
+impl<P: Platform, D: Design<P>> AsyncCell<P> for TaskWork<P, D> {
+    const ID: &'static str = D::ID;
+    const KIND: &'static str = "task_work";
+    const CANCELS: bool = false;
+    const NMI_SAFE: bool = D::NMI_SAFE;
+
+    unsafe fn new() -> Self {
+        Self { design: D::new(), platform: PhantomData }
+    }
+
+    fn init(&self, _: &Cpu<'_, P>, _: &Map<P>, _: InitFlags) -> Outcome {
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    fn set_callback(&self, _: &Cpu<'_, P>, _: &Program<P>, _: &Callback<P>) -> Outcome {
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    fn start(&self, _: &Cpu<'_, P>, _: Start) -> Outcome {
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    fn cancel(&self, _: &Cpu<'_, P>) -> Result<bool, Errno> {
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    fn cancel_and_free(&self, cpu: &Cpu<'_, P>) {
+        self.design.cancel_and_free(cpu);
+    }
+
+    /// Has `callback` run when the CPU's current task returns to user space; `start` says nothing
+    /// to a task work.
+    ///
+    /// # Errors
+    /// EBADF: no reference on the program, or the map was abandoned. EPERM: the task is gone.
+    /// ENOMEM. EBUSY: scheduled already, or being freed. EOPNOTSUPP and the lock's errors: under a
+    /// lock.
+    #[inline(always)]
+    fn schedule(
+        &self,
+        cpu: &Cpu<'_, P>,
+        map: &Map<P>,
+        program: &Program<P>,
+        callback: &Callback<P>,
+        _: Start,
+    ) -> Outcome {
+        self.design.schedule(cpu, cpu.current(), map, program, callback)
+    }
+
+    fn reserve(cpu: &Cpu<'_, P>, count: usize) {
+        cpu.machine().heap().reserve::<D::Block>(cpu, count);
+    }
+
+    fn inspect(&self) -> Inspection<P> {
+        self.design.inspect()
+    }
+
+    fn footprint() -> Footprint {
+        Footprint { cell_bytes: size_of::<D>(), block_bytes: size_of::<D::Block>() }
+    }
+}
+
+/// The references that scheduling takes before it looks at the cell; put again when dropped.
+struct References<'a, P: Platform> {
+    program: &'a Program<P>,
+    task: &'a Task<P>,
+}
+
+impl<'a, P: Platform> References<'a, P> {
+    fn take(program: &'a Program<P>, map: &Map<P>, task: &'a Task<P>) -> Result<Self, Errno> {
+        program.get().map_err(|_| Errno::EBADF)?;
+        // A cheap look, without order; whoever publishes a block looks again.
+        if map.is_abandoned() {
+            program.put();
+            return Err(Errno::EBADF);
+        }
+        if !task.get() {
+            program.put();
+            return Err(Errno::EPERM);
+        }
+        Ok(Self { program, task })
+    }
+}
+
+impl<P: Platform> Drop for References<'_, P> {
+    fn drop(&mut self) {
+        self.task.put();
+        self.program.put();
+    }
+}
+
+/// The control block; `own` holds what one design adds. Program, task and callback are written by
+/// the party that moved the state to PENDING and read by those that it hands the block to through
+/// the queues, hence their relaxed accesses.
+#[repr(C)]
+pub struct TaskBlock<P: Platform, X> {
+    /// First, so that the RCU callback gets back to the block.
+    rcu: RcuHead<P>,
+    state: P::U32,
+    program: P::Ptr<Program<P>>,
+    task: P::Ptr<Task<P>>,
+    callback: P::Ptr<Callback<P>>,
+    value: *const (),
+    irq_work: IrqWork<P>,
+    item: TaskItem<P>,
+    own: X,
+}
+
+// SAFETY: `value` is an address that is dereferenced only under the contract of `AsyncCell::new`;
+// everything else is `Sync`.
+unsafe impl<P: Platform, X: Sync> Sync for TaskBlock<P, X> {}
+// SAFETY: as above.
+unsafe impl<P: Platform, X: Send> Send for TaskBlock<P, X> {}
+
+impl<P: Platform, X> TaskBlock<P, X> {
+    /// Allocates a block in STANDBY that nobody knows yet.
+    ///
+    /// # Errors
+    /// ENOMEM: no memory that this context may take.
+    fn alloc(
+        cpu: &Cpu<'_, P>,
+        value: *const (),
+        irq_step: Handler<P>,
+        callback: Handler<P>,
+        own: impl FnOnce(*mut ()) -> X,
+    ) -> Result<NonNull<Self>, Errno> {
+        let make = |this: *mut Self| Self {
+            rcu: RcuHead::new(),
+            state: P::U32::new("block.state", STANDBY),
+            program: P::Ptr::new("block.program", ptr::null_mut()),
+            task: P::Ptr::new("block.task", ptr::null_mut()),
+            callback: P::Ptr::new("block.callback", ptr::null_mut()),
+            value,
+            irq_work: IrqWork::new(irq_step, this.cast()),
+            item: TaskItem::new(callback, this.cast()),
+            own: own(this.cast()),
+        };
+        cpu.machine().heap().alloc(cpu, make).ok_or(Errno::ENOMEM)
+    }
+
+    /// Notes what is to run, and keeps the references. The block is PENDING by this caller.
+    fn fill(&self, references: References<'_, P>, callback: &Callback<P>) {
+        self.program.store(ptr::from_ref(references.program).cast_mut(), Ordering::Relaxed);
+        self.task.store(ptr::from_ref(references.task).cast_mut(), Ordering::Relaxed);
+        self.callback.store(ptr::from_ref(callback).cast_mut(), Ordering::Relaxed);
+        core::mem::forget(references);
+    }
+
+    /// The task that the block was filled for, null when it was reset.
+    fn task(&self) -> Option<&Task<P>> {
+        // SAFETY: tasks belong to the machine, which outlives the blocks.
+        unsafe { self.task.load(Ordering::Relaxed).as_ref() }
+    }
+
+    /// Adds the block's work to its task; `false` if that has exited.
+    ///
+    /// # Safety
+    /// The caller moved the block to SCHEDULING, and keeps it until its handler began.
+    unsafe fn add(&self) -> bool {
+        let task = self.task().expect("filled before it was scheduled");
+        // SAFETY: in no list, as the last round has ended; the rest by contract.
+        unsafe { task.add(&self.item) }
+    }
+
+    /// Runs the program's callback. The block is RUNNING by this caller.
+    fn run(&self, cpu: &Cpu<'_, P>) {
+        // SAFETY: programs and their callbacks outlive the machine's rest.
+        let callback = unsafe { self.callback.load(Ordering::Relaxed).as_ref() };
+        callback.expect("filled before it was scheduled").run(cpu, self.value);
+    }
+
+    /// Drops program and task, if the block has them. One party at a time, the one that owns the
+    /// round.
+    fn reset(&self) {
+        self.callback.store(ptr::null_mut(), Ordering::Relaxed);
+        // SAFETY: as in `task`.
+        if let Some(task) = unsafe { take(&self.task).as_ref() } {
+            task.put();
+        }
+        // SAFETY: the reference that is put keeps the program until then.
+        if let Some(program) = unsafe { take(&self.program).as_ref() } {
+            program.put();
+        }
+    }
+
+    /// Drops what the block refers to, and frees it after a grace period.
+    ///
+    /// # Safety
+    /// The block is detached, in no queue, and the caller is the one party that frees it.
+    unsafe fn destroy(cpu: &Cpu<'_, P>, block: NonNull<Self>) {
+        // SAFETY: freed after the grace period only.
+        unsafe { block.as_ref() }.reset();
+        // SAFETY: by contract; the pointer keeps the provenance of the whole block.
+        unsafe { cpu.machine().rcu().defer(cpu, block.as_ptr().cast(), Self::readers_gone) };
+    }
+
+    /// Frees a block that nobody else knows.
+    ///
+    /// # Safety
+    /// As [`Heap::free`](crate::heap::Heap::free).
+    unsafe fn free(cpu: &Cpu<'_, P>, block: NonNull<Self>) {
+        // SAFETY: by contract.
+        unsafe { cpu.machine().heap().free(cpu, block) };
+    }
+
+    unsafe fn readers_gone(head: *mut RcuHead<P>, cpu: &Cpu<'_, P>) {
+        // The head is the block's first field.
+        let block = NonNull::new(head.cast::<Self>()).expect("not null");
+        // SAFETY: handed over by `destroy`; every reader is gone.
+        unsafe { Self::free(cpu, block) };
+    }
+
+    fn inspect(&self) -> Inspection<P> {
+        Inspection {
+            initialised: true,
+            program: self.program.load(Ordering::Acquire),
+            callback: self.callback.load(Ordering::Acquire),
+        }
+    }
+}
+
+/// Takes a pointer out of a word that one party at a time changes.
+fn take<T, W: Word<*mut T>>(word: &W) -> *mut T {
+    let pointer = word.load(Ordering::Relaxed);
+    word.store(ptr::null_mut(), Ordering::Relaxed);
+    pointer
+}
