@@ -2,7 +2,8 @@
 //!
 //! A word knows whether it was dropped, and its memory is not used again within an execution
 //! ([`Memory::QUARANTINE`](super::Memory::QUARANTINE)): an access to a freed block is reported
-//! with the field's name.
+//! with the field's name. Where the checker can tell, so is an access that only happens to come
+//! after the making of the word or before its dropping, without an order between them ([`Life`]).
 //!
 //! Time stands still unless a test's thread moves it with `advance_ns`: so a timeout can happen at
 //! any point of the schedules, and only where the test wants it.
@@ -12,40 +13,76 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::Label;
 
+/// What a checker knows of the order between the making, the use and the dropping of a word.
+pub trait Life: Send + Sync {
+    /// The word is made.
+    #[track_caller]
+    fn begin() -> Self;
+    /// The word is used: to come after it was made.
+    #[track_caller]
+    fn touch(&self);
+    /// The word is dropped: to come after its last use.
+    #[track_caller]
+    fn end(&self);
+}
+
+/// Under a checker whose executions are sequentially consistent there is nothing to know.
+pub struct Sequential;
+
+impl Life for Sequential {
+    fn begin() -> Self {
+        Self
+    }
+    fn touch(&self) {}
+    fn end(&self) {}
+}
+
 /// A word of a checked execution.
-pub struct Checked<A> {
+pub struct Checked<A, L: Life> {
     // Never dropped: a late access must find it, to be reported.
     word: ManuallyDrop<A>,
     label: Label,
     alive: AtomicBool,
+    life: ManuallyDrop<L>,
 }
 
-impl<A> Checked<A> {
+impl<A, L: Life> Checked<A, L> {
+    #[track_caller]
     pub(super) fn wrap(label: Label, word: A) -> Self {
-        Self { word: ManuallyDrop::new(word), label, alive: AtomicBool::new(true) }
+        Self {
+            word: ManuallyDrop::new(word),
+            label,
+            alive: AtomicBool::new(true),
+            life: ManuallyDrop::new(L::begin()),
+        }
     }
 
     /// The checker's atomic.
     ///
     /// # Panics
-    /// If the word was dropped.
+    /// If the word was dropped, or its making is not ordered before this access.
     #[track_caller]
     pub(super) fn get(&self) -> &A {
         assert!(self.alive.load(Ordering::Relaxed), "use after free of {}", self.label);
+        self.life.touch();
         &self.word
     }
 }
 
-impl<A> Drop for Checked<A> {
+impl<A, L: Life> Drop for Checked<A, L> {
     fn drop(&mut self) {
+        // An execution that failed is unwound outside of the checker.
+        if !std::thread::panicking() {
+            self.life.end();
+        }
         self.alive.store(false, Ordering::Relaxed);
     }
 }
 
 /// [`Word`](super::Word) for a checked atomic.
 macro_rules! checked_word {
-    ($atomic:ty, $t:ty $(, $generic:ident)?) => {
-        impl$(<$generic: 'static>)? Word<$t> for Checked<$atomic> {
+    ($atomic:ty, $life:ty, $t:ty $(, $generic:ident)?) => {
+        impl$(<$generic: 'static>)? Word<$t> for Checked<$atomic, $life> {
             #[track_caller]
             fn new(label: Label, value: $t) -> Self {
                 Self::wrap(label, <$atomic>::new(value))
@@ -78,9 +115,9 @@ macro_rules! checked_word {
 
 /// [`IntWord`](super::IntWord) for a checked atomic.
 macro_rules! checked_int_word {
-    ($atomic:ty, $t:ty) => {
-        checked_word!($atomic, $t);
-        impl IntWord<$t> for Checked<$atomic> {
+    ($atomic:ty, $life:ty, $t:ty) => {
+        checked_word!($atomic, $life, $t);
+        impl IntWord<$t> for Checked<$atomic, $life> {
             #[track_caller]
             fn fetch_add(&self, value: $t, order: Ordering) -> $t {
                 self.get().fetch_add(value, order)
@@ -101,9 +138,10 @@ macro_rules! checked_int_word {
     };
 }
 
-/// A memory named `$name` over the atomics, mutex and threads of the crate `$checker`.
+/// A memory named `$name` over the atomics, mutex and threads of the crate `$checker`, with words
+/// of the given [`Life`].
 macro_rules! checked_memory {
-    ($name:literal, $checker:ident) => {
+    ($name:literal, $checker:ident, $life:ty) => {
         use core::sync::atomic::Ordering;
 
         use $checker::sync::Mutex;
@@ -125,11 +163,11 @@ macro_rules! checked_memory {
             CLOCK_NS.fetch_add(duration_ns, Ordering::AcqRel);
         }
 
-        checked_int_word!(AtomicU32, u32);
-        checked_int_word!(AtomicU64, u64);
-        checked_word!(AtomicPtr<T>, *mut T, T);
+        checked_int_word!(AtomicU32, $life, u32);
+        checked_int_word!(AtomicU64, $life, u64);
+        checked_word!(AtomicPtr<T>, $life, *mut T, T);
 
-        impl SplitWord for Checked<AtomicU32> {
+        impl SplitWord for Checked<AtomicU32, $life> {
             fn clear_low_byte_release(&self) {
                 self.get().fetch_and(!0xff, Ordering::Release);
             }
@@ -176,9 +214,9 @@ macro_rules! checked_memory {
         impl Memory for Model {
             const NAME: &'static str = $name;
             const QUARANTINE: bool = true;
-            type U32 = Checked<AtomicU32>;
-            type U64 = Checked<AtomicU64>;
-            type Ptr<T: 'static> = Checked<AtomicPtr<T>>;
+            type U32 = Checked<AtomicU32, $life>;
+            type U64 = Checked<AtomicU64, $life>;
+            type Ptr<T: 'static> = Checked<AtomicPtr<T>, $life>;
             type Exclusive<T: Send> = ModelExclusive<T>;
 
             fn fence() {
