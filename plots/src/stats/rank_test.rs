@@ -1,7 +1,7 @@
 //! Probability of differences this large if the two sides were equal.
 //!
 //! Exact for the sample sizes of a run. Where rounds resemble their neighbours, each value is first
-//! freed of what it has from the one before ([`whitened`]): the rank tests take their values for
+//! freed of what it has from the one before (`whitened`): the rank tests take their values for
 //! independent.
 
 use super::{autocorrelation, normal};
