@@ -71,7 +71,10 @@ impl World {
         let row = Statistics::key(slot.row, self.me().operation);
         let commit = Commit { slot: index, generation: slot.generation, mask, new };
         let line = slot.line;
-        self.me().stores.push_back(BufferedStore { line, words, row, done_at: NEVER, commit });
+        let core = self.me();
+        // If the line was granted to an older store already, no other grant will come.
+        let done_at = core.pending_store(line).map_or(NEVER, |older| core.stores[older].done_at);
+        core.stores.push_back(BufferedStore { line, words, row, done_at, commit });
     }
 
     /// The line of a core's buffered store has arrived: lets the stores leave whose turn it is.

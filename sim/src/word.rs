@@ -330,6 +330,13 @@ mod tests {
     }
 
     #[test]
+    fn words_are_shared_as_native_atomics_are() {
+        fn shared<T: Send + Sync>() {}
+        shared::<SimU32>();
+        shared::<SimPtr<std::cell::Cell<u8>>>();
+    }
+
+    #[test]
     fn integer_operations_match_the_native_ones() {
         let native = AtomicU32::new(0xffff_fff0);
         let word = SimU32::new("word", 0xffff_fff0);

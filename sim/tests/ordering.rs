@@ -4,9 +4,13 @@ mod common;
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 
-use cellbench_sim::{MachineModel, SimU32, SimU64, Simulation, advance, fence, now_ns, wait_until};
+use cellbench_sim::protocol::Protocol;
+use cellbench_sim::{
+    End, Interrupt, MachineModel, SimU32, SimU64, Simulation, Trigger, advance, fence, now_ns,
+    wait_until,
+};
 use common::{Padded, rounds};
 
 /// Runs two cores, each of which stores to its word and then loads the other's; returns whether
@@ -118,5 +122,83 @@ fn no_addition_is_lost_by_any_protocol_on_any_distance() {
             assert!(shared.0.fetch_add(1, SeqCst) >= seen, "{name}: time runs backwards");
         });
         assert_eq!(counter.0.peek(), counts.iter().sum::<u64>(), "{name}");
+    }
+}
+
+/// A token goes round among cores near and far, siblings among them, over packed words, while
+/// others write to the same line, interrupts come and cores are stalled: whoever sleeps through a
+/// change stops it for good.
+fn token_goes_round(protocol: Protocol, drains: bool, seed: u64) -> End {
+    const ROUNDS: u64 = 12;
+    #[repr(align(64))]
+    struct Line {
+        token: SimU64,
+        half: SimU32,
+        noise: SimU32,
+    }
+    let mut machine = MachineModel::preset("desktop").expect("a built-in machine");
+    machine.protocol = protocol;
+    machine.store_buffer.drained_by_atomics = drains;
+    machine.store_buffer.entries = 2;
+    let line = Rc::new(Line {
+        token: SimU64::new("token", 0),
+        half: SimU32::new("half", 0),
+        noise: SimU32::new("noise", 0),
+    });
+    let ring = [0, 16, 8, 1, 24, 9];
+    let mut simulation = Simulation::new(&machine, seed);
+    simulation.time_limit_ns(10e6);
+    for (place, core) in ring.into_iter().enumerate() {
+        let shared = Rc::clone(&line);
+        let code = move || {
+            for round in 0..ROUNDS {
+                let turn = round * ring.len() as u64 + place as u64;
+                wait_until(|| (shared.token.load(Acquire) == turn).then_some(()));
+                // A narrow store and a load of the whole word, before the token goes on.
+                shared.half.store_low_half(turn as u16, Relaxed);
+                assert_eq!(u64::from(shared.half.load(Relaxed)), turn & 0xffff);
+                match turn % 3 {
+                    0 => shared.token.store(turn + 1, Release),
+                    1 => shared.token.store(turn + 1, SeqCst),
+                    _ => {
+                        shared.token.swap(turn + 1, AcqRel);
+                    }
+                }
+            }
+        };
+        simulation.spawn(core, code).expect("the machine has the core");
+        let shared = Rc::clone(&line);
+        let tick = move || {
+            shared.noise.fetch_add(1, Relaxed);
+        };
+        let often = Trigger::Random { mean_ns: 900.0 };
+        simulation.interrupt(core, Interrupt::Irq, often, tick).expect("the core exists");
+        let seldom = Trigger::Random { mean_ns: 5_000.0 };
+        simulation.stall(core, seldom, 300.0).expect("the core exists");
+    }
+    let shared = Rc::clone(&line);
+    let noise = move || {
+        for _ in 0..200 {
+            shared.noise.store(1, Relaxed);
+            advance(40.0);
+        }
+    };
+    simulation.spawn(2, noise).expect("core 2 exists");
+    let report = simulation.run().expect("it runs");
+    if report.end == End::Completed {
+        assert_eq!(line.token.peek(), ROUNDS * ring.len() as u64);
+    }
+    report.end
+}
+
+#[test]
+fn nobody_sleeps_through_a_change() {
+    for protocol in [Protocol::Mesi, Protocol::Mesif, Protocol::Moesi] {
+        for drains in [true, false] {
+            for seed in 0..40 {
+                let end = token_goes_round(protocol, drains, seed);
+                assert_eq!(end, End::Completed, "{protocol:?}, drains: {drains}, seed {seed}");
+            }
+        }
     }
 }
