@@ -4,9 +4,12 @@
 //! the line (the *grant*), two until the data is at the requester. Until the grant the owner goes
 //! on hitting, and a new owner keeps the line at least for its ownership window (the directory
 //! learns late that the line has arrived, and its next snoop takes time): so it completes several
-//! operations for one transfer, which is what makes contended atomics cheaper than a transfer each. Requests for one line are granted one at a time in the order in which they
-//! arrive at the directory (a quarter of a transfer after they were issued, so nearer cores get
-//! ahead); a request that waited there is granted as soon as the line is free again.
+//! operations for one transfer, which is what makes contended atomics cheaper than a transfer
+//! each.
+//!
+//! Requests for one line are granted one at a time in the order in which they arrive at the
+//! directory (a quarter of a transfer after they were issued, so nearer cores get ahead). One that
+//! had to wait is granted as soon as the line is free: its snoop is there already.
 //!
 //! - A read occupies its line for `directory.service_ns`: many readers are served at that pace.
 //! - A write invalidates all other copies, `directory.snoop_issue_ns` apart, and takes as long as

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
 
-use crate::core::State;
+use crate::core::{State, Watched};
 use crate::costs::{NEVER, Ps};
 use crate::fiber;
 use crate::thread;
@@ -151,6 +151,14 @@ impl Agenda {
         let admitted = self.timed.iter().find(|appointment| self.admits(&appointment.deed));
         self.attention_at = admitted.map(|appointment| appointment.at);
     }
+
+    fn nest(&mut self, kind: Interrupt, entering: bool) {
+        match kind {
+            Interrupt::Irq => self.in_irq = entering,
+            Interrupt::Nmi => self.in_nmi = entering,
+        }
+        self.refresh();
+    }
 }
 
 impl World {
@@ -233,20 +241,10 @@ impl World {
     }
 }
 
-impl Agenda {
-    fn nest(&mut self, kind: Interrupt, entering: bool) {
-        match kind {
-            Interrupt::Irq => self.in_irq = entering,
-            Interrupt::Nmi => self.in_nmi = entering,
-        }
-        self.refresh();
-    }
-}
-
 /// What a handler must give back as it was.
 struct Interrupted {
     watching: bool,
-    watched: Vec<crate::core::Watched>,
+    watched: Vec<Watched>,
     operation: u16,
 }
 

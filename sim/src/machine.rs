@@ -204,6 +204,19 @@ impl MachineModel {
         Self::parse(&format!("machines/{name}.toml"), text)
     }
 
+    /// A machine as a command line names it: a built-in one by its name, any other by the path of
+    /// its file (with a `/` or the ending `.toml`).
+    ///
+    /// # Errors
+    /// As for [`MachineModel::preset`] and [`MachineModel::load`].
+    pub fn find(name_or_path: &str) -> Result<Self, MachineError> {
+        if name_or_path.contains('/') || name_or_path.ends_with(".toml") {
+            Self::load(Path::new(name_or_path))
+        } else {
+            Self::preset(name_or_path)
+        }
+    }
+
     /// A machine from a file.
     ///
     /// # Errors

@@ -72,9 +72,12 @@ fn a_wrong_file_is_told_file_field_and_remedy() {
 fn unknown_names_list_the_known_ones_and_missing_files_are_named() {
     let message = MachineModel::preset("cray").expect_err("there is none").to_string();
     assert!(message.contains("`cray`") && message.contains("epyc-genoa-2s"), "{message}");
-    let missing = Path::new("no/such/machine.toml");
-    let message = MachineModel::load(missing).expect_err("there is none").to_string();
-    assert!(message.contains("no/such/machine.toml"), "{message}");
+    for missing in ["no/such/machine", "machine.toml"] {
+        let error = MachineModel::find(missing).expect_err("there is none");
+        assert!(matches!(error, MachineError::Read { .. }), "{error}");
+        assert!(error.to_string().contains(missing), "{error}");
+    }
+    assert_eq!(MachineModel::find("desktop").expect("it is built in").name, "desktop");
 }
 
 /// Two sockets of two cores with two threads each, with a distance for every pair of cores.
