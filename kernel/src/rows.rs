@@ -390,6 +390,8 @@ pub(crate) static OPERATIONS: &[Operation] = &[
         name: "bpf_res_spin_lock-aa",
         about: "taking the lock already held: every attempt fails with EDEADLK",
         program: "lock_aa",
+        // Even this deadlock takes a millisecond to be found.
+        batch: 8,
         layouts: OWN,
         ..RES_LOCK
     },
@@ -398,7 +400,7 @@ pub(crate) static OPERATIONS: &[Operation] = &[
         about: "two locks in opposite orders: deadlocks are found and broken",
         program: "lock_abba",
         layouts: SAME,
-        // A deadlock takes a millisecond and more to be found.
+        // As above, and more.
         batch: 8,
         threads_min: 2,
         ..RES_LOCK
