@@ -85,6 +85,8 @@ pub trait AsyncCell<P: Platform>: Send + Sync + Sized + 'static {
     const CANCELS_ASYNC: bool = false;
     /// Whether updates work in NMI context.
     const NMI_SAFE: bool;
+    /// Whether an operation can keep others out: see [`is_occupied`](Self::is_occupied).
+    const OCCUPIES: bool = false;
 
     /// An uninitialised cell.
     ///
@@ -165,6 +167,15 @@ pub trait AsyncCell<P: Platform>: Send + Sync + Sized + 'static {
     /// memory, fail with ENOMEM only beyond that.
     fn reserve(cpu: &Cpu<'_, P>, count: usize) {
         let _ = (cpu, count);
+    }
+
+    /// Whether an operation is inside that others cannot pass: it holds the lock, has set the
+    /// state to BUSY, or a writer's flag. Exact when all who use the cell stand still, be it in
+    /// mid-operation: what happens to others if one is suspended there is what the designs differ
+    /// in.
+    fn is_occupied(&self, cpu: &Cpu<'_, P>) -> bool {
+        let _ = cpu;
+        false
     }
 
     /// What the cell refers to. Exact at rest.

@@ -43,6 +43,9 @@ pub trait Lock<P: Platform>: Send + Sync + Sized + 'static {
     /// Resilient locks: EDEADLK if waiting would close a cycle, ETIMEDOUT if the holder does not
     /// leave in time; `section` has not run, and lock, queue and table are as before.
     fn with<R>(&self, cpu: &Cpu<'_, P>, section: impl FnOnce() -> R) -> Result<R, Errno>;
+
+    /// Whether somebody holds the lock now. Exact when all who could take it stand still.
+    fn is_held(&self) -> bool;
 }
 
 /// A lock that is made of an acquire and a release that share nothing but the lock and the CPU.

@@ -3,8 +3,8 @@
 //! A caller that wants to do something with a design whose type it does not know hands in a
 //! visitor; the visitor is compiled for every design.
 
-use crate::cell::{AsyncCell, Timer, Wq, locked::Locked, queue::CmdQueue, state::State};
 use crate::cell::task_work::{TaskWork, locked::LockedWork, lockless};
+use crate::cell::{AsyncCell, Timer, Wq, locked::Locked, queue::CmdQueue, state::State};
 use crate::engine::EngineKind;
 use crate::lock::{Lock, peers, queued, queued_byte, resilient, tas};
 use crate::platform::{Platform, World};
@@ -92,12 +92,14 @@ cells! {
     "spin-tas" "timer" "irq-saving test-and-set spinlock in the cell" => Locked<P, Timer, tas::Tas<P>>;
     "spin-queued" "timer" "irq-saving queued spinlock in the cell" => Locked<P, Timer, queued::Queued<P>>;
     "rqspin" "timer" "resilient queued spinlock in the cell" => Locked<P, Timer, resilient::Resilient<P>>;
-    "cmpxchg-state" "timer" "RFC v1: READY/BUSY/FREED state word, refcount, RCU" => State<P, Timer>;
+    "cmpxchg-state" "timer" "RFC v1: READY/BUSY/FREED state word, refcount, RCU" => State<P, Timer, false>;
+    "cmpxchg-state-nmi" "timer" "RFC v1 with updates allowed in NMI" => State<P, Timer, true>;
     "cmd-queue" "timer" "v9, merged: refcount, exchanged callback, commands through irq_work" => CmdQueue<P, Timer>;
     "spin-tas" "wq" "irq-saving test-and-set spinlock in the cell" => Locked<P, Wq, tas::Tas<P>>;
     "spin-queued" "wq" "irq-saving queued spinlock in the cell" => Locked<P, Wq, queued::Queued<P>>;
     "rqspin" "wq" "resilient queued spinlock in the cell" => Locked<P, Wq, resilient::Resilient<P>>;
-    "cmpxchg-state" "wq" "RFC v1: READY/BUSY/FREED state word, refcount, RCU" => State<P, Wq>;
+    "cmpxchg-state" "wq" "RFC v1: READY/BUSY/FREED state word, refcount, RCU" => State<P, Wq, false>;
+    "cmpxchg-state-nmi" "wq" "RFC v1 with updates allowed in NMI" => State<P, Wq, true>;
     "cmd-queue" "wq" "v9, merged: refcount, exchanged callback, commands through irq_work" => CmdQueue<P, Wq>;
     "task-work" "task_work" "merged: six states, refcount, cancel from irq_work" => TaskWork<P, lockless::Lockless<P, lockless::Merged>>;
     "task-work-cancel-now" "task_work" "six states, freed by the party that finds FREED, cancel at once" => TaskWork<P, lockless::Lockless<P, lockless::CancelNow>>;

@@ -82,6 +82,7 @@ impl<P: Platform, K: Kind, L: Lock<P>> AsyncCell<P> for Locked<P, K, L> {
     const KIND: &'static str = K::NAME;
     const CANCELS: bool = K::CANCELS;
     const NMI_SAFE: bool = L::FALLIBLE;
+    const OCCUPIES: bool = true;
 
     unsafe fn new() -> Self {
         Self {
@@ -208,6 +209,10 @@ impl<P: Platform, K: Kind, L: Lock<P>> AsyncCell<P> for Locked<P, K, L> {
             // SAFETY: this call detached it; later starts do not find it.
             unsafe { worker::delete(cpu, block) };
         }
+    }
+
+    fn is_occupied(&self, _: &Cpu<'_, P>) -> bool {
+        self.lock.is_held()
     }
 
     fn inspect(&self) -> Inspection<P> {

@@ -4,6 +4,10 @@
 //!
 //! An update that meets another returns EBUSY. Freeing never waits: it sets FREED, which is
 //! terminal, and an update in progress finds it at its end and takes back what it wrote.
+//!
+//! RFC v1 refuses NMI altogether. [`State`] with `NMI` takes back that refusal for updates, which
+//! return EBUSY if they interrupt another one: what the study of re-entrance compares. Starting a
+//! timer takes its base's lock, and stays refused.
 
 use core::ptr::NonNull;
 
@@ -24,9 +28,9 @@ const BUSY: u32 = 1;
 /// Detached; no state follows.
 const FREED: u32 = 2;
 
-/// A cell that is a pointer and nothing else.
+/// A cell that is a pointer and nothing else. `NMI`: updates are allowed in NMI context.
 #[repr(transparent)]
-pub struct State<P: Platform, K: Kind> {
+pub struct State<P: Platform, K: Kind, const NMI: bool> {
     slot: Slot<P, K, Words<P>>,
 }
 
@@ -94,11 +98,12 @@ impl<P: Platform, K: Kind> StateBlock<P, K> {
     }
 }
 
-impl<P: Platform, K: Kind> AsyncCell<P> for State<P, K> {
-    const ID: &'static str = "cmpxchg-state";
+impl<P: Platform, K: Kind, const NMI: bool> AsyncCell<P> for State<P, K, NMI> {
+    const ID: &'static str = if NMI { "cmpxchg-state-nmi" } else { "cmpxchg-state" };
     const KIND: &'static str = K::NAME;
     const CANCELS: bool = K::CANCELS;
-    const NMI_SAFE: bool = false;
+    const NMI_SAFE: bool = NMI;
+    const OCCUPIES: bool = true;
 
     unsafe fn new() -> Self {
         Self { slot: Slot::new() }
@@ -124,7 +129,7 @@ impl<P: Platform, K: Kind> AsyncCell<P> for State<P, K> {
         program: &Program<P>,
         callback: &Callback<P>,
     ) -> Outcome {
-        if cpu.in_nmi() {
+        if cpu.in_nmi() && !NMI {
             return Err(Errno::EOPNOTSUPP);
         }
         let _rcu = cpu.rcu_read();
@@ -189,6 +194,14 @@ impl<P: Platform, K: Kind> AsyncCell<P> for State<P, K> {
         }
         // SAFETY: the map's own reference, returned once by whoever detached the block.
         unsafe { StateBlock::put(cpu, block) };
+    }
+
+    fn is_occupied(&self, cpu: &Cpu<'_, P>) -> bool {
+        let _rcu = cpu.rcu_read();
+        // SAFETY: kept by the RCU section.
+        let block = self.slot.get().map(|block| unsafe { block.as_ref() });
+        // Relaxed: a look.
+        block.is_ok_and(|block| block.own.state.load(Ordering::Relaxed) == BUSY)
     }
 
     fn inspect(&self) -> Inspection<P> {

@@ -70,12 +70,16 @@ pub trait Design<P: Platform>: Send + Sync + Sized + 'static {
     /// See [`AsyncCell::cancel_and_free`].
     fn cancel_and_free(&self, cpu: &Cpu<'_, P>);
 
+    /// See [`AsyncCell::is_occupied`].
+    fn is_occupied(&self, cpu: &Cpu<'_, P>) -> bool;
+
     /// See [`AsyncCell::inspect`].
     fn inspect(&self) -> Inspection<P>;
 }
 
 /// A cell for task work. Its one operation is [`schedule`](AsyncCell::schedule), which initialises
 /// as well; the operations of timers are EOPNOTSUPP.
+#[repr(transparent)]
 pub struct TaskWork<P: Platform, D: Design<P>> {
     design: D,
     platform: PhantomData<fn() -> P>,
@@ -103,6 +107,7 @@ impl<P: Platform, D: Design<P>> AsyncCell<P> for TaskWork<P, D> {
     const KIND: &'static str = "task_work";
     const CANCELS: bool = false;
     const NMI_SAFE: bool = D::NMI_SAFE;
+    const OCCUPIES: bool = true;
 
     unsafe fn new() -> Self {
         Self { design: D::new(), platform: PhantomData }
@@ -149,6 +154,10 @@ impl<P: Platform, D: Design<P>> AsyncCell<P> for TaskWork<P, D> {
 
     fn reserve(cpu: &Cpu<'_, P>, count: usize) {
         cpu.machine().heap().reserve::<D::Block>(cpu, count);
+    }
+
+    fn is_occupied(&self, cpu: &Cpu<'_, P>) -> bool {
+        self.design.is_occupied(cpu)
     }
 
     fn inspect(&self) -> Inspection<P> {

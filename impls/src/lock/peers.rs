@@ -16,7 +16,7 @@ impl RealCores for crate::platform::native::Cores {}
 impl RealCores for crate::platform::native::Audited {}
 
 macro_rules! peer {
-    ($(#[$doc:meta])* $name:ident, $id:literal, $inner:ty, $new:expr, |$lock:ident, $section:ident| $with:expr) => {
+    ($(#[$doc:meta])* $name:ident, $id:literal, $inner:ty, $new:expr, |$lock:ident, $section:ident| $with:expr, $held:expr) => {
         $(#[$doc])*
         pub struct $name($inner);
 
@@ -36,6 +36,11 @@ macro_rules! peer {
             ) -> Result<T, Errno> {
                 let $lock = &self.0;
                 Ok($with)
+            }
+
+            fn is_held(&self) -> bool {
+                let $lock = &self.0;
+                $held
             }
         }
     };
@@ -62,12 +67,12 @@ peer! {
     StdMutex, "std-mutex", std::sync::Mutex<()>, std::sync::Mutex::new(()), |lock, section| {
         let _guard = lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         section()
-    }
+    }, matches!(lock.try_lock(), Err(std::sync::TryLockError::WouldBlock))
 }
 peer! {
     /// `parking_lot::RawMutex`: spins briefly, then sleeps in the kernel.
     ParkingLot, "parking-lot", parking_lot::RawMutex, parking_lot::RawMutex::INIT,
-    |lock, section| with_raw_mutex(lock, section)
+    |lock, section| with_raw_mutex(lock, section), lock.is_locked()
 }
 peer! {
     /// `spin::Mutex`: test-and-test-and-set.
@@ -75,12 +80,12 @@ peer! {
     |lock, section| {
         let _guard = lock.lock();
         section()
-    }
+    }, lock.is_locked()
 }
 peer! {
     /// `mcslock::raw`: a queue of nodes on the waiters' stacks.
     McsLock, "mcs-crate", Mcs<()>, Mcs::new(()), |lock, section| {
         let mut node = mcslock::raw::MutexNode::new();
         lock.lock_with_then(&mut node, |_| section())
-    }
+    }, lock.is_locked()
 }

@@ -151,6 +151,11 @@ impl<P: Memory> QueuedWord<P> {
         self.value.load(Ordering::Relaxed)
     }
 
+    /// Whether the lock is held.
+    pub(crate) fn is_locked(&self) -> bool {
+        self.load() & LOCKED_MASK != 0
+    }
+
     /// As [`load`](Self::load); pairs with the release of the holder before.
     #[inline(always)]
     pub(crate) fn load_acquire(&self) -> u32 {
@@ -324,6 +329,10 @@ impl<P: Platform> Lock<P> for Queued<P> {
     #[inline(always)]
     fn with<R>(&self, cpu: &Cpu<'_, P>, section: impl FnOnce() -> R) -> Result<R, Errno> {
         with_raw(self, cpu, section)
+    }
+
+    fn is_held(&self) -> bool {
+        self.word.is_locked()
     }
 }
 

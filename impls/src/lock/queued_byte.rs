@@ -36,6 +36,10 @@ impl<P: Platform> Lock<P> for QueuedByte<P> {
     fn with<R>(&self, cpu: &Cpu<'_, P>, section: impl FnOnce() -> R) -> Result<R, Errno> {
         with_raw(self, cpu, section)
     }
+
+    fn is_held(&self) -> bool {
+        self.word.is_locked()
+    }
 }
 
 impl<P: Platform> RawLock<P> for QueuedByte<P> {

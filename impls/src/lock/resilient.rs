@@ -80,6 +80,10 @@ impl<P: Platform> Lock<P> for Resilient<P> {
     fn with<R>(&self, cpu: &Cpu<'_, P>, section: impl FnOnce() -> R) -> Result<R, Errno> {
         with_raw(self, cpu, section)
     }
+
+    fn is_held(&self) -> bool {
+        self.word.is_locked()
+    }
 }
 
 impl<P: Platform> RawLock<P> for Resilient<P> {
@@ -215,6 +219,10 @@ impl<P: Platform> Lock<P> for ResilientTas<P> {
     #[inline(always)]
     fn with<R>(&self, cpu: &Cpu<'_, P>, section: impl FnOnce() -> R) -> Result<R, Errno> {
         with_raw(self, cpu, section)
+    }
+
+    fn is_held(&self) -> bool {
+        self.word.is_locked()
     }
 }
 

@@ -26,6 +26,10 @@ impl<P: Platform> Lock<P> for Tas<P> {
     fn with<R>(&self, cpu: &Cpu<'_, P>, section: impl FnOnce() -> R) -> Result<R, Errno> {
         with_raw(self, cpu, section)
     }
+
+    fn is_held(&self) -> bool {
+        self.value.load(Ordering::Relaxed) != FREE
+    }
 }
 
 impl<P: Platform> RawLock<P> for Tas<P> {

@@ -129,6 +129,10 @@ impl<P: Platform, L: Lock<P>> Design<P> for LockedWork<P, L> {
         }
     }
 
+    fn is_occupied(&self, _: &Cpu<'_, P>) -> bool {
+        self.lock.is_held()
+    }
+
     fn inspect(&self) -> Inspection<P> {
         // SAFETY: at rest nobody frees it.
         unsafe { self.block.load(Ordering::Acquire).as_ref() }

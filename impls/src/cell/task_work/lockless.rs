@@ -281,6 +281,16 @@ impl<P: Platform, V: Variant<P>> Design<P> for Lockless<P, V> {
         unsafe { end_round::<P, V>(cpu, block, was == STANDBY || planted!(cpu, FreedByTwo)) };
     }
 
+    fn is_occupied(&self, cpu: &Cpu<'_, P>) -> bool {
+        let _rcu = cpu.rcu_read();
+        // SAFETY: kept by the RCU section. Acquire pairs with the release that published it.
+        let block = unsafe { self.block.load(Ordering::Acquire).as_ref() };
+        // Relaxed: a look. Between schedule and the irq step; later states are nobody's operation.
+        block.is_some_and(|block| {
+            matches!(block.state.load(Ordering::Relaxed), PENDING | SCHEDULING)
+        })
+    }
+
     fn inspect(&self) -> Inspection<P> {
         // SAFETY: at rest nobody frees it.
         unsafe { self.block.load(Ordering::Acquire).as_ref() }
