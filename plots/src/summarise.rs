@@ -221,7 +221,7 @@ fn over_rounds(rounds: &[Latency]) -> Latency {
         median(&mut rounds.iter().map(of).collect::<Vec<f64>>()).unwrap_or(0.0)
     };
     Latency {
-        samples: rounds.iter().map(|round| round.samples).sum(),
+        samples: rounds.iter().fold(0, |sum, round| sum.saturating_add(round.samples)),
         mean_ns: medians(|round| round.mean_ns),
         p50_ns: medians(|round| round.p50_ns as f64).round() as u64,
         p90_ns: medians(|round| round.p90_ns as f64).round() as u64,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::{Damage, ReadError, Round, Run, SchemaVersion, Summary};
+use crate::{Damage, Latency, ReadError, Round, Run, SchemaVersion, Summary};
 
 /// Longest line that is taken for a round. A round on 4096 CPUs is below 1 MiB.
 const LINE_LIMIT_BYTES: u64 = 16 << 20;
@@ -183,10 +183,39 @@ fn parse_round(line: &[u8]) -> Result<Round, String> {
         let reason = reason.split(" at line ").next().unwrap_or_default();
         format!("{what}: {reason}")
     })?;
-    if !(round.duration_s.is_finite() && round.duration_s >= 0.0) {
-        return Err(format!("duration_s is {}", round.duration_s));
+    implausible(&round).map_or(Ok(round), Err)
+}
+
+/// Attempts of one round beyond which a number is no count: a day at 100 million a second. Far
+/// enough below 2^64 that a million rounds can be summed.
+const MOST_ATTEMPTS: u64 = 10_000_000_000_000;
+
+/// Longest window and latency: a year.
+const LONGEST_S: f64 = 366.0 * 86_400.0;
+
+/// What no measurement can have written, so that whoever computes with a round may rely on it.
+fn implausible(round: &Round) -> Option<String> {
+    let duration_s = round.duration_s;
+    if !(duration_s == 0.0 || (1e-9..=LONGEST_S).contains(&duration_s)) {
+        return Some(format!("implausible: duration_s is {duration_s}"));
     }
-    Ok(round)
+    if round.series.threads == 0 {
+        return Some("implausible: threads is 0".into());
+    }
+    let contexts = round.contexts.values().flat_map(|outcomes| outcomes.values());
+    let threads = round.per_thread.iter().flat_map(|thread| [&thread.attempts, &thread.ok]);
+    let samples = round.latency.values().map(|latency| &latency.samples);
+    let counts = contexts.chain(threads).chain(round.line_transfers.values()).chain(samples);
+    if let Some(count) = counts.chain([&round.attempts()]).find(|count| **count > MOST_ATTEMPTS) {
+        return Some(format!("implausible: {count} counted in one round"));
+    }
+    let longest_ns = (LONGEST_S * 1e9) as u64;
+    let slowest = round.latency.values().map(|latency| {
+        let Latency { p50_ns, p90_ns, p99_ns, p999_ns, p9999_ns, max_ns, .. } = *latency;
+        [p50_ns, p90_ns, p99_ns, p999_ns, p9999_ns, max_ns].into_iter().fold(0, u64::max)
+    });
+    let slowest = slowest.fold(0, u64::max);
+    (slowest > longest_ns).then(|| format!("implausible: a latency of {slowest} ns"))
 }
 
 fn check_version(

@@ -77,6 +77,30 @@ fn foreign_lines_are_named_and_the_rest_used() {
 }
 
 #[test]
+fn numbers_that_no_measurement_wrote_are_named() {
+    let (_out, dir) = recorded(1);
+    let path = dir.join("rounds.jsonl");
+    let good = fs::read_to_string(&path).unwrap();
+    let changes = [
+        ("\"duration_s\":0.25", "\"duration_s\":1e-300"),
+        ("\"duration_s\":0.25", "\"duration_s\":1e300"),
+        ("\"threads\":2", "\"threads\":0"),
+        ("\"ok\":5", "\"ok\":18446744073709551615"),
+        ("\"ok\":5", "\"ok\":9000000000000,\"EBUSY\":9000000000000"),
+    ];
+    let mut text = good.clone();
+    for (from, to) in changes {
+        assert!(good.contains(from), "{good}");
+        text += &good.replace(from, to);
+    }
+    fs::write(&path, text).unwrap();
+    let (numbers, damage) = read(&dir);
+    assert_eq!(numbers, [0]);
+    assert_eq!(damage.len(), changes.len());
+    assert!(damage.iter().all(|found| found.what.starts_with("implausible: ")), "{damage:?}");
+}
+
+#[test]
 fn a_line_too_long_for_memory_is_skipped() {
     let (_out, dir) = recorded(1);
     let path = dir.join("rounds.jsonl");

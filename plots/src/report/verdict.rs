@@ -195,7 +195,7 @@ fn failures(entry: &Entry) -> Option<String> {
         .collect();
     let (share, what, outcomes) = match failing.as_slice() {
         [(op, outcomes)] => {
-            let all: u64 = outcomes.values().sum();
+            let all = outcomes.values().fold(0_u64, |sum, count| sum.saturating_add(*count));
             let ok = outcomes.get(OK).copied().unwrap_or(0);
             (1.0 - ok as f64 / all as f64, format!("{op} attempts"), *outcomes)
         }
