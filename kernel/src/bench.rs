@@ -186,11 +186,11 @@ impl Bench {
         for thread in 0..self.options.threads {
             let mut rng = SmallRng::seed_from_u64(self.options.seed ^ u64::from(thread) << 32);
             let zipf = match self.options.layout {
-                Layout::Zipf { cells, exponent } => Some(
-                    Zipf::new(f64::from(cells), exponent).map_err(|error| Error::Plan {
+                Layout::Zipf { cells, exponent } => {
+                    Some(Zipf::new(f64::from(cells), exponent).map_err(|error| Error::Plan {
                         what: format!("Zipf distribution over {cells} cells: {error}"),
-                    })?,
-                ),
+                    })?)
+                }
                 _ => None,
             };
             let (base, _) = self.cells_of(thread);

@@ -65,7 +65,8 @@ fn has_type_like(members: &[Member], part: &str) -> bool {
 
 fn generation(cell: &[Member], control_block: &[Member]) -> Generation {
     if let Some(lock) = cell.iter().find(|m| m.name == "lock") {
-        return if lock.type_name.contains("rqspinlock") || lock.type_name.contains("res_spin_lock") {
+        return if lock.type_name.contains("rqspinlock") || lock.type_name.contains("res_spin_lock")
+        {
             Generation::Resilient
         } else {
             Generation::Locked
@@ -161,7 +162,10 @@ mod tests {
         assert_eq!(generation_of(&resilient, &old_block), "rqspin");
         let bare = [("cb", "")];
         assert_eq!(generation_of(&bare, &[("refcnt", ""), ("state", "")]), "cmpxchg-state");
-        assert_eq!(generation_of(&bare, &[("refcnt", ""), ("ctl", "bpf_mpmc_cell_ctl")]), "mpmc-cell");
+        assert_eq!(
+            generation_of(&bare, &[("refcnt", ""), ("ctl", "bpf_mpmc_cell_ctl")]),
+            "mpmc-cell"
+        );
         let latch = [("refcnt", ""), ("latch", "seqcount_latch"), ("last_seq", ""), ("cmd", "")];
         assert_eq!(generation_of(&bare, &latch), "seq-latch");
         let queue = [("worker", "irq_work"), ("refcnt", "refcount_struct"), ("async_cmds", "")];

@@ -66,10 +66,10 @@ impl Kernel {
     /// # Errors
     /// As [`Kernel::probe`].
     pub fn probe_at(path: &Path) -> Result<KernelInfo, Error> {
-        let bytes = std::fs::read(path)
-            .map_err(|source| Error::NoBtf { path: path.to_owned(), source })?;
-        let btf = Btf::parse(&bytes)
-            .map_err(|source| Error::BadBtf { path: path.to_owned(), source })?;
+        let bytes =
+            std::fs::read(path).map_err(|source| Error::NoBtf { path: path.to_owned(), source })?;
+        let btf =
+            Btf::parse(&bytes).map_err(|source| Error::BadBtf { path: path.to_owned(), source })?;
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         Ok(KernelInfo {

@@ -220,14 +220,14 @@ impl Measurement {
         let start_s = self.started.elapsed().as_secs_f64();
         let steal_before = steal_ns(&cpus);
         let window_ns = self.plan.window.as_nanos() as u64;
-        let (start_ns, threads) = together(&bench, &cpus, window_ns)?;
+        let Window { start_ns, threads } = together(&bench, &cpus, window_ns)?;
         let steal_after = steal_ns(&cpus);
 
         let sum = |of: fn(Switches) -> u64| {
-            threads.iter().map(|(_, switches)| switches.map(of)).sum::<Option<u64>>()
+            threads.iter().map(|thread| thread.switches.map(of)).sum::<Option<u64>>()
         };
         let (voluntary, involuntary) = (sum(|s| s.voluntary), sum(|s| s.involuntary));
-        let per_thread: Vec<Counts> = threads.into_iter().map(|(counts, _)| counts).collect();
+        let per_thread: Vec<Counts> = threads.into_iter().map(|thread| thread.counts).collect();
         let ended_ns = per_thread.iter().map(|c| c.ended_ns).max().unwrap_or(0);
         let mut result = RoundResult {
             row: planned.row.clone(),
@@ -245,7 +245,9 @@ impl Measurement {
             invariants: cellbench_record::Invariants::default(),
             involuntary_switches: involuntary,
             voluntary_switches: voluntary,
-            steal_ns: steal_after.zip(steal_before).map(|(after, before)| after.saturating_sub(before)),
+            steal_ns: steal_after
+                .zip(steal_before)
+                .map(|(after, before)| after.saturating_sub(before)),
             emulator: self.plan.emulator.clone(),
         };
         result.invariants = bench.check(&result.total())?;
@@ -258,22 +260,29 @@ impl Measurement {
 /// Numbers of CPUs that the affinity call's fixed set (`cpu_set_t`) can hold.
 const CPUS_MAX: u32 = 1024;
 
-fn pin(cpu: u32) -> Result<(), Error> {
-    if cpu < CPUS_MAX
-        && core_affinity::set_for_current(core_affinity::CoreId { id: cpu as usize })
+/// Pins the calling thread.
+pub(crate) fn pin(cpu: u32) -> Result<(), Error> {
+    if cpu < CPUS_MAX && core_affinity::set_for_current(core_affinity::CoreId { id: cpu as usize })
     {
         return Ok(());
     }
     Err(Error::Pin { cpu })
 }
 
-/// Runs one thread on each of `cpus` for a common window; returns its start, and for each thread its
-/// counts and context switches.
-fn together(
-    bench: &Bench,
-    cpus: &[u32],
-    window_ns: u64,
-) -> Result<(u64, Vec<(Counts, Option<Switches>)>), Error> {
+/// What one thread did in a window.
+struct ThreadRun {
+    counts: Counts,
+    switches: Option<Switches>,
+}
+
+/// A window that all threads shared.
+struct Window {
+    start_ns: u64,
+    threads: Vec<ThreadRun>,
+}
+
+/// Runs one thread on each of `cpus` for a common window.
+fn together(bench: &Bench, cpus: &[u32], window_ns: u64) -> Result<Window, Error> {
     let ready = Barrier::new(cpus.len());
     let go = Barrier::new(cpus.len());
     let start = AtomicU64::new(0);
@@ -293,9 +302,9 @@ fn together(
         }
         let counts = worker.run_until(start_ns + window_ns)?;
         let switches = Switches::of_this_thread().zip(before).map(|(now, then)| now.since(then));
-        Ok((counts, switches))
+        Ok(ThreadRun { counts, switches })
     };
-    let results = std::thread::scope(|scope| {
+    let threads = std::thread::scope(|scope| {
         let one = &one;
         let threads: Vec<_> =
             (0..).zip(cpus).map(|(thread, cpu)| scope.spawn(move || one(thread, *cpu))).collect();
@@ -304,7 +313,7 @@ fn together(
             .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
             .collect::<Result<Vec<_>, Error>>()
     })?;
-    Ok((start.into_inner(), results))
+    Ok(Window { start_ns: start.into_inner(), threads })
 }
 
 impl Iterator for Measurement {

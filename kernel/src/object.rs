@@ -108,14 +108,18 @@ fn verdict(log: &str) -> Option<&str> {
 fn refusal(row: &Row, kind: ErrorKind, error: &str, log: &str) -> Error {
     let said = verdict(log).unwrap_or(error).to_owned();
     // What a verifier says when it lacks the feature, not when the program is wrong.
-    let lacking = ["tracing progs cannot use", "is not allowed", "unknown func", "program of this type"];
+    let lacking =
+        ["tracing progs cannot use", "is not allowed", "unknown func", "program of this type"];
     let refused_context = row.context != Context::Task
         && matches!(kind, ErrorKind::InvalidInput | ErrorKind::PermissionDenied)
         && !said.is_empty();
     if refused_context || lacking.iter().any(|part| said.contains(part)) {
         return Error::Unsupported {
             row: row.name(),
-            reason: format!("this kernel's verifier refuses it in {} context: {said}", row.context.name()),
+            reason: format!(
+                "this kernel's verifier refuses it in {} context: {said}",
+                row.context.name()
+            ),
         };
     }
     let advice = match kind {
@@ -123,7 +127,9 @@ fn refusal(row: &Row, kind: ErrorKind, error: &str, log: &str) -> Error {
             "; needs CAP_BPF and CAP_PERFMON, and a kernel not locked down \
              (/sys/kernel/security/lockdown)"
         }
-        ErrorKind::OutOfMemory => "; not enough memory for its maps: raise the memory cgroup's limit",
+        ErrorKind::OutOfMemory => {
+            "; not enough memory for its maps: raise the memory cgroup's limit"
+        }
         _ if error.contains("os error 7") => "; a map is too large: use fewer cells or threads",
         _ => "",
     };

@@ -142,12 +142,8 @@ const TIMER: Operation = Operation {
 /// Rows that free and make cells: few per entry, so that memory can come back between.
 const FREEING_BATCH: u32 = 32;
 
-const WQ_NEEDS: &[&str] = &[
-    "bpf_wq_init",
-    "bpf_wq_start",
-    "bpf_wq_set_callback|bpf_wq_set_callback_impl",
-    "bpf_loop",
-];
+const WQ_NEEDS: &[&str] =
+    &["bpf_wq_init", "bpf_wq_start", "bpf_wq_set_callback|bpf_wq_set_callback_impl", "bpf_loop"];
 
 const WQ: Operation = Operation {
     kind: Kind::Wq,
@@ -613,7 +609,10 @@ mod tests {
             "Linux 6.9 has no bpf_wq_init, no bpf_wq_start, no bpf_wq_set_callback or \
              bpf_wq_set_callback_impl"
         );
-        assert_eq!(reason("timer-cancel_async").unwrap(), "Linux 6.9 has no bpf_timer_cancel_async");
+        assert_eq!(
+            reason("timer-cancel_async").unwrap(),
+            "Linux 6.9 has no bpf_timer_cancel_async"
+        );
     }
 
     #[test]

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use cellbench_kernel::{
-    Bench, Context, Error, Event, Kernel, KernelInfo, Layout, Options, Plan, Row, measure, prove, rows,
+    Bench, Context, Error, Event, Kernel, KernelInfo, Layout, Options, Plan, Row, measure, prove,
+    rows,
 };
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -118,7 +119,9 @@ fn failures_are_told_apart_between_batches() {
 
 #[test]
 fn one_task_work_is_taken_until_the_thread_returns() {
-    let Some((info, _guard)) = kernel("one_task_work_is_taken_until_the_thread_returns") else { return };
+    let Some((info, _guard)) = kernel("one_task_work_is_taken_until_the_thread_returns") else {
+        return;
+    };
     let row = row(&info, "task_work-schedule");
     if let Some(reason) = &row.skipped {
         return eprintln!("one_task_work_is_taken_until_the_thread_returns: skipped: {reason}");
@@ -163,7 +166,8 @@ fn rounds_interleave_and_become_records() {
         assert_eq!(round.series.source, cellbench_record::Source::Kernel);
         seen.push((result.round, result.position, round.series.workload.clone()));
     }
-    let places: Vec<(u32, u32)> = seen.iter().map(|(round, position, _)| (*round, *position)).collect();
+    let places: Vec<(u32, u32)> =
+        seen.iter().map(|(round, position, _)| (*round, *position)).collect();
     assert_eq!(places, [(0, 0), (0, 1), (1, 0), (1, 1)]);
     let workloads: BTreeSet<&str> = seen.iter().map(|(_, _, w)| w.as_str()).collect();
     assert_eq!(workloads, BTreeSet::from(["empty", "lock-0ns"]));
@@ -173,7 +177,8 @@ fn rounds_interleave_and_become_records() {
 fn a_measurement_ends_when_told_to() {
     let Some((info, _guard)) = kernel("a_measurement_ends_when_told_to") else { return };
     let stop = Arc::new(AtomicBool::new(false));
-    let plan = Plan { rounds: 1000, stop: Some(Arc::clone(&stop)), ..plan(&info, &["bpf_spin_lock"]) };
+    let plan =
+        Plan { rounds: 1000, stop: Some(Arc::clone(&stop)), ..plan(&info, &["bpf_spin_lock"]) };
     let mut measurement = measure(plan).unwrap();
     assert!(measurement.next().is_some());
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -206,7 +211,9 @@ fn a_row_of_another_kernel_is_skipped_with_its_reason() {
     old.functions.retain(|name| !name.starts_with("bpf_timer"));
     let row = row(&old, "timer-start");
     let error = Bench::open(&row, options(Layout::Same, 1)).unwrap_err();
-    assert!(matches!(error, Error::Unsupported { .. }) && error.to_string().contains("bpf_timer_init"));
+    assert!(
+        matches!(error, Error::Unsupported { .. }) && error.to_string().contains("bpf_timer_init")
+    );
 }
 
 #[test]
@@ -252,7 +259,9 @@ fn assert_nothing_left(before: &BTreeSet<(&'static str, u32)>) {
 
 #[test]
 fn nothing_is_left_after_success_error_and_panic() {
-    let Some((info, _guard)) = kernel("nothing_is_left_after_success_error_and_panic") else { return };
+    let Some((info, _guard)) = kernel("nothing_is_left_after_success_error_and_panic") else {
+        return;
+    };
     let before = held();
     let timer = row(&info, "timer-start");
     {

@@ -17,7 +17,8 @@ const SOLO: [&str; 5] = [
 ];
 
 fn print_info(info: &KernelInfo) {
-    let name = |generation: Option<cellbench_kernel::Generation>| generation.map_or("none", |g| g.name());
+    let name =
+        |generation: Option<cellbench_kernel::Generation>| generation.map_or("none", |g| g.name());
     println!("kernel     {}", info.release);
     println!("timer      {}", name(info.cells.timer));
     println!("wq         {}", name(info.cells.wq));
@@ -67,10 +68,10 @@ fn solo(info: &KernelInfo) -> Result<(), Error> {
         return Err(Error::Emulated { emulator: emulator.clone() });
     }
     info.check_permission()?;
-    if let Some(cpu) = cpus().last() {
-        if !core_affinity::set_for_current(core_affinity::CoreId { id: *cpu as usize }) {
-            return Err(Error::Pin { cpu: *cpu });
-        }
+    if let Some(cpu) = cpus().last()
+        && !core_affinity::set_for_current(core_affinity::CoreId { id: *cpu as usize })
+    {
+        return Err(Error::Pin { cpu: *cpu });
     }
     let all = rows(info);
     for row in all.iter().filter(|row| SOLO.contains(&row.name().as_str())) {
