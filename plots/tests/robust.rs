@@ -3,7 +3,7 @@
 mod fixture;
 
 use cellbench_plots::report::{FORMATS, Loaded, comparison, terminal};
-use cellbench_plots::{Options, Table, compare};
+use cellbench_plots::{Decision, Options, Table, compare};
 use cellbench_record::{
     Counter, Kind, Latency, Round, Run, RunReader, Series, Source, ThreadCount,
 };
@@ -72,7 +72,8 @@ proptest! {
         let run = Run { settings: fixture::run().settings, ..Run::default() };
         let mut table = Table::new(Options::of(&run));
         rounds.iter().for_each(|round| table.push(round));
-        table.decision();
+        let decision = table.decision();
+        prop_assert!(!matches!(decision, Decision::More(0)));
 
         let out = tempfile::tempdir().unwrap();
         let dir = fixture::written(out.path(), run, &rounds);

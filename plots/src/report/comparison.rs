@@ -2,7 +2,7 @@
 
 use cellbench_record::Verdict;
 
-use super::layout::{ascii, place, wrap};
+use super::layout::{ascii, title, wrap};
 use super::number;
 use crate::compare::{ComparedRow, RunComparison};
 
@@ -54,18 +54,7 @@ pub fn comparison(found: &RunComparison) -> String {
 
 fn group(rows: &[ComparedRow]) -> String {
     let Some(first) = rows.first() else { return String::new() };
-    let series = &first.series;
-    let mut title = format!(
-        "{}, {}, {}, {}",
-        series.kind,
-        series.workload,
-        number::count(series.threads, "thread"),
-        series.placement
-    );
-    if let Some(place) = place(series) {
-        title += &format!(" [{place}]");
-    }
-    let mut text = format!("\n{}\n", wrap(&ascii(&title), WIDTH, "", "  "));
+    let mut text = format!("\n{}\n", wrap(&ascii(&title(&first.series)), WIDTH, "", "  "));
     text += &line(["cell", "A ok/s", "B ok/s", "B/A", "95 % interval", "to bl.", "verdict"]);
     for row in rows {
         let verdict = row.verdict.map_or("ERROR".to_owned(), |verdict| verdict.to_string());

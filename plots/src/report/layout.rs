@@ -18,28 +18,28 @@ impl<'a> Group<'a> {
         &self.entries[0].series
     }
 
-    /// `timer, update, 2 threads, compact`, with engine, rate, source and machine where they tell.
+    /// The conditions in words.
     #[must_use]
     pub fn title(&self) -> String {
-        let series = self.series();
-        let mut title = format!(
-            "{}, {}, {}, {}",
-            series.kind,
-            series.workload,
-            number::count(series.threads, "thread"),
-            series.placement
-        );
-        if let Some(rate) = series.offered_ops_s {
-            title += &format!(", offered {}/s", number::si(Some(rate as f64)));
-        }
-        if !series.engine.is_empty() {
-            title += &format!(", engine {}", series.engine);
-        }
-        if let Some(place) = place(series) {
-            title += &format!(" [{place}]");
-        }
-        title
+        title(self.series())
     }
+}
+
+/// `timer, update, 2 threads, compact`, with engine, rate, source and machine where they tell.
+pub(super) fn title(series: &Series) -> String {
+    let threads = number::count(series.threads, "thread");
+    let mut title =
+        format!("{}, {}, {threads}, {}", series.kind, series.workload, series.placement);
+    if let Some(rate) = series.offered_ops_s {
+        title += &format!(", offered {}/s", number::si(Some(rate as f64)));
+    }
+    if !series.engine.is_empty() {
+        title += &format!(", engine {}", series.engine);
+    }
+    if let Some(place) = place(series) {
+        title += &format!(" [{place}]");
+    }
+    title
 }
 
 /// Where a series comes from, if not from the model on the one host of the run.
