@@ -44,16 +44,16 @@ pub const CALLBACKS: usize = 2;
 impl<P: Platform, C: AsyncCell<P>> Field<P, C> {
     /// `cells` uninitialised cells and `programs` programs whose callbacks only count.
     pub fn new(params: &Params, layout: Layout, cells: usize, programs: usize) -> Self {
-        Self::with_callback(params, layout, cells, programs, count_only)
+        Self::with_callback(params, layout, cells, programs, (count_only, 0))
     }
 
-    /// As [`new`](Self::new) with callbacks that do something; each callback's data is 0.
+    /// As [`new`](Self::new) with callbacks that do something, all with the same data.
     pub fn with_callback(
         params: &Params,
         layout: Layout,
         cells: usize,
         programs: usize,
-        callback: CallbackFn<P>,
+        callback: (CallbackFn<P>, usize),
     ) -> Self {
         let machine = Machine::new(MachineConfig {
             irq_save_turns: params.irq_save_turns,
@@ -69,7 +69,7 @@ impl<P: Platform, C: AsyncCell<P>> Field<P, C> {
                 Values::Padded((0..cells).map(|_| CachePadded::new(cell())).collect())
             }
         };
-        let programs = (0..programs).map(|_| Program::new([(callback, 0); CALLBACKS])).collect();
+        let programs = (0..programs).map(|_| Program::new([callback; CALLBACKS])).collect();
         Self { values, map: Map::new(), programs, machine }
     }
 
@@ -126,11 +126,22 @@ impl<P: Platform, C: AsyncCell<P>> Field<P, C> {
         (program, program.callback(callback))
     }
 
-    /// Initialises the cell and sets the first callback of `program`.
+    /// How often the programs' callbacks ran. Exact at rest.
+    pub fn runs(&self) -> u64 {
+        let callbacks = |program: &Program<P>| -> u64 {
+            (0..program.callbacks()).map(|callback| program.callback(callback).runs()).sum()
+        };
+        self.programs.iter().map(|program| callbacks(program)).sum()
+    }
+
+    /// Initialises the cell and sets the first callback of `program`. A task work is always ready.
     ///
     /// # Panics
     /// If that fails: nobody else is there yet.
     pub fn make_ready(&self, cpu: &Cpu<'_, P>, cell: usize, program: usize) {
+        if C::KIND == "task_work" {
+            return;
+        }
         let (program, callback) = self.callback(program, 0);
         let cell = self.cell(cell);
         cell.init(cpu, &self.map, InitFlags::NONE).expect("init of a fresh cell");

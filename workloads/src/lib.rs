@@ -14,8 +14,10 @@ pub mod field;
 mod locks;
 pub mod params;
 pub mod registry;
+mod stall;
 pub mod tally;
 pub mod trial;
+mod unexpected;
 pub mod worker;
 pub mod zipf;
 

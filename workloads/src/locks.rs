@@ -1,5 +1,8 @@
-//! All CPUs take one lock around a critical section of a given length, and count in it: the count
+//! Workloads on locks. Here: all CPUs take one lock around a critical section of a given length, and count in it: the count
 //! is a plain variable, so a lock that lets two in loses some.
+
+pub(crate) mod cycle;
+pub(crate) mod stalled;
 
 use core::cell::UnsafeCell;
 use std::sync::Arc;
@@ -8,11 +11,12 @@ use cellbench_impls::machine::MachineConfig;
 use cellbench_impls::{Cpu, Lock, Machine, Platform};
 use crossbeam_utils::CachePadded;
 
+use crate::cells::same_cell::WORKERS_PER_CPU;
 use crate::ensure;
 use crate::field::check_clean;
 use crate::params::Params;
 use crate::tally::{Op, Tally};
-use crate::trial::{LockWorkload, Trial, Violation, Workload};
+use crate::trial::{LockWorkload, Needs, Trial, Violation, Workload};
 use crate::worker::Worker;
 
 /// A workload on one lock with a critical section of `NS` nanoseconds.
@@ -32,16 +36,27 @@ section!(0, "lock-0ns");
 section!(50, "lock-50ns");
 section!(500, "lock-500ns");
 
+/// With more workers than CPUs: the holder, or who is next in line, may not be running.
+pub(crate) struct Oversubscribed;
+
+impl Workload for Oversubscribed {
+    const ID: &'static str = "lock-oversubscribed";
+    const ABOUT: &'static str = "lock-50ns with 4 workers on each CPU";
+    const NEEDS: Needs = Needs { workers_per_cpu: WORKERS_PER_CPU, ..Needs::NOTHING };
+}
+
 impl<const NS: u32> LockWorkload for Section<NS>
 where
     Self: Workload,
 {
     fn trial<P: Platform, L: Lock<P>>(params: &Params) -> Arc<dyn Trial<P>> {
-        Arc::new(OneLock::<P, L> {
-            guarded: CachePadded::new(Guarded { lock: L::new(), entered: UnsafeCell::new(0) }),
-            machine: Machine::new(MachineConfig::new(params.threads + params.extra_cpus)),
-            turns: (u64::from(NS) * u64::from(params.turns_per_us) / 1000) as u32,
-        })
+        Arc::new(OneLock::<P, L>::new(params, NS))
+    }
+}
+
+impl LockWorkload for Oversubscribed {
+    fn trial<P: Platform, L: Lock<P>>(params: &Params) -> Arc<dyn Trial<P>> {
+        Arc::new(OneLock::<P, L>::new(params, 50))
     }
 }
 
@@ -55,6 +70,16 @@ struct OneLock<P: Platform, L> {
 struct Guarded<L> {
     lock: L,
     entered: UnsafeCell<u64>,
+}
+
+impl<P: Platform, L: Lock<P>> OneLock<P, L> {
+    fn new(params: &Params, section_ns: u32) -> Self {
+        Self {
+            guarded: CachePadded::new(Guarded { lock: L::new(), entered: UnsafeCell::new(0) }),
+            machine: Machine::new(MachineConfig::new(params.threads + params.extra_cpus)),
+            turns: (u64::from(section_ns) * u64::from(params.turns_per_us) / 1000) as u32,
+        }
+    }
 }
 
 // SAFETY: `entered` is touched with the lock held, or at rest.

@@ -2,11 +2,17 @@
 
 use std::sync::Arc;
 
+use cellbench_impls::engine::Engine;
 use cellbench_impls::lock::Lock;
+use cellbench_impls::platform::Native;
+use cellbench_impls::rcu::Reclaim;
 use cellbench_impls::registry::{CellVisitor, HasPeers, LockVisitor, visit_cell, visit_lock};
 use cellbench_impls::{AsyncCell, Platform};
 
-use crate::cells::{churn, empty, map, own_cell, same_cell, solo, start_mostly};
+use crate::cells::{
+    callback_storm, churn, empty, free_vs_start, map, nmi, own_cell, same_cell, solo, stalled,
+    start_mostly, task_work,
+};
 use crate::locks;
 use crate::params::Params;
 use crate::trial::{CellWorkload, EngineNeed, LockWorkload, Needs, Subject, Trial, Workload};
@@ -22,8 +28,12 @@ pub struct Entry {
     pub subject: Subject,
     /// Which engine it needs.
     pub engine: EngineNeed,
+    /// Whether it is offered with epochs in place of RCU.
+    pub with_epochs: bool,
     /// What else it needs.
     pub needs: Needs,
+    /// Only for locks that can fail: the others would hang.
+    pub fallible_only: bool,
 }
 
 impl Entry {
@@ -33,6 +43,23 @@ impl Entry {
             Subject::Cells(kinds) => kinds.contains(&kind),
             Subject::Locks => kind == "lock",
         }
+    }
+
+    /// Whether it runs on the cell or lock of that name and kind.
+    pub fn suits(&self, id: &str, kind: &str) -> bool {
+        let can_fail = || visit_lock::<Native, _>(id, IsFallible).unwrap_or(false);
+        self.serves(kind) && (!self.fallible_only || can_fail())
+    }
+}
+
+/// Whether the lock of that name can fail.
+struct IsFallible;
+
+impl<P: Platform> LockVisitor<P> for IsFallible {
+    type Output = bool;
+
+    fn visit<L: Lock<P>>(self) -> bool {
+        L::FALLIBLE
     }
 }
 
@@ -45,14 +72,18 @@ macro_rules! workloads {
                 about: <$cell as Workload>::ABOUT,
                 subject: Subject::Cells(<$cell as CellWorkload>::KINDS),
                 engine: <$cell as Workload>::ENGINE,
+                with_epochs: <$cell as Workload>::WITH_EPOCHS,
                 needs: <$cell as Workload>::NEEDS,
+                fallible_only: false,
             },)*
             $(Entry {
                 id: <$lock as Workload>::ID,
                 about: <$lock as Workload>::ABOUT,
                 subject: Subject::Locks,
                 engine: <$lock as Workload>::ENGINE,
+                with_epochs: <$lock as Workload>::WITH_EPOCHS,
                 needs: <$lock as Workload>::NEEDS,
+                fallible_only: <$lock as LockWorkload>::FALLIBLE_ONLY,
             },)*
         ];
 
@@ -60,10 +91,11 @@ macro_rules! workloads {
             type Output = Option<Arc<dyn Trial<P>>>;
 
             fn visit<C: AsyncCell<P>>(self) -> Self::Output {
-                $(if self.workload == <$cell as Workload>::ID {
-                    return <$cell as CellWorkload>::KINDS
-                        .contains(&C::KIND)
-                        .then(|| <$cell as CellWorkload>::trial::<P, C>(self.params));
+                // Constant conditions: a combination that is not offered is not compiled.
+                $(if const { is_offered::<P, $cell>(C::KIND) }
+                    && self.workload == <$cell as Workload>::ID
+                {
+                    return Some(<$cell as CellWorkload>::trial::<P, C>(self.params));
                 })*
                 None
             }
@@ -74,12 +106,43 @@ macro_rules! workloads {
 
             fn visit<L: Lock<P>>(self) -> Self::Output {
                 $(if self.workload == <$lock as Workload>::ID {
-                    return Some(<$lock as LockWorkload>::trial::<P, L>(self.params));
+                    let hangs = <$lock as LockWorkload>::FALLIBLE_ONLY && !L::FALLIBLE;
+                    return (!hangs).then(|| <$lock as LockWorkload>::trial::<P, L>(self.params));
                 })*
                 None
             }
         }
     };
+}
+
+/// Whether a workload is built for cells of this kind on platform `P`: design, workload and
+/// platform multiply, and each combination is compiled.
+const fn is_offered<P: Platform, W: CellWorkload>(kind: &str) -> bool {
+    let mut serves = false;
+    let mut index = 0;
+    while index < W::KINDS.len() {
+        serves |= same(W::KINDS[index], kind);
+        index += 1;
+    }
+    let runs = <P::Engine as Engine<P>>::RUNS;
+    // An engine that runs callbacks serves the other workloads too where it is there to be
+    // checked; where it is there to be measured, those have the counting engine.
+    let engine = match W::ENGINE {
+        EngineNeed::Live => runs,
+        EngineNeed::Count => !runs || P::POISON || P::QUARANTINE,
+    };
+    let reclaim = W::WITH_EPOCHS || !same(<P::Reclaim as Reclaim<P>>::ID, "epoch");
+    serves && engine && reclaim
+}
+
+/// String equality for constants.
+const fn same(a: &str, b: &str) -> bool {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    let mut index = 0;
+    while index < a.len() && index < b.len() && a[index] == b[index] {
+        index += 1;
+    }
+    index == a.len() && index == b.len()
 }
 
 struct Build<'a> {
@@ -88,7 +151,8 @@ struct Build<'a> {
 }
 
 /// Builds a trial of `workload` on the cell (or lock, with kind `"lock"`) of that name. `None` if
-/// one of the names is unknown, or the workload does not serve the kind.
+/// one of the names is unknown, the workload does not serve the kind, or the platform does not
+/// serve the workload: see [`Entry::engine`] and [`Entry::with_epochs`].
 pub fn trial<P: Platform>(
     cell: &str,
     kind: &str,
@@ -129,10 +193,24 @@ workloads! {
         churn::Churn,
         churn::ChurnLive,
         map::MapZipf,
+        free_vs_start::FreeVsStart,
+        callback_storm::Storm,
+        task_work::Shared,
+        task_work::Own,
+        task_work::Racing,
+        nmi::Mix,
+        nmi::SameCell,
+        stalled::Stalled,
+        same_cell::Oversubscribed,
     }
     locks {
         locks::Section<0>,
         locks::Section<50>,
         locks::Section<500>,
+        locks::Oversubscribed,
+        locks::cycle::Cycle<1>,
+        locks::cycle::Cycle<2>,
+        locks::cycle::Cycle<3>,
+        locks::stalled::Stalled,
     }
 }

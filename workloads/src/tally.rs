@@ -42,6 +42,8 @@ ops! {
     Schedule = "schedule",
     /// A lock and unlock pair with its critical section.
     Lock = "lock",
+    /// Taking a lock while holding another, so that the wait closes a cycle.
+    LockCycle = "lock_cycle",
 }
 
 /// Number of outcomes: ok and each errno.

@@ -62,12 +62,16 @@ pub trait Workload {
     const ABOUT: &'static str;
     /// Which engine it needs.
     const ENGINE: EngineNeed = EngineNeed::Count;
+    /// Whether it is offered with epochs in place of RCU too, to measure that choice.
+    const WITH_EPOCHS: bool = false;
     /// What else it needs.
     const NEEDS: Needs = Needs::NOTHING;
 }
 
 /// Kinds of cells whose operations are separate.
 pub const EVERY_KIND: &[&str] = &["timer", "wq"];
+/// These, and task work with its one operation.
+pub const ALL_KINDS: &[&str] = &["timer", "wq", "task_work"];
 
 /// A workload on cells.
 pub trait CellWorkload: Workload {
@@ -80,6 +84,9 @@ pub trait CellWorkload: Workload {
 
 /// A workload on locks.
 pub trait LockWorkload: Workload {
+    /// Only for locks that can fail: the others would hang.
+    const FALLIBLE_ONLY: bool = false;
+
     /// Builds a trial on a fresh machine.
     fn trial<P: Platform, L: Lock<P>>(params: &Params) -> Arc<dyn Trial<P>>;
 }
@@ -106,7 +113,7 @@ pub trait Trial<P: Platform>: Send + Sync {
     }
 
     /// Takes `steps` steps of the workload, each at least one attempt, counted in the worker's
-    /// tally.
+    /// tally; none where a worker waits for another in vain, as at the end of a round.
     fn batch(&self, cpu: &Cpu<'_, P>, worker: &mut Worker, steps: u32);
 
     /// What a handler does that interrupts this worker's `batch`, in the context of `cpu`: at most

@@ -214,6 +214,17 @@ impl Plan {
         self.blocks.is_empty()
     }
 
+    /// Keeps the configurations whose name, as `timer/same-cell/cmpxchg-state`, `wanted` says yes
+    /// to.
+    pub fn retain(&mut self, wanted: impl Fn(&str) -> bool) {
+        for block in &mut self.blocks {
+            block.specs.retain(|Spec { series, .. }| {
+                wanted(&format!("{}/{}/{}", series.kind, series.workload, series.cell))
+            });
+        }
+        self.blocks.retain(|block| !block.specs.is_empty());
+    }
+
     /// All configurations.
     pub fn specs(&self) -> impl Iterator<Item = &Spec> {
         self.blocks.iter().flat_map(|block| &block.specs)
@@ -332,9 +343,9 @@ impl Plan {
         if !workload.serves(&subject.kind.to_string()) {
             return false;
         }
-        if workload.engine == EngineNeed::Live && subject.reclaim == Reclaim::Epoch {
+        if !workload.with_epochs && subject.reclaim == Reclaim::Epoch {
             self.skipped.push(format!(
-                "{} under {}: callbacks run under RCU by quiescent states only",
+                "{} under {}: offered with RCU by quiescent states only",
                 subject.name, workload.id
             ));
             return false;

@@ -29,6 +29,7 @@ pub(crate) struct ChurnLive;
 impl Workload for Churn {
     const ID: &'static str = "churn";
     const ABOUT: &'static str = "4 cells: init, set_callback, start, cancel, cancel_and_free race";
+    const WITH_EPOCHS: bool = true;
 }
 
 impl Workload for ChurnLive {
@@ -101,12 +102,7 @@ impl<P: Platform, C: AsyncCell<P>, const LIVE: bool> Trial<P> for Racing<P, C, L
 
     fn check(&self, cpu: &Cpu<'_, P>, total: &Tally) -> Result<(), Violation> {
         self.field.check(cpu)?;
-        let runs: u64 = (0..PROGRAMS)
-            .flat_map(|program| {
-                let program = self.field.program(program);
-                (0..program.callbacks()).map(move |callback| program.callback(callback).runs())
-            })
-            .sum();
+        let runs = self.field.runs();
         let starts = total.ok(Op::Start);
         ensure!(runs <= starts, "{runs} callbacks ran after {starts} starts");
         ensure!(

@@ -7,17 +7,29 @@ use cellbench_impls::{AsyncCell, Cpu, Errno, Machine, Platform};
 use crate::field::{Field, Layout};
 use crate::params::Params;
 use crate::tally::{Op, Tally};
-use crate::trial::{CellWorkload, Trial, Violation, Workload};
+use crate::trial::{CellWorkload, Needs, Trial, Violation, Workload};
 use crate::worker::Worker;
+
+/// Workers that share a CPU where they do.
+pub(crate) const WORKERS_PER_CPU: u32 = 4;
 
 /// Every attempt counts, whatever it returns.
 pub(crate) struct SameCell;
+/// With more workers than CPUs: one that holds a lock, or a place in its queue, may not be running.
+pub(crate) struct Oversubscribed;
 /// Each step tries until it succeeds: compares like with like when designs fail differently.
 pub(crate) struct SameCellRetry;
 
 impl Workload for SameCell {
     const ID: &'static str = "same-cell";
     const ABOUT: &'static str = "all CPUs call set_callback on one cell, two programs in turn";
+    const WITH_EPOCHS: bool = true;
+}
+
+impl Workload for Oversubscribed {
+    const ID: &'static str = "oversubscribed";
+    const ABOUT: &'static str = "same-cell with 4 workers on each CPU";
+    const NEEDS: Needs = Needs { workers_per_cpu: WORKERS_PER_CPU, ..Needs::NOTHING };
 }
 
 impl Workload for SameCellRetry {
@@ -26,6 +38,12 @@ impl Workload for SameCellRetry {
 }
 
 impl CellWorkload for SameCell {
+    fn trial<P: Platform, C: AsyncCell<P>>(params: &Params) -> Arc<dyn Trial<P>> {
+        Arc::new(Storm::<P, C, false>::new(params))
+    }
+}
+
+impl CellWorkload for Oversubscribed {
     fn trial<P: Platform, C: AsyncCell<P>>(params: &Params) -> Arc<dyn Trial<P>> {
         Arc::new(Storm::<P, C, false>::new(params))
     }

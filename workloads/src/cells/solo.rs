@@ -51,6 +51,7 @@ pub(crate) struct Solo<S>(PhantomData<S>);
 impl<S: SoloStep> Workload for Solo<S> {
     const ID: &'static str = S::ID;
     const ABOUT: &'static str = S::ABOUT;
+    const WITH_EPOCHS: bool = true;
 }
 
 impl<S: SoloStep> CellWorkload for Solo<S> {

@@ -1,0 +1,153 @@
+//! Callbacks that use the cells: they start their own cell again, cancel it, which would wait for
+//! itself, and cancel each other, which could wait for ever; while the CPUs update and cancel.
+
+use core::ptr;
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+use std::sync::Arc;
+
+use cellbench_impls::cell::Start;
+use cellbench_impls::program::Callback;
+use cellbench_impls::{AsyncCell, Cpu, Errno, Machine, Platform};
+
+use crate::ensure;
+use crate::field::{Field, Layout};
+use crate::params::Params;
+use crate::tally::{Op, Tally};
+use crate::trial::{CellWorkload, EngineNeed, Trial, Violation, Workload};
+use crate::worker::Worker;
+
+/// Few enough that callbacks cancel each other.
+const CELLS: usize = 4;
+const PROGRAMS: usize = 2;
+/// Timers fire after up to this many nanoseconds.
+const SOON_NS: u64 = 20_000;
+
+/// See the module.
+pub(crate) struct Storm;
+
+impl Workload for Storm {
+    const ID: &'static str = "callback-storm";
+    const ABOUT: &'static str =
+        "4 cells: callbacks start and cancel their own and each other, CPUs update and cancel";
+    const ENGINE: EngineNeed = EngineNeed::Live;
+}
+
+impl CellWorkload for Storm {
+    fn trial<P: Platform, C: AsyncCell<P>>(params: &Params) -> Arc<dyn Trial<P>> {
+        let ring = Arc::new(Ring::default());
+        // The callbacks get at the ring by its address; the trial keeps it until after the last.
+        let address = Arc::as_ptr(&ring).expose_provenance();
+        let callback = (on_fire::<P, C> as _, address);
+        let field = Field::<P, C>::with_callback(params, Layout::Padded, CELLS, PROGRAMS, callback);
+        for (slot, cell) in ring.cells.iter().zip(field.cells()) {
+            slot.store(ptr::from_ref(cell).cast_mut().cast(), Ordering::Relaxed);
+        }
+        Arc::new(StormTrial { field, ring })
+    }
+}
+
+/// What the callbacks share. Counts order nothing: they are read at rest.
+#[derive(Default)]
+struct Ring {
+    cells: [AtomicPtr<()>; CELLS],
+    /// No callback starts its cell any more.
+    over: AtomicBool,
+    turns: AtomicU64,
+    restarts: AtomicU64,
+    self_cancels: AtomicU64,
+    /// Of these, those that did not return EDEADLK.
+    self_cancels_not_refused: AtomicU64,
+    mutual_cancels: AtomicU64,
+    mutual_cancels_refused: AtomicU64,
+}
+
+/// The callback of every cell.
+fn on_fire<P: Platform, C: AsyncCell<P>>(
+    cpu: &Cpu<'_, P>,
+    callback: &Callback<P>,
+    value: *const (),
+) {
+    // SAFETY: the address of the trial's ring, which outlives the callbacks.
+    let ring = unsafe { &*ptr::with_exposed_provenance::<Ring>(callback.data) };
+    // SAFETY: the ring holds the addresses of the field's cells, which outlive the callbacks.
+    let cell =
+        |slot: usize| unsafe { &*ring.cells[slot % CELLS].load(Ordering::Relaxed).cast::<C>() };
+    let here = |slot: &AtomicPtr<()>| ptr::eq(slot.load(Ordering::Relaxed), value);
+    let own = ring.cells.iter().position(here).expect("the value is one of the field's cells");
+    let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
+    match count(&ring.turns) % 4 {
+        0 if C::CANCELS => {
+            count(&ring.self_cancels);
+            if cell(own).cancel(cpu) != Err(Errno::EDEADLK) {
+                count(&ring.self_cancels_not_refused);
+            }
+        }
+        1 if C::CANCELS => {
+            count(&ring.mutual_cancels);
+            if cell(own + 1).cancel(cpu) == Err(Errno::EDEADLK) {
+                count(&ring.mutual_cancels_refused);
+            }
+        }
+        _ => {}
+    }
+    let after_ns = ring.turns.load(Ordering::Relaxed).wrapping_mul(7919) % SOON_NS;
+    if !ring.over.load(Ordering::Relaxed) && cell(own).start(cpu, Start::after_ns(after_ns)).is_ok()
+    {
+        count(&ring.restarts);
+    }
+}
+
+struct StormTrial<P: Platform, C> {
+    field: Field<P, C>,
+    ring: Arc<Ring>,
+}
+
+impl<P: Platform, C: AsyncCell<P>> Trial<P> for StormTrial<P, C> {
+    fn machine(&self) -> &Machine<P> {
+        self.field.machine()
+    }
+
+    fn enter(&self, cpu: &Cpu<'_, P>, worker: &mut Worker) {
+        if worker.index == 0 {
+            (0..CELLS).for_each(|cell| self.field.make_ready(cpu, cell, 0));
+        }
+    }
+
+    fn batch(&self, cpu: &Cpu<'_, P>, worker: &mut Worker, steps: u32) {
+        for _ in 0..steps {
+            let cell = self.field.cell(worker.below(CELLS as u64) as usize);
+            match worker.below(100) {
+                0..50 => {
+                    let program = worker.below(PROGRAMS as u64) as usize;
+                    let (program, callback) = self.field.callback(program, 0);
+                    let outcome = cell.set_callback(cpu, program, callback);
+                    worker.tally.count(Op::SetCallback, &outcome);
+                }
+                50..60 if C::CANCELS => {
+                    let outcome = cell.cancel(cpu);
+                    worker.tally.count(Op::Cancel, &outcome);
+                }
+                _ => {
+                    let outcome = cell.start(cpu, Start::after_ns(worker.below(SOON_NS)));
+                    worker.tally.count(Op::Start, &outcome);
+                }
+            }
+        }
+    }
+
+    fn check(&self, cpu: &Cpu<'_, P>, total: &Tally) -> Result<(), Violation> {
+        self.ring.over.store(true, Ordering::Relaxed);
+        self.field.check(cpu)?;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let not_refused = read(&self.ring.self_cancels_not_refused);
+        ensure!(
+            not_refused == 0,
+            "{not_refused} of {} cancels of a timer by its own callback were not EDEADLK",
+            read(&self.ring.self_cancels)
+        );
+        let runs = self.field.runs();
+        let starts = total.ok(Op::Start) + read(&self.ring.restarts);
+        ensure!(runs <= starts, "{runs} callbacks ran after {starts} starts");
+        Ok(())
+    }
+}
