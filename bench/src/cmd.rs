@@ -11,7 +11,9 @@ mod list;
 mod merge;
 mod output;
 mod report;
-pub mod run;
+mod run;
+mod selftest;
+mod suite;
 mod topology;
 
 use std::process::ExitCode;
@@ -19,7 +21,8 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
-pub use args::Measuring;
+use args::Measuring;
+pub use suite::{criterion, suite};
 
 /// Exit status for wrong input and for whatever else ends a command without its result.
 pub const EXIT_ERROR: u8 = 2;
@@ -37,10 +40,11 @@ enum Command {
     List(list::Args),
     Doctor(doctor::Args),
     Topology(topology::Args),
-    Run(Measuring),
+    Run(Box<Measuring>),
     Report(report::Args),
     Compare(compare::Args),
     Merge(merge::Args),
+    Selftest(selftest::Args),
 }
 
 /// The `cellbench` command, from its arguments to its exit status.
@@ -54,17 +58,17 @@ pub fn main() -> ExitCode {
         Command::List(args) => list::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Topology(args) => topology::run(&args),
-        Command::Run(args) => run::run(&args, "cellbench"),
+        Command::Run(args) => run::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Merge(args) => merge::run(&args),
+        Command::Selftest(args) => selftest::run(&args),
     };
     finish(outcome)
 }
 
 /// The exit status of a command that ended; an error becomes its one line.
-#[must_use]
-pub fn finish(outcome: anyhow::Result<ExitCode>) -> ExitCode {
+fn finish(outcome: anyhow::Result<ExitCode>) -> ExitCode {
     outcome.unwrap_or_else(|error| {
         output::error(&error);
         ExitCode::from(EXIT_ERROR)
@@ -72,8 +76,7 @@ pub fn finish(outcome: anyhow::Result<ExitCode>) -> ExitCode {
 }
 
 /// Help and version as clap prints them; anything else as one line.
-#[must_use]
-pub fn usage(error: &clap::Error) -> ExitCode {
+fn usage(error: &clap::Error) -> ExitCode {
     match error.kind() {
         ErrorKind::DisplayHelp
         | ErrorKind::DisplayVersion

@@ -8,6 +8,8 @@
 //! | How long a window may be, and what does not fit? | [`budget`] |
 //! | In which order, how often, until when? | [`session`] |
 //! | One cell under one workload, once | [`round`], with the loops that run in its workers |
+//! | Is the tool itself to be believed here? | [`selftest`] |
+//! | A number of steps, for Criterion | [`steps`] |
 //! | Stopping by Ctrl-C | [`interrupt`] |
 //!
 //! Nothing here knows how results are judged or shown: that is read from the records.
@@ -22,6 +24,8 @@ mod loops;
 pub mod plan;
 mod progress;
 pub mod round;
+pub mod selftest;
 pub mod session;
+pub mod steps;
 pub mod subject;
 mod time;

@@ -11,7 +11,7 @@ use crate::runner::plan::{Matrix, Selection};
 /// Flags of the commands that measure.
 #[derive(Args, Clone, Debug)]
 #[command(about = "Measure chosen cells, workloads, CPUs and placements on this host")]
-pub struct Measuring {
+pub(super) struct Measuring {
     #[command(flatten)]
     pub(super) output: Output,
     #[command(flatten)]
@@ -30,7 +30,7 @@ pub struct Measuring {
     pub(super) seed: Option<u64>,
     /// Cell that the others are compared with [default: spin-queued, or the first of --cells]
     #[arg(long, value_name = "CELL")]
-    pub(super) baseline: Option<String>,
+    pub(super) against: Option<String>,
     /// Relative difference that matters, in percent
     #[arg(long, value_name = "PERCENT", default_value = "1", value_parser = parse_percent)]
     pub(super) threshold: f64,

@@ -28,7 +28,7 @@ pub(super) struct Args {
     only: Vec<String>,
     /// Compare with another cell than the run itself says
     #[arg(long, value_name = "CELL")]
-    baseline: Option<String>,
+    against: Option<String>,
     /// Relative difference that matters, in percent [default: what the run says]
     #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
     threshold: Option<f64>,
@@ -40,7 +40,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         bail!("unknown format `{name}`; known are {}", known.join(", "));
     }
     let options = |options: &mut Options| {
-        if let Some(baseline) = &args.baseline {
+        if let Some(baseline) = &args.against {
             options.baseline.clone_from(baseline);
         }
         if let Some(threshold) = args.threshold {
@@ -67,7 +67,10 @@ fn show_with(
     if let Some(baseline) =
         missing_baseline(&written.loaded.summary.entries, &written.loaded.summary.baseline)
     {
-        return Err(anyhow!("baseline `{baseline}` is not in {}", run.display()));
+        return Err(anyhow!(
+            "no row of cell `{baseline}` in {} to compare with; see --against",
+            run.display()
+        ));
     }
     for damage in &written.loaded.damage.first {
         output::note(&format!("left out: {damage}"));

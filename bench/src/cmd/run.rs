@@ -20,16 +20,24 @@ const EXIT_VIOLATION: u8 = 1;
 /// Cell that the others are compared with, unless it is not measured.
 const BASELINE: &str = cellbench_plots::options::DEFAULT_BASELINE;
 
-/// Measures and reports. `command` is how the command line begins that repeats the run.
-///
-/// # Errors
-/// What is wrong with the input, or what could not be measured or written.
-pub fn run(args: &Measuring, command: &str) -> anyhow::Result<ExitCode> {
+/// Measures and reports.
+pub(super) fn run(args: &Measuring) -> anyhow::Result<ExitCode> {
     let topology = Topology::read()?;
     let plan = Plan::new(&args.choice.selection(), &topology)?;
+    let given: Vec<String> = std::env::args().skip(1).collect();
+    measure(args, plan, &topology, ("cellbench", &given))
+}
+
+/// Measures a plan and reports. `command` is what was typed: what comes first, and the arguments.
+pub(super) fn measure(
+    args: &Measuring,
+    plan: Plan,
+    topology: &Topology,
+    command: (&str, &[String]),
+) -> anyhow::Result<ExitCode> {
     let settings = settings(args, &plan, command)?;
     let interrupt = Interrupt::install().map_err(|error| anyhow!(error))?;
-    let finished = session::run(plan, &topology, &settings, interrupt, stuck)?;
+    let finished = session::run(plan, topology, &settings, interrupt, stuck)?;
     report::show(&finished.dir, args.output.json, &[])?;
     Ok(conclude(&finished))
 }
@@ -48,7 +56,7 @@ fn conclude(finished: &Finished) -> ExitCode {
     }
 }
 
-fn settings(args: &Measuring, plan: &Plan, command: &str) -> anyhow::Result<Settings> {
+fn settings(args: &Measuring, plan: &Plan, command: (&str, &[String])) -> anyhow::Result<Settings> {
     let seed = args.seed.unwrap_or_else(seed_from_clock);
     Ok(Settings {
         out: args.output.dir(),
@@ -60,7 +68,7 @@ fn settings(args: &Measuring, plan: &Plan, command: &str) -> anyhow::Result<Sett
         baseline: baseline(args, plan)?,
         irq_save_cost_ns: args.irq_save_ns,
         matrix: args.choice.matrix_name().to_owned(),
-        command_line: command_line(command, std::env::args().skip(1), args.seed.is_none(), seed),
+        command_line: command_line(command, args.seed.is_none().then_some(seed)),
     })
 }
 
@@ -77,11 +85,11 @@ fn default_budget(matrix: Matrix) -> Duration {
 /// The cell asked for, else the usual one if it is measured, else the first that is.
 fn baseline(args: &Measuring, plan: &Plan) -> Result<String, PlanError> {
     let measured = |name: &str| plan.specs().any(|spec| spec.series.cell == name);
-    match &args.baseline {
+    match &args.against {
         Some(name) if measured(name) => Ok(name.clone()),
         Some(name) if !subject::named(name).is_empty() => Err(PlanError::Nothing {
             reasons: format!(
-                "the baseline {name} is not among the cells chosen; add it to --cells"
+                "--against {name}: it is not among the cells chosen; add it to --cells"
             ),
         }),
         Some(name) => {
@@ -101,20 +109,14 @@ pub(super) fn seed_from_clock() -> u64 {
     since.as_nanos() as u64 & ((1 << 53) - 1)
 }
 
-/// The command as it was given, with the seed that was taken.
-pub(super) fn command_line(
-    command: &str,
-    args: impl Iterator<Item = String>,
-    add_seed: bool,
-    seed: u64,
-) -> String {
+/// The command as it was given, with the seed that was taken if none was.
+pub(super) fn command_line((command, args): (&str, &[String]), seed: Option<u64>) -> String {
+    let quoted = |arg: &String| {
+        if arg.contains(char::is_whitespace) { format!("'{arg}'") } else { arg.clone() }
+    };
     let mut words = vec![command.to_owned()];
-    words.extend(
-        args.map(|arg| if arg.contains(char::is_whitespace) { format!("'{arg}'") } else { arg }),
-    );
-    if add_seed {
-        words.push(format!("--seed {seed}"));
-    }
+    words.extend(args.iter().map(quoted));
+    words.extend(seed.map(|seed| format!("--seed {seed}")));
     words.join(" ")
 }
 
@@ -133,7 +135,7 @@ mod tests {
     #[test]
     fn a_command_line_repeats_the_run() {
         let args = ["run", "--out", "a b"].map(str::to_owned);
-        let line = command_line("cellbench", args.into_iter(), true, 7);
+        let line = command_line(("cellbench", &args), Some(7));
         assert_eq!(line, "cellbench run --out 'a b' --seed 7");
     }
 }

@@ -9,7 +9,7 @@ use super::plan::{Block, Plan};
 use super::round::Spec;
 
 /// Rounds that a compared block is to get: enough for most verdicts on a quiet host.
-const ROUNDS: u32 = 30;
+pub const ROUNDS: u32 = 30;
 /// Rounds that a surveyed block gets before the compared ones have theirs.
 pub const SURVEY_ROUNDS: u32 = 8;
 /// Rounds without which measuring a compared block is not worth beginning.
@@ -52,8 +52,7 @@ fn total(plan: &Plan, rounds: u32, window: Duration) -> Duration {
 #[must_use]
 pub fn window(plan: &Plan, budget: Duration) -> Duration {
     let fits = |window: &Duration| total(plan, ROUNDS, *window) <= budget;
-    let (least, most) = (SHORTEST.as_micros() as u64, LONGEST.as_micros() as u64);
-    (least..=most).rev().step_by(500).map(Duration::from_micros).find(fits).unwrap_or(SHORTEST)
+    candidates().find(fits).unwrap_or(SHORTEST)
 }
 
 /// Leaves out the least important blocks until the rest fits into `budget` with the shortest
@@ -88,6 +87,30 @@ pub fn fit(plan: &mut Plan, budget: Duration) {
         budget.as_secs(),
         needed.as_secs() + 1
     ));
+}
+
+/// Fits `rounds` rounds of every block into `budget`: leaves out what must be, and returns the
+/// window.
+#[must_use]
+pub fn fit_rounds(plan: &mut Plan, rounds: u32, budget: Duration) -> Duration {
+    let needed = |window| cost_of(plan.blocks.iter(), window) * rounds;
+    let longest = candidates().find(|window| needed(*window) <= budget);
+    longest.unwrap_or_else(|| {
+        let mut time = Duration::ZERO;
+        let fits = |block: &&Block| {
+            time += cost_of(std::iter::once(*block), SHORTEST) * rounds;
+            time <= budget
+        };
+        let kept = plan.blocks.iter().take_while(fits).count().max(1);
+        plan.blocks.truncate(kept);
+        SHORTEST
+    })
+}
+
+/// Windows from the longest to the shortest.
+fn candidates() -> impl Iterator<Item = Duration> {
+    let (least, most) = (SHORTEST.as_micros() as u64, LONGEST.as_micros() as u64);
+    (least..=most).rev().step_by(500).map(Duration::from_micros)
 }
 
 /// Whatever is largest goes first.

@@ -20,8 +20,6 @@ use super::time::TimeSource;
 
 /// Most steps in a batch: an empty step takes about a nanosecond.
 const MOST_STEPS: u32 = 1 << 16;
-/// A batch that takes this share of the window is too coarse for it, and halved.
-const WINDOW_PER_BATCH: u64 = 16;
 
 /// When a worker does what, in ticks of its clock.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +45,7 @@ pub(crate) struct Span {
     pub(crate) after: Tally,
     /// Latencies of the timed steps.
     pub(crate) latencies: Latencies,
-    /// Every so many steps one was timed.
+    /// One step of so many was timed, on average.
     pub(crate) sampled_every: u32,
     /// Open loop: steps that were due in the window and had not begun when it ended. They are
     /// among the latencies with the time that they had waited.
@@ -122,13 +120,22 @@ fn warm_up<P: Platform>(
         if end >= schedule.start {
             return (steps, before);
         }
-        let took = end.saturating_sub(begin);
-        if took < schedule.batch / 2 {
-            steps = (steps * 2).min(MOST_STEPS);
-        } else if took > schedule.batch * 2 {
-            steps = (steps / 2).max(1);
-        }
+        steps = resized(steps, end - begin, schedule.batch);
         begin = end;
+    }
+}
+
+/// The size of the next batch after one of `steps` steps that took `took` ticks: towards `target`,
+/// by a factor of two, and only when well off it. One batch that was interrupted shrinks the next,
+/// which grows back.
+#[inline(always)]
+fn resized(steps: u32, took: u64, target: u64) -> u32 {
+    if took < target / 2 {
+        (steps * 2).min(MOST_STEPS)
+    } else if took > target * 4 {
+        (steps / 2).max(1)
+    } else {
+        steps
     }
 }
 
@@ -148,8 +155,7 @@ pub(crate) fn closed<P: Platform>(
     // The batch that ended the warm-up ended in the window, unless it outlasted that as well.
     let mut begin = time.now();
     let mut after = if begin < schedule.end { worker.tally.clone() } else { before.clone() };
-    let longest = (schedule.end - schedule.start) / WINDOW_PER_BATCH;
-    let mut sampled_every = steps;
+    let (mut taken, mut batches) = (0_u64, 0_u64);
     while begin < schedule.end {
         if schedule.sampled {
             let ahead = dice.below(steps);
@@ -169,12 +175,12 @@ pub(crate) fn closed<P: Platform>(
             break;
         }
         after.clone_from(&worker.tally);
-        if end - begin > longest && steps > 1 {
-            steps /= 2;
-            sampled_every = steps;
-        }
+        taken += u64::from(steps);
+        batches += 1;
+        steps = resized(steps, end - begin, schedule.batch);
         begin = end;
     }
+    let sampled_every = taken.checked_div(batches).map_or(steps, |mean| mean as u32);
     Span { before, after, latencies, sampled_every, unserved: 0 }
 }
 
@@ -333,8 +339,8 @@ mod tests {
         let expected = (SCHEDULE.end - SCHEDULE.start) / STEP_NS;
         let batch = u64::from(closed.sampled_every);
         assert!((expected - 2 * batch..=expected).contains(&counted(&closed)), "{closed:?}");
-        // The batch was sized in the warm-up: 20 us of 100 ns, within a factor of two.
-        assert!((100..=400).contains(&closed.sampled_every), "{}", closed.sampled_every);
+        // 20 us of 100 ns, within what leaves the size alone.
+        assert!((100..=800).contains(&closed.sampled_every), "{}", closed.sampled_every);
         let (_, values) = closed.latencies.iter().next().unwrap();
         assert_eq!((values.min(), values.max()), (STEP_NS, STEP_NS));
     }

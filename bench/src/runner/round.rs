@@ -27,7 +27,7 @@ use crate::host::{Clock, RoundProbe, ThreadCounters, ThreadProbe, counters};
 /// nanoseconds, well under a hundredth of it.
 const BATCH: Duration = Duration::from_micros(20);
 /// Between the last worker's arrival at the gate and the first step.
-const LEAD: Duration = Duration::from_micros(20);
+pub(crate) const LEAD: Duration = Duration::from_micros(20);
 /// Counters are switched on this long before the window: it takes some system calls.
 const READY_LEAD: Duration = Duration::from_micros(300);
 /// Share of the window by which a worker may have waited for its CPU.

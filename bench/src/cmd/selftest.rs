@@ -1,0 +1,183 @@
+//! `cellbench selftest`: can this tool be believed on this host?
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+use cellbench_record::{Kind, Run, RunReader, RunWriter, SelfTest, write_atomically};
+
+use super::args::{Output, parse_duration, parse_percent};
+use super::{output, run};
+use crate::host::Topology;
+use crate::host::clock::Clock;
+use crate::host::cpus::CpuSet;
+use crate::runner::budget;
+use crate::runner::calibrate::calibrate;
+use crate::runner::interrupt::{self, Interrupt};
+use crate::runner::plan::{Matrix, Plan, Selection};
+use crate::runner::round::{Bench, Conditions, RoundError};
+use crate::runner::selftest::{Effort, SelfTester, judge, twins};
+use crate::runner::session::{Settings, describe_run};
+
+/// The cell that is slowed, and the workload that shows it: short, and on one CPU.
+const PLANTED: (&str, &str) = ("spin-queued", "solo-set");
+/// Cost of masking interrupts that the model adds in the planted part, about what kernels were
+/// measured at: an operation is then long enough for steps of 2 %.
+const IRQ_SAVE_NS: u32 = 18;
+/// Share of the time that goes to A/A.
+const A_A_SHARE: f64 = 0.5;
+
+/// Check the tool itself: equal cells must not differ, slowed ones must be found
+///
+/// Exit status: 0 passed, 1 not.
+#[derive(clap::Args, Debug)]
+pub(super) struct Args {
+    #[command(flatten)]
+    output: Output,
+    /// Seed of every random choice [default: from the clock]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Time for all
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_duration)]
+    time_budget: Duration,
+    /// Rounds of each comparison
+    #[arg(long, value_name = "N", default_value_t = budget::ROUNDS, value_parser = clap::value_parser!(u32).range(6..))]
+    rounds: u32,
+    /// Rounds of each A/A comparison
+    #[arg(long, value_name = "N", default_value_t = budget::SURVEY_ROUNDS, value_parser = clap::value_parser!(u32).range(6..))]
+    a_a_rounds: u32,
+    /// Tries of each planted slow-down
+    #[arg(long, value_name = "N", default_value = "40", value_parser = clap::value_parser!(u32).range(1..))]
+    tries: u32,
+    /// Relative difference that matters, in percent
+    #[arg(long, value_name = "PERCENT", default_value = "1", value_parser = parse_percent)]
+    threshold: f64,
+    /// Write the outcome into this run as well, for its reports
+    #[arg(long, value_name = "RUN")]
+    into: Option<PathBuf>,
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let began = Instant::now();
+    let topology = Topology::read()?;
+    let into = args.into.as_deref().map(RunReader::open).transpose()?;
+    let interrupt = Interrupt::install().map_err(|error| anyhow!(error))?;
+    let seed = args.seed.unwrap_or_else(run::seed_from_clock);
+    let given: Vec<String> = std::env::args().skip(1).collect();
+    let settings = Settings {
+        out: args.output.dir(),
+        seed,
+        time_budget: args.time_budget,
+        window: None,
+        most_rounds: Some(args.rounds),
+        threshold_share: args.threshold,
+        baseline: PLANTED.0.to_owned(),
+        irq_save_cost_ns: 0.0,
+        matrix: "self-test".to_owned(),
+        command_line: run::command_line(("cellbench", &given), args.seed.is_none().then_some(seed)),
+    };
+    let mut plan = twins(&Plan::new(&Selection::of(Matrix::Headline), &topology)?);
+    let cpus: CpuSet = topology.usable.clone();
+    let order = topology.place(crate::host::Placement::Compact, cpus.len())?;
+    let mut writer = RunWriter::create(&settings.out, describe_run(&topology, &order, &settings))?;
+    let dir = writer.dir().to_owned();
+    let stuck = |error: RoundError| run::stuck(&dir, error);
+
+    let bench = Bench::new(Clock::new(), &cpus);
+    let instruments = calibrate(&bench, &topology, &order, Duration::from_millis(10), &stuck)?;
+    let time = args.time_budget.saturating_sub(began.elapsed());
+    let window = budget::fit_rounds(&mut plan, args.a_a_rounds, time.mul_f64(A_A_SHARE));
+    let conditions = Conditions {
+        warm_up: budget::warm_up(window),
+        window,
+        sampled: true,
+        turns_per_us: instruments.turns_per_us,
+        irq_save_turns: 0,
+    };
+    writer.update_run(|run| {
+        run.calibration = instruments.calibration.clone();
+        run.settings.window_s = window.as_secs_f64();
+    })?;
+    let planted_spec = Plan::new(
+        &Selection {
+            cells: vec![PLANTED.0.to_owned()],
+            workloads: vec![PLANTED.1.to_owned()],
+            kinds: vec![Kind::Timer.to_string()],
+            threads: vec![1],
+            ..Selection::of(Matrix::Headline)
+        },
+        &topology,
+    )?;
+    let spec = planted_spec.specs().next().context("the planted cell is not in the registry")?;
+
+    let mut tester = SelfTester {
+        bench: &bench,
+        conditions,
+        writer: &mut writer,
+        seed,
+        when_stuck: &stuck,
+        stop: &|| interrupt.is_requested() || began.elapsed() >= args.time_budget,
+    };
+    let bar = indicatif::ProgressBar::new(1)
+        .with_style(indicatif::ProgressStyle::with_template("{bar:30} {msg}")?);
+    let mut tell = |what: &str, done: u32, of: u32| {
+        bar.set_length(u64::from(of));
+        bar.set_position(u64::from(done));
+        bar.set_message(format!("{what} {done}/{of}"));
+    };
+    let aa = tester.a_a(&plan, args.a_a_rounds, &mut tell)?;
+    tester.conditions.irq_save_turns = IRQ_SAVE_NS * instruments.turns_per_us / 1000;
+    let effort = Effort { rounds: args.rounds, tries: args.tries };
+    let planted = tester.planted(spec, effort, &mut tell)?;
+    bar.finish_and_clear();
+
+    let outcome = judge(aa, planted, writer.run());
+    writer.update_run(|run| run.self_test = Some(outcome.clone()))?;
+    if let Some(reader) = into {
+        let run = Run { self_test: Some(outcome.clone()), ..reader.run().clone() };
+        let mut text = serde_json::to_vec_pretty(&run)?;
+        text.push(b'\n');
+        write_atomically(&reader.dir().join("run.json"), &text)?;
+    }
+    if args.output.json {
+        output::emit_json(&outcome)?;
+    } else {
+        output::emit(&table(&outcome, writer.run())?)?;
+    }
+    Ok(match (interrupt.is_requested(), outcome.passed) {
+        (true, _) => ExitCode::from(interrupt::EXIT_STATUS),
+        (_, true) => ExitCode::SUCCESS,
+        (_, false) => ExitCode::FAILURE,
+    })
+}
+
+fn table(outcome: &SelfTest, run: &Run) -> Result<String, std::fmt::Error> {
+    let mut text = String::new();
+    let aa = &outcome.aa;
+    let share = 100.0 * f64::from(aa.different_uncorrected) / f64::from(aa.comparisons.max(1));
+    writeln!(text, "A/A      {} comparisons of cells with themselves", aa.comparisons)?;
+    writeln!(
+        text,
+        "         {} ({share:.1} %) differ at the 5 % level each, {} after correction",
+        aa.different_uncorrected, aa.different
+    )?;
+    for check in &outcome.planted {
+        writeln!(
+            text,
+            "planted  {} slowed by {} % under {}: found in {} of {} tries",
+            check.cell, check.slowdown_percent, check.workload, check.found, check.tries
+        )?;
+    }
+    let known = |value: Option<f64>, unit: &str| {
+        value.map_or("unknown".to_owned(), |value| format!("{value:.2} {unit}"))
+    };
+    let calibration = &run.calibration;
+    writeln!(text, "timestamp {}", known(calibration.timestamp_ns, "ns"))?;
+    writeln!(text, "empty operation {}", known(calibration.empty_op_ns, "ns"))?;
+    let sampling = calibration.sampling_cost_share.map(|share| share * 100.0);
+    writeln!(text, "sampling latency costs {} of throughput", known(sampling, "%"))?;
+    writeln!(text, "{}", if outcome.passed { "passed" } else { "NOT PASSED" })?;
+    Ok(text)
+}

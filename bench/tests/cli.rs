@@ -1,0 +1,381 @@
+//! The command as a user meets it: every bad input is one clear line and status 2, a small run
+//! leaves what a run leaves, an interrupted one keeps what it had.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use cellbench_record::RunReader;
+use serde_json::Value;
+
+fn cellbench(args: &[&str]) -> Output {
+    Command::new(assert_cmd::cargo::cargo_bin!("cellbench"))
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("UTF-8")
+}
+
+/// The one line of an error, after checking that it is one line and the status 2.
+fn error(args: &[&str]) -> String {
+    let output = cellbench(args);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{args:?}: {stderr}");
+    assert!(output.stdout.is_empty(), "{args:?}: {}", text(&output.stdout));
+    let line = stderr.trim_end().strip_prefix("cellbench: error: ");
+    line.unwrap_or_else(|| panic!("{args:?}: {stderr}")).to_owned()
+}
+
+fn cpus() -> usize {
+    std::thread::available_parallelism().expect("known on Linux").get()
+}
+
+/// A run of a second; the arguments say where it goes and what is measured.
+const SMALL: &[&str] = &[
+    "run",
+    "--time-budget",
+    "1s",
+    "--rounds",
+    "2",
+    "--threads",
+    "1",
+    "--seed",
+    "7",
+    "--cells",
+    "spin-queued,cmpxchg-state",
+    "--kinds",
+    "timer",
+    "--workloads",
+    "same-cell,empty",
+];
+
+fn small(out: &Path, more: &[&str]) -> Output {
+    let out = out.to_str().expect("UTF-8");
+    let args: Vec<&str> = SMALL.iter().chain(&["--out", out]).chain(more).copied().collect();
+    cellbench(&args)
+}
+
+#[test]
+fn unknown_names_list_the_known_ones() {
+    let line = error(&["run", "--cells", "spin-quued"]);
+    assert!(line.contains("`spin-quued`") && line.contains("spin-queued, rqspin"), "{line}");
+    let line = error(&["run", "--workloads", "same-cel"]);
+    assert!(line.contains("`same-cel`") && line.contains("same-cell, same-cell-retry"), "{line}");
+    let line = error(&["run", "--kinds", "tmier"]);
+    assert!(line.contains("`tmier`") && line.contains("timer, wq"), "{line}");
+    let line = error(&["run", "--placement", "near"]);
+    assert!(line.contains("`near`") && line.contains("compact, spread and smt"), "{line}");
+    let line = error(&["run", "--against", "nothing"]);
+    assert!(line.contains("`nothing`") && line.contains("spin-queued"), "{line}");
+    let line = error(&["run", "--cells", "rqspin", "--against", "spin-queued"]);
+    assert!(line.contains("--against spin-queued") && line.contains("--cells"), "{line}");
+}
+
+#[test]
+fn impossible_numbers_of_threads_say_how_many_there_are() {
+    let cpus = cpus();
+    let line = error(&["run", "--threads", "0"]);
+    assert!(line.contains("--threads 0") && line.contains(&format!("1 to {cpus}")), "{line}");
+    let line = error(&["run", "--threads", "999999"]);
+    assert!(line.contains("999999") && line.contains(&format!("1 to {cpus}")), "{line}");
+    let line = error(&["doctor", "--threads", "0"]);
+    assert!(line.contains(&format!("1 to {cpus}")), "{line}");
+    let line = error(&["topology", "--threads", "999999"]);
+    assert!(line.contains(&format!("1 to {cpus}")), "{line}");
+    let line = error(&["run", "--threads", "two"]);
+    assert!(line.contains("two") && line.contains("--threads"), "{line}");
+}
+
+#[test]
+fn what_cannot_be_parsed_is_named_with_its_flag() {
+    for (args, expected) in [
+        (&["run", "--time-budget", "soon"][..], "`soon` is no time"),
+        (&["run", "--time-budget", "0s"], "--time-budget"),
+        (&["run", "--window", "1h"], "1ms to 10s"),
+        (&["run", "--threshold", "200"], "--threshold"),
+        (&["run", "--rounds", "0"], "--rounds"),
+        (&["run", "--rates", "0"], "--rates"),
+        (&["run", "--quick", "--full"], "--full"),
+        (&["run", "--colour"], "--colour"),
+        (&["measure"], "measure"),
+        (&["compare", "one"], "<B>"),
+    ] {
+        let line = error(args);
+        assert!(line.contains(expected), "{args:?}: {line}");
+    }
+}
+
+#[test]
+fn a_selection_without_anything_in_it_says_so() {
+    let line = error(&["run", "--kinds", "lock", "--workloads", "same-cell"]);
+    assert!(line.contains("nothing to measure") && line.contains("same-cell"), "{line}");
+    let line = error(&["run", "--retry", "--workloads", "solo-set"]);
+    assert!(line.contains("--retry") && line.contains("solo-set"), "{line}");
+}
+
+#[test]
+fn runs_that_are_not_there_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("no-run");
+    let missing = missing.to_str().unwrap();
+    for args in [&["report", missing][..], &["compare", missing, missing], &["merge", missing]] {
+        let line = error(args);
+        assert!(line.contains(missing), "{args:?}: {line}");
+    }
+    let line = error(&["topology", "--sysfs", missing]);
+    assert!(line.contains(missing) && line.contains("--sysfs"), "{line}");
+}
+
+#[test]
+fn output_that_cannot_be_written_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "not a directory").unwrap();
+    let out = file.join("runs");
+    let mut args = SMALL.to_vec();
+    args.extend(["--out", out.to_str().unwrap()]);
+    let line = error(&args);
+    assert!(line.contains(out.to_str().unwrap()), "{line}");
+}
+
+/// `/dev/full` stands for a full disk: a file that can be opened and never written.
+#[test]
+fn a_full_disk_is_named_and_earlier_runs_stay_as_they_were() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(small(dir.path(), &[]).status.success());
+    let run = fs::canonicalize(dir.path().join("latest")).unwrap();
+    let before = fs::read(run.join("rounds.jsonl")).unwrap();
+    let report = run.join("report");
+    fs::remove_dir_all(&report).unwrap();
+    // A limit on the size of files, set in the child, is what a user without a full disk can have.
+    let script = format!(
+        "ulimit -f 1; exec {} run --out {} --time-budget 2s --threads 1 --kinds timer --workloads empty,same-cell",
+        assert_cmd::cargo::cargo_bin!("cellbench").display(),
+        dir.path().display()
+    );
+    let output =
+        Command::new("sh").args(["-c", &format!("trap '' XFSZ; {script}")]).output().unwrap();
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.starts_with("cellbench: error: ") && stderr.lines().count() == 1, "{stderr}");
+    assert_eq!(fs::read(run.join("rounds.jsonl")).unwrap(), before);
+}
+
+#[test]
+fn a_small_run_leaves_everything_a_run_leaves() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = small(dir.path(), &["--json"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let summary: Value = serde_json::from_slice(&output.stdout).expect("JSON on standard output");
+    assert_eq!(summary["baseline"], "spin-queued");
+    let entries = summary["entries"].as_array().unwrap();
+    assert_eq!(entries.len(), 4, "two cells under two workloads");
+    for entry in entries {
+        for field in [
+            "cell",
+            "kind",
+            "workload",
+            "threads",
+            "placement",
+            "source",
+            "goodput_ops_s",
+            "attempts_ops_s",
+            "failure_share",
+            "outcomes",
+            "p50_ns",
+            "p99_ns",
+            "p999_ns",
+            "max_ns",
+            "fairness_jain",
+            "counters_per_op",
+            "ratio",
+            "ratio_low",
+            "ratio_high",
+            "p_adjusted",
+            "verdict",
+        ] {
+            assert!(entry.get(field).is_some(), "{field} is missing in {entry}");
+        }
+        let rounds =
+            entry["rounds"].as_u64().unwrap() + entry["rounds_disturbed"].as_u64().unwrap();
+        assert!(rounds >= 1, "{entry}");
+        assert_eq!(entry["source"], "model");
+        assert!(entry.get("violations").is_none(), "{entry}");
+    }
+
+    let run_dir = dir.path().join("latest");
+    for file in ["run.json", "rounds.jsonl", "summary.json", "report/mail.txt", "report/RESULTS.md"]
+    {
+        assert!(run_dir.join(file).is_file(), "{file}");
+    }
+    let reader = RunReader::open(&run_dir).unwrap();
+    let run = reader.run();
+    assert_eq!(run.seed, 7);
+    assert!(run.command_line.starts_with("cellbench run --time-budget 1s"), "{}", run.command_line);
+    assert!(run.finished_unix_s.is_some());
+    let calibration = &run.calibration;
+    for measured in
+        [calibration.timestamp_ns, calibration.empty_op_ns, calibration.uncontended_atomic_ns]
+    {
+        assert!(measured.is_some_and(|ns| ns > 0.0), "{calibration:?}");
+    }
+    assert!(calibration.sampling_cost_share.is_some());
+    for round in reader.rounds().unwrap() {
+        let round = round.expect("whole");
+        assert_eq!(round.per_thread.len(), 1);
+        assert_eq!(round.cpus.len(), 1);
+        assert_eq!(round.invariants.checked, 1);
+        assert!(round.attempts() > 0, "{}", round.series);
+        let per_thread: u64 = round.per_thread.iter().map(|thread| thread.attempts).sum();
+        assert_eq!(per_thread, round.attempts());
+        let hlog = round.latency.values().next().and_then(|latency| latency.hlog.clone());
+        assert!(run_dir.join(hlog.expect("a latency log")).is_file());
+    }
+}
+
+#[test]
+fn callbacks_run_and_open_loops_offer_their_rate() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().to_str().unwrap();
+    let output = cellbench(&[
+        "run",
+        "--time-budget",
+        "2s",
+        "--rounds",
+        "1",
+        "--threads",
+        "1",
+        "--cells",
+        "cmpxchg-state",
+        "--workloads",
+        "churn-live",
+        "--rates",
+        "1000",
+        "--window",
+        "50ms",
+        "--out",
+        out,
+    ]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let reader = RunReader::open(&dir.path().join("latest")).unwrap();
+    let rounds: Vec<_> = reader.rounds().unwrap().map(|round| round.expect("whole")).collect();
+    assert!(!rounds.is_empty());
+    for round in rounds {
+        assert_eq!(round.series.engine, "live");
+        assert_eq!(round.series.offered_ops_s, Some(1000));
+        assert!(round.invariants.violations.is_empty(), "{:?}", round.invariants);
+        assert!(round.extra.contains_key("unserved"));
+    }
+}
+
+#[test]
+fn an_interrupted_run_keeps_its_rounds_and_reports_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = Command::new(assert_cmd::cargo::cargo_bin!("cellbench"))
+        .args([
+            "run",
+            "--time-budget",
+            "10m",
+            "--threads",
+            "1",
+            "--kinds",
+            "timer",
+            "--workloads",
+            "empty",
+        ])
+        .args(["--window", "1ms", "--out", dir.path().to_str().unwrap()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let rounds = dir.path().join("latest/rounds.jsonl");
+    // Once a round is on disk.
+    while fs::metadata(&rounds).map_or(0, |file| file.len()) == 0 {
+        assert_eq!(child.try_wait().unwrap(), None, "it ended by itself");
+        std::thread::yield_now();
+    }
+    let pid = libc::pid_t::try_from(child.id()).unwrap();
+    // SAFETY: no memory is touched; the process is this test's child, which is not reaped yet.
+    assert_eq!(unsafe { libc::kill(pid, libc::SIGINT) }, 0);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("empty"), "the table is shown");
+    let reader = RunReader::open(&dir.path().join("latest")).unwrap();
+    assert!(reader.damage().is_empty());
+    assert!(reader.run().finished_unix_s.is_some());
+    assert!(reader.run().notes.iter().any(|note| note.contains("interrupted")));
+    assert!(reader.rounds().unwrap().all(|round| round.is_ok()));
+    assert!(dir.path().join("latest/summary.json").is_file());
+    let again = cellbench(&["report", dir.path().join("latest").to_str().unwrap()]);
+    assert!(again.status.success(), "{}", text(&again.stderr));
+}
+
+#[test]
+fn lists_name_everything_that_can_be_chosen() {
+    let list: Value = serde_json::from_slice(&cellbench(&["list", "--json"]).stdout).unwrap();
+    for cell in list["cells"].as_array().unwrap() {
+        assert!(
+            cell["cell_bytes"].as_u64().unwrap() <= 16,
+            "a map value reserves 16 bytes: {cell}"
+        );
+        assert!(cell["block_bytes"].as_u64().unwrap() > 0, "{cell}");
+    }
+    let plain = text(&cellbench(&["list"]).stdout);
+    for (what, name) in
+        [("cells", "cell"), ("locks", "lock"), ("workloads", "workload"), ("machines", "machine")]
+    {
+        for entry in list[what].as_array().unwrap() {
+            let name = entry[name].as_str().unwrap();
+            assert!(plain.contains(name), "{name}");
+        }
+    }
+}
+
+#[test]
+fn the_doctors_status_is_its_verdict() {
+    let output = cellbench(&["doctor", "--json", "--watch", "10ms"]);
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let expected = match said["fitness"].as_str().unwrap() {
+        "fit" => 0,
+        "fit with warnings" => 3,
+        "unfit" => 4,
+        other => panic!("{other}"),
+    };
+    assert_eq!(output.status.code(), Some(expected));
+}
+
+#[test]
+fn a_saved_machine_is_shown_and_not_measured() {
+    let output = cellbench(&["topology", "--no-latency", "--json"]);
+    let shown: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(shown["cpus_usable"].as_u64().unwrap() as usize, cpus());
+    assert_eq!(shown["order"].as_array().unwrap().len(), cpus());
+    assert_eq!(shown["core_to_core"].as_array().unwrap().len(), 0);
+}
+
+#[test]
+fn two_runs_are_compared() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(small(&dir.path().join("a"), &[]).status.success());
+    assert!(small(&dir.path().join("b"), &[]).status.success());
+    let (a, b) = (dir.path().join("a/latest"), dir.path().join("b/latest"));
+    let output = cellbench(&["compare", a.to_str().unwrap(), b.to_str().unwrap(), "--json"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found["rows"].as_array().unwrap().len(), 4);
+    let merged = dir.path().join("merged");
+    let output = cellbench(&[
+        "merge",
+        a.to_str().unwrap(),
+        b.to_str().unwrap(),
+        "--out",
+        merged.to_str().unwrap(),
+    ]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(merged.join("latest/summary.json").is_file());
+}
