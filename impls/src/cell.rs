@@ -10,11 +10,14 @@
 //! promise than one that waits.
 
 pub mod block;
-mod command;
+pub mod command;
 pub mod counted;
 pub mod errno;
 pub mod kind;
+pub mod latch;
 pub mod locked;
+pub mod mpmc;
+pub mod newest;
 pub mod queue;
 pub mod refs;
 pub mod slot;
@@ -78,6 +81,7 @@ pub struct Footprint {
 pub trait AsyncCell<P: Platform>: Send + Sync + Sized + 'static {
     /// The design's name in reports, such as `spin-queued`.
     const ID: &'static str;
+    /// The kind's name in reports: `timer`, `wq` or `task_work`.
     const KIND: &'static str;
     /// Whether [`cancel`](Self::cancel) exists: work items have none.
     const CANCELS: bool;

@@ -33,6 +33,14 @@ pub enum Bug {
     CallbackStored,
     /// `cmd-queue`: commands are executed newest first.
     CommandsNotReversed,
+    /// `mpmc-cell` and `seq-latch`: an `irq_work` does not claim the command that it executes.
+    CommandNotClaimed,
+    /// `mpmc-cell` and `seq-latch`: a command is published without release.
+    RelaxedCommit,
+    /// `mpmc-cell`: a reader does not look at the sequence again after it copied the slot.
+    SlotNotReread,
+    /// `seq-latch`: slot 1 is written while the counter is odd, slot 0 while it is even.
+    LatchSlotsSwapped,
     /// Designs that free by grace periods: no second cancel after the first grace period, so that
     /// what a start armed after the first cancel fires on freed memory.
     FreedWithoutSecondCancel,

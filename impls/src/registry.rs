@@ -4,7 +4,10 @@
 //! visitor; the visitor is compiled for every design.
 
 use crate::cell::task_work::{TaskWork, locked::LockedWork, lockless};
-use crate::cell::{AsyncCell, Timer, Wq, locked::Locked, queue::CmdQueue, state::State};
+use crate::cell::{
+    AsyncCell, Timer, Wq, latch::SeqLatch, locked::Locked, mpmc::MpmcCell, queue::CmdQueue,
+    state::State,
+};
 use crate::engine::EngineKind;
 use crate::lock::{Lock, peers, queued, queued_byte, resilient, tas};
 use crate::platform::{Platform, World};
@@ -31,6 +34,7 @@ pub trait LockVisitor<P: Platform> {
 pub struct Entry {
     /// Name in reports, as `spin-queued`.
     pub id: &'static str,
+    /// `timer`, `wq`, `task_work` or `lock`.
     pub kind: &'static str,
     /// What it is, in a line.
     pub about: &'static str,
@@ -94,12 +98,16 @@ cells! {
     "rqspin" "timer" "resilient queued spinlock in the cell" => Locked<P, Timer, resilient::Resilient<P>>;
     "cmpxchg-state" "timer" "RFC v1: READY/BUSY/FREED state word, refcount, RCU" => State<P, Timer, false>;
     "cmpxchg-state-nmi" "timer" "RFC v1 with updates allowed in NMI" => State<P, Timer, true>;
+    "mpmc-cell" "timer" "v3: newest command in two slots under a sequence word, irq_work" => MpmcCell<P, Timer>;
+    "seq-latch" "timer" "v4 to v8: newest command under a latch sequence counter, irq_work" => SeqLatch<P, Timer>;
     "cmd-queue" "timer" "v9, merged: refcount, exchanged callback, commands through irq_work" => CmdQueue<P, Timer>;
     "spin-tas" "wq" "irq-saving test-and-set spinlock in the cell" => Locked<P, Wq, tas::Tas<P>>;
     "spin-queued" "wq" "irq-saving queued spinlock in the cell" => Locked<P, Wq, queued::Queued<P>>;
     "rqspin" "wq" "resilient queued spinlock in the cell" => Locked<P, Wq, resilient::Resilient<P>>;
     "cmpxchg-state" "wq" "RFC v1: READY/BUSY/FREED state word, refcount, RCU" => State<P, Wq, false>;
     "cmpxchg-state-nmi" "wq" "RFC v1 with updates allowed in NMI" => State<P, Wq, true>;
+    "mpmc-cell" "wq" "v3: newest command in two slots under a sequence word, irq_work" => MpmcCell<P, Wq>;
+    "seq-latch" "wq" "v4 to v8: newest command under a latch sequence counter, irq_work" => SeqLatch<P, Wq>;
     "cmd-queue" "wq" "v9, merged: refcount, exchanged callback, commands through irq_work" => CmdQueue<P, Wq>;
     "task-work" "task_work" "merged: six states, refcount, cancel from irq_work" => TaskWork<P, lockless::Lockless<P, lockless::Merged>>;
     "task-work-cancel-now" "task_work" "six states, freed by the party that finds FREED, cancel at once" => TaskWork<P, lockless::Lockless<P, lockless::CancelNow>>;

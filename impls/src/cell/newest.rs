@@ -1,0 +1,277 @@
+//! The cell of `mpmc-cell` and `seq-latch`: start and cancel write a command into a buffer of two
+//! slots that keeps the newest one, and an `irq_work` executes it. The two designs differ in the
+//! buffer alone.
+//!
+//! Nobody waits: a writer that meets another returns EBUSY, a reader that meets a writer reads the
+//! other slot. A command that was not executed yet is overwritten by a newer one: a start may
+//! replace a cancel. Each command has a number; whoever executes one first moves `last` forward to
+//! its number, so that it runs once and none older runs after it. Freeing moves `last` to
+//! [`DESTROY`], after which nothing runs.
+//!
+//! Claims are ordered, executions are not: two `irq_work`s may run at once on two CPUs, and one
+//! that is slow after its claim may arm or cancel after a newer command was executed.
+//!
+//! `mpmc-cell` is described without that claim. It has it here as well: without it the late
+//! `irq_work` of one command executes the next one a second time.
+
+use core::ptr::NonNull;
+
+use super::block::{Block, Cancelling};
+use super::command::Command;
+use super::counted::{self, Counted};
+use super::refs::Refs;
+use super::slot::Slot;
+use super::{AsyncCell, Errno, Footprint, InitFlags, Inspection, Kind, Outcome, Start};
+use crate::irq_work::IrqWork;
+use crate::machine::{Cpu, planted};
+use crate::map::Map;
+use crate::platform::{Ordering, Platform, Word};
+use crate::program::{Callback, Program};
+
+/// A buffer for commands that keeps the newest.
+pub trait Buffer<P: Platform>: Send + Sync + 'static {
+    /// The design's name in reports.
+    const ID: &'static str;
+
+    /// An empty buffer.
+    fn new() -> Self;
+    /// Writes a command. `before` is called with its number (1 for the first, then counting up)
+    /// when the command is certain to be written and not yet to be read.
+    ///
+    /// # Errors
+    /// EBUSY: another writer is in the buffer; nothing was written.
+    fn write(&self, cpu: &Cpu<'_, P>, command: Command, before: impl FnOnce(u64)) -> Outcome;
+    /// The newest command and its number, 0 if there was none yet.
+    ///
+    /// # Errors
+    /// EAGAIN: writers got in the way; try again.
+    fn read(&self, cpu: &Cpu<'_, P>) -> Result<(u64, Command), Errno>;
+}
+
+/// Beyond every command's number: the cell was freed.
+const DESTROY: u64 = u64::MAX;
+
+/// A cell that is a pointer and nothing else.
+#[repr(transparent)]
+pub struct Newest<P: Platform, K: Kind, B: Buffer<P>> {
+    slot: Slot<P, K, Words<P, B>>,
+}
+
+/// What the design adds to the block.
+pub struct Words<P: Platform, B> {
+    /// The map's own reference, and one for the `irq_work` while it is queued.
+    refs: Refs<P>,
+    /// The number of the newest command that somebody executes or has executed, or [`DESTROY`].
+    last: P::U64,
+    buffer: B,
+    /// Executes the newest command.
+    irq_work: IrqWork<P>,
+}
+
+impl<P: Platform, B: Buffer<P>> Counted<P> for Words<P, B> {
+    #[inline(always)]
+    fn refs(&self) -> &Refs<P> {
+        &self.refs
+    }
+}
+
+/// What there is to execute.
+enum Next {
+    /// Nothing that somebody else does not execute.
+    Nothing,
+    /// This command, once.
+    Run(Command),
+    /// The cell was freed.
+    Destroyed,
+}
+
+impl<P: Platform, B: Buffer<P>> Words<P, B> {
+    /// Claims the newest command.
+    fn next(&self, cpu: &Cpu<'_, P>) -> Next {
+        loop {
+            // Relaxed: the exchange in `claim` decides.
+            if self.last.load(Ordering::Relaxed) == DESTROY {
+                return Next::Destroyed;
+            }
+            let Ok((number, command)) = self.buffer.read(cpu) else { continue };
+            if number > 0 && (planted!(cpu, CommandNotClaimed) || self.claim(number)) {
+                return Next::Run(command);
+            }
+            // Relaxed: a DESTROY that is set later is found by the `irq_work` queued after it.
+            if self.last.load(Ordering::Relaxed) != DESTROY {
+                return Next::Nothing;
+            }
+        }
+    }
+
+    /// Moves `last` forward to the number of a command; `false` if it is there or beyond.
+    #[inline(always)]
+    fn claim(&self, number: u64) -> bool {
+        let mut last = self.last.load(Ordering::Relaxed);
+        while last < number {
+            // AcqRel: what the one before executed, if it has ended, comes before this.
+            match self.last.cas(last, number, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(found) => last = found,
+            }
+        }
+        false
+    }
+}
+
+type NewestBlock<P, K, B> = Block<P, K, Words<P, B>>;
+
+/// Writes a command and has the `irq_work` run.
+///
+/// # Errors
+/// EBUSY: another writer, or the cell is being freed.
+#[inline(always)]
+fn post<P: Platform, K: Kind, B: Buffer<P>>(
+    cpu: &Cpu<'_, P>,
+    block: NonNull<NewestBlock<P, K, B>>,
+    command: Command,
+) -> Outcome {
+    // SAFETY: kept by the RCU section that the caller has open.
+    let own = unsafe { &block.as_ref().own };
+    own.buffer.write(cpu, command, |_| ())?;
+    if !own.refs.try_get() {
+        return Err(Errno::EBUSY);
+    }
+    // SAFETY: taken above.
+    unsafe { hand_over(cpu, block) };
+    Ok(())
+}
+
+/// Has the `irq_work` run, with a reference of the caller's.
+///
+/// # Safety
+/// The caller holds the reference and does not use the block after this, but for an RCU section
+/// that it has open.
+#[inline(always)]
+unsafe fn hand_over<P: Platform, K: Kind, B: Buffer<P>>(
+    cpu: &Cpu<'_, P>,
+    block: NonNull<NewestBlock<P, K, B>>,
+) {
+    // SAFETY: the reference keeps the block until the handler returns it.
+    if !unsafe { IrqWork::queue(&block.as_ref().own.irq_work, cpu) } {
+        // Queued already, with a reference of its own: that run sees what was written.
+        // SAFETY: the caller's reference.
+        unsafe { counted::put(cpu, block) };
+    }
+}
+
+/// The handler of the `irq_work`.
+unsafe fn run_newest<P: Platform, K: Kind, B: Buffer<P>>(owner: *mut (), cpu: &Cpu<'_, P>) {
+    let block = NonNull::new(owner.cast::<NewestBlock<P, K, B>>()).expect("not null");
+    // SAFETY: the reference that came with the `irq_work` keeps it.
+    let this = unsafe { block.as_ref() };
+    match this.own.next(cpu) {
+        Next::Nothing => {}
+        Next::Run(command) => {
+            // SAFETY: the last put cancels before it frees, and this reference comes before it.
+            unsafe { command.run::<P, K>(cpu, &this.node) };
+        }
+        Next::Destroyed => {
+            // A callback that runs is left to the last put.
+            K::try_cancel(cpu, &this.node);
+        }
+    }
+    // SAFETY: the reference that came with the `irq_work`.
+    unsafe { counted::put(cpu, block) };
+}
+
+impl<P: Platform, K: Kind, B: Buffer<P>> AsyncCell<P> for Newest<P, K, B> {
+    const ID: &'static str = B::ID;
+    const KIND: &'static str = K::NAME;
+    const CANCELS: bool = K::CANCELS;
+    const CANCELS_ASYNC: bool = K::CANCELS;
+    const NMI_SAFE: bool = true;
+
+    unsafe fn new() -> Self {
+        Self { slot: Slot::new() }
+    }
+
+    fn init(&self, cpu: &Cpu<'_, P>, map: &Map<P>, flags: InitFlags) -> Outcome {
+        K::check_init(flags)?;
+        let words = |block: *mut NewestBlock<P, K, B>| Words {
+            refs: Refs::one(),
+            last: P::U64::new("block.last", 0),
+            buffer: B::new(),
+            irq_work: IrqWork::new(run_newest::<P, K, B>, block.cast()),
+        };
+        self.slot.init(cpu, map, words, || self.cancel_and_free(cpu))
+    }
+
+    #[inline(always)]
+    fn set_callback(
+        &self,
+        cpu: &Cpu<'_, P>,
+        program: &Program<P>,
+        callback: &Callback<P>,
+    ) -> Outcome {
+        let _rcu = cpu.rcu_read();
+        // SAFETY: kept by the RCU section.
+        unsafe { self.slot.get()?.as_ref() }.exchange(cpu, Some((program, callback)))
+    }
+
+    #[inline(always)]
+    fn start(&self, cpu: &Cpu<'_, P>, start: Start) -> Outcome {
+        K::check_start(start)?;
+        let _rcu = cpu.rcu_read();
+        let block = self.slot.get()?;
+        // SAFETY: kept by the RCU section.
+        if unsafe { block.as_ref() }.program.load(Ordering::Relaxed).is_null() {
+            return Err(Errno::EINVAL);
+        }
+        post(cpu, block, Command::Start(start))
+    }
+
+    /// Where the caller can wait, it executes its own command: so it knows what that found, and
+    /// that the callback does not run any more.
+    fn cancel(&self, cpu: &Cpu<'_, P>) -> Result<bool, Errno> {
+        if !K::CANCELS || cpu.in_nmi() {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let _rcu = cpu.rcu_read();
+        // SAFETY: kept by the RCU section.
+        let block = unsafe { self.slot.get()?.as_ref() };
+        let _cancelling = Cancelling::begin(cpu, block)?;
+        // Claimed before anybody reads it: no late `irq_work` cancels what is started after this.
+        block.own.buffer.write(cpu, Command::Cancel, |number| {
+            block.own.claim(number);
+        })?;
+        block.exchange(cpu, None)?;
+        Ok(K::cancel(cpu, &block.node))
+    }
+
+    fn cancel_async(&self, cpu: &Cpu<'_, P>) -> Result<bool, Errno> {
+        if !K::CANCELS {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let _rcu = cpu.rcu_read();
+        // What the command finds is not known here.
+        post(cpu, self.slot.get()?, Command::Cancel).map(|()| false)
+    }
+
+    fn cancel_and_free(&self, cpu: &Cpu<'_, P>) {
+        let Some(block) = self.slot.detach() else { return };
+        // AcqRel: whoever claimed a command before holds a reference, and the last put cancels
+        // what it starts.
+        // SAFETY: the map's reference keeps it.
+        unsafe { block.as_ref() }.own.last.swap(DESTROY, Ordering::AcqRel);
+        // SAFETY: the map's own reference, given away once by whoever detached the block.
+        unsafe { hand_over(cpu, block) };
+    }
+
+    fn inspect(&self) -> Inspection<P> {
+        self.slot.inspect()
+    }
+
+    fn reserve(cpu: &Cpu<'_, P>, count: usize) {
+        cpu.machine().heap().reserve::<NewestBlock<P, K, B>>(cpu, count);
+    }
+
+    fn footprint() -> Footprint {
+        Footprint { cell_bytes: size_of::<Self>(), block_bytes: size_of::<NewestBlock<P, K, B>>() }
+    }
+}
