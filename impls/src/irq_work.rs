@@ -15,7 +15,7 @@ use crate::platform::{IntWord, Ordering, Platform, Word};
 /// Queued and not yet run.
 const PENDING: u32 = 1;
 
-/// A work item for [`queue`], part of a larger object.
+/// A work item for [`IrqWork::queue`], part of a larger object.
 pub struct IrqWork<P: Platform> {
     next: P::Ptr<IrqWork<P>>,
     flags: P::U32,

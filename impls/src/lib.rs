@@ -11,8 +11,8 @@
 //! 1. [`platform`]: the atomics a design may use, and the worlds that supply them: real
 //!    instructions, model checkers, a cache-coherence simulator.
 //! 2. [`machine`]: what the kernel keeps per CPU, as a value. Every operation takes a
-//!    [`Cpu`](machine::Cpu): the CPU and the context it runs in.
-//! 3. [`cell`]: the trait [`AsyncCell`](cell::AsyncCell), with its operations and their errors;
+//!    [`Cpu`]: the CPU and the context it runs in.
+//! 3. [`cell`]: the trait [`AsyncCell`], with its operations and their errors;
 //!    [`cell::locked`] is the design everybody knows, [`cell::state`] the first without a lock.
 //! 4. [`lock`]: the locks, from test-and-set to the resilient queued spinlock.
 //! 5. [`registry`]: the one list of cells and locks. A new design is one file and one line there.

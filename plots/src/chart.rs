@@ -1,8 +1,8 @@
 //! Charts: each reads a [`Report`] and draws itself as SVG.
 //!
-//! A chart is a file here and a line in [`CHARTS`]. It says *what* is drawn as a [`lines::Lines`],
-//! [`bars::Bars`] or [`heat::Heat`]; those say *how*, in one style ([`style`]): one colour and one
-//! marker for each generation everywhere, readable by the colour-blind, in light and dark, in
+//! A chart is a file here and a line in [`CHARTS`]. It says *what* is drawn as lines, bars or a heat
+//! map; `lines.rs`, `bars.rs` and `heat.rs` say *how*, in the one style of `style.rs`: one colour and
+//! one marker for each generation everywhere, readable by the colour-blind, in light and dark, in
 //! print, and at half size. No font is needed: text is left to whoever shows the file.
 
 mod bars;

@@ -6,7 +6,7 @@
 //! other slot. A command that was not executed yet is overwritten by a newer one: a start may
 //! replace a cancel. Each command has a number; whoever executes one first moves `last` forward to
 //! its number, so that it runs once and none older runs after it. Freeing moves `last` to
-//! [`DESTROY`], after which nothing runs.
+//! `DESTROY`, after which nothing runs.
 //!
 //! Claims are ordered, executions are not: two `irq_work`s may run at once on two CPUs, and one
 //! that is slow after its claim may arm or cancel after a newer command was executed.
@@ -61,7 +61,7 @@ pub struct Newest<P: Platform, K: Kind, B: Buffer<P>> {
 pub struct Words<P: Platform, B> {
     /// The map's own reference, and one for the `irq_work` while it is queued.
     refs: Refs<P>,
-    /// The number of the newest command that somebody executes or has executed, or [`DESTROY`].
+    /// The number of the newest command that somebody executes or has executed, or `DESTROY`.
     last: P::U64,
     buffer: B,
     /// Executes the newest command.

@@ -1,5 +1,7 @@
 //! Goodput against threads, one chart for each kind and workload.
 
+use std::collections::HashMap;
+
 use cellbench_record::{Entry, Series};
 
 use super::lines::{Line, Lines, Point, Scale};
@@ -65,7 +67,7 @@ pub(super) fn thread_ticks(entries: &[&Entry]) -> Vec<(f64, String)> {
 }
 
 /// What the entries of one chart have in common: everything but cell and threads.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Panel(Series);
 
 impl Panel {
@@ -110,14 +112,25 @@ impl Panel {
     }
 }
 
-/// The entries of a summary by chart, in the order of the summary.
+/// Conditions that are drawn: beyond that nobody looks, and the tables have the numbers.
+const MOST_PANELS: usize = 150;
+/// Rows in one chart.
+const MOST_ENTRIES: usize = 400;
+
+/// The entries of a summary by chart, in the order of the summary: the first of them.
 pub(super) fn panels<'a>(report: &Report<'a>) -> Vec<(Panel, Vec<&'a Entry>)> {
     let mut panels: Vec<(Panel, Vec<&Entry>)> = Vec::new();
+    let mut places: HashMap<Panel, usize> = HashMap::new();
     for entry in &report.summary.entries {
         let panel = Panel::of(entry);
-        match panels.iter_mut().find(|(known, _)| *known == panel) {
-            Some((_, entries)) => entries.push(entry),
-            None => panels.push((panel, vec![entry])),
+        match places.get(&panel) {
+            Some(place) if panels[*place].1.len() < MOST_ENTRIES => panels[*place].1.push(entry),
+            Some(_) => {}
+            None if panels.len() < MOST_PANELS => {
+                places.insert(panel.clone(), panels.len());
+                panels.push((panel, vec![entry]));
+            }
+            None => {}
         }
     }
     panels

@@ -12,6 +12,9 @@ use crate::report::{Report, number};
 
 pub(super) struct ModelAndKernel;
 
+/// Conditions that are drawn; the tables have the others.
+const MOST_CHARTS: usize = 150;
+
 impl Chart for ModelAndKernel {
     fn name(&self) -> &'static str {
         "sources"
@@ -34,7 +37,7 @@ impl Chart for ModelAndKernel {
             let has = |source: &Source| entries.iter().any(|entry| entry.series.source == *source);
             let sources =
                 [Source::Model, Source::Sim, Source::Kernel].iter().filter(|s| has(s)).count();
-            if sources < 2 {
+            if sources < 2 || drawings.len() >= MOST_CHARTS {
                 continue;
             }
             entries.sort_by_key(|entry| {
