@@ -40,6 +40,7 @@ pub fn errno_name(errno: u32) -> String {
         35 => "EDEADLK",
         95 => "EOPNOTSUPP",
         110 => "ETIMEDOUT",
+        125 => "ECANCELED",
         other => return format!("errno {other}"),
     };
     name.to_owned()

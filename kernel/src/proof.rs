@@ -19,7 +19,7 @@ use crate::measure::{measure, pin};
 use crate::object::{Sizes, load};
 use crate::options::Options;
 use crate::plan::{Event, Plan, RoundResult};
-use crate::rows::{Layout, Row, Source, rows};
+use crate::rows::{Context, Layout, Row, Source, rows};
 
 /// Words of `struct proof` in the programs.
 const RETURNS: usize = 16;
@@ -315,6 +315,9 @@ fn allowed(result: &RoundResult) -> BTreeSet<&'static str> {
         (_, "lock_abba") => allowed.extend(["EDEADLK", "ETIMEDOUT"]),
         (Source::ResLock, "lock_pair" | "lock_pair_irqsave") if racing => {
             allowed.insert("ETIMEDOUT");
+        }
+        (Source::Timer, "cancel_async") if result.row.context != Context::Task => {
+            allowed.insert("ECANCELED");
         }
         (Source::TaskWork, "empty_row") => {}
         (Source::TaskWork, _) => {

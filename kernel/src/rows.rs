@@ -216,7 +216,8 @@ pub(crate) static OPERATIONS: &[Operation] = &[
     },
     Operation {
         name: "timer-cancel_async",
-        about: "bpf_timer_cancel_async of a timer that does not run",
+        about: "bpf_timer_cancel_async of a timer that does not run; from interrupts it is queued, \
+                which it reports as ECANCELED",
         program: "cancel_async",
         needs: &["bpf_timer_init", "bpf_timer_cancel_async", "bpf_loop"],
         any_context: true,
