@@ -6,8 +6,8 @@
 //! movement it causes.
 //!
 //! A platform is put together from three choices, so that each can be varied alone:
-//! [`Memory`] (which atomics), [`ReclaimKind`](crate::rcu::ReclaimKind) (how memory outlives its
-//! readers) and [`EngineKind`](crate::engine::EngineKind) (who runs the callbacks).
+//! [`Memory`] (which atomics), [`ReclaimKind`] (how memory outlives its
+//! readers) and [`EngineKind`] (who runs the callbacks).
 //! [`World`] combines them.
 
 use core::marker::PhantomData;
