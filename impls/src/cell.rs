@@ -169,9 +169,7 @@ pub trait AsyncCell<P: Platform>: Send + Sync + Sized + 'static {
     /// Makes room on this CPU for `count` more blocks, and commands where the design has them, so
     /// that operations in hardirq and NMI context, in which the allocator cannot take fresh
     /// memory, fail with ENOMEM only beyond that.
-    fn reserve(cpu: &Cpu<'_, P>, count: usize) {
-        let _ = (cpu, count);
-    }
+    fn reserve(cpu: &Cpu<'_, P>, count: usize);
 
     /// Whether an operation is inside that others cannot pass: it holds the lock, has set the
     /// state to BUSY, or a writer's flag. Exact when all who use the cell stand still, be it in

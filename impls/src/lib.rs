@@ -23,6 +23,7 @@
 
 pub mod cell;
 pub mod engine;
+pub mod footprint;
 pub mod heap;
 pub mod irq_work;
 pub mod lock;

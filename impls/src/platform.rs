@@ -21,11 +21,13 @@ pub mod checked;
 #[cfg(feature = "loom")]
 pub mod loom;
 pub mod native;
+pub mod observed;
 #[cfg(feature = "shuttle")]
 pub mod shuttle;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod stepped;
+pub mod traced;
 
 /// The name of an atomic field, as reports show it: `"block.refs"`, `"lock.val"`. Costs nothing
 /// natively; the simulator and the model checkers name the field by it.
@@ -220,3 +222,5 @@ pub type Loom = World<loom::Model, crate::rcu::Oracle, crate::engine::Queued>;
 pub type Shuttle = World<shuttle::Model, crate::rcu::Oracle, crate::engine::Queued>;
 /// A chosen interruption at every atomic step, callbacks run by the test.
 pub type Stepped = World<stepped::Steps, crate::rcu::Oracle, crate::engine::Queued>;
+/// The lines that each operation touches, callbacks never run.
+pub type Traced = World<traced::Lines, crate::rcu::Qsbr, crate::engine::Count>;

@@ -13,6 +13,8 @@ use crate::lock::{Lock, peers, queued, queued_byte, resilient, tas};
 use crate::platform::{Platform, World};
 use crate::rcu::ReclaimKind;
 
+pub use crate::footprint::footprints;
+
 /// Does something with a cell type.
 pub trait CellVisitor<P: Platform> {
     /// What comes of it.

@@ -69,4 +69,9 @@ impl<P: Platform> Buffer<P> for Latch<P> {
             Err(Errno::EAGAIN)
         }
     }
+
+    fn is_occupied(&self) -> bool {
+        // Relaxed: a look.
+        self.writer.load(Ordering::Relaxed) != 0
+    }
 }

@@ -69,4 +69,9 @@ impl<P: Platform> Buffer<P> for TwoSlots<P> {
             Err(Errno::EAGAIN)
         }
     }
+
+    fn is_occupied(&self) -> bool {
+        // Relaxed: a look.
+        self.sequence.load(Ordering::Relaxed) & WRITER != 0
+    }
 }

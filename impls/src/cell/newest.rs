@@ -46,6 +46,8 @@ pub trait Buffer<P: Platform>: Send + Sync + 'static {
     /// # Errors
     /// EAGAIN: writers got in the way; try again.
     fn read(&self, cpu: &Cpu<'_, P>) -> Result<(u64, Command), Errno>;
+    /// Whether a writer is in the buffer.
+    fn is_occupied(&self) -> bool;
 }
 
 /// Beyond every command's number: the cell was freed.
@@ -186,6 +188,7 @@ impl<P: Platform, K: Kind, B: Buffer<P>> AsyncCell<P> for Newest<P, K, B> {
     const CANCELS: bool = K::CANCELS;
     const CANCELS_ASYNC: bool = K::CANCELS;
     const NMI_SAFE: bool = true;
+    const OCCUPIES: bool = true;
 
     unsafe fn new() -> Self {
         Self { slot: Slot::new() }
@@ -261,6 +264,13 @@ impl<P: Platform, K: Kind, B: Buffer<P>> AsyncCell<P> for Newest<P, K, B> {
         unsafe { block.as_ref() }.own.last.swap(DESTROY, Ordering::AcqRel);
         // SAFETY: the map's own reference, given away once by whoever detached the block.
         unsafe { hand_over(cpu, block) };
+    }
+
+    fn is_occupied(&self, cpu: &Cpu<'_, P>) -> bool {
+        let _rcu = cpu.rcu_read();
+        // SAFETY: kept by the RCU section.
+        let block = self.slot.get().map(|block| unsafe { block.as_ref() });
+        block.is_ok_and(|block| block.own.buffer.is_occupied())
     }
 
     fn inspect(&self) -> Inspection<P> {

@@ -5,14 +5,15 @@
 //! The hook is a thread-local, as an interrupt would be: the platform's operations have no other
 //! way to it. Nothing but tests uses this platform.
 
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 use std::cell::RefCell;
 
-use super::native::{Cores, SpinExclusive};
-use super::{IntWord, Label, Memory, SplitWord, Word};
+use super::observed::{Access, ObservedCores, Observer};
 
 /// Native memory whose every access is a step.
-pub struct Steps;
+pub type Steps = ObservedCores<Interruption>;
+
+/// Observes for [`Steps`].
+pub struct Interruption;
 
 /// An interruption that waits for its step.
 struct Armed {
@@ -50,6 +51,16 @@ pub fn interrupt_at<R>(
     (result, fired)
 }
 
+impl Observer for Interruption {
+    const NAME: &'static str = "stepped";
+    const POISON: bool = true;
+
+    #[inline]
+    fn about_to(_: Access, _: usize) {
+        step();
+    }
+}
+
 #[inline]
 fn step() {
     let due = ARMED.with_borrow_mut(|armed| {
@@ -64,124 +75,6 @@ fn step() {
         // SAFETY: `interrupt_at`, which owns the handler, is still running; the handler was taken
         // out, so it does not run on top of itself.
         unsafe { (*armed.handler)() };
-    }
-}
-
-/// A native word whose accesses are steps.
-pub struct Stepped<A>(A);
-
-macro_rules! stepped {
-    ($atomic:ty, $t:ty $(, $generic:ident)?) => {
-        impl$(<$generic: 'static>)? Word<$t> for Stepped<$atomic> {
-            fn new(_: Label, value: $t) -> Self {
-                Self(<$atomic>::new(value))
-            }
-            fn load(&self, order: Ordering) -> $t {
-                step();
-                self.0.load(order)
-            }
-            fn store(&self, value: $t, order: Ordering) {
-                step();
-                self.0.store(value, order);
-            }
-            fn swap(&self, value: $t, order: Ordering) -> $t {
-                step();
-                self.0.swap(value, order)
-            }
-            fn cas(
-                &self,
-                current: $t,
-                new: $t,
-                success: Ordering,
-                failure: Ordering,
-            ) -> Result<$t, $t> {
-                step();
-                self.0.compare_exchange(current, new, success, failure)
-            }
-        }
-    };
-}
-
-macro_rules! stepped_int {
-    ($atomic:ty, $t:ty) => {
-        stepped!($atomic, $t);
-        impl IntWord<$t> for Stepped<$atomic> {
-            fn fetch_add(&self, value: $t, order: Ordering) -> $t {
-                step();
-                self.0.fetch_add(value, order)
-            }
-            fn fetch_sub(&self, value: $t, order: Ordering) -> $t {
-                step();
-                self.0.fetch_sub(value, order)
-            }
-            fn fetch_or(&self, value: $t, order: Ordering) -> $t {
-                step();
-                self.0.fetch_or(value, order)
-            }
-            fn fetch_and(&self, value: $t, order: Ordering) -> $t {
-                step();
-                self.0.fetch_and(value, order)
-            }
-        }
-    };
-}
-
-stepped_int!(AtomicU32, u32);
-stepped_int!(AtomicU64, u64);
-stepped!(AtomicPtr<T>, *mut T, T);
-
-impl SplitWord for Stepped<AtomicU32> {
-    fn clear_low_byte_release(&self) {
-        step();
-        self.0.clear_low_byte_release();
-    }
-    fn store_low_half(&self, value: u16) {
-        step();
-        self.0.store_low_half(value);
-    }
-    fn swap_high_half(&self, value: u16) -> u16 {
-        step();
-        self.0.swap_high_half(value)
-    }
-    fn set_low_byte_acquire(&self) -> bool {
-        step();
-        self.0.set_low_byte_acquire()
-    }
-    fn any_above_low_byte(&self) -> bool {
-        step();
-        self.0.any_above_low_byte()
-    }
-    fn clear_second_byte(&self) {
-        step();
-        self.0.clear_second_byte();
-    }
-}
-
-impl Memory for Steps {
-    const NAME: &'static str = "stepped";
-    const POISON: bool = true;
-    type U32 = Stepped<AtomicU32>;
-    type U64 = Stepped<AtomicU64>;
-    type Ptr<T: 'static> = Stepped<AtomicPtr<T>>;
-    type Exclusive<T: Send> = SpinExclusive<T>;
-
-    fn fence() {
-        fence(Ordering::SeqCst);
-    }
-    fn relax() {
-        Cores::relax();
-    }
-    fn wait_until<R>(condition: impl FnMut() -> Option<R>) -> R {
-        Cores::wait_until(condition)
-    }
-    fn wait_until_or<R>(
-        condition: impl FnMut() -> Option<R>,
-        seldom: impl FnMut() -> Option<R>,
-    ) -> R {
-        Cores::wait_until_or(condition, seldom)
-    }
-    fn now_ns() -> u64 {
-        Cores::now_ns()
     }
 }
 

@@ -1,0 +1,160 @@
+//! What each design takes of memory: bytes in the map value, bytes in the control block, and the
+//! cache lines that each operation touches when nobody else is there. Counted on the platform
+//! [`Traced`], not measured: the same everywhere.
+//!
+//! Sizes are those of the native platform with the counting engine, whose timers and works are a
+//! few words: what a kernel's hrtimer or work item takes comes on top, alike for all designs.
+
+use crate::cell::{AsyncCell, Footprint, InitFlags, Start};
+use crate::machine::{Cpu, CpuId, Machine, MachineConfig};
+use crate::map::Map;
+use crate::platform::Traced;
+use crate::platform::traced::{Touched, trace};
+use crate::program::{Program, count_only};
+use crate::registry::{CELLS, CellVisitor, Entry, visit_cell};
+
+/// What a design takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DesignFootprint {
+    /// The design and kind.
+    pub entry: Entry,
+    /// Bytes.
+    pub bytes: Footprint,
+    /// Lines by operation, for those that the design has, in the order of a cell's life.
+    pub operations: Vec<OperationLines>,
+}
+
+/// The lines that an operation touches: of the cell, the block and the program, and of what its
+/// CPU keeps. The line of a word that only its own CPU ever looks at counts like any other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OperationLines {
+    /// The operation, as `set_callback`; with `_nmi` where it was called in NMI, the `irq_work`
+    /// that it left included.
+    pub operation: &'static str,
+    /// Distinct lines of 64 bytes.
+    pub lines: usize,
+    /// Those of them that were written.
+    pub written: usize,
+}
+
+/// Every design's footprint, in the order of the registry.
+pub fn footprints() -> Vec<DesignFootprint> {
+    CELLS
+        .iter()
+        .map(|entry| {
+            visit_cell::<Traced, _>(entry.id, entry.kind, Life(*entry)).expect("registered")
+        })
+        .collect()
+}
+
+/// Leads a cell through its life and counts.
+struct Life(Entry);
+
+/// Far enough away to be in the future, in nanoseconds.
+const FAR: Start = Start { ns: 3_600_000_000_000, flags: 0 };
+
+impl CellVisitor<Traced> for Life {
+    type Output = DesignFootprint;
+
+    fn visit<C: AsyncCell<Traced>>(self) -> DesignFootprint {
+        let machine = Machine::new(MachineConfig::new(1));
+        let map = Map::new();
+        let programs = [(); 2].map(|()| Program::new([(count_only as _, 0); 2]));
+        // SAFETY: used with this machine alone, and no callback runs after this function.
+        let cell = unsafe { C::new() };
+        let cpu = machine.cpu(CpuId(0));
+        C::reserve(&cpu, 1);
+        let subject = Subject { cell: &cell, cpu: &cpu, map: &map, programs: &programs };
+        // The first life shows what needs room only once, as the heap's first slot.
+        subject.live();
+        let operations = subject.live();
+        DesignFootprint { entry: self.0, bytes: C::footprint(), operations }
+    }
+}
+
+struct Subject<'a, C> {
+    cell: &'a C,
+    cpu: &'a Cpu<'a, Traced>,
+    map: &'a Map<Traced>,
+    programs: &'a [Box<Program<Traced>>; 2],
+}
+
+impl<C: AsyncCell<Traced>> Subject<'_, C> {
+    /// Every operation that succeeds, once.
+    fn live(&self) -> Vec<OperationLines> {
+        let Self { cell, cpu, map, programs } = self;
+        let [first, second] = programs;
+        let mut counted = Vec::new();
+        let mut count = |operation, attempt: &dyn Fn() -> bool| {
+            let (ok, Touched { lines, written }) = trace(attempt);
+            if ok {
+                counted.push(OperationLines { operation, lines, written });
+            }
+        };
+        count("init", &|| cell.init(cpu, map, InitFlags::NONE).is_ok());
+        // Untraced: the counted update below replaces a program.
+        let _ = cell.set_callback(cpu, first, first.callback(0));
+        count("set_callback", &|| cell.set_callback(cpu, second, second.callback(0)).is_ok());
+        count("set_callback_same_program", &|| {
+            cell.set_callback(cpu, second, second.callback(1)).is_ok()
+        });
+        count("start", &|| cell.start(cpu, FAR).is_ok());
+        count("start_nmi", &|| cpu.nmi(|nmi| cell.start(nmi, FAR)).is_ok());
+        count("cancel_async", &|| cell.cancel_async(cpu).is_ok());
+        count("cancel", &|| cell.cancel(cpu).is_ok());
+        if C::KIND == "task_work" {
+            // Timers and work items serve it by two operations that stand above.
+            count("schedule", &|| cell.schedule(cpu, map, first, first.callback(0), FAR).is_ok());
+            cpu.return_to_user();
+        }
+        count("cancel_and_free", &|| {
+            cell.cancel_and_free(cpu);
+            true
+        });
+        cpu.machine().settle(cpu);
+        counted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::footprints;
+
+    #[test]
+    fn every_operation_of_every_design_is_counted() {
+        for design in footprints() {
+            let name = format!("{} {}", design.entry.id, design.entry.kind);
+            // What `struct bpf_timer`, `bpf_wq` and `bpf_task_work` reserve in the map value.
+            assert!(design.bytes.cell_bytes <= 16, "{name}: {:?}", design.bytes);
+            assert!(design.bytes.block_bytes > design.bytes.cell_bytes, "{name}");
+            let names: Vec<_> = design.operations.iter().map(|lines| lines.operation).collect();
+            let expected: &[&str] = match design.entry.kind {
+                "task_work" => &["schedule", "cancel_and_free"],
+                _ => &["init", "set_callback", "set_callback_same_program", "start"],
+            };
+            assert!(names.starts_with(expected), "{name}: {names:?}");
+            for operation in &design.operations {
+                assert!(operation.written >= 1, "{name}: {operation:?} writes nothing");
+                assert!(operation.written <= operation.lines, "{name}: {operation:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_count_is_the_same_each_time() {
+        assert_eq!(footprints(), footprints());
+    }
+
+    #[test]
+    fn an_update_of_the_locked_cell_touches_the_lines_it_must() {
+        let locked = |footprint: &&super::DesignFootprint| {
+            footprint.entry.id == "spin-tas" && footprint.entry.kind == "timer"
+        };
+        let all = footprints();
+        let design = all.iter().find(locked).expect("registered");
+        let update = design.operations.iter().find(|lines| lines.operation == "set_callback");
+        let update = update.expect("counted");
+        // Cell with its lock, block, two programs, and the map's user count, which is only read.
+        assert_eq!((update.lines, update.written), (5, 4), "{design:?}");
+    }
+}
