@@ -17,8 +17,9 @@ use crate::error::Error;
 use crate::histogram::{BUCKETS, Histogram};
 use crate::interrupt;
 use crate::object::{Sizes, load};
+use crate::operations::{Callbacks, Source};
 use crate::options::Options;
-use crate::rows::{Callbacks, Context, Layout, Row, Source};
+use crate::rows::{Context, Layout, Row};
 
 /// `struct args` of `src/bpf/cell.h` as 64-bit words, by index.
 pub(crate) mod word {

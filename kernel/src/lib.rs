@@ -40,6 +40,7 @@ mod measure;
 mod noise;
 #[cfg(feature = "bpf")]
 mod object;
+mod operations;
 mod options;
 mod plan;
 #[cfg(feature = "bpf")]

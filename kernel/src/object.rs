@@ -6,7 +6,8 @@ use std::sync::Once;
 use libbpf_rs::{ErrorKind, Object, ObjectBuilder, PrintLevel};
 
 use crate::error::Error;
-use crate::rows::{Context, Layout, Row, Source};
+use crate::operations::Source;
+use crate::rows::{Context, Layout, Row};
 
 macro_rules! object {
     ($name:literal) => {

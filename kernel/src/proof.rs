@@ -17,9 +17,10 @@ use crate::error::Error;
 use crate::info::KernelInfo;
 use crate::measure::{measure, pin};
 use crate::object::{Sizes, load};
+use crate::operations::Source;
 use crate::options::Options;
 use crate::plan::{Event, Plan, RoundResult};
-use crate::rows::{Context, Layout, Row, Source, rows};
+use crate::rows::{Context, Layout, Row, rows};
 
 /// Words of `struct proof` in the programs.
 const RETURNS: usize = 16;

@@ -28,7 +28,7 @@ while [ $# -gt 0 ]; do
     esac
 done
 arguments=("$@")
-[ ${#arguments[@]} -gt 0 ] || arguments=(prove 200)
+[ ${#arguments[@]} -gt 0 ] || arguments=(prove 100)
 
 for tool in qemu-system-x86_64 cpio dpkg-deb apt-get busybox; do
     command -v "$tool" >/dev/null || {
@@ -63,6 +63,7 @@ private_apt() {
 
 # The machine's own Debian mirror, as apt knows it.
 mirror() {
+    # shellcheck disable=SC2016 # apt fills these in
     apt-get indextargets --format '$(ORIGIN) $(REPO_URI)' 'Created-By: Packages' |
         awk '$1 == "Debian" && $2 !~ /security/ { print $2; exit }'
 }
