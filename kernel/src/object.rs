@@ -131,7 +131,9 @@ fn refusal(row: &Row, kind: ErrorKind, error: &str, log: &str) -> Error {
         ErrorKind::OutOfMemory => {
             "; not enough memory for its maps: raise the memory cgroup's limit"
         }
-        _ if error.contains("os error 7") => "; a map is too large: use fewer cells or threads",
+        _ if error.contains("os error 7") && !said.contains("program is too large") => {
+            "; a map is too large: use fewer cells or threads"
+        }
         _ => "",
     };
     Error::Load { row: row.name(), reason: format!("{said}{advice}") }

@@ -174,8 +174,9 @@ fn cell_name(operation: &Operation, info: &KernelInfo) -> String {
         Source::Wq => info.cells.wq,
         Source::TaskWork => return "task-work".to_owned(),
         Source::SpinLock | Source::ResLock => {
+            // `bpf_res_spin_lock-aa` is a workload of `bpf_res_spin_lock`.
             let name = operation.name;
-            return name.strip_suffix("-empty").unwrap_or(name).to_owned();
+            return name.split_once('-').map_or(name, |(lock, _)| lock).to_owned();
         }
     };
     generation.map_or("none", |g| g.name()).to_owned()
@@ -256,8 +257,10 @@ mod tests {
     fn a_kernel_with_everything_skips_nothing() {
         let rows = rows(&info(Generation::CmdQueue, &KERNEL_FUNCTIONS));
         assert!(rows.iter().all(|row| row.skipped.is_none()));
-        let row = rows.iter().find(|row| row.name() == "timer-set_callback").unwrap();
-        assert_eq!(row.cell, "cmd-queue");
+        let cell = |name: &str| &rows.iter().find(|row| row.name() == name).unwrap().cell;
+        assert_eq!(cell("timer-set_callback"), "cmd-queue");
+        assert_eq!(cell("bpf_res_spin_lock-aa"), "bpf_res_spin_lock");
+        assert_eq!(cell("bpf_res_spin_lock_irqsave"), "bpf_res_spin_lock_irqsave");
     }
 
     #[test]

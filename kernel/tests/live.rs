@@ -2,6 +2,7 @@
 #![cfg(feature = "bpf")]
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicBool;
@@ -18,6 +19,12 @@ use rand::{RngExt, SeedableRng};
 /// The tests share the kernel, and one of them counts what is loaded.
 static KERNEL: Mutex<()> = Mutex::new(());
 
+/// Says why something was skipped, also when the test harness captures what is printed.
+fn say(text: String) {
+    // Standard error that is closed is nothing to fail for.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// The kernel, if BPF is available here; else says why the test is skipped.
 fn kernel(test: &str) -> Option<(KernelInfo, MutexGuard<'static, ()>)> {
     let guard = KERNEL.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -33,7 +40,7 @@ fn kernel(test: &str) -> Option<(KernelInfo, MutexGuard<'static, ()>)> {
     match info {
         Ok(info) => Some((info, guard)),
         Err(error) => {
-            eprintln!("{test}: skipped: {error}");
+            say(format!("{test}: skipped: {error}"));
             None
         }
     }
@@ -72,7 +79,7 @@ fn every_row_and_every_error_is_proven() {
     let Some((info, _guard)) = kernel("every_row_and_every_error_is_proven") else { return };
     let (found, skipped) = prove(&info, &cpus(), Duration::from_millis(5)).unwrap();
     for (row, reason) in &skipped {
-        eprintln!("{row}: skipped: {reason}");
+        say(format!("{row}: skipped: {reason}"));
     }
     let failed: Vec<_> = found.iter().filter(|expectation| !expectation.holds).collect();
     assert!(failed.is_empty(), "{failed:#?}");
@@ -103,7 +110,7 @@ fn failures_are_told_apart_between_batches() {
     let Some((info, _guard)) = kernel("failures_are_told_apart_between_batches") else { return };
     let row = row(&info, "bpf_res_spin_lock-aa");
     if let Some(reason) = &row.skipped {
-        return eprintln!("failures_are_told_apart_between_batches: skipped: {reason}");
+        return say(format!("failures_are_told_apart_between_batches: skipped: {reason}"));
     }
     let bench = Bench::open(&row, options(Layout::OwnPadded, 2)).unwrap();
     for thread in [0, 1] {
@@ -124,7 +131,7 @@ fn one_task_work_is_taken_until_the_thread_returns() {
     };
     let row = row(&info, "task_work-schedule");
     if let Some(reason) = &row.skipped {
-        return eprintln!("one_task_work_is_taken_until_the_thread_returns: skipped: {reason}");
+        return say(format!("one_task_work_is_taken_until_the_thread_returns: skipped: {reason}"));
     }
     let timed = Options { sample_every: 1, ..options(Layout::Same, 1) };
     let bench = Bench::open(&row, timed).unwrap();
@@ -227,7 +234,7 @@ fn interrupts_make_attempts_or_say_why_not() {
                 assert!(counts.attempts() > 0, "{row}: no interrupt came");
                 assert_eq!(bench.check(&counts).unwrap().violations, Vec::<String>::new(), "{row}");
             }
-            Err(Error::Unsupported { reason, .. }) => eprintln!("{row}: skipped: {reason}"),
+            Err(Error::Unsupported { reason, .. }) => say(format!("{row}: skipped: {reason}")),
             Err(error) => panic!("{error}"),
         }
     }
@@ -317,9 +324,9 @@ fn without_privileges_the_capabilities_are_named() {
     let output = match output {
         Ok(output) => output,
         Err(error) => {
-            return eprintln!(
+            return say(format!(
                 "without_privileges_the_capabilities_are_named: skipped: cannot run as nobody: {error}"
-            );
+            ));
         }
     };
     let text = String::from_utf8_lossy(&output.stderr);
