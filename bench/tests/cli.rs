@@ -35,13 +35,15 @@ fn cpus() -> usize {
     std::thread::available_parallelism().expect("known on Linux").get()
 }
 
-/// A run of a second; the arguments say where it goes and what is measured.
+/// A run of two rounds; the arguments say where it goes and what is measured.
 const SMALL: &[&str] = &[
     "run",
     "--time-budget",
-    "1s",
+    "60s",
     "--rounds",
     "2",
+    "--window",
+    "2ms",
     "--threads",
     "1",
     "--seed",
@@ -216,7 +218,11 @@ fn a_small_run_leaves_everything_a_run_leaves() {
     let reader = RunReader::open(&run_dir).unwrap();
     let run = reader.run();
     assert_eq!(run.seed, 7);
-    assert!(run.command_line.starts_with("cellbench run --time-budget 1s"), "{}", run.command_line);
+    assert!(
+        run.command_line.starts_with("cellbench run --time-budget 60s"),
+        "{}",
+        run.command_line
+    );
     assert!(run.finished_unix_s.is_some());
     let calibration = &run.calibration;
     for measured in
@@ -236,6 +242,19 @@ fn a_small_run_leaves_everything_a_run_leaves() {
         let hlog = round.latency.values().next().and_then(|latency| latency.hlog.clone());
         assert!(run_dir.join(hlog.expect("a latency log")).is_file());
     }
+}
+
+/// However short the time, something is measured, and what is left out is said.
+#[test]
+fn a_run_of_a_second_measures_what_fits() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().to_str().unwrap();
+    let output = cellbench(&["run", "--time-budget", "1s", "--json", "--out", out]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let summary: Value = serde_json::from_slice(&output.stdout).expect("JSON on standard output");
+    assert!(!summary["entries"].as_array().unwrap().is_empty());
+    let reader = RunReader::open(&dir.path().join("latest")).unwrap();
+    assert!(reader.run().notes.iter().any(|note| note.contains("--time-budget")));
 }
 
 #[test]
@@ -270,6 +289,50 @@ fn callbacks_run_and_open_loops_offer_their_rate() {
         assert_eq!(round.series.offered_ops_s, Some(1000));
         assert!(round.invariants.violations.is_empty(), "{:?}", round.invariants);
         assert!(round.extra.contains_key("unserved"));
+    }
+}
+
+/// Handlers run on top of operations, by real signals, in each context that the workload names.
+#[test]
+fn interruptions_are_counted_by_context() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().to_str().unwrap();
+    let output = cellbench(&[
+        "run",
+        "--time-budget",
+        "60s",
+        "--rounds",
+        "1",
+        "--threads",
+        "1",
+        "--kinds",
+        "timer",
+        "--workloads",
+        "nmi,nmi-same-cell",
+        "--interrupt-rate",
+        "20000",
+        "--window",
+        "50ms",
+        "--out",
+        out,
+    ]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let reader = RunReader::open(&dir.path().join("latest")).unwrap();
+    let rounds: Vec<_> = reader.rounds().unwrap().map(|round| round.expect("whole")).collect();
+    assert!(rounds.len() >= 2);
+    for round in rounds {
+        assert!(round.invariants.violations.is_empty(), "{}: {:?}", round.series, round.invariants);
+        let contexts: &[&str] = if round.series.workload == "nmi" {
+            &["task", "hardirq", "nmi"]
+        } else {
+            &["task", "nmi"]
+        };
+        for context in contexts {
+            let outcomes = round.contexts.get(*context).unwrap_or_else(|| panic!("{context}"));
+            assert!(outcomes.values().sum::<u64>() > 0, "{} in {context}", round.series);
+        }
+        let latencies = round.latency.keys().filter(|op| op.ends_with("@nmi")).count();
+        assert!(latencies > 0, "{}", round.series);
     }
 }
 

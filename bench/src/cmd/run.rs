@@ -43,7 +43,7 @@ pub(super) fn measure(
 }
 
 /// What a run that ended means for whoever called.
-fn conclude(finished: &Finished) -> ExitCode {
+pub(super) fn conclude(finished: &Finished) -> ExitCode {
     for violation in &finished.violations {
         output::note(&format!("error: {violation}"));
     }
@@ -67,6 +67,7 @@ fn settings(args: &Measuring, plan: &Plan, command: (&str, &[String])) -> anyhow
         threshold_share: args.threshold,
         baseline: baseline(args, plan)?,
         irq_save_cost_ns: args.irq_save_ns,
+        interrupt_rate_hz: args.interrupt_rate,
         matrix: args.choice.matrix_name().to_owned(),
         command_line: command_line(command, args.seed.is_none().then_some(seed)),
     })

@@ -75,6 +75,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         threshold_share: args.threshold,
         baseline: PLANTED.0.to_owned(),
         irq_save_cost_ns: 0.0,
+        interrupt_rate_hz: None,
         matrix: "self-test".to_owned(),
         command_line: run::command_line(("cellbench", &given), args.seed.is_none().then_some(seed)),
     };
@@ -95,6 +96,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         sampled: true,
         turns_per_us: instruments.turns_per_us,
         irq_save_turns: 0,
+        interrupt_rate_hz: None,
     };
     writer.update_run(|run| {
         run.calibration = instruments.calibration.clone();

@@ -73,6 +73,7 @@ const OWN_VALUES: &[&str] = &[
     "--threshold",
     "--against",
     "--irq-save-ns",
+    "--interrupt-rate",
 ];
 
 /// What the user typed before the arguments.

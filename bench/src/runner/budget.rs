@@ -24,6 +24,9 @@ const OVERHEAD: Duration = Duration::from_micros(1500);
 /// The part of it that each thread adds.
 const OVERHEAD_PER_THREAD: Duration = Duration::from_micros(150);
 
+/// What a workload that suspends a worker takes longer: some stalls.
+const STALLED: Duration = Duration::from_secs(4);
+
 /// Time before a window of this length.
 #[must_use]
 pub fn warm_up(window: Duration) -> Duration {
@@ -33,6 +36,8 @@ pub fn warm_up(window: Duration) -> Duration {
 /// What one measurement takes, about.
 #[must_use]
 pub fn cost(spec: &Spec, window: Duration) -> Duration {
+    let stalls = spec.needs.stalls;
+    let window = if stalls { window + STALLED } else { window };
     let threads = spec.series.threads * if spec.engine == EngineNeed::Live { 2 } else { 1 };
     window + warm_up(window) + OVERHEAD + OVERHEAD_PER_THREAD * threads
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use cellbench_impls::platform::{Memory, Native};
 use cellbench_record::{Calibration, Kind, Series, Source};
 use cellbench_workloads::EngineNeed;
+use cellbench_workloads::trial::Needs;
 
 use super::round::{Bench, Conditions, RoundError, Spec, WhenStuck};
 use super::subject;
@@ -68,6 +69,7 @@ pub fn calibrate(
         sampled: true,
         turns_per_us,
         irq_save_turns: 0,
+        interrupt_rate_hz: None,
     };
     let first = topology
         .place(Placement::Compact, 1)
@@ -129,6 +131,7 @@ fn spec(cell: &str, workload: &'static str, cpu: CpuId) -> Spec {
         subject,
         workload,
         engine: EngineNeed::Count,
+        needs: Needs::NOTHING,
         cpus: vec![cpu],
     }
 }

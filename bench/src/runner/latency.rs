@@ -51,7 +51,7 @@ impl Attribution {
     pub(crate) fn after(&self, tally: &Tally) -> usize {
         match self {
             Self::Always(op) => *op,
-            Self::Changed(before) => changed(before, tally),
+            Self::Changed(before) => changed(before, tally).unwrap_or(Op::ALL.len()),
         }
     }
 }
@@ -60,14 +60,13 @@ fn attempts(tally: &Tally, op: usize) -> u64 {
     (0..OUTCOMES).map(|outcome| tally.get(Op::ALL[op], outcome)).sum()
 }
 
-/// The only operation whose count differs, else the index for steps.
-fn changed(before: &Tally, after: &Tally) -> usize {
+/// The only operation whose count differs; none if none or several do.
+#[inline]
+pub(crate) fn changed(before: &Tally, after: &Tally) -> Option<usize> {
     let mut differing =
         (0..Op::ALL.len()).filter(|op| attempts(before, *op) != attempts(after, *op));
-    match (differing.next(), differing.next()) {
-        (Some(only), None) => only,
-        _ => Op::ALL.len(),
-    }
+    let only = differing.next();
+    if differing.next().is_some() { None } else { only }
 }
 
 impl Latencies {

@@ -11,6 +11,7 @@ use cellbench_workloads::registry::{Entry, WORKLOADS};
 
 use super::round::Spec;
 use super::subject::{self, EPOCH, Reclaim, Subject};
+use crate::host::cpus::CpuId;
 use crate::host::placement::{Placement, PlacementError};
 use crate::host::topology::Topology;
 
@@ -157,41 +158,25 @@ impl Plan {
         let workloads = plan.workloads(selection)?;
         for workload in workloads {
             let surveyed = selection.workloads.is_empty() && !HEADLINE.contains(&workload.id);
+            if workload.needs.stalls && surveyed && selection.matrix != Matrix::Full {
+                plan.skipped.push(format!("{}: each window takes seconds; name it", workload.id));
+                continue;
+            }
             for (placement, threads) in plan.places(selection, topology, surveyed)? {
                 let cpus = topology
                     .place(placement, threads as usize)
                     .map_err(|source| PlanError::Threads { threads, source })?;
-                let mut kinds: Vec<&Kind> = Vec::new();
-                subjects.iter().for_each(|subject| {
-                    if !kinds.contains(&&subject.kind) {
-                        kinds.push(&subject.kind);
-                    }
-                });
-                for kind in kinds {
-                    let of_kind = subjects.iter().filter(|subject| subject.kind == *kind);
-                    let spec = |subject: &Subject| Spec {
-                        series: Series {
-                            engine: engine(workload, kind).to_owned(),
-                            ..Series::new(
-                                &subject.name,
-                                kind.clone(),
-                                workload.id,
-                                threads,
-                                placement.name(),
-                                Source::Model,
-                            )
-                        },
-                        subject: subject.clone(),
-                        workload: workload.id,
-                        engine: workload.engine,
-                        cpus: cpus.clone(),
-                    };
-                    let specs: Vec<Spec> = of_kind
-                        .filter(|subject| plan.can_run(subject, workload))
-                        .map(spec)
-                        .collect();
-                    plan.push(specs, surveyed, &selection.rates_ops_s);
+                let cpus = cpus.repeat(workload.needs.workers_per_cpu.max(1) as usize);
+                if cpus.len() < workload.needs.least_workers as usize {
+                    plan.skipped.push(format!(
+                        "{} on {} CPU(s): it shows something from {} on",
+                        workload.id,
+                        cpus.len(),
+                        workload.needs.least_workers
+                    ));
+                    continue;
                 }
+                plan.add(selection, &subjects, workload, placement, &cpus);
             }
         }
         plan.skipped.sort();
@@ -200,6 +185,50 @@ impl Plan {
             return Err(PlanError::Nothing { reasons: plan.nothing_because(selection) });
         }
         Ok(plan)
+    }
+
+    /// Adds the blocks of one workload at one place, one for each kind.
+    fn add(
+        &mut self,
+        selection: &Selection,
+        subjects: &[Subject],
+        workload: &'static Entry,
+        placement: Placement,
+        cpus: &[CpuId],
+    ) {
+        let surveyed = selection.workloads.is_empty() && !HEADLINE.contains(&workload.id);
+        let mut kinds: Vec<&Kind> = Vec::new();
+        for subject in subjects {
+            if !kinds.contains(&&subject.kind) {
+                kinds.push(&subject.kind);
+            }
+        }
+        for kind in kinds {
+            let spec = |subject: &Subject| Spec {
+                series: Series {
+                    engine: engine(workload, kind).to_owned(),
+                    ..Series::new(
+                        &subject.name,
+                        kind.clone(),
+                        workload.id,
+                        cpus.len() as u32,
+                        placement.name(),
+                        Source::Model,
+                    )
+                },
+                subject: subject.clone(),
+                workload: workload.id,
+                engine: workload.engine,
+                needs: workload.needs,
+                cpus: cpus.to_vec(),
+            };
+            let specs: Vec<Spec> = subjects
+                .iter()
+                .filter(|subject| subject.kind == *kind && self.can_run(subject, workload))
+                .map(spec)
+                .collect();
+            self.push(specs, surveyed, &selection.rates_ops_s);
+        }
     }
 
     /// Number of configurations.
@@ -340,10 +369,16 @@ impl Plan {
 
     /// Whether `subject` runs under `workload`; notes why not where that is not plain from the list.
     fn can_run(&mut self, subject: &Subject, workload: &Entry) -> bool {
-        if !workload.serves(&subject.kind.to_string()) {
+        let kind = subject.kind.to_string();
+        if !workload.serves(&kind) {
             return false;
         }
-        if !workload.with_epochs && subject.reclaim == Reclaim::Epoch {
+        if !workload.suits(subject.id, &kind) {
+            self.skipped
+                .push(format!("{} under {}: it would hang for ever", subject.name, workload.id));
+            return false;
+        }
+        if subject.reclaim == Reclaim::Epoch && !workload.with_epochs {
             self.skipped.push(format!(
                 "{} under {}: offered with RCU by quiescent states only",
                 subject.name, workload.id

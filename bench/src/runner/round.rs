@@ -6,14 +6,17 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use cellbench_impls::CpuId as MachineCpu;
 use cellbench_impls::platform::{Native, NativeEpoch, NativeLive};
+use cellbench_impls::{Context, CpuId as MachineCpu};
 use cellbench_record::{Counter, Invariants, Round, Series, ThreadCount};
 use cellbench_workloads::registry::{peer_trial, trial};
 use cellbench_workloads::tally::{OUTCOMES, outcome_id};
+use cellbench_workloads::trial::Needs;
 use cellbench_workloads::{EngineNeed, Op, Params, Tally, Trial, Worker};
+use hdrhistogram::Histogram;
 
 use super::gate::{Gate, OnFailure};
+use super::interruptions::{Marked, Source, Struck, Timer};
 use super::latency::Latencies;
 use super::live::Drive;
 use super::loops::{self, Dice, Schedule, Span};
@@ -32,6 +35,8 @@ pub(crate) const LEAD: Duration = Duration::from_micros(20);
 const READY_LEAD: Duration = Duration::from_micros(300);
 /// Share of the window by which a worker may have waited for its CPU.
 const WAIT_LIMIT_SHARE: f64 = 0.02;
+/// Stalls in the window of a workload that suspends a worker.
+const STALLS_PER_WINDOW: u32 = 4;
 /// A round that takes longer than its window by this much makes no progress any more.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
 
@@ -46,6 +51,8 @@ pub struct Spec {
     pub workload: &'static str,
     /// Engine that the workload needs.
     pub engine: EngineNeed,
+    /// What else it needs.
+    pub needs: Needs,
     /// CPUs, one for each worker.
     pub cpus: Vec<CpuId>,
 }
@@ -63,6 +70,20 @@ pub struct Conditions {
     pub turns_per_us: u32,
     /// Turns that each interrupt-off section costs extra.
     pub irq_save_turns: u32,
+    /// Interruptions of each worker and context a second; none: what the workload says.
+    pub interrupt_rate_hz: Option<u32>,
+}
+
+impl Conditions {
+    /// The window of `spec`: one that stalls needs several stalls' time.
+    #[must_use]
+    pub fn window_of(&self, spec: &Spec) -> Duration {
+        if spec.needs.stalls {
+            self.window.max(Duration::from_nanos(Params::new(1, 0).stall_ns) * STALLS_PER_WINDOW)
+        } else {
+            self.window
+        }
+    }
 }
 
 /// What came of it.
@@ -70,8 +91,8 @@ pub struct Conditions {
 pub struct Measured {
     /// For the record; the number of the round, its position and start are the caller's.
     pub round: Round,
-    /// Whole distributions by operation.
-    pub(crate) latencies: Latencies,
+    /// Whole distributions by operation; those of handlers as `operation@context`.
+    pub latencies: Vec<(String, Histogram<u64>)>,
 }
 
 /// A round could not be measured.
@@ -85,6 +106,11 @@ pub enum RoundError {
         "cannot start a worker thread: {0}; raise the limit of processes (ulimit -u) or use fewer threads"
     )]
     Spawn(std::io::Error),
+    /// Workers could not be interrupted.
+    #[error(
+        "cannot set a timer that interrupts a worker: {0}; raise the limit of pending signals (ulimit -i) or leave out the workloads that interrupt"
+    )]
+    Interruptions(std::io::Error),
     /// Counters that were open could not be started or stopped.
     #[error("performance counters: {0}")]
     Counters(std::io::Error),
@@ -169,6 +195,7 @@ struct Report {
     index: usize,
     span: Span,
     total: Tally,
+    struck: Vec<Struck>,
     disturbance: ThreadDisturbance,
     counters: counters::Readings,
 }
@@ -205,6 +232,10 @@ impl Runner<'_> {
         }
         release_free_memory();
         Ok(measured)
+    }
+
+    fn window(&self) -> Duration {
+        self.conditions.window_of(self.spec)
     }
 
     /// Builds the trial on the first worker's CPU, so that what all share is near one of them.
@@ -264,7 +295,7 @@ impl Runner<'_> {
                 gate.abandon();
                 return vec![Err(Failure::Round(error))];
             }
-            let limit = self.conditions.warm_up + self.conditions.window + STUCK_AFTER;
+            let limit = self.conditions.warm_up + self.window() + STUCK_AFTER;
             let mut reports = Vec::with_capacity(workers);
             while reports.len() < workers {
                 match receiver.recv_timeout(limit) {
@@ -308,12 +339,31 @@ impl Runner<'_> {
         let dice = Dice::new(self.seed ^ (index as u64 + 1) << 32);
         let machine_cpu = trial.machine().cpu(MachineCpu(index as u32));
         trial.enter(&machine_cpu, &mut worker);
+
+        let marked = Marked::new(trial);
+        let contexts = self.spec.needs.interrupts;
+        // A trial that is interrupted goes through one more call; others do not.
+        let trial: &dyn Trial<P> = if contexts.is_empty() { trial } else { &marked };
+        let sources: Vec<_> = contexts
+            .iter()
+            .map(|context| {
+                let seed = self.seed ^ (*context as u64 + 1) << 48;
+                let worker = Worker::new(index as u32, seed);
+                Source::new(&marked, &machine_cpu, clock, *context, worker)
+            })
+            .collect();
+        let rate_hz = self.conditions.interrupt_rate_hz;
+        let rate_hz = rate_hz.unwrap_or(self.spec.needs.interrupt_rate_hz);
+
         let opened = gate.pass(clock, clock.ticks(LEAD)).map_err(|_| Failure::Abandoned)?;
+        let timers: Result<Vec<_>, _> =
+            sources.iter().map(|source| Timer::start(source, rate_hz)).collect();
+        let timers = timers.map_err(|error| Failure::Round(RoundError::Interruptions(error)))?;
         let start = opened + clock.ticks(self.conditions.warm_up);
         let schedule = Schedule {
             ready: start - clock.ticks(READY_LEAD.min(self.conditions.warm_up)),
             start,
-            end: start + clock.ticks(self.conditions.window),
+            end: start + clock.ticks(self.window()),
             batch: clock.ticks(BATCH),
             sampled: self.conditions.sampled,
         };
@@ -322,6 +372,7 @@ impl Runner<'_> {
         let ready = || {
             probe = Some(ThreadProbe::start());
             started = counters.start();
+            sources.iter().for_each(|source| source.mark());
         };
         let span = match self.spec.series.offered_ops_s {
             None => loops::closed(trial, &machine_cpu, &mut worker, clock, &schedule, dice, ready),
@@ -331,24 +382,28 @@ impl Runner<'_> {
                 loops::open(trial, &machine_cpu, &mut worker, clock, &schedule, dice, mean, ready)
             }
         };
+        drop(timers);
         let counting = |error| Failure::Round(RoundError::Counters(error));
         started.and_then(|()| counters.stop()).map_err(counting)?;
         let disturbance = probe.map(|probe| probe.stop()).unwrap_or_default();
+        let struck: Vec<Struck> = sources.into_iter().map(Source::finish).collect();
+        let mut total = worker.tally;
+        struck.iter().for_each(|struck| total.add(&struck.after));
         drop(machine_cpu);
         abandon.disarm();
-        Ok(Report { index, span, total: worker.tally, disturbance, counters: counters.read() })
+        let counters = counters.read();
+        Ok(Report { index, span, total, struck, disturbance, counters })
     }
 
     /// What the workers' reports say together.
     fn evaluate<P: Drive>(&self, reports: &[Report], host: RoundDisturbance) -> Measured {
         let spec = self.spec;
-        let window_s = self.conditions.window.as_secs_f64();
-        let mut round = Round::new(spec.series.clone(), 0, window_s);
+        let mut round = Round::new(spec.series.clone(), 0, self.window().as_secs_f64());
         let mut latencies = Latencies::default();
         round.cpus = spec.cpus.iter().map(|cpu| cpu.0).collect();
         for report in reports {
             let mut thread = ThreadCount { cpu: spec.cpus[report.index].0, attempts: 0, ok: 0 };
-            for (op, outcome, count) in counted(&report.span) {
+            for (op, outcome, count) in counted(&report.span.before, &report.span.after) {
                 thread.attempts += count;
                 if outcome == 0 {
                     thread.ok += count;
@@ -358,6 +413,11 @@ impl Runner<'_> {
             round.per_thread.push(thread);
             latencies.add(&report.span.latencies);
         }
+        let mut latencies: Vec<(String, Histogram<u64>)> =
+            latencies.iter().map(|(op, values)| (op.to_owned(), values.clone())).collect();
+        if !spec.needs.interrupts.is_empty() {
+            interruptions(reports, &mut round, &mut latencies);
+        }
         let sum = |of: fn(&ThreadDisturbance) -> Option<u64>| -> Option<u64> {
             reports.iter().map(|report| of(&report.disturbance)).sum()
         };
@@ -366,8 +426,8 @@ impl Runner<'_> {
         round.migrations = sum(|thread| thread.migrations);
         round.steal_ns = host.steal_ns;
         round.counters = sum_counters(reports);
-        let own_threads_share_cpus = P::extra_cpus(1) > 0;
-        round.disturbed = disturbed(reports, host, self.conditions.window, own_threads_share_cpus);
+        let shares_cpus = P::extra_cpus(1) > 0 || spec.needs.workers_per_cpu > 1;
+        round.disturbed = disturbed(reports, host, self.window(), shares_cpus);
         let sampled_every = reports.iter().map(|report| report.span.sampled_every).min();
         if self.conditions.sampled {
             round.extra.insert("latency_sample_every".to_owned(), sampled_every.into());
@@ -380,15 +440,57 @@ impl Runner<'_> {
     }
 }
 
-/// Operation, outcome and how many of them ended in the window.
-fn counted(span: &Span) -> impl Iterator<Item = (Op, usize, u64)> {
+/// Operation, outcome and how many of them came between two counts.
+fn counted<'a>(
+    before: &'a Tally,
+    after: &'a Tally,
+) -> impl Iterator<Item = (Op, usize, u64)> + use<'a> {
     Op::ALL.iter().flat_map(move |op| {
         (0..OUTCOMES)
-            .map(move |outcome| {
-                (*op, outcome, span.after.get(*op, outcome) - span.before.get(*op, outcome))
-            })
+            .map(move |outcome| (*op, outcome, after.get(*op, outcome) - before.get(*op, outcome)))
             .filter(|(_, _, count)| *count > 0)
     })
+}
+
+/// What handlers did, by context: outcomes and latencies. The round's own counts are the
+/// interrupted workers'; by operation the handlers' stand in `context_ops`.
+fn interruptions(
+    reports: &[Report],
+    round: &mut Round,
+    latencies: &mut Vec<(String, Histogram<u64>)>,
+) {
+    let mut by_op: BTreeMap<&str, BTreeMap<&str, BTreeMap<&str, u64>>> = BTreeMap::new();
+    let mut let_go = 0;
+    for report in reports {
+        let task = (Context::Task, &report.span.before, &report.span.after);
+        let handlers = report.struck.iter().map(|one| (one.context, &one.before, &one.after));
+        for (context, before, after) in std::iter::once(task).chain(handlers) {
+            let of_context = by_op.entry(context.name()).or_default();
+            for (op, outcome, count) in counted(before, after) {
+                let outcomes = of_context.entry(op.id()).or_default();
+                *outcomes.entry(outcome_id(outcome)).or_default() += count;
+            }
+        }
+        for struck in &report.struck {
+            let_go += struck.let_go;
+            for (op, values) in &struck.latencies {
+                let name = format!("{}@{}", op.id(), struck.context.name());
+                match latencies.iter_mut().find(|(known, _)| *known == name) {
+                    Some((_, sum)) => sum.add(values).expect("the same bounds"),
+                    None => latencies.push((name, values.clone())),
+                }
+            }
+        }
+    }
+    for (context, ops) in &by_op {
+        let mut outcomes = BTreeMap::new();
+        for (outcome, count) in ops.values().flatten() {
+            *outcomes.entry((*outcome).to_owned()).or_default() += count;
+        }
+        round.contexts.insert((*context).to_owned(), outcomes);
+    }
+    round.extra.insert("context_ops".to_owned(), serde_json::json!(by_op));
+    round.extra.insert("interruptions_let_go".to_owned(), let_go.into());
 }
 
 fn sum_counters(reports: &[Report]) -> BTreeMap<String, Counter> {
@@ -418,7 +520,7 @@ fn disturbed(
     reports: &[Report],
     host: RoundDisturbance,
     window: Duration,
-    own_threads_share_cpus: bool,
+    shares_cpus: bool,
 ) -> Vec<String> {
     let mut reasons = Vec::new();
     if let Some(steal_ns) = host.steal_ns.filter(|steal_ns| *steal_ns > 0) {
@@ -429,9 +531,8 @@ fn disturbed(
     if migrations > 0 {
         reasons.push(format!("workers moved to other CPUs {migrations} times"));
     }
-    // Under the live engine the workers share their CPUs with the engine's threads, which is what
-    // is measured.
-    if own_threads_share_cpus {
+    // With each other, or with the engine's threads: that is what is measured.
+    if shares_cpus {
         return reasons;
     }
     match threads().map(|thread| thread.runqueue_wait_ns).max() {

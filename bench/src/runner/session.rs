@@ -45,6 +45,8 @@ pub struct Settings {
     pub baseline: String,
     /// Cost added to each interrupt-off section of the model.
     pub irq_save_cost_ns: f64,
+    /// Interruptions of each worker and context a second; none: what each workload says.
+    pub interrupt_rate_hz: Option<u32>,
     /// Name of the matrix, for the record.
     pub matrix: String,
     /// Command that repeats the run.
@@ -133,6 +135,7 @@ pub fn run(
         sampled: true,
         turns_per_us: instruments.turns_per_us,
         irq_save_turns: irq_save_turns(settings, &instruments),
+        interrupt_rate_hz: settings.interrupt_rate_hz,
     };
     let mut session = Session {
         bench,
@@ -301,7 +304,7 @@ impl Session<'_> {
         let intervals: Vec<Interval> = latencies
             .iter()
             .map(|(op, histogram)| Interval {
-                op: op.to_owned(),
+                op: op.clone(),
                 start_s: round.start_s,
                 duration_s: round.duration_s,
                 histogram: histogram.clone(),
