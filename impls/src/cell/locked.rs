@@ -150,7 +150,11 @@ impl<P: Platform, K: Kind, L: Lock<P>> AsyncCell<P> for Locked<P, K, L> {
 
     #[inline(always)]
     fn start(&self, cpu: &Cpu<'_, P>, start: Start) -> Outcome {
-        Self::check_context(cpu)?;
+        if cpu.in_nmi() {
+            // Whatever the lock: arming takes the timer base's own, which may be held by the
+            // very code that was interrupted.
+            return Err(Errno::EOPNOTSUPP);
+        }
         K::check_start(start)?;
         if K::START_NEEDS_PROGRAM {
             // Work items: block and program are read without the lock; RCU keeps the block.
