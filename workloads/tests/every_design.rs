@@ -10,7 +10,7 @@ use cellbench_impls::CpuId;
 use cellbench_impls::engine::Queued;
 use cellbench_impls::platform::{Memory, Native, NativeAudit, NativeEpoch, Platform, World};
 use cellbench_impls::rcu::Qsbr;
-use cellbench_impls::registry::{CELLS, HasPeers, LOCKS, PEERS};
+use cellbench_impls::registry::{CELLS, Entry as Design, HasPeers, LOCKS, PEERS};
 use cellbench_workloads::registry::{Entry, WORKLOADS, peer_trial, trial};
 use cellbench_workloads::{EngineNeed, Params, Tally, Trial, Worker};
 
@@ -88,9 +88,19 @@ fn run_live<M: Memory>(trial: &Arc<dyn Trial<World<M, Qsbr, Queued>>>, seed: u64
     })
 }
 
+/// Whether the workload suits the design and needs nothing that this test does not supply; those
+/// that need interruptions, stalls or deadlocks have tests of their own.
+fn runs_alone(workload: &Entry, design: &Design) -> bool {
+    let needs = workload.needs;
+    workload.suits(design.id, design.kind)
+        && needs.interrupts.is_empty()
+        && !needs.stalls
+        && !workload.fallible_only
+}
+
 fn every_cell<P: Platform>(seed: u64, offered: impl Fn(&Entry) -> bool) {
     for cell in CELLS {
-        for workload in WORKLOADS.iter().filter(|workload| workload.serves(cell.kind)) {
+        for workload in WORKLOADS.iter().filter(|workload| runs_alone(workload, cell)) {
             if workload.engine == EngineNeed::Live || !offered(workload) {
                 continue;
             }
@@ -117,7 +127,7 @@ fn cells_under_epochs() {
 fn cells_whose_callbacks_run() {
     let params = Params { extra_cpus: 1, ..Params::new(THREADS, 3) };
     for cell in CELLS {
-        for workload in WORKLOADS.iter().filter(|workload| workload.serves(cell.kind)) {
+        for workload in WORKLOADS.iter().filter(|workload| runs_alone(workload, cell)) {
             let name = format!("{} {} {} live", cell.id, cell.kind, workload.id);
             let trial =
                 trial::<NativeAudit>(cell.id, cell.kind, workload.id, &params).expect("listed");
@@ -131,12 +141,12 @@ fn cells_whose_callbacks_run() {
 fn locks_and_peers() {
     let params = Params::new(THREADS, 4);
     for workload in WORKLOADS.iter().filter(|workload| workload.serves("lock")) {
-        for lock in LOCKS {
+        for lock in LOCKS.iter().filter(|lock| runs_alone(workload, lock)) {
             let trial = trial::<Native>(lock.id, "lock", workload.id, &params).expect("listed");
             let total = run(&trial, 4);
             check(lock.id, &trial, &total);
         }
-        for lock in PEERS {
+        for lock in PEERS.iter().filter(|lock| runs_alone(workload, lock)) {
             check_peer::<Native>(lock.id, workload.id, &params);
         }
     }
