@@ -119,7 +119,7 @@ mod hand {
 #[unsafe(no_mangle)]
 #[inline(never)]
 fn over_platform(
-    cell: &State<Native, Timer>,
+    cell: &State<Native, Timer, false>,
     cpu: &Cpu<'_, Native>,
     program: &Program<Native>,
     callback: &Callback<Native>,
@@ -157,7 +157,7 @@ fn main() {
     let map = Map::new();
     let programs = [0, 1].map(|_| Program::new([(count_only::<Native> as _, 0)]));
     // SAFETY: used with this machine only, which outlives it; no callback runs.
-    let cell = unsafe { State::<Native, Timer>::new() };
+    let cell = unsafe { State::<Native, Timer, false>::new() };
     cell.init(&cpu, &map, InitFlags::NONE).expect("init of a fresh cell");
     group.bench_function("over-platform", |bencher| {
         bencher.iter_custom(|turns| {
