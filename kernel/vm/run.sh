@@ -16,7 +16,7 @@ root=$(cd "$here/../.." && pwd)
 package=linux-image-cloud-amd64
 suite=sid
 binary=""
-seconds=400
+seconds=900
 while [ $# -gt 0 ]; do
     case "$1" in
     --package) package=$2; shift 2 ;;
