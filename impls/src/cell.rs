@@ -32,6 +32,7 @@ use crate::machine::Cpu;
 use crate::map::Map;
 use crate::platform::Platform;
 use crate::program::{Callback, Program};
+use crate::task::Task;
 
 /// Arguments of [`AsyncCell::init`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -178,6 +179,25 @@ pub trait AsyncCell<P: Platform>: Send + Sync + Sized + 'static {
     fn is_occupied(&self, cpu: &Cpu<'_, P>) -> bool {
         let _ = cpu;
         false
+    }
+
+    /// As [`schedule`](Self::schedule) for the given task instead of the CPU's own. Timers and work
+    /// items run in no task.
+    ///
+    /// # Errors
+    /// As there.
+    #[inline(always)]
+    fn schedule_on(
+        &self,
+        cpu: &Cpu<'_, P>,
+        task: &Task<P>,
+        map: &Map<P>,
+        program: &Program<P>,
+        callback: &Callback<P>,
+        start: Start,
+    ) -> Outcome {
+        let _ = task;
+        self.schedule(cpu, map, program, callback, start)
     }
 
     /// What the cell refers to. Exact at rest.

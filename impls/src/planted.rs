@@ -2,9 +2,27 @@
 //! design invites. Compiled only for the tests that show that the checkers find them; a machine
 //! carries at most one ([`Machine::with_bug`](crate::machine::Machine::with_bug)).
 
-/// A known bug.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Bug {
+macro_rules! bugs {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// A known bug.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Bug {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Bug {
+            /// All of them.
+            pub const ALL: &'static [Bug] = &[$(Bug::$name,)*];
+
+            /// Its name, as a report shows it.
+            pub const fn name(self) -> &'static str {
+                match self { $(Bug::$name => stringify!($name),)* }
+            }
+        }
+    };
+}
+
+bugs! {
     /// Resilient lock: a failed acquire leaves its entry in the table of held locks.
     HeldEntryLeft,
     /// Resilient lock: a pending waiter that times out leaves the pending bit set.

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use cellbench_impls::cell::Start;
 use cellbench_impls::cell::task_work::locked::LockedWork;
 use cellbench_impls::cell::task_work::lockless::{
     CancelIrq, CancelNow, Lockless, Merged, NoCancel,
@@ -49,7 +50,14 @@ impl<D: Design<Loom>> Scene<D> {
     /// Schedules for the task of CPU `task`.
     fn schedule(&self, cpu: &Cpu<'_, Loom>, task: u32) -> Outcome {
         let task = self.machine.task(CpuId(task));
-        self.cell.schedule_on(cpu, task, &self.map, &self.program, self.program.callback(0))
+        self.cell.schedule_on(
+            cpu,
+            task,
+            &self.map,
+            &self.program,
+            self.program.callback(0),
+            Start::default(),
+        )
     }
 
     /// How often the callback ran.

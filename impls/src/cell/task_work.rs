@@ -85,23 +85,6 @@ pub struct TaskWork<P: Platform, D: Design<P>> {
     platform: PhantomData<fn() -> P>,
 }
 
-impl<P: Platform, D: Design<P>> TaskWork<P, D> {
-    /// As [`schedule`](AsyncCell::schedule) for any task, not the CPU's own.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn schedule_on(
-        &self,
-        cpu: &Cpu<'_, P>,
-        task: &Task<P>,
-        map: &Map<P>,
-        program: &Program<P>,
-        callback: &Callback<P>,
-    ) -> Outcome {
-        self.design.schedule(cpu, task, map, program, callback)
-    }
-}
-
 impl<P: Platform, D: Design<P>> AsyncCell<P> for TaskWork<P, D> {
     const ID: &'static str = D::ID;
     const KIND: &'static str = "task_work";
@@ -150,6 +133,18 @@ impl<P: Platform, D: Design<P>> AsyncCell<P> for TaskWork<P, D> {
         _: Start,
     ) -> Outcome {
         self.design.schedule(cpu, cpu.current(), map, program, callback)
+    }
+
+    fn schedule_on(
+        &self,
+        cpu: &Cpu<'_, P>,
+        task: &Task<P>,
+        map: &Map<P>,
+        program: &Program<P>,
+        callback: &Callback<P>,
+        _: Start,
+    ) -> Outcome {
+        self.design.schedule(cpu, task, map, program, callback)
     }
 
     fn reserve(cpu: &Cpu<'_, P>, count: usize) {

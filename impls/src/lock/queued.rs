@@ -390,3 +390,79 @@ impl<P: Platform> Queued<P> {
         }
     }
 }
+
+/// The queue's order: here, where the word shows who has come.
+#[cfg(all(test, feature = "loom"))]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::{PENDING, Queued, QueuedWord, encode_tail, tail_of};
+    use crate::lock::resilient::Resilient;
+    use crate::machine::MachineConfig;
+    use crate::platform::{Loom, Memory};
+    use crate::{CpuId, Lock, Machine};
+
+    trait HasWord: Lock<Loom> {
+        fn word(&self) -> &QueuedWord<Loom>;
+    }
+
+    impl HasWord for Queued<Loom> {
+        fn word(&self) -> &QueuedWord<Loom> {
+            &self.word
+        }
+    }
+
+    impl HasWord for Resilient<Loom> {
+        fn word(&self) -> &QueuedWord<Loom> {
+            &self.word
+        }
+    }
+
+    /// CPU 0 holds the lock until the others have come one after the other; they get it in that
+    /// order. Each has come when the word shows it: as the pending waiter, or as the tail.
+    fn first_come_first_served<L: HasWord>(waiters: u32) {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(2);
+        model.check(move || {
+            let lock = Arc::new(L::new());
+            let machine = Arc::new(Machine::<Loom>::new(MachineConfig::new(waiters + 1)));
+            let order = Arc::new(Mutex::new(Vec::new()));
+            let cpu = machine.cpu(CpuId(0));
+            let held = lock.with(&cpu, || {
+                let mut threads = Vec::new();
+                for number in 1..=waiters {
+                    let (lock, machine) = (Arc::clone(&lock), Arc::clone(&machine));
+                    let order = Arc::clone(&order);
+                    threads.push(loom::thread::spawn(move || {
+                        let cpu = machine.cpu(CpuId(number));
+                        let noted = lock.with(&cpu, || order.lock().unwrap().push(number));
+                        noted.expect("time stands still");
+                    }));
+                    Loom::wait_until(|| {
+                        let value = lock.word().load();
+                        let came = match number {
+                            1 => value & PENDING != 0,
+                            _ => tail_of(value) == encode_tail(CpuId(number), 0),
+                        };
+                        came.then_some(())
+                    });
+                }
+                threads
+            });
+            for thread in held.expect("nobody else held it") {
+                thread.join().unwrap();
+            }
+            assert!(order.lock().unwrap().iter().copied().eq(1..=waiters), "{order:?}");
+        });
+    }
+
+    #[test]
+    fn queued_lock_is_first_come_first_served() {
+        first_come_first_served::<Queued<Loom>>(3);
+    }
+
+    #[test]
+    fn resilient_lock_is_first_come_first_served() {
+        first_come_first_served::<Resilient<Loom>>(3);
+    }
+}

@@ -65,7 +65,7 @@ impl<'a, 'm, P: Platform> Patience<'a, 'm, P> {
 
 /// See the module.
 pub struct Resilient<P: Memory> {
-    word: QueuedWord<P>,
+    pub(super) word: QueuedWord<P>,
 }
 
 impl<P: Platform> Lock<P> for Resilient<P> {

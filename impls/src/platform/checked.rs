@@ -5,8 +5,9 @@
 //! with the field's name. Where the checker can tell, so is an access that only happens to come
 //! after the making of the word or before its dropping, without an order between them ([`Life`]).
 //!
-//! Time stands still unless a test's thread moves it with `advance_ns`: so a timeout can happen at
-//! any point of the schedules, and only where the test wants it.
+//! Time stands still unless a test moves it: at a point of its choice with `advance_ns`, or with
+//! every fruitless turn of a wait that watches the clock with `tick_ns`. So a timeout can happen
+//! at any point of the schedules, and only where the test wants it.
 
 use core::mem::ManuallyDrop;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -156,11 +157,19 @@ macro_rules! checked_memory {
 
         $checker::lazy_static! {
             static ref CLOCK_NS: AtomicU64 = AtomicU64::new(0);
+            // Set before the threads begin: no step to explore.
+            static ref TICK_NS: core::sync::atomic::AtomicU64 =
+                core::sync::atomic::AtomicU64::new(0);
         }
 
         /// Moves the execution's clock on.
         pub fn advance_ns(duration_ns: u64) {
             CLOCK_NS.fetch_add(duration_ns, Ordering::AcqRel);
+        }
+
+        /// From now on every fruitless turn of a wait that watches the clock takes so long.
+        pub fn tick_ns(duration_ns: u64) {
+            TICK_NS.store(duration_ns, Ordering::Relaxed);
         }
 
         checked_int_word!(AtomicU32, $life, u32);
@@ -240,7 +249,16 @@ macro_rules! checked_memory {
                 mut condition: impl FnMut() -> Option<R>,
                 mut seldom: impl FnMut() -> Option<R>,
             ) -> R {
-                Self::wait_until(|| condition().or_else(&mut seldom))
+                let tick_ns = TICK_NS.load(Ordering::Relaxed);
+                loop {
+                    if let Some(result) = condition().or_else(&mut seldom) {
+                        return result;
+                    }
+                    if tick_ns > 0 {
+                        advance_ns(tick_ns);
+                    }
+                    yield_now();
+                }
             }
 
             fn now_ns() -> u64 {

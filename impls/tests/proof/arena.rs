@@ -19,6 +19,11 @@ use crate::history::{Call, Log, Op, Reply};
 pub(crate) trait Driven: Platform<Engine = QueuedEngine<Self>> {}
 impl<M: Memory, R: ReclaimKind> Driven for World<M, R, Queued> {}
 
+/// When a relative start fires: longer than any machine runs.
+const RELATIVE_NS: u64 = 1 << 62;
+/// When an absolute start fires: before any machine's time.
+const ABSOLUTE_NS: u64 = 50;
+
 /// Programs that the operations choose from.
 pub(crate) const PROGRAMS: usize = 2;
 
@@ -50,6 +55,7 @@ pub(crate) struct Arena<P: Driven, C: AsyncCell<P>> {
     pub(crate) log: Arc<Log>,
     /// After the cell and the programs: it frees the memory of the blocks.
     pub(crate) machine: Machine<P>,
+    task_cpu: CpuId,
     /// What the callbacks' data points to.
     _hooks: Vec<Box<Hook>>,
 }
@@ -59,6 +65,8 @@ pub(crate) struct Arena<P: Driven, C: AsyncCell<P>> {
 pub(crate) struct Setup {
     /// CPUs of the machine.
     pub(crate) cpus: u32,
+    /// The CPU whose task the task works are for.
+    pub(crate) task_cpu: u32,
     /// What callbacks do.
     pub(crate) body: Body,
     /// A known bug to switch on.
@@ -71,6 +79,7 @@ impl Setup {
     pub(crate) fn new(cpus: u32) -> Self {
         Self {
             cpus,
+            task_cpu: 0,
             body: Body::Pause,
             #[cfg(feature = "planted")]
             bug: None,
@@ -101,7 +110,7 @@ fn callback<P: Platform>(cpu: &Cpu<'_, P>, callback: &Callback<P>, _: *const ())
 impl<P: Driven, C: AsyncCell<P>> Arena<P, C> {
     /// An arena at rest with an uninitialised cell.
     pub(crate) fn new(setup: Setup) -> Arc<Self> {
-        let log = Arc::new(Log::new(setup.cpus));
+        let log = Log::new(setup.cpus);
         let hooks: Vec<Box<Hook>> = (0..PROGRAMS as u8)
             .map(|program| Box::new(Hook { log: Arc::clone(&log), program, body: setup.body }))
             .collect();
@@ -120,18 +129,19 @@ impl<P: Driven, C: AsyncCell<P>> Arena<P, C> {
             programs,
             log,
             machine: setup.machine(),
+            task_cpu: CpuId(setup.task_cpu),
             _hooks: hooks,
         })
     }
 
-    /// Does and logs an operation. A `Start` is due at once.
+    /// Does and logs an operation.
     pub(crate) fn perform(&self, cpu: &Cpu<'_, P>, op: Op) -> Reply {
         self.log.call(cpu.id().0, op, || self.perform_unlogged(cpu, op))
     }
 
     fn perform_unlogged(&self, cpu: &Cpu<'_, P>, op: Op) -> Reply {
         let program = |number: u8| &*self.programs[usize::from(number)];
-        let start = Start::default();
+        let start = Start::after_ns(RELATIVE_NS);
         match op {
             Op::Init => self.cell.init(cpu, &self.map, InitFlags::NONE).map(|()| true),
             Op::Set(number) => {
@@ -139,10 +149,14 @@ impl<P: Driven, C: AsyncCell<P>> Arena<P, C> {
                 self.cell.set_callback(cpu, program, program.callback(0)).map(|()| true)
             }
             Op::Start => self.cell.start(cpu, start).map(|()| true),
+            Op::StartAt => {
+                let start = Start { ns: ABSOLUTE_NS, flags: Start::ABSOLUTE };
+                self.cell.start(cpu, start).map(|()| true)
+            }
             Op::Schedule(number) => {
-                let program = program(number);
+                let (program, task) = (program(number), self.machine.task(self.task_cpu));
                 self.cell
-                    .schedule(cpu, &self.map, program, program.callback(0), start)
+                    .schedule_on(cpu, task, &self.map, program, program.callback(0), start)
                     .map(|()| true)
             }
             Op::Cancel => self.cell.cancel(cpu),
@@ -162,12 +176,15 @@ impl<P: Driven, C: AsyncCell<P>> Arena<P, C> {
         }
     }
 
-    /// Runs what is due on every base; returns how many items ran.
+    /// Runs what is due on every base, and the works of this CPU's task; returns how many items
+    /// of the bases ran.
     fn fire(&self, cpu: &Cpu<'_, P>) -> usize {
         let engine = self.machine.engine();
-        (0..self.machine.cpus())
+        let ran = (0..self.machine.cpus())
             .map(|base| engine.run_timers(cpu, base, u64::MAX - 1) + engine.run_works(cpu, base))
-            .sum()
+            .sum();
+        cpu.return_to_user();
+        ran
     }
 
     /// Does operations one after the other on CPU 0, before anything runs at the same time. None
@@ -184,13 +201,21 @@ impl<P: Driven, C: AsyncCell<P>> Arena<P, C> {
     /// nothing behind. Returns the whole history.
     pub(crate) fn check_rest(&self) -> Vec<Call> {
         let cpu = self.machine.cpu(CpuId(0));
+        self.check_expiries();
         // What was started runs now, and may start again.
         while self.settle(&cpu) > 0 {
             self.check_references();
         }
         self.check_references();
+        assert!(
+            !(self.map.is_abandoned() && self.cell.inspect().initialised),
+            "the map was abandoned, and its cell has a block"
+        );
+        self.check_runs(&self.log.history());
+        let runs = self.runs();
         let _ = self.perform(&cpu, Op::Free);
         self.settle(&cpu);
+        assert_eq!(self.runs(), runs, "a callback ran after free");
         assert!(!self.cell.inspect().initialised, "freed cell still has a block");
         self.check_references();
         let late = self.fire(&cpu);
@@ -207,9 +232,46 @@ impl<P: Driven, C: AsyncCell<P>> Arena<P, C> {
         history
     }
 
+    /// What was started ran once; more starts of a timer or a work that waits are one. Nothing is
+    /// said where a cancel, a free, or an update in the way of the callback may have prevented it.
+    fn check_runs(&self, history: &[Call]) {
+        let started = |call: &&Call| call.reply.is_ok() && starts(call.op);
+        let starts = history.iter().filter(started).count() as u64;
+        let runs = self.runs();
+        assert!(runs <= starts, "a callback ran more often than started");
+        let stopped = history.iter().any(|call| {
+            matches!(call.op, Op::Free | Op::PutUser | Op::Cancel | Op::CancelAsync)
+        });
+        let set = history.iter().find(|call| call.reply.is_ok() && matches!(call.op, Op::Set(_)));
+        let first = history.iter().find(started);
+        let ready = first.is_some_and(|start| {
+            C::KIND == "task_work" || set.is_some_and(|set| set.returned < start.invoked)
+        });
+        if ready && !stopped {
+            let expected = if C::KIND == "task_work" { starts } else { 1 };
+            assert!(runs >= expected, "a start returned 0, and never ran");
+        }
+    }
+
+    /// How often callbacks ran.
+    pub(crate) fn runs(&self) -> u64 {
+        self.programs.iter().map(|program| program.callback(0).runs()).sum()
+    }
+
+    /// What is armed was asked for: neither the time of one start with the flags of another.
+    fn check_expiries(&self) {
+        for cpu in 0..self.machine.cpus() {
+            let expires_ns = self.machine.engine().next_expiry_ns(cpu);
+            assert!(
+                expires_ns == ABSOLUTE_NS || expires_ns > RELATIVE_NS,
+                "armed for {expires_ns} ns, which no start asked for"
+            );
+        }
+    }
+
     /// Lets everything run that is due, as one call; returns how many items ran, apart from those
     /// that the machine itself runs to come to rest.
-    fn settle(&self, cpu: &Cpu<'_, P>) -> usize {
+    pub(crate) fn settle(&self, cpu: &Cpu<'_, P>) -> usize {
         let mut ran = 0;
         let _ = self.log.call(cpu.id().0, Op::Fire, || {
             ran = self.fire(cpu);
@@ -245,6 +307,11 @@ impl<P: Driven, C: AsyncCell<P>> Arena<P, C> {
             }
         }
     }
+}
+
+/// Whether an operation has a callback run, if it succeeds.
+fn starts(op: Op) -> bool {
+    matches!(op, Op::Start | Op::StartAt | Op::Schedule(_))
 }
 
 /// EBUSY means that another operation was in the way; `init` also says so of a cell that has a

@@ -4,7 +4,7 @@ use std::fmt;
 
 use cellbench_impls::AsyncCell;
 
-use crate::arena::Driven;
+use crate::arena::{Driven, Setup};
 use crate::history::Op;
 
 /// The state of the cell when the operations begin.
@@ -63,12 +63,21 @@ pub(crate) struct Case {
 
 impl Case {
     /// A case of one operation for each thread; the running state adds the thread that fires.
-    fn of(state: State, ops: &[Op]) -> Self {
+    pub(crate) fn of(state: State, ops: &[Op]) -> Self {
         let mut threads: Vec<Vec<Op>> = ops.iter().map(|op| vec![*op]).collect();
         if state == State::Running {
             threads.push(vec![Op::Fire]);
         }
         Self { state, threads }
+    }
+}
+
+impl Case {
+    /// The machine for it: a CPU for each thread. Task works are for the task of a thread that
+    /// fires, which runs them.
+    pub(crate) fn setup(&self) -> Setup {
+        let fires = self.threads.iter().position(|ops| ops.contains(&Op::Fire));
+        Setup { task_cpu: fires.unwrap_or(0) as u32, ..Setup::new(self.threads.len() as u32) }
     }
 }
 
@@ -149,12 +158,18 @@ pub(crate) fn triples<P: Driven, C: AsyncCell<P>>() -> Vec<Case> {
             threads: vec![vec![Op::Start], vec![Op::Free, Op::Init, Op::Set(1)], vec![Op::Fire]],
         },
     ];
+    if C::KIND == "timer" {
+        // Neither gets the time of one and the flags of another.
+        let threads = vec![vec![Op::StartAt], vec![Op::Start, Op::Start]];
+        cases.push(Case { state: State::Ready, threads });
+    }
     if C::CANCELS {
         cases.push(Case::of(State::Armed, &[Op::Set(1), Op::Cancel, Op::Fire]));
         cases.push(Case::of(State::Armed, &[Op::Start, Op::Cancel, Op::Free]));
     }
     if C::CANCELS_ASYNC {
         cases.push(Case::of(State::Armed, &[Op::Start, Op::CancelAsync, Op::Fire]));
+        cases.push(Case::of(State::Ready, &[Op::Start, Op::CancelAsync, Op::Fire]));
     }
     cases
 }

@@ -4,9 +4,10 @@
 //! explore. In a checked execution one thread runs at a time, so the times are the order in which
 //! things happened; on real threads a call's true duration lies within its interval.
 
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cellbench_impls::Errno;
 
@@ -17,8 +18,10 @@ pub(crate) enum Op {
     Init,
     /// `set_callback` with the program of that number.
     Set(u8),
-    /// `start`.
+    /// `start`, in some time from now.
     Start,
+    /// `start` of a timer, for a point in time.
+    StartAt,
     /// `set_callback` and `start` in one, with the program of that number.
     Schedule(u8),
     /// `cancel`.
@@ -39,6 +42,7 @@ impl fmt::Display for Op {
             Op::Init => f.write_str("init"),
             Op::Set(program) => write!(f, "set_callback(p{program})"),
             Op::Start => f.write_str("start"),
+            Op::StartAt => f.write_str("start(absolute)"),
             Op::Schedule(program) => write!(f, "schedule(p{program})"),
             Op::Cancel => f.write_str("cancel"),
             Op::CancelAsync => f.write_str("cancel_async"),
@@ -104,9 +108,14 @@ struct PerCpu {
 }
 
 impl Log {
-    /// An empty log for `cpus` CPUs.
-    pub(crate) fn new(cpus: u32) -> Self {
-        Self { clock: AtomicU64::new(0), per_cpu: (0..cpus).map(|_| Mutex::default()).collect() }
+    /// An empty log for `cpus` CPUs: that of the execution in progress on this thread.
+    pub(crate) fn new(cpus: u32) -> Arc<Self> {
+        let log = Arc::new(Self {
+            clock: AtomicU64::new(0),
+            per_cpu: (0..cpus).map(|_| Mutex::default()).collect(),
+        });
+        LOG.set(Some(Arc::clone(&log)));
+        log
     }
 
     fn now(&self) -> u64 {
@@ -158,6 +167,37 @@ impl Log {
         calls.sort_by_key(|call| call.invoked);
         calls
     }
+}
+
+thread_local! {
+    /// The log of the execution in progress, for the report of a panic.
+    static LOG: RefCell<Option<Arc<Log>>> = const { RefCell::new(None) };
+    /// Executions of the test in progress.
+    static EXECUTIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Another execution of this thread's test begins.
+pub(crate) fn begin_execution() {
+    EXECUTIONS.set(EXECUTIONS.get() + 1);
+    LOG.set(None);
+}
+
+/// The first line of what a failed execution prints, before its number.
+pub(crate) const FAILED_EXECUTION: &str = "in execution ";
+
+/// A failed execution says which one it was and what happened in it, before it unwinds: with a
+/// checker's threads that may abort.
+pub(crate) fn print_history_of_panics() {
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        default(info);
+        if EXECUTIONS.get() > 0 {
+            eprintln!("{FAILED_EXECUTION}{}", EXECUTIONS.get());
+        }
+        if let Some(log) = LOG.with_borrow(Option::clone) {
+            eprint!("{}", timeline(&log.history()));
+        }
+    }));
 }
 
 /// Prints a history as a timeline: a column for each CPU, a line for each event.

@@ -8,86 +8,37 @@
 
 mod arena;
 mod cases;
+#[cfg(feature = "loom")]
+mod explore;
 mod history;
 #[cfg(feature = "loom")]
 mod loom_cells;
+#[cfg(feature = "loom")]
+mod loom_locks;
+#[cfg(all(feature = "loom", feature = "planted"))]
+mod orders;
+#[cfg(all(feature = "loom", feature = "planted"))]
+mod planted;
 mod report;
 
 use libtest_mimic::{Arguments, Trial};
 
 fn main() {
-    #[cfg(feature = "loom")]
-    print_timeline_of_panics();
+    history::print_history_of_panics();
+    #[cfg(all(feature = "loom", feature = "planted"))]
+    planted::hunt_if_asked();
     let arguments = Arguments::from_args();
     let mut trials: Vec<Trial> = Vec::new();
     #[cfg(feature = "loom")]
-    trials.extend(loom_trials::trials());
+    {
+        trials.extend(loom_locks::trials());
+        trials.extend(loom_cells::trials());
+    }
+    #[cfg(all(feature = "loom", feature = "planted"))]
+    trials.extend(planted::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     if !arguments.list {
         report::print();
     }
     conclusion.exit();
-}
-
-/// A failed execution says what happened in it, before it unwinds: with a checker's threads that
-/// may abort.
-#[cfg(feature = "loom")]
-fn print_timeline_of_panics() {
-    let default = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        default(info);
-        if let Some(history) = loom_cells::history_in_progress() {
-            eprintln!("{}", history::timeline(&history));
-        }
-    }));
-}
-
-#[cfg(feature = "loom")]
-mod loom_trials {
-    use cellbench_impls::AsyncCell;
-    use cellbench_impls::platform::Loom;
-    use cellbench_impls::registry::{CELLS, CellVisitor, visit_cell};
-    use libtest_mimic::Trial;
-
-    use crate::arena::Setup;
-    use crate::cases::{self, Case, State};
-    use crate::loom_cells::{Bound, check_case};
-    use crate::report::{self, RowKey};
-
-    struct Cells;
-
-    impl CellVisitor<Loom> for Cells {
-        type Output = Vec<Trial>;
-        fn visit<C: AsyncCell<Loom>>(self) -> Vec<Trial> {
-            let mut trials = Vec::new();
-            for state in State::ALL {
-                for case in cases::pairs::<Loom, C>(state) {
-                    let preemptions = if state == State::Running { 1 } else { 2 };
-                    trials.push(trial::<C>(case, format!("pairs, {state}"), preemptions));
-                }
-            }
-            for case in cases::triples::<Loom, C>() {
-                trials.push(trial::<C>(case, "triples".to_owned(), 1));
-            }
-            trials
-        }
-    }
-
-    fn trial<C: AsyncCell<Loom>>(case: Case, property: String, preemptions: usize) -> Trial {
-        let subject = format!("{}/{}", C::KIND, C::ID);
-        let name = format!("loom/{subject}/{case}");
-        Trial::test(name, move || {
-            let setup = Setup::new(case.threads.len() as u32);
-            let explored = check_case::<C>(&case, setup, Bound::new(preemptions), |_| {});
-            report::add(RowKey { tool: "loom", subject, property }, explored);
-            Ok(())
-        })
-    }
-
-    pub(crate) fn trials() -> Vec<Trial> {
-        CELLS
-            .iter()
-            .flat_map(|entry| visit_cell(entry.id, entry.kind, Cells).expect("registered"))
-            .collect()
-    }
 }

@@ -1,0 +1,424 @@
+//! The designs whose commands an `irq_work` executes, in every interleaving: what no test over the
+//! plain operations reaches, as there interrupts are on and every command is executed at once.
+//! Here one CPU works in NMI or with interrupts off, so that commands wait and lists grow; and
+//! here are the bugs planted into these designs, each with the story that finds it.
+//!
+//! `cargo test --release -p cellbench-impls --features loom,planted --test loom_generations`
+
+#![cfg(feature = "loom")]
+
+use std::ptr;
+use std::sync::Arc;
+
+use cellbench_impls::cell::latch::SeqLatch;
+use cellbench_impls::cell::mpmc::MpmcCell;
+use cellbench_impls::cell::queue::CmdQueue;
+use cellbench_impls::cell::{InitFlags, Start, Timer, Wq};
+use cellbench_impls::machine::MachineConfig;
+use cellbench_impls::map::Map;
+use cellbench_impls::platform::Loom;
+use cellbench_impls::platform::loom::advance_ns;
+use cellbench_impls::program::{Program, count_only};
+use cellbench_impls::{AsyncCell, Cpu, CpuId, Errno, Machine, Outcome};
+
+/// Preemptions in an execution.
+const PREEMPTIONS: usize = 3;
+/// Where the clock stands, in nanoseconds.
+const NOW_NS: u64 = 1_000_000;
+/// Later than everything.
+const END_NS: u64 = u64::MAX - 1;
+
+/// Makes the machine: sound, or with a bug.
+type Make = fn(MachineConfig) -> Machine<Loom>;
+
+/// A cell with its map and programs on a machine with a CPU for each thread.
+struct Scene<C> {
+    cell: C,
+    map: Map<Loom>,
+    programs: [Box<Program<Loom>>; 2],
+    machine: Machine<Loom>,
+}
+
+impl<C: AsyncCell<Loom>> Scene<C> {
+    /// The cell is initialised and has no program.
+    fn fresh(make: Make, cpus: u32) -> Arc<Self> {
+        advance_ns(NOW_NS);
+        let scene = Arc::new(Self {
+            // SAFETY: used with this machine only, which is dropped last; `finish` settles it.
+            cell: unsafe { C::new() },
+            map: Map::new(),
+            programs: [(); 2].map(|()| Program::new([(count_only as _, 0)])),
+            machine: make(MachineConfig::new(cpus)),
+        });
+        let initialised = scene.cell.init(&scene.cpu(0), &scene.map, InitFlags::NONE);
+        assert_eq!(initialised, Ok(()));
+        scene
+    }
+
+    /// As [`fresh`](Self::fresh), with the first program set.
+    fn ready(make: Make, cpus: u32) -> Arc<Self> {
+        let scene = Self::fresh(make, cpus);
+        assert_eq!(scene.set(&scene.cpu(0), 0), Ok(()));
+        scene
+    }
+
+    fn cpu(&self, number: u32) -> Cpu<'_, Loom> {
+        self.machine.cpu(CpuId(number))
+    }
+
+    fn set(&self, cpu: &Cpu<'_, Loom>, program: usize) -> Outcome {
+        let program = &self.programs[program];
+        self.cell.set_callback(cpu, program, program.callback(0))
+    }
+
+    fn start_at(&self, cpu: &Cpu<'_, Loom>, ns: u64) -> Outcome {
+        self.cell.start(cpu, Start { ns, flags: Start::ABSOLUTE })
+    }
+
+    fn start(&self, cpu: &Cpu<'_, Loom>) -> Outcome {
+        self.cell.start(cpu, Start::default())
+    }
+
+    /// Fires what is armed or queued; returns how many ran.
+    fn fire(&self, cpu: &Cpu<'_, Loom>) -> usize {
+        let engine = self.machine.engine();
+        (0..self.machine.cpus())
+            .map(|base| engine.run_timers(cpu, base, END_NS) + engine.run_works(cpu, base))
+            .sum()
+    }
+
+    /// When the one timer is due, wherever it was armed; `u64::MAX` if it is not.
+    fn due_ns(&self) -> u64 {
+        let engine = self.machine.engine();
+        (0..self.machine.cpus()).map(|base| engine.next_expiry_ns(base)).min().expect("a CPU")
+    }
+
+    fn runs(&self) -> u64 {
+        self.programs.iter().map(|program| program.callback(0).runs()).sum()
+    }
+
+    /// Program and callback belong together, and references are those of what is set; freed,
+    /// nothing runs and nothing is left.
+    fn finish(&self) {
+        let cpu = self.cpu(0);
+        self.machine.settle(&cpu);
+        self.check_references();
+        self.cell.cancel_and_free(&cpu);
+        self.machine.settle(&cpu);
+        self.check_references();
+        let runs = self.runs();
+        assert_eq!((self.fire(&cpu), self.runs()), (0, runs), "ran after it was freed");
+        let heap = self.machine.heap().stats();
+        assert_eq!(heap.live(), 0, "leaked: {heap:?}");
+        drop(cpu);
+        for number in 0..self.machine.cpus() {
+            let rest = self.machine.rest(CpuId(number));
+            assert!(rest.is_clean(), "CPU {number}: {rest:?}");
+        }
+    }
+
+    fn check_references(&self) {
+        let found = self.cell.inspect();
+        // SAFETY: callbacks are those of this scene's programs.
+        if let Some(callback) = unsafe { found.callback.as_ref() } {
+            assert!(callback.belongs_to(found.program), "the callback is another program's");
+        }
+        for program in &self.programs {
+            let held = u64::from(ptr::eq(found.program, &raw const **program));
+            assert_eq!(program.refs(), 1 + held, "program references");
+        }
+    }
+}
+
+fn sound(config: MachineConfig) -> Machine<Loom> {
+    Machine::new(config)
+}
+
+fn explore(story: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(PREEMPTIONS);
+    builder.max_branches = 20_000;
+    builder.check(story);
+}
+
+/// Runs `other` on CPU 1 and `this` on CPU 0 at once.
+fn at_once<C: AsyncCell<Loom>>(
+    scene: &Arc<Scene<C>>,
+    this: impl FnOnce(&Scene<C>, &Cpu<'_, Loom>),
+    other: impl FnOnce(&Scene<C>, &Cpu<'_, Loom>) + Send + 'static,
+) {
+    let theirs = Arc::clone(scene);
+    let thread = loom::thread::spawn(move || other(&theirs, &theirs.cpu(1)));
+    this(scene, &scene.cpu(0));
+    thread.join().expect("loom ends the execution at a panic");
+}
+
+/// EBUSY of designs that let one writer in, and what a start finds when the cell is being freed.
+fn may_lose(outcome: Outcome) {
+    let allowed = [Ok(()), Err(Errno::EBUSY), Err(Errno::EINVAL), Err(Errno::ENOENT)];
+    assert!(allowed.contains(&outcome), "{outcome:?}");
+}
+
+/// Two first updates: what stays is one of the two, whole.
+fn set_meets_set<C: AsyncCell<Loom>>(make: Make) {
+    explore(move || {
+        let scene = Scene::<C>::fresh(make, 2);
+        at_once(
+            &scene,
+            |scene, cpu| assert_eq!(scene.set(cpu, 0), Ok(())),
+            |scene, cpu| assert_eq!(scene.set(cpu, 1), Ok(())),
+        );
+        assert!(!scene.cell.inspect().callback.is_null());
+        scene.finish();
+    });
+}
+
+/// An update in NMI meets the free: what it set is put by whoever frees the block.
+fn set_in_nmi_meets_free<C: AsyncCell<Loom>>(make: Make) {
+    explore(move || {
+        let scene = Scene::<C>::ready(make, 2);
+        at_once(
+            &scene,
+            |scene, cpu| {
+                let outcome = cpu.nmi(|nmi| scene.set(nmi, 1));
+                assert!(matches!(outcome, Ok(()) | Err(Errno::EINVAL)), "{outcome:?}");
+            },
+            |scene, cpu| scene.cell.cancel_and_free(cpu),
+        );
+        scene.finish();
+    });
+}
+
+/// A start meets the free, which cancels first: what it armed after that must not fire.
+fn start_meets_free<C: AsyncCell<Loom>>(make: Make) {
+    explore(move || {
+        let scene = Scene::<C>::ready(make, 2);
+        at_once(
+            &scene,
+            |scene, cpu| may_lose(scene.start(cpu)),
+            |scene, cpu| scene.cell.cancel_and_free(cpu),
+        );
+        scene.finish();
+    });
+}
+
+/// The same from NMI on both sides, with the irq steps that follow.
+fn start_meets_free_in_nmi<C: AsyncCell<Loom>>(make: Make) {
+    explore(move || {
+        let scene = Scene::<C>::ready(make, 2);
+        at_once(
+            &scene,
+            |scene, cpu| may_lose(cpu.nmi(|nmi| scene.start(nmi))),
+            |scene, cpu| cpu.nmi(|nmi| scene.cell.cancel_and_free(nmi)),
+        );
+        scene.finish();
+    });
+}
+
+/// A callback runs while its cell is freed in NMI, and may be armed again meanwhile.
+fn fire_meets_free_in_nmi<C: AsyncCell<Loom>>(make: Make) {
+    explore(move || {
+        let scene = Scene::<C>::ready(make, 2);
+        assert_eq!(scene.start(&scene.cpu(0)), Ok(()));
+        at_once(
+            &scene,
+            |scene, cpu| {
+                scene.fire(cpu);
+            },
+            |scene, cpu| {
+                may_lose(cpu.nmi(|nmi| scene.start(nmi)));
+                cpu.nmi(|nmi| scene.cell.cancel_and_free(nmi));
+            },
+        );
+        scene.finish();
+    });
+}
+
+/// Two starts, one of them in NMI: the callback runs once for both or once for each. A start that
+/// was refused met another one.
+fn start_meets_start_in_nmi<C: AsyncCell<Loom>>(make: Make) {
+    explore(move || {
+        let scene = Scene::<C>::ready(make, 2);
+        at_once(
+            &scene,
+            |scene, cpu| may_lose(cpu.nmi(|nmi| scene.start(nmi))),
+            |scene, cpu| {
+                may_lose(scene.start(cpu));
+                scene.fire(cpu);
+            },
+        );
+        scene.fire(&scene.cpu(0));
+        assert!((1..=2).contains(&scene.runs()), "{} runs of two starts", scene.runs());
+        scene.finish();
+    });
+}
+
+/// A cancel that does not wait meets the firing: if it says that it was in time, it was.
+fn cancel_async_meets_fire<C: AsyncCell<Loom>>(make: Make) {
+    explore(move || {
+        let scene = Scene::<C>::ready(make, 2);
+        assert_eq!(scene.start(&scene.cpu(0)), Ok(()));
+        at_once(
+            &scene,
+            |scene, cpu| {
+                if scene.cell.cancel_async(cpu) == Ok(true) {
+                    assert_eq!(scene.runs(), 0, "cancelled in time, and ran");
+                }
+            },
+            |scene, cpu| {
+                scene.fire(cpu);
+            },
+        );
+        assert!(scene.runs() <= 1);
+        scene.finish();
+    });
+}
+
+/// Commands that wait for the end of an interrupt-off section, while another CPU adds its own:
+/// those of one CPU take effect in their order, or the newest alone does.
+fn commands_keep_their_order<C: AsyncCell<Loom>>(make: Make) {
+    explore(move || {
+        let scene = Scene::<C>::ready(make, 2);
+        at_once(
+            &scene,
+            |scene, cpu| {
+                let _irq_off = cpu.irq_save();
+                assert_eq!(scene.start_at(cpu, 3), Ok(()));
+                assert_eq!(scene.start_at(cpu, 4), Ok(()));
+            },
+            |scene, cpu| assert_eq!(scene.set(cpu, 1), Ok(())),
+        );
+        assert_eq!(scene.due_ns(), 4, "the later start did not replace the earlier one");
+        scene.finish();
+    });
+}
+
+/// An `irq_work` reads commands while others are written: what it executes is one of them, whole.
+/// A start at a point in time mixed with one in some time from now would be due at neither.
+fn commands_are_read_whole<C: AsyncCell<Loom>>(make: Make) {
+    explore(move || {
+        let scene = Scene::<C>::ready(make, 2);
+        at_once(
+            &scene,
+            |scene, cpu| may_lose(scene.start_at(cpu, 3)),
+            |scene, cpu| {
+                may_lose(scene.cell.start(cpu, Start::after_ns(7)));
+                may_lose(scene.cell.start(cpu, Start::after_ns(7)));
+            },
+        );
+        let due_ns = scene.due_ns();
+        assert!([3, NOW_NS + 7].contains(&due_ns), "due at {due_ns}, which nobody asked for");
+        scene.finish();
+    });
+}
+
+/// As above, where an old command was overwritten: what is executed is none that was replaced
+/// before the execution began.
+fn replaced_commands_stay_replaced<C: AsyncCell<Loom>>(make: Make) {
+    explore(move || {
+        let scene = Scene::<C>::ready(make, 2);
+        {
+            let cpu = scene.cpu(0);
+            assert_eq!(scene.start_at(&cpu, 3), Ok(()));
+            assert_eq!(scene.start_at(&cpu, 4), Ok(()));
+        }
+        at_once(
+            &scene,
+            |scene, cpu| may_lose(scene.start_at(cpu, 5)),
+            |scene, cpu| may_lose(scene.start_at(cpu, 6)),
+        );
+        let due_ns = scene.due_ns();
+        assert!([5, 6].contains(&due_ns), "due at {due_ns}, which was replaced before");
+        scene.finish();
+    });
+}
+
+/// Each command is executed once: as many callbacks run as starts succeeded, at most.
+fn commands_run_once<C: AsyncCell<Loom>>(make: Make) {
+    explore(move || {
+        let scene = Scene::<C>::ready(make, 2);
+        at_once(
+            &scene,
+            |scene, cpu| {
+                assert!(matches!(scene.cell.cancel_async(cpu), Ok(_) | Err(Errno::EBUSY)));
+                scene.fire(cpu);
+            },
+            |scene, cpu| {
+                may_lose(scene.start(cpu));
+                scene.fire(cpu);
+            },
+        );
+        scene.fire(&scene.cpu(0));
+        assert!(scene.runs() <= 1, "{} runs of one start", scene.runs());
+        scene.finish();
+    });
+}
+
+macro_rules! stories {
+    ($($design:ident: $timer:ty, $wq:ty;)*) => {$(
+        mod $design {
+            use super::*;
+
+            stories! { @tests $timer;
+                set_meets_set set_in_nmi_meets_free start_meets_free start_meets_free_in_nmi
+                fire_meets_free_in_nmi start_meets_start_in_nmi cancel_async_meets_fire
+                commands_keep_their_order commands_are_read_whole
+                replaced_commands_stay_replaced commands_run_once
+            }
+
+            mod wq {
+                use super::*;
+
+                stories! { @tests $wq;
+                    set_in_nmi_meets_free start_meets_free start_meets_free_in_nmi
+                    fire_meets_free_in_nmi start_meets_start_in_nmi
+                }
+            }
+        }
+    )*};
+    (@tests $cell:ty; $($story:ident)*) => {$(
+        #[test]
+        fn $story() {
+            crate::$story::<$cell>(sound);
+        }
+    )*};
+}
+
+stories! {
+    mpmc: MpmcCell<Loom, Timer>, MpmcCell<Loom, Wq>;
+    latch: SeqLatch<Loom, Timer>, SeqLatch<Loom, Wq>;
+    queue: CmdQueue<Loom, Timer>, CmdQueue<Loom, Wq>;
+}
+
+/// Each planted bug is found by a story that the sound design passes.
+#[cfg(feature = "planted")]
+mod planted {
+    use super::*;
+    use cellbench_impls::planted::Bug;
+
+    macro_rules! finds {
+        ($($name:ident: $bug:ident in $story:ident::<$design:ident>;)*) => {$(
+            #[test]
+            #[should_panic]
+            fn $name() {
+                $story::<$design<Loom, Timer>>(|config| Machine::with_bug(config, Bug::$bug));
+            }
+        )*};
+    }
+
+    finds! {
+        stored_callback_mpmc: CallbackStored in set_meets_set::<MpmcCell>;
+        stored_callback_latch: CallbackStored in set_meets_set::<SeqLatch>;
+        stored_callback_queue: CallbackStored in set_meets_set::<CmdQueue>;
+        no_second_cancel_mpmc: FreedWithoutSecondCancel in fire_meets_free_in_nmi::<MpmcCell>;
+        no_second_cancel_latch: FreedWithoutSecondCancel in fire_meets_free_in_nmi::<SeqLatch>;
+        no_second_cancel_queue: FreedWithoutSecondCancel in start_meets_free::<CmdQueue>;
+        commands_not_reversed: CommandsNotReversed in commands_keep_their_order::<CmdQueue>;
+        slot_not_reread: SlotNotReread in commands_are_read_whole::<MpmcCell>;
+        latch_slots_swapped: LatchSlotsSwapped in commands_are_read_whole::<SeqLatch>;
+        relaxed_commit_mpmc: RelaxedCommit in replaced_commands_stay_replaced::<MpmcCell>;
+        relaxed_commit_latch: RelaxedCommit in replaced_commands_stay_replaced::<SeqLatch>;
+        not_claimed_mpmc: CommandNotClaimed in commands_run_once::<MpmcCell>;
+        not_claimed_latch: CommandNotClaimed in commands_run_once::<SeqLatch>;
+    }
+}

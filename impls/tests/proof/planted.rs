@@ -1,0 +1,247 @@
+//! Every planted bug must be caught: each is hunted with the tool that is to find it, in a process
+//! of its own, as a checker's failed execution may abort, or never end.
+
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Instant;
+
+use cellbench_impls::cell::Start;
+use cellbench_impls::lock::resilient::Resilient;
+use cellbench_impls::planted::Bug;
+use cellbench_impls::platform::Loom;
+use cellbench_impls::registry::{CellVisitor, visit_cell};
+use cellbench_impls::{AsyncCell, CpuId, Errno};
+use libtest_mimic::{Failed, Trial};
+
+use crate::arena::{Arena, Body, Setup};
+use crate::cases::{Case, State};
+use crate::explore::{Bound, ThreadBody, explore, run_threads};
+use crate::history::{FAILED_EXECUTION, Op};
+use crate::report::{self, Explored, RowKey};
+use crate::{loom_cells, loom_locks, orders};
+
+/// Names the bug that this process is to hunt.
+const HUNT: &str = "CELLBENCH_HUNT";
+
+/// Where a bug is looked for, and what catches it.
+struct Hunt {
+    /// The tool.
+    tool: &'static str,
+    /// What is run.
+    scene: String,
+    /// What the report of the failed execution says.
+    symptom: &'static str,
+    /// Runs it.
+    run: Box<dyn FnOnce() + Send>,
+}
+
+impl Hunt {
+    /// In all interleavings of operations on a cell.
+    fn case(
+        bug: Bug,
+        (id, kind): (&'static str, &'static str),
+        state: State,
+        threads: &[&[Op]],
+        symptom: &'static str,
+    ) -> Self {
+        let threads = threads.iter().map(|ops| ops.to_vec()).collect();
+        let case = Case { state, threads };
+        let scene = format!("{kind}/{id}, {case}");
+        let run = move || visit_cell(id, kind, CaseWithBug { case, bug }).expect("registered");
+        Self { tool: "loom", scene, symptom, run: Box::new(run) }
+    }
+
+    /// In all interleavings of waiters for a resilient lock that is never released.
+    fn lock(bug: Bug, waiters: u32, symptom: &'static str) -> Self {
+        let setup = Setup { bug: Some(bug), ..Setup::new(1) };
+        let run = move || {
+            loom_locks::holder_for_ever::<Resilient<Loom>>(setup, waiters, Bound::new(1));
+        };
+        let scene = format!("lock/rqspin, {waiters} waiters time out");
+        Self { tool: "loom", scene, symptom, run: Box::new(run) }
+    }
+}
+
+struct CaseWithBug {
+    case: Case,
+    bug: Bug,
+}
+
+impl CellVisitor<Loom> for CaseWithBug {
+    type Output = ();
+    fn visit<C: AsyncCell<Loom>>(self) {
+        let setup = Setup { bug: Some(self.bug), ..self.case.setup() };
+        loom_cells::check_case::<C>(&self.case, setup, Bound::new(2), |_| {});
+    }
+}
+
+/// An irq step that comes late: it added its work, which ran to the end, and another round began,
+/// for a task that has exited and takes no works. Afterwards the cell must be ready.
+struct LateIrqStep(Bug);
+
+impl CellVisitor<Loom> for LateIrqStep {
+    type Output = ();
+    fn visit<C: AsyncCell<Loom>>(self) {
+        let setup = Setup { bug: Some(self.0), body: Body::Nothing, ..Setup::new(3) };
+        explore(Bound::new(2), move || {
+            let arena = Arena::<Loom, C>::new(setup);
+            let exited = arena.machine.task(CpuId(2));
+            assert!(exited.get(), "it has not exited yet");
+            arena.machine.cpu(CpuId(2)).exit_task();
+            let schedule = |arena: &Arena<Loom, C>, cpu: u32, task: u32| {
+                let cpu = arena.machine.cpu(CpuId(cpu));
+                let (task, program) = (arena.machine.task(CpuId(task)), &arena.programs[0]);
+                let callback = program.callback(0);
+                let map = &arena.map;
+                arena.cell.schedule_on(&cpu, task, map, program, callback, Start::default())
+            };
+            let (first, second) = (Arc::clone(&arena), Arc::clone(&arena));
+            let threads: [ThreadBody; 2] = [
+                Box::new(move || {
+                    let _ = second.perform(&second.machine.cpu(CpuId(1)), Op::Fire);
+                    let _ = schedule(&second, 1, 2);
+                }),
+                Box::new(move || {
+                    let outcome = schedule(&first, 0, 1);
+                    assert!(matches!(outcome, Ok(()) | Err(Errno::EBUSY)), "{outcome:?}");
+                }),
+            ];
+            run_threads(threads.into());
+            arena.settle(&arena.machine.cpu(CpuId(0)));
+            assert_eq!(schedule(&arena, 0, 0), Ok(()), "the cell must be ready");
+            exited.put();
+        });
+    }
+}
+
+/// Where to look for a bug. A bug that is added is given its place here, or this does not compile.
+fn hunt(bug: Bug) -> Hunt {
+    use Op::{CancelAsync, Fire, Free, Init, PutUser, Schedule, Set, Start, StartAt};
+    use State::{Armed, Fresh, Ready};
+    const FREED: &str = "use after free of";
+    const LOST: &str = "and never ran";
+    const REFERENCES: &str = "references of p";
+    const TORN: &str = "which no start asked for";
+    const NO_ORDER: &str = "Causality violation";
+    const HANGS: &str = "exceeded maximum number of branches";
+    let state_timer = ("cmpxchg-state", "timer");
+    let queue_timer = ("cmd-queue", "timer");
+    let mpmc_timer = ("mpmc-cell", "timer");
+    let latch_timer = ("seq-latch", "timer");
+    let task_work = ("task-work", "task_work");
+    match bug {
+        Bug::HeldEntryLeft => Hunt::lock(bug, 1, "left behind"),
+        Bug::PendingLeft => Hunt::lock(bug, 1, "the lock is usable afterwards"),
+        Bug::SuccessorNotTold => Hunt::lock(bug, 3, HANGS),
+        Bug::StartWithoutReference => {
+            Hunt::case(bug, state_timer, Ready, &[&[Start], &[Free]], FREED)
+        }
+        Bug::ReadyOverFreed => {
+            Hunt::case(bug, state_timer, Ready, &[&[Set(1)], &[Free]], REFERENCES)
+        }
+        Bug::OldProgramKept => {
+            Hunt::case(bug, state_timer, Ready, &[&[Set(1)], &[Start]], REFERENCES)
+        }
+        Bug::OldProgramPutTwice => {
+            Hunt::case(bug, state_timer, Ready, &[&[Set(1)], &[Start]], REFERENCES)
+        }
+        Bug::LoserKeepsBlock => Hunt::case(bug, state_timer, Fresh, &[&[Init], &[Init]], "leak"),
+        Bug::UsercntBeforePublish => {
+            let symptom = "the map was abandoned, and its cell has a block";
+            Hunt::case(bug, state_timer, Fresh, &[&[Init], &[PutUser]], symptom)
+        }
+        Bug::NoSecondCancel => {
+            Hunt::case(bug, ("spin-queued", "wq"), Ready, &[&[Start], &[Free, Fire]], FREED)
+        }
+        Bug::RelaxedPublish => Hunt::case(bug, state_timer, Fresh, &[&[Init], &[Set(1)]], NO_ORDER),
+        Bug::CallbackStored => {
+            let symptom = "the callback is another program's";
+            Hunt::case(bug, queue_timer, Ready, &[&[Set(1)], &[Set(0)]], symptom)
+        }
+        Bug::CommandsNotReversed => Hunt {
+            tool: "loom",
+            scene: "timer/cmd-queue, commands from one section with interrupts off".to_owned(),
+            symptom: "cancelled, and ran",
+            run: Box::new(move || {
+                let (id, kind) = queue_timer;
+                visit_cell(id, kind, orders::Commands { bug: Some(bug) }).expect("registered");
+            }),
+        },
+        Bug::CommandNotClaimed => {
+            let symptom = "more often than started";
+            Hunt::case(bug, mpmc_timer, Ready, &[&[CancelAsync], &[Start, Fire]], symptom)
+        }
+        Bug::RelaxedCommit | Bug::SlotNotReread => {
+            Hunt::case(bug, mpmc_timer, Ready, &[&[StartAt], &[Start, Start]], TORN)
+        }
+        Bug::LatchSlotsSwapped => {
+            Hunt::case(bug, latch_timer, Ready, &[&[StartAt], &[Start, Start]], TORN)
+        }
+        Bug::FreedWithoutSecondCancel => {
+            Hunt::case(bug, queue_timer, Ready, &[&[Start], &[Free]], FREED)
+        }
+        Bug::CallbackMissesScheduling => {
+            Hunt::case(bug, task_work, Fresh, &[&[Schedule(0)], &[Fire]], LOST)
+        }
+        Bug::TaskUsercntUnordered => {
+            let symptom = "the map was abandoned, and its cell has a block";
+            Hunt::case(bug, task_work, Fresh, &[&[Schedule(0)], &[PutUser]], symptom)
+        }
+        Bug::FreedByTwo => {
+            let cell = ("task-work-no-cancel", "task_work");
+            Hunt::case(bug, cell, Armed, &[&[Fire], &[Free]], FREED)
+        }
+        Bug::LateIrqStep => Hunt {
+            tool: "loom",
+            scene: "task_work/task-work, the irq step of a round that has ended".to_owned(),
+            symptom: "the cell must be ready",
+            run: Box::new(move || {
+                let (id, kind) = task_work;
+                visit_cell(id, kind, LateIrqStep(bug)).expect("registered");
+            }),
+        },
+    }
+}
+
+/// If this process is to hunt a bug, does so, and ends it.
+pub(crate) fn hunt_if_asked() {
+    let Ok(name) = std::env::var(HUNT) else { return };
+    let bug = Bug::ALL.iter().find(|bug| bug.name() == name);
+    (hunt(*bug.unwrap_or_else(|| panic!("{HUNT}={name}: no such bug"))).run)();
+    std::process::exit(0);
+}
+
+/// Hunts a bug in a process of its own.
+fn catch(bug: Bug) -> Result<(), Failed> {
+    let Hunt { tool, scene, symptom, .. } = hunt(bug);
+    let began = Instant::now();
+    let hunter = Command::new(std::env::current_exe()?)
+        .env(HUNT, bug.name())
+        .env("RUST_BACKTRACE", "0")
+        .stdin(Stdio::null())
+        .output()?;
+    let seconds = began.elapsed().as_secs_f64();
+    let said = String::from_utf8_lossy(&hunter.stderr);
+    if hunter.status.success() {
+        return Err(format!("{} escaped: {scene}", bug.name()).into());
+    }
+    if !said.contains(symptom) {
+        return Err(format!("{}: no word of `{symptom}` in:\n{said}", bug.name()).into());
+    }
+    let executions = said
+        .lines()
+        .find_map(|line| line.strip_prefix(FAILED_EXECUTION)?.trim().parse().ok())
+        .ok_or("the failed execution does not say its number")?;
+    let property = format!("{scene}: \"{symptom}\"");
+    let key = RowKey { tool, subject: format!("planted/{}", bug.name()), property };
+    report::add(key, Explored { executions, seconds, cut_short: false });
+    Ok(())
+}
+
+/// A test for each bug.
+pub(crate) fn trials() -> Vec<Trial> {
+    Bug::ALL
+        .iter()
+        .map(|bug| Trial::test(format!("planted/{}", bug.name()), move || catch(*bug)))
+        .collect()
+}
