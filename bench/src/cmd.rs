@@ -13,6 +13,7 @@ mod output;
 mod report;
 mod run;
 mod selftest;
+mod sim;
 mod suite;
 mod topology;
 
@@ -41,6 +42,7 @@ enum Command {
     Doctor(doctor::Args),
     Topology(topology::Args),
     Run(Box<Measuring>),
+    Sim(Box<sim::Args>),
     Report(report::Args),
     Compare(compare::Args),
     Merge(merge::Args),
@@ -59,6 +61,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::Topology(args) => topology::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Sim(args) => sim::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Merge(args) => merge::run(&args),

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`host`] | CPUs, clock, counters, and whether the host is fit to measure on |
 //! | [`runner`] | from a choice of cells and workloads to rounds on disk |
+//! | [`simulate`] | the same on a simulated machine |
 //! | [`cmd`] | the command line |
 //!
 //! The binary and the benches are thin over these.
@@ -11,3 +12,4 @@
 pub mod cmd;
 pub mod host;
 pub mod runner;
+pub mod simulate;

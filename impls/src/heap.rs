@@ -286,10 +286,13 @@ impl<P: Platform> Class<P> {
         let fresh = self.chunks[*made].set(chunk).is_ok();
         debug_assert!(fresh);
         *made += 1;
+        let chunk = &self.chunks[*made - 1];
+        // The stacks need no lock, and words of the simulator hand over to other CPUs.
+        drop(made);
         let own = &self.free[cpu.id().index()];
         // Highest first, so that slots are handed out in order of address.
         for index in (0..slots).rev() {
-            self.push(own, self.chunks[*made - 1].get().expect("just set").slot(index, self.size));
+            self.push(own, chunk.get().expect("just set").slot(index, self.size));
         }
     }
 

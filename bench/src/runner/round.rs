@@ -441,7 +441,7 @@ impl Runner<'_> {
 }
 
 /// Operation, outcome and how many of them came between two counts.
-fn counted<'a>(
+pub(crate) fn counted<'a>(
     before: &'a Tally,
     after: &'a Tally,
 ) -> impl Iterator<Item = (Op, usize, u64)> + use<'a> {
@@ -562,7 +562,7 @@ fn check<P: Drive>(trial: &Arc<dyn Trial<P>>, reports: &[Report]) -> Invariants 
 }
 
 /// What a panic said.
-fn message(panic: &(dyn std::any::Any + Send)) -> String {
+pub(crate) fn message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "no message".to_owned())

@@ -1,0 +1,122 @@
+//! Memory of simulations: every allocation begins a cache line of its own.
+//!
+//! The simulator takes cache lines from real addresses. Where the allocator puts an object within
+//! its line depends on everything that was allocated before, by whatever ran on this thread, so
+//! that the same simulation would differ between two runs. While a thread is [`within`], what it
+//! allocates is aligned to lines instead, as the kernel's allocator aligns what fills a line:
+//! layout is then a matter of the structures alone. On real cores the allocator stays as it is.
+
+use std::alloc::{GlobalAlloc, Layout};
+use std::cell::Cell;
+use std::ptr;
+
+/// A cache line of every machine that can be simulated.
+const LINE_BYTES: usize = 64;
+/// What `malloc` aligns to (C11, `max_align_t`, on 64-bit targets).
+const MALLOC_ALIGN: usize = 16;
+
+thread_local! {
+    static ALIGNING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `body` with allocations of this thread aligned to cache lines.
+pub fn within<R>(body: impl FnOnce() -> R) -> R {
+    /// Sets back what was, also when `body` panics.
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            ALIGNING.set(self.0);
+        }
+    }
+    let _restore = Restore(ALIGNING.replace(true));
+    body()
+}
+
+/// The C library's allocator, whose `free` takes back memory of any alignment.
+struct Allocator;
+
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
+
+impl Allocator {
+    fn alignment(layout: Layout) -> usize {
+        // Outside the life of thread-locals nothing is simulated.
+        let aligning = ALIGNING.try_with(Cell::get).unwrap_or(false);
+        if aligning { layout.align().max(LINE_BYTES) } else { layout.align() }
+    }
+}
+
+// SAFETY: memory comes from malloc and posix_memalign with the size of the layout and at least its
+// alignment, is given back by free, and thread-local cells without destructors do not allocate.
+unsafe impl GlobalAlloc for Allocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let alignment = Self::alignment(layout);
+        if alignment <= MALLOC_ALIGN {
+            // SAFETY: any size is allowed.
+            return unsafe { libc::malloc(layout.size()) }.cast();
+        }
+        let mut memory = ptr::null_mut();
+        // SAFETY: the alignment is a power of two and a multiple of a pointer's size.
+        match unsafe { libc::posix_memalign(&mut memory, alignment, layout.size()) } {
+            0 => memory.cast(),
+            _ => ptr::null_mut(),
+        }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, _: Layout) {
+        // SAFETY: the caller promises that it came from `alloc` or `realloc`.
+        unsafe { libc::free(memory.cast()) };
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if Self::alignment(layout) <= MALLOC_ALIGN {
+            // SAFETY: any size is allowed. Fresh pages are not touched.
+            return unsafe { libc::calloc(layout.size(), 1) }.cast();
+        }
+        // SAFETY: the caller's promise.
+        let memory = unsafe { self.alloc(layout) };
+        if !memory.is_null() {
+            // SAFETY: so many bytes were just allocated.
+            unsafe { memory.write_bytes(0, layout.size()) };
+        }
+        memory
+    }
+
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        if Self::alignment(layout) <= MALLOC_ALIGN {
+            // SAFETY: the caller promises that it came from here.
+            return unsafe { libc::realloc(memory.cast(), new_size) }.cast();
+        }
+        // SAFETY: the caller promises that the new size with this alignment is a layout.
+        let new_layout = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
+        // SAFETY: the caller promises that the new size is not zero.
+        let new = unsafe { self.alloc(new_layout) };
+        if !new.is_null() {
+            // SAFETY: both are at least so long and distinct; the old one is given up.
+            unsafe {
+                ptr::copy_nonoverlapping(memory, new, layout.size().min(new_size));
+                self.dealloc(memory, layout);
+            }
+        }
+        new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LINE_BYTES, within};
+
+    #[test]
+    fn within_every_allocation_begins_a_line_and_keeps_its_contents() {
+        let mut outside: Vec<u8> = vec![7; 3];
+        let inside = within(|| {
+            outside.extend([8; 100]);
+            (0..20).map(|size| vec![0_u8; size + 1]).collect::<Vec<_>>()
+        });
+        assert!(outside.as_ptr().addr().is_multiple_of(LINE_BYTES));
+        assert_eq!((&outside[..4], outside.len()), (&[7, 7, 7, 8][..], 103));
+        assert!(inside.iter().all(|bytes| bytes.as_ptr().addr().is_multiple_of(LINE_BYTES)));
+        outside.extend([9; 1000]);
+        assert_eq!((outside[2], outside[102], outside[1102]), (7, 8, 9));
+    }
+}
