@@ -168,7 +168,7 @@ impl<P: Platform, C: AsyncCell<P>> Trial<P> for MixTrial<P, C> {
 
 struct SameCellTrial<P: Platform, C> {
     field: Field<P, C>,
-    /// For each worker, whether it is inside its operation.
+    /// For each worker, whether it is inside an operation.
     inside: Box<[CachePadded<AtomicBool>]>,
     unexpected: Unexpected,
 }
@@ -228,9 +228,10 @@ impl<P: Platform, C: AsyncCell<P>> Trial<P> for SameCellTrial<P, C> {
             // Relaxed: read by this CPU's own handler.
             inside.store(true, Ordering::Relaxed);
             let (op, outcome) = self.attempt(cpu, worker);
+            // Running a task work ends its round, which is an operation on the cell as well.
+            cpu.return_to_user();
             inside.store(false, Ordering::Relaxed);
             self.unexpected.note(op, &outcome, allowed);
-            cpu.return_to_user();
         }
     }
 

@@ -1,0 +1,177 @@
+//! Re-entrance, deterministically: an NMI before every access to a word that an operation makes,
+//! for every design; and what each answers there.
+
+use std::sync::Arc;
+
+use cellbench_impls::engine::Count;
+use cellbench_impls::platform::World;
+use cellbench_impls::platform::stepped::{Steps, interrupt_at};
+use cellbench_impls::rcu::Oracle;
+use cellbench_impls::registry::{CELLS, Entry as Design};
+use cellbench_impls::{Context, Cpu, CpuId, Errno};
+use cellbench_workloads::registry::trial;
+use cellbench_workloads::{Op, Params, Tally, Trial, Worker};
+
+/// Every access to a word is a place to interrupt; timers are armed and never fire.
+type Stepped = World<Steps, Oracle, Count>;
+
+/// Steps of a workload at each place: more than its operations take turns.
+const STEPS_AT_EACH_PLACE: u64 = 4;
+/// Random steps of the mix.
+const MIXED_STEPS: u64 = 4000;
+/// Places of the mix: beyond the length of its operations.
+const MIXED_PLACES: u64 = 40;
+
+/// A worker that is interrupted, and its handler.
+struct Pair {
+    worker: Worker,
+    handler: Worker,
+}
+
+impl Pair {
+    fn new() -> Self {
+        Self { worker: Worker::new(0, 1), handler: Worker::new(0, 2) }
+    }
+
+    /// One step, interrupted before its access number `place`; `false` if it has fewer.
+    fn step(
+        &mut self,
+        trial: &Arc<dyn Trial<Stepped>>,
+        cpu: &Cpu<'_, Stepped>,
+        place: u64,
+        context: Context,
+    ) -> bool {
+        let Self { worker, handler } = self;
+        let handle = || match context {
+            Context::Nmi => cpu.nmi(|cpu| trial.interrupt(cpu, handler)),
+            // Held off while interrupts are off; off itself while it runs.
+            _ if cpu.irq_depth() == 0 => {
+                let _irq_off = cpu.irq_save();
+                trial.interrupt(&cpu.interrupted(context), handler);
+            }
+            _ => {}
+        };
+        let ((), fired) = interrupt_at(place, handle, || trial.batch(cpu, worker, 1));
+        cpu.quiescent();
+        fired
+    }
+
+    /// Checks the trial; returns what the handler did.
+    fn finish(self, name: &str, trial: &Arc<dyn Trial<Stepped>>) -> Tally {
+        let mut total = self.worker.tally;
+        total.add(&self.handler.tally);
+        let cpu = trial.machine().cpu(CpuId(0));
+        trial.check(&cpu, &total).unwrap_or_else(|violation| panic!("{name}: {violation}"));
+        self.handler.tally
+    }
+}
+
+fn build(design: &Design, workload: &str) -> (String, Arc<dyn Trial<Stepped>>) {
+    let name = format!("{} {} {workload}", design.id, design.kind);
+    let built = trial(design.id, design.kind, workload, &Params::new(1, 1)).expect("listed");
+    (name, built)
+}
+
+/// What NMIs got that struck the update of their own cell at every place.
+fn nmi_everywhere(design: &Design) -> Tally {
+    let (name, trial) = build(design, "nmi-same-cell");
+    let mut pair = Pair::new();
+    {
+        let cpu = trial.machine().cpu(CpuId(0));
+        trial.enter(&cpu, &mut pair.worker);
+        // Every operation of the handler meets every operation of the worker.
+        for shift in 0..2 {
+            for place in 0.. {
+                let mut fired = false;
+                for _ in 0..STEPS_AT_EACH_PLACE {
+                    pair.handler.step = pair.worker.step + shift;
+                    fired |= pair.step(&trial, &cpu, place, Context::Nmi);
+                }
+                if !fired {
+                    break;
+                }
+            }
+        }
+    }
+    let tally = pair.finish(&name, &trial);
+    assert!(tally.attempts() > 20, "{name}: {} interruptions", tally.attempts());
+    tally
+}
+
+#[test]
+fn nmi_on_the_same_cell_at_every_access() {
+    for design in CELLS {
+        let nmi = nmi_everywhere(design);
+        let name = format!("{} {}", design.id, design.kind);
+        let op = if design.kind == "task_work" { Op::Schedule } else { Op::SetCallback };
+        let refused = nmi.failed(op, Errno::EOPNOTSUPP);
+        match design.id {
+            "spin-tas" | "spin-queued" | "cmpxchg-state" => {
+                assert_eq!(nmi.successes(), 0, "{name}");
+                assert_eq!(nmi.attempts() - refused, nmi.failed(Op::Start, Errno::EOPNOTSUPP));
+            }
+            "rqspin" => {
+                assert!(nmi.failed(op, Errno::EDEADLK) > 0, "{name}: the lock was never held");
+                assert!(nmi.ok(op) > 0, "{name}");
+            }
+            "cmpxchg-state-nmi" => {
+                assert!(nmi.failed(op, Errno::EBUSY) > 0, "{name}: never found BUSY");
+                assert!(nmi.ok(op) > 0, "{name}");
+            }
+            _ if design.kind == "task_work" => {
+                assert!(nmi.failed(op, Errno::EBUSY) > 0, "{name}: never found a round");
+                assert!(nmi.ok(op) > 0, "{name}");
+            }
+            // Commands: an update never meets another.
+            _ => {
+                assert_eq!(nmi.attempts() - nmi.ok(op), attempts(&nmi, Op::Start), "{name}");
+                assert!(nmi.ok(Op::Start) > 0, "{name}");
+            }
+        }
+    }
+}
+
+fn attempts(tally: &Tally, op: Op) -> u64 {
+    tally.iter().filter(|(of, _, _)| *of == op).map(|(_, _, count)| count).sum()
+}
+
+#[test]
+fn every_operation_in_every_context() {
+    for design in CELLS {
+        for context in [Context::Hardirq, Context::Nmi] {
+            let (name, trial) = build(design, "nmi");
+            let mut pair = Pair::new();
+            {
+                let cpu = trial.machine().cpu(CpuId(0));
+                trial.enter(&cpu, &mut pair.worker);
+                for step in 0..MIXED_STEPS {
+                    pair.step(&trial, &cpu, step % MIXED_PLACES, context);
+                }
+            }
+            let tally = pair.finish(&name, &trial);
+            assert!(tally.attempts() > MIXED_STEPS / 20, "{name}: {}", tally.attempts());
+        }
+    }
+}
+
+/// The finding of the review: freeing a cell whose work the task has takes the task's lock, and in
+/// NMI that may be held by what was interrupted. Of the ways to cancel only the first has it.
+#[test]
+fn cancelling_at_once_deadlocks_in_nmi() {
+    let deadlocks = |id: &str| {
+        let design = CELLS.iter().find(|cell| cell.id == id).expect("listed");
+        let (name, trial) = build(design, "nmi");
+        let mut pair = Pair::new();
+        let cpu = trial.machine().cpu(CpuId(0));
+        trial.enter(&cpu, &mut pair.worker);
+        for step in 0..MIXED_STEPS {
+            pair.step(&trial, &cpu, step % MIXED_PLACES, Context::Nmi);
+        }
+        drop(cpu);
+        pair.finish(&name, &trial).failed(Op::Free, Errno::EDEADLK)
+    };
+    assert!(deadlocks("task-work-cancel-now") > 0);
+    for id in ["task-work", "task-work-cancel-irq", "task-work-no-cancel"] {
+        assert_eq!(deadlocks(id), 0, "{id}");
+    }
+}
