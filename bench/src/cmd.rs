@@ -7,6 +7,7 @@
 mod args;
 mod compare;
 mod doctor;
+mod kernel;
 mod list;
 mod merge;
 mod output;
@@ -47,6 +48,7 @@ enum Command {
     Compare(compare::Args),
     Merge(merge::Args),
     Selftest(selftest::Args),
+    Kernel(kernel::Args),
 }
 
 /// The `cellbench` command, from its arguments to its exit status.
@@ -62,6 +64,7 @@ pub fn main() -> ExitCode {
         Command::Topology(args) => topology::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Sim(args) => sim::run(&args),
+        Command::Kernel(args) => kernel::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Merge(args) => merge::run(&args),

@@ -11,12 +11,12 @@ use super::{output, report};
 use crate::host::topology::Topology;
 use crate::runner::interrupt::{self, Interrupt};
 use crate::runner::plan::{Matrix, Plan, PlanError, known_cells};
-use crate::runner::round::RoundError;
+use crate::runner::round::{RoundError, Spec};
 use crate::runner::session::{self, Ended, Finished, Settings};
 use crate::runner::subject;
 
 /// Exit status when an invariant broke: a cell is wrong.
-const EXIT_VIOLATION: u8 = 1;
+pub(super) const EXIT_VIOLATION: u8 = 1;
 /// Cell that the others are compared with, unless it is not measured.
 const BASELINE: &str = cellbench_plots::options::DEFAULT_BASELINE;
 
@@ -65,7 +65,7 @@ fn settings(args: &Measuring, plan: &Plan, command: (&str, &[String])) -> anyhow
         window: args.window,
         most_rounds: args.rounds,
         threshold_share: args.threshold,
-        baseline: baseline(args, plan)?,
+        baseline: baseline(args.against.as_deref(), &mut plan.specs())?,
         irq_save_cost_ns: args.irq_save_ns,
         interrupt_rate_hz: args.interrupt_rate,
         matrix: args.choice.matrix_name().to_owned(),
@@ -84,22 +84,23 @@ fn default_budget(matrix: Matrix) -> Duration {
 }
 
 /// The cell asked for, else the usual one if it is measured, else the first that is.
-fn baseline(args: &Measuring, plan: &Plan) -> Result<String, PlanError> {
-    let measured = |name: &str| plan.specs().any(|spec| spec.series.cell == name);
-    match &args.against {
-        Some(name) if measured(name) => Ok(name.clone()),
+pub(super) fn baseline(
+    asked: Option<&str>,
+    specs: &mut dyn Iterator<Item = &Spec>,
+) -> Result<String, PlanError> {
+    let measured: Vec<&str> = specs.map(|spec| spec.series.cell.as_str()).collect();
+    match asked {
+        Some(name) if measured.contains(&name) => Ok(name.to_owned()),
         Some(name) if !subject::named(name).is_empty() => Err(PlanError::Nothing {
             reasons: format!(
                 "--against {name}: it is not among the cells chosen; add it to --cells"
             ),
         }),
         Some(name) => {
-            Err(PlanError::Unknown { what: "cell", name: name.clone(), known: known_cells() })
+            Err(PlanError::Unknown { what: "cell", name: name.to_owned(), known: known_cells() })
         }
-        None if measured(BASELINE) => Ok(BASELINE.to_owned()),
-        None => {
-            Ok(plan.specs().next().map_or(BASELINE.to_owned(), |spec| spec.series.cell.clone()))
-        }
+        None if measured.contains(&BASELINE) => Ok(BASELINE.to_owned()),
+        None => Ok((*measured.first().unwrap_or(&BASELINE)).to_owned()),
     }
 }
 

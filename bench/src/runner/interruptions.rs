@@ -199,7 +199,7 @@ impl<'a, P: Platform> Source<'a, P> {
     }
 
     /// What was done. Its timer is gone.
-    pub(crate) fn finish(self: Box<Self>) -> Struck {
+    pub(crate) fn finish(self) -> Struck {
         let let_go = self.let_go.load(Ordering::Relaxed);
         let State { worker, before, latencies, .. } = self.state.into_inner();
         let used =

@@ -386,7 +386,7 @@ impl Runner<'_> {
         let counting = |error| Failure::Round(RoundError::Counters(error));
         started.and_then(|()| counters.stop()).map_err(counting)?;
         let disturbance = probe.map(|probe| probe.stop()).unwrap_or_default();
-        let struck: Vec<Struck> = sources.into_iter().map(Source::finish).collect();
+        let struck: Vec<Struck> = sources.into_iter().map(|source| source.finish()).collect();
         let mut total = worker.tally;
         struck.iter().for_each(|struck| total.add(&struck.after));
         drop(machine_cpu);
