@@ -181,7 +181,7 @@ impl<P: Platform, C: AsyncCell<P>> SameCellTrial<P, C> {
         let turn = worker.step;
         worker.step += 1;
         let program = 2 * own + usize::from(cpu.in_nmi());
-        let (program, callback) = self.field.callback(program, (turn / 2 & 1) as usize);
+        let (program, callback) = self.field.callback(program, ((turn / 2) & 1) as usize);
         let (op, outcome) = if C::KIND == "task_work" {
             (Op::Schedule, cell.schedule(cpu, self.field.map(), program, callback, FAR))
         } else if turn & 1 == 0 {

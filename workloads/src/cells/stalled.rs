@@ -68,7 +68,7 @@ impl<P: Platform, C: AsyncCell<P>> StalledTrial<P, C> {
         let turn = worker.step;
         worker.step += 1;
         let (program, callback) =
-            self.field.callback(worker.index as usize, (turn / 2 & 1) as usize);
+            self.field.callback(worker.index as usize, ((turn / 2) & 1) as usize);
         let (op, outcome) = if C::KIND == "task_work" {
             (Op::Schedule, cell.schedule(cpu, self.field.map(), program, callback, FAR))
         } else if turn & 1 == 0 {
