@@ -387,6 +387,7 @@ fn lists_name_everything_that_can_be_chosen() {
             "a map value reserves 16 bytes: {cell}"
         );
         assert!(cell["block_bytes"].as_u64().unwrap() > 0, "{cell}");
+        assert!(!cell["lines"].as_object().unwrap().is_empty(), "{cell}");
     }
     let plain = text(&cellbench(&["list"]).stdout);
     for (what, name) in

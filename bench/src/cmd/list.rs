@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use cellbench_impls::AsyncCell;
-use cellbench_impls::cell::Footprint;
+use cellbench_impls::footprint::footprints;
 use cellbench_impls::platform::Native;
-use cellbench_impls::registry::{CELLS, CellVisitor, LOCKS, PEERS, visit_cell};
+use cellbench_impls::registry::{CellVisitor, LOCKS, PEERS, visit_cell};
 use cellbench_sim::MachineModel;
 use cellbench_workloads::registry::WORKLOADS;
 use cellbench_workloads::{EngineNeed, Subject};
@@ -26,7 +26,6 @@ pub(super) struct Args {
 
 /// What a cell's type says of itself.
 struct Properties {
-    footprint: Footprint,
     nmi_safe: bool,
     cancels: bool,
 }
@@ -37,7 +36,7 @@ impl CellVisitor<Native> for Describe {
     type Output = Properties;
 
     fn visit<C: AsyncCell<Native>>(self) -> Properties {
-        Properties { footprint: C::footprint(), nmi_safe: C::NMI_SAFE, cancels: C::CANCELS }
+        Properties { nmi_safe: C::NMI_SAFE, cancels: C::CANCELS }
     }
 }
 
@@ -73,15 +72,23 @@ fn machines() -> impl Iterator<Item = (&'static str, String)> {
 }
 
 fn as_json() -> serde_json::Value {
-    let cells: Vec<_> = CELLS
+    let cells: Vec<_> = footprints()
         .iter()
-        .filter_map(|cell| Some((cell, visit_cell::<Native, _>(cell.id, cell.kind, Describe)?)))
-        .map(|(cell, is)| {
-            json!({
-                "cell": cell.id, "kind": cell.kind, "about": cell.about,
-                "cell_bytes": is.footprint.cell_bytes, "block_bytes": is.footprint.block_bytes,
-                "nmi_safe": is.nmi_safe, "cancels": is.cancels,
-            })
+        .filter_map(|cell| {
+            let entry = cell.entry;
+            let is = visit_cell::<Native, _>(entry.id, entry.kind, Describe)?;
+            let lines: serde_json::Map<String, serde_json::Value> = cell
+                .operations
+                .iter()
+                .map(|of| {
+                    (of.operation.to_owned(), json!({ "touched": of.lines, "written": of.written }))
+                })
+                .collect();
+            Some(json!({
+                "cell": entry.id, "kind": entry.kind, "about": entry.about,
+                "cell_bytes": cell.bytes.cell_bytes, "block_bytes": cell.bytes.block_bytes,
+                "lines": lines, "nmi_safe": is.nmi_safe, "cancels": is.cancels,
+            }))
         })
         .collect();
     let locks: Vec<_> = LOCKS
@@ -108,11 +115,22 @@ fn as_json() -> serde_json::Value {
 }
 
 fn as_text() -> Result<String, std::fmt::Error> {
-    let mut text = String::from("Cells (bytes in the map value + in the control block)\n");
-    for cell in CELLS {
-        let Some(is) = visit_cell::<Native, _>(cell.id, cell.kind, Describe) else { continue };
-        let bytes = format!("{}+{}", is.footprint.cell_bytes, is.footprint.block_bytes);
-        writeln!(text, "  {:<20} {:<9} {bytes:>7}  {}", cell.id, cell.kind, cell.about)?;
+    let mut text = String::from(
+        "Cells: bytes in the map value + in the control block; cache lines that each operation\n\
+         touches, of them written, when nobody else is there\n",
+    );
+    for cell in footprints() {
+        let entry = cell.entry;
+        let bytes = format!("{}+{}", cell.bytes.cell_bytes, cell.bytes.block_bytes);
+        writeln!(text, "  {:<20} {:<9} {bytes:>7}  {}", entry.id, entry.kind, entry.about)?;
+        let lines: Vec<String> = cell
+            .operations
+            .iter()
+            .map(|of| format!("{} {}/{}", of.operation, of.lines, of.written))
+            .collect();
+        for some in lines.chunks(4) {
+            writeln!(text, "  {:<20} {}", "", some.join("  "))?;
+        }
     }
     writeln!(text, "  NAME{EPOCH}: the cell with epochs (crossbeam-epoch) in place of RCU")?;
     writeln!(text, "\nLocks (kind lock)")?;
