@@ -70,6 +70,9 @@ pub fn plan(selection: &Selection, machine: &MachineModel) -> Result<Plan, PlanE
 /// Why a configuration is not simulated; none if it is.
 fn obstacle(spec: &Spec) -> Option<String> {
     let (cell, workload, needs) = (&spec.subject.name, spec.workload, spec.needs);
+    if workload == "empty" {
+        return Some("empty: the simulated harness takes no time".to_owned());
+    }
     if spec.subject.is_peer() {
         return Some(format!("{cell}: code of others, which runs on real cores only"));
     }
