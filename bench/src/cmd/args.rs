@@ -37,8 +37,9 @@ pub(super) struct Measuring {
     /// Cost that the model adds to masking interrupts, in nanoseconds: user space cannot mask them
     #[arg(long, value_name = "NS", default_value = "0", value_parser = parse_ns)]
     pub(super) irq_save_ns: f64,
-    /// Interruptions of each worker a second, in workloads that interrupt [default: the workload's]
-    #[arg(long, value_name = "HZ", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    /// Interruptions of each worker a second, in workloads that interrupt; 0: as many as are handled
+    /// [default: the workload's]
+    #[arg(long, value_name = "HZ", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub(super) interrupt_rate: Option<u32>,
 }
 

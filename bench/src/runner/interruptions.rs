@@ -1,5 +1,6 @@
-//! Interruptions of a worker: real signals, sent to its thread by timers of its own, whose handler
-//! runs the workload's operation on top of whatever the worker is in the middle of.
+//! Interruptions of a worker: real signals, sent to its thread by timers of its own or by another
+//! thread, whose handler runs the workload's operation on top of whatever the worker is in the
+//! middle of.
 //!
 //! A signal stands for an NMI as it is: it strikes between any two instructions. It stands for a
 //! hardware interrupt through the machine's `irq_work`: while the worker has interrupts off, the
@@ -9,11 +10,12 @@
 //! first signal: it allocates nothing, takes no lock and makes no system call. It strikes only while
 //! the worker is inside [`Trial::batch`]; a signal at another moment is let go and counted.
 
-use std::cell::{OnceCell, UnsafeCell};
+use std::cell::{Cell, OnceCell, UnsafeCell};
 use std::io;
 use std::ptr;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, compiler_fence};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, JoinHandle};
 
 use cellbench_impls::irq_work::IrqWork;
 use cellbench_impls::{Context, Cpu, Machine, Platform};
@@ -22,7 +24,8 @@ use hdrhistogram::Histogram;
 
 use super::latency::changed;
 use super::time::TimeSource;
-use crate::host::Clock;
+use crate::host::cpus::CpuSet;
+use crate::host::{Clock, affinity};
 
 /// Longest latency a handler keeps apart: it must not let a histogram grow.
 const MAX_NS: u64 = 10_000_000_000;
@@ -106,6 +109,8 @@ pub(crate) struct Source<'a, P: Platform> {
     work: OnceCell<IrqWork<P>>,
     state: UnsafeCell<State>,
     let_go: AtomicU64,
+    /// Signals handled, for the thread that sends them.
+    handled: Arc<AtomicU64>,
 }
 
 /// The handler's own; nobody else looks while signals come.
@@ -145,6 +150,7 @@ impl<'a, P: Platform> Source<'a, P> {
                 latencies: (0..Op::ALL.len()).map(|_| empty()).collect(),
             }),
             let_go: AtomicU64::new(0),
+            handled: Arc::default(),
         });
         let owner = ptr::from_ref(&*source).cast_mut().cast();
         source.work.get_or_init(|| IrqWork::new(Self::arrive, owner));
@@ -158,6 +164,8 @@ impl<'a, P: Platform> Source<'a, P> {
     unsafe fn strike(target: *const Target) {
         // SAFETY: the target is the first field of a source, which outlives its timer.
         let source = unsafe { &*target.cast::<Self>() };
+        // Relaxed: the next one may be sent; nothing is read on the strength of it.
+        source.handled.fetch_add(1, Ordering::Relaxed);
         if !source.trial.is_in_batch() {
             source.let_go.fetch_add(1, Ordering::Relaxed);
             return;
@@ -259,6 +267,94 @@ impl<P: Platform> Drop for Timer<'_, '_, P> {
     }
 }
 
+thread_local! {
+    /// Who is struck by signals of a [`Sender`]. Without a destructor, so that a handler may look.
+    static TARGET: Cell<*const Target> = const { Cell::new(ptr::null()) };
+}
+
+/// Another thread that signals its maker by `pthread_kill`, each time as soon as the signal before
+/// was handled: more than any timer can. Gone when dropped.
+pub(crate) struct Sender<'a, 's, P: Platform> {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+    _source: &'s Source<'a, P>,
+}
+
+impl<'a, 's, P: Platform> Sender<'a, 's, P> {
+    /// Signals the calling thread, from whichever of `cpus` is free.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(crate) fn start(source: &'s Source<'a, P>, cpus: CpuSet) -> io::Result<Self> {
+        install_handlers()?;
+        TARGET.set(ptr::from_ref(source).cast());
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, handled) = (Arc::clone(&stop), Arc::clone(&source.handled));
+        let number = signal(source.context);
+        // SAFETY: touches no memory.
+        let receiver = unsafe { libc::pthread_self() } as usize;
+        let send = move || {
+            // Inherited from the pinned receiver otherwise, and one CPU takes turns then.
+            let _ = affinity::set_current(&cpus);
+            while !stopped.load(Ordering::Relaxed) {
+                let before = handled.load(Ordering::Relaxed);
+                // SAFETY: the receiver joins this thread before it ends.
+                unsafe { libc::pthread_kill(receiver as libc::pthread_t, number) };
+                let mut spins = 0_u32;
+                while handled.load(Ordering::Relaxed) == before && !stopped.load(Ordering::Relaxed)
+                {
+                    spins += 1;
+                    if spins.is_multiple_of(1024) {
+                        thread::yield_now()
+                    } else {
+                        std::hint::spin_loop()
+                    }
+                }
+            }
+        };
+        let thread = Some(thread::Builder::new().name("sender".to_owned()).spawn(send)?);
+        Ok(Self { stop, thread, _source: source })
+    }
+}
+
+impl<P: Platform> Drop for Sender<'_, '_, P> {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // A sender that panicked sends no more either.
+            let _ = thread.join();
+        }
+        // A signal that is still on its way finds no target.
+        TARGET.set(ptr::null());
+    }
+}
+
+/// What interrupts a worker in one context.
+pub(crate) enum Striker<'a, 's, P: Platform> {
+    /// So many times a second.
+    Timed(#[expect(dead_code, reason = "deleted when dropped")] Timer<'a, 's, P>),
+    /// As fast as it is handled.
+    Sent(#[expect(dead_code, reason = "stopped when dropped")] Sender<'a, 's, P>),
+}
+
+impl<'a, 's, P: Platform> Striker<'a, 's, P> {
+    /// Interrupts the calling thread at this rate; 0: as fast as it is handled, by a thread on one
+    /// of `cpus`.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(crate) fn start(
+        source: &'s Source<'a, P>,
+        rate_hz: u32,
+        cpus: &CpuSet,
+    ) -> io::Result<Self> {
+        match rate_hz {
+            0 => Sender::start(source, cpus.clone()).map(Self::Sent),
+            _ => Timer::start(source, rate_hz).map(Self::Timed),
+        }
+    }
+}
+
 /// The signal that stands for an interruption in `context`.
 fn signal(context: Context) -> libc::c_int {
     match context {
@@ -296,11 +392,15 @@ fn install_handlers() -> io::Result<()> {
 extern "C" fn handle(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     // SAFETY: the kernel hands in valid information.
     let info = unsafe { &*info };
-    if info.si_code != libc::SI_TIMER {
-        return; // sent by somebody else: it carries no target
+    let target = match info.si_code {
+        // SAFETY: a timer's signal carries a value.
+        libc::SI_TIMER => unsafe { info.si_value() }.sival_ptr.cast_const().cast::<Target>(),
+        libc::SI_TKILL => TARGET.get(),
+        _ => return, // sent by another process: it carries no target
+    };
+    if target.is_null() {
+        return;
     }
-    // SAFETY: a timer's signal carries a value.
-    let target = unsafe { info.si_value() }.sival_ptr.cast_const().cast::<Target>();
-    // SAFETY: the address that `Timer::start` gave, of a source that outlives its timer.
+    // SAFETY: the address that `Timer::start` or `Sender::start` gave, of a source that outlives it.
     unsafe { ((*target).strike)(target) };
 }

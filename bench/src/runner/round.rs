@@ -16,11 +16,12 @@ use cellbench_workloads::{EngineNeed, Op, Params, Tally, Trial, Worker};
 use hdrhistogram::Histogram;
 
 use super::gate::{Gate, OnFailure};
-use super::interruptions::{Marked, Source, Struck, Timer};
+use super::interruptions::{Marked, Source, Striker, Struck};
 use super::latency::Latencies;
 use super::live::Drive;
 use super::loops::{self, Dice, Schedule, Span};
 use super::subject::{Reclaim, Subject};
+use crate::host::affinity;
 use crate::host::cpus::{CpuId, CpuSet};
 use crate::host::disturbance::{RoundDisturbance, ThreadDisturbance};
 use crate::host::pin::{PinError, pin};
@@ -70,7 +71,8 @@ pub struct Conditions {
     pub turns_per_us: u32,
     /// Turns that each interrupt-off section costs extra.
     pub irq_save_turns: u32,
-    /// Interruptions of each worker and context a second; none: what the workload says.
+    /// Interruptions of each worker and context a second; 0: as fast as they are handled, sent by
+    /// another thread; none: what the workload says.
     pub interrupt_rate_hz: Option<u32>,
 }
 
@@ -332,6 +334,7 @@ impl Runner<'_> {
     ) -> Result<Report, Failure> {
         let abandon = OnFailure::abandon(gate);
         let cpu = self.spec.cpus[index];
+        let allowed = affinity::current().unwrap_or_default();
         pin(cpu).map_err(|error| Failure::Round(error.into()))?;
         let clock = &self.bench.clock;
         let mut counters = ThreadCounters::open(&self.bench.counters[&cpu]);
@@ -356,9 +359,10 @@ impl Runner<'_> {
         let rate_hz = rate_hz.unwrap_or(self.spec.needs.interrupt_rate_hz);
 
         let opened = gate.pass(clock, clock.ticks(LEAD)).map_err(|_| Failure::Abandoned)?;
-        let timers: Result<Vec<_>, _> =
-            sources.iter().map(|source| Timer::start(source, rate_hz)).collect();
-        let timers = timers.map_err(|error| Failure::Round(RoundError::Interruptions(error)))?;
+        let strikers: Result<Vec<_>, _> =
+            sources.iter().map(|source| Striker::start(source, rate_hz, &allowed)).collect();
+        let strikers =
+            strikers.map_err(|error| Failure::Round(RoundError::Interruptions(error)))?;
         let start = opened + clock.ticks(self.conditions.warm_up);
         let schedule = Schedule {
             ready: start - clock.ticks(READY_LEAD.min(self.conditions.warm_up)),
@@ -382,7 +386,7 @@ impl Runner<'_> {
                 loops::open(trial, &machine_cpu, &mut worker, clock, &schedule, dice, mean, ready)
             }
         };
-        drop(timers);
+        drop(strikers);
         let counting = |error| Failure::Round(RoundError::Counters(error));
         started.and_then(|()| counters.stop()).map_err(counting)?;
         let disturbance = probe.map(|probe| probe.stop()).unwrap_or_default();

@@ -1,0 +1,131 @@
+//! Real signals: handlers that strike the very cell that their thread is updating, in every
+//! generation and at any instruction. The invariants of the workload are what is tested; the
+//! counts say that it was.
+//!
+//! The long form, ten million interruptions for each generation, on demand:
+//! `cargo test --release -p cellbench --test interrupted -- --ignored --nocapture`
+
+use std::time::Duration;
+
+use cellbench::host::cpus::CpuSet;
+use cellbench::host::{Clock, affinity};
+use cellbench::runner::round::{Bench, Conditions, Measured, Spec};
+use cellbench::runner::subject::{self, Subject};
+use cellbench_record::{Kind, OK, Series, Source};
+use cellbench_workloads::registry::WORKLOADS;
+
+/// Signals a second where the handlers take turns with their worker.
+const RATE_HZ: u32 = 20_000;
+
+/// Measures a cell under a workload on one CPU.
+fn measure(subject: &Subject, workload: &str, rate_hz: u32, window: Duration) -> Measured {
+    let entry = WORKLOADS.iter().find(|entry| entry.id == workload).expect("listed");
+    let allowed = affinity::current().expect("affinity");
+    let cpu = allowed.first().expect("a CPU");
+    let series =
+        Series::new(&subject.name, subject.kind.clone(), entry.id, 1, "compact", Source::Model);
+    let spec = Spec {
+        series,
+        subject: subject.clone(),
+        workload: entry.id,
+        engine: entry.engine,
+        needs: entry.needs,
+        cpus: vec![cpu],
+    };
+    let conditions = Conditions {
+        warm_up: Duration::from_millis(20),
+        window,
+        sampled: true,
+        turns_per_us: 1000,
+        irq_save_turns: 0,
+        interrupt_rate_hz: Some(rate_hz),
+    };
+    let bench = Bench::new(Clock::new(), &CpuSet::from_iter([cpu]));
+    let stuck = |error| panic!("{error}");
+    bench.measure(&spec, &conditions, 1, &stuck).expect("measured")
+}
+
+/// Cells, as they are.
+fn cells() -> impl Iterator<Item = Subject> {
+    subject::all().into_iter().filter(|subject| subject.kind != Kind::Lock)
+}
+
+/// Attempts of handlers in the window, and how many of them succeeded.
+fn struck(measured: &Measured, context: &str) -> (u64, u64) {
+    let outcomes = measured.round.contexts.get(context);
+    let outcomes = outcomes.unwrap_or_else(|| panic!("no {context} in {:?}", measured.round));
+    (outcomes.values().sum(), outcomes.get(OK).copied().unwrap_or(0))
+}
+
+fn assert_whole(subject: &Subject, measured: &Measured) {
+    let violations = &measured.round.invariants.violations;
+    assert!(violations.is_empty(), "{} {}: {violations:?}", subject.name, subject.kind);
+}
+
+/// Until a second's worth at most, so that a busy host gets there as well.
+fn strike_thousands(subject: &Subject, workload: &str, context: &str) -> (u64, u64) {
+    let (mut attempts, mut successes) = (0, 0);
+    for _ in 0..10 {
+        let measured = measure(subject, workload, RATE_HZ, Duration::from_millis(100));
+        assert_whole(subject, &measured);
+        let (more, ok) = struck(&measured, context);
+        attempts += more;
+        successes += ok;
+        if attempts >= 1000 {
+            return (attempts, successes);
+        }
+    }
+    panic!("{} {}: {attempts} interruptions in ten tries", subject.name, subject.kind);
+}
+
+#[test]
+fn nmi_same_cell_thousands_of_times() {
+    for subject in cells() {
+        let (attempts, ok) = strike_thousands(&subject, "nmi-same-cell", "nmi");
+        let refuses = ["spin-tas", "spin-queued", "cmpxchg-state"].contains(&subject.id);
+        if refuses {
+            assert_eq!(ok, 0, "{} {}: of {attempts}", subject.name, subject.kind);
+        } else {
+            assert!(ok > 0, "{} {}: of {attempts}", subject.name, subject.kind);
+        }
+    }
+}
+
+#[test]
+fn every_operation_in_every_context_thousands_of_times() {
+    for subject in cells() {
+        strike_thousands(&subject, "nmi", "nmi");
+        strike_thousands(&subject, "nmi", "hardirq");
+    }
+}
+
+/// By `pthread_kill`, as fast as the handler returns.
+#[test]
+fn a_sender_strikes_as_well() {
+    let subject = subject::named("cmd-queue").remove(0);
+    let measured = measure(&subject, "nmi-same-cell", 0, Duration::from_millis(200));
+    assert_whole(&subject, &measured);
+    assert!(struck(&measured, "nmi").0 > 0);
+}
+
+#[test]
+#[ignore = "ten million interruptions for each generation: minutes each"]
+fn nmi_same_cell_ten_million_times() {
+    const WANTED: u64 = 10_000_000;
+    for subject in cells() {
+        let (mut attempts, mut successes, mut rounds) = (0, 0, 0);
+        while attempts < WANTED {
+            let measured = measure(&subject, "nmi-same-cell", 0, Duration::from_secs(5));
+            assert_whole(&subject, &measured);
+            let (more, ok) = struck(&measured, "nmi");
+            attempts += more;
+            successes += ok;
+            rounds += 1;
+        }
+        let share = 100.0 * successes as f64 / attempts as f64;
+        println!(
+            "{} {}: {attempts} interruptions in {rounds} rounds, {share:.2} % ok",
+            subject.name, subject.kind
+        );
+    }
+}
