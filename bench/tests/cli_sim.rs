@@ -53,7 +53,7 @@ fn simulate(out: &Path, seed: &str, host_threads: usize) -> PathBuf {
 }
 
 fn rounds(run: &Path) -> Vec<Round> {
-    let mut reader = RunReader::open(run).expect("a run");
+    let reader = RunReader::open(run).expect("a run");
     reader.rounds().expect("rounds").map(|round| round.expect("whole")).collect()
 }
 
@@ -89,9 +89,9 @@ fn rows_are_those_of_the_simulated_machine() {
         assert_eq!(round.cpus.len(), series.threads as usize);
         assert!(!round.latency.is_empty(), "{series}");
         let moved: u64 = round.line_transfers.values().sum();
-        // A cell that all update is in one cache at a time.
+        // A cell that all update is in one cache at a time; who finds it busy may find it there.
         if series.threads > 1 && series.workload == "same-cell" {
-            assert!(moved * 2 > round.attempts(), "{series}: {:?}", round.line_transfers);
+            assert!(moved * 2 > round.ok(), "{series}: {:?}", round.line_transfers);
         } else if series.threads == 1 {
             assert_eq!(moved, 0, "{series}: {:?}", round.line_transfers);
         }
