@@ -6,12 +6,16 @@
 use cellbench_record::Source;
 use cellbench_sim::MachineModel;
 use cellbench_workloads::EngineNeed;
+use cellbench_workloads::registry::WORKLOADS;
 
 use crate::host::cpus::{CpuId, CpuSet};
 use crate::host::topology::{CoreKind, Cpu, Topology};
 use crate::runner::plan::{Plan, PlanError, Selection};
 use crate::runner::round::Spec;
 use crate::runner::subject::Reclaim;
+
+/// Most threads in workloads whose deadlocks end by timeouts, milliseconds of looking at the clock.
+const MOST_IN_DEADLOCK: u32 = 8;
 
 /// The hardware threads of a machine, all usable.
 #[must_use]
@@ -72,6 +76,12 @@ fn obstacle(spec: &Spec) -> Option<String> {
     let (cell, workload, needs) = (&spec.subject.name, spec.workload, spec.needs);
     if workload == "empty" {
         return Some("empty: the simulated harness takes no time".to_owned());
+    }
+    let ends_by_timeout = WORKLOADS.iter().any(|entry| entry.id == workload && entry.fallible_only);
+    if ends_by_timeout && spec.series.threads > MOST_IN_DEADLOCK {
+        return Some(format!(
+            "{workload} with more than {MOST_IN_DEADLOCK} threads: simulating its timeouts takes minutes"
+        ));
     }
     if spec.subject.is_peer() {
         return Some(format!("{cell}: code of others, which runs on real cores only"));
