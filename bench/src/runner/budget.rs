@@ -134,3 +134,50 @@ fn unimportance(block: &Block, all: u32) -> u32 {
     }
     rank
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Topology;
+    use crate::runner::plan::{Matrix, Selection};
+
+    fn plan() -> Plan {
+        Plan::new(&Selection::of(Matrix::Headline), &Topology::read().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn more_time_makes_longer_windows_within_bounds() {
+        let plan = plan();
+        let windows = [1, 60, 600, 6000].map(|s| window(&plan, Duration::from_secs(s)));
+        assert!(windows.is_sorted(), "{windows:?}");
+        assert_eq!((windows[0], windows[3]), (SHORTEST, LONGEST));
+        // What was found fits.
+        let budget = Duration::from_secs(600);
+        assert!(windows[2] == SHORTEST || total(&plan, ROUNDS, windows[2]) <= budget);
+    }
+
+    #[test]
+    fn what_does_not_fit_goes_least_important_first_and_is_counted() {
+        let mut plan = plan();
+        let (before, time) = (plan.len(), total(&plan, LEAST_ROUNDS, SHORTEST));
+        fit(&mut plan, time);
+        assert_eq!(plan.len(), before, "all of it fits");
+        fit(&mut plan, time / 4);
+        assert!(plan.len() < before && !plan.is_empty());
+        assert!(plan.blocks.iter().any(|block| !block.surveyed));
+        let note = plan.skipped.last().unwrap();
+        assert!(note.starts_with(&format!("{} of {before}", before - plan.len())), "{note}");
+        fit(&mut plan, Duration::ZERO);
+        assert_eq!(plan.blocks.len(), 1, "one block always stays");
+    }
+
+    #[test]
+    fn rounds_that_fit_leave_blocks_out_only_when_they_must() {
+        let mut plan = plan();
+        let before = plan.len();
+        assert_eq!(fit_rounds(&mut plan, 6, Duration::from_secs(100_000)), LONGEST);
+        assert_eq!(plan.len(), before);
+        assert_eq!(fit_rounds(&mut plan, 6, Duration::ZERO), SHORTEST);
+        assert_eq!(plan.blocks.len(), 1);
+    }
+}

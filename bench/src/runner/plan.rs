@@ -3,6 +3,8 @@
 //! A block is what is compared with each other: the same workload on the same CPUs, every cell of
 //! the kind. Cells of a block run one after the other in each round, in shuffled order.
 
+mod selection;
+
 use std::collections::BTreeSet;
 
 use cellbench_record::{Kind, Series, Source};
@@ -10,10 +12,12 @@ use cellbench_workloads::EngineNeed;
 use cellbench_workloads::registry::{Entry, WORKLOADS};
 
 use super::round::Spec;
-use super::subject::{self, EPOCH, Reclaim, Subject};
+use super::subject::{self, Reclaim, Subject};
 use crate::host::cpus::CpuId;
-use crate::host::placement::{Placement, PlacementError};
+use crate::host::placement::Placement;
 use crate::host::topology::Topology;
+
+pub use selection::{Matrix, PlanError, Selection, known_cells, known_workloads};
 
 /// Workloads that tell the generations apart, measured at every number of threads and until they
 /// are decided. The others are surveyed: few rounds, few numbers of threads.
@@ -29,97 +33,6 @@ pub const HEADLINE: &[&str] = &[
     "task-work",
     "lock-0ns",
 ];
-
-/// How much of what there is to measure when no names are given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Matrix {
-    /// [`HEADLINE`] on timers, task works and locks, on one CPU and on all.
-    Quick,
-    /// Every cell under every workload: the headline ones at 1, 2, 4 ... all threads and until they
-    /// are decided, the others at 1, 2 and all.
-    Headline,
-    /// Everything at every number of threads in every placement.
-    Full,
-}
-
-impl Matrix {
-    /// Name in records.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Quick => "quick",
-            Self::Headline => "headline",
-            Self::Full => "full",
-        }
-    }
-}
-
-/// What the user asked for; nothing given means what the matrix says.
-#[derive(Clone, Debug)]
-pub struct Selection {
-    /// How much where no names are given.
-    pub matrix: Matrix,
-    /// Names of cells and locks.
-    pub cells: Vec<String>,
-    /// Names of workloads.
-    pub workloads: Vec<String>,
-    /// Names of kinds.
-    pub kinds: Vec<String>,
-    /// Numbers of threads.
-    pub threads: Vec<u32>,
-    /// Placements.
-    pub placements: Vec<Placement>,
-    /// Open loop: steps per second over all threads. None: closed loop.
-    pub rates_ops_s: Vec<u64>,
-    /// Take the form of each workload that repeats an operation until it succeeds.
-    pub retry: bool,
-}
-
-impl Selection {
-    /// All that `matrix` says.
-    #[must_use]
-    pub fn of(matrix: Matrix) -> Self {
-        Self {
-            matrix,
-            cells: Vec::new(),
-            workloads: Vec::new(),
-            kinds: Vec::new(),
-            threads: Vec::new(),
-            placements: Vec::new(),
-            rates_ops_s: Vec::new(),
-            retry: false,
-        }
-    }
-}
-
-/// Why a selection cannot be measured.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PlanError {
-    /// A name that the registry does not have.
-    #[error("unknown {what} `{name}`; known are {known}")]
-    Unknown {
-        /// `cell`, `workload` or `kind`.
-        what: &'static str,
-        /// Name that was given.
-        name: String,
-        /// Names that there are.
-        known: String,
-    },
-    /// So many threads cannot be placed.
-    #[error("--threads {threads}: {source}")]
-    Threads {
-        /// Number that was given.
-        threads: u32,
-        /// Why not.
-        source: PlacementError,
-    },
-    /// All names are known, but no cell serves a workload.
-    #[error("nothing to measure: {reasons}")]
-    Nothing {
-        /// Why each was left out.
-        reasons: String,
-    },
-}
 
 /// What is compared with each other, and so measured together.
 #[derive(Clone, Debug)]
@@ -461,20 +374,143 @@ fn default_threads(
     threads
 }
 
-/// Every name that `--cells` takes.
-#[must_use]
-pub fn known_cells() -> String {
-    let mut names: Vec<String> = Vec::new();
-    for subject in subject::all() {
-        if !names.contains(&subject.name) {
-            names.push(subject.name);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::cpus::CpuSet;
+    use crate::host::quota::CpuQuota;
+    use crate::host::topology::{CoreKind, Cpu};
+
+    /// A host of one package and cache, every core one CPU.
+    fn host(cpus: u32) -> Topology {
+        let cpu = |number| Cpu {
+            id: CpuId(number),
+            package: Some(0),
+            die: None,
+            llc: Some(0),
+            core: number,
+            smt_index: 0,
+            numa_node: Some(0),
+            kind: CoreKind::Performance,
+        };
+        Topology {
+            cpus: (0..cpus).map(cpu).collect(),
+            offline: CpuSet::new(),
+            usable: (0..cpus).map(CpuId).collect(),
+            quota: None,
         }
     }
-    format!("{} (cells also with {EPOCH})", names.join(", "))
-}
 
-/// Every name that `--workloads` takes.
-#[must_use]
-pub fn known_workloads() -> String {
-    WORKLOADS.iter().map(|workload| workload.id).collect::<Vec<_>>().join(", ")
+    fn threads(plan: &Plan, workload: &str) -> BTreeSet<u32> {
+        let of = plan.specs().filter(|spec| spec.workload == workload);
+        of.map(|spec| spec.series.threads).collect()
+    }
+
+    #[test]
+    fn headline_workloads_run_at_every_power_of_two_and_all_others_at_few() {
+        let plan = Plan::new(&Selection::of(Matrix::Headline), &host(48)).unwrap();
+        assert_eq!(threads(&plan, "same-cell"), BTreeSet::from([1, 2, 4, 8, 16, 32, 48]));
+        assert_eq!(threads(&plan, "own-cell-padded"), BTreeSet::from([1, 2, 48]));
+        let quick = Plan::new(&Selection::of(Matrix::Quick), &host(48)).unwrap();
+        assert_eq!(threads(&quick, "same-cell"), BTreeSet::from([1, 48]));
+        assert_eq!(threads(&quick, "own-cell-padded"), BTreeSet::new());
+        let one = Plan::new(&Selection::of(Matrix::Headline), &host(1)).unwrap();
+        assert_eq!(threads(&one, "same-cell"), BTreeSet::from([1]));
+    }
+
+    #[test]
+    fn every_headline_workload_exists() {
+        for name in HEADLINE {
+            assert!(WORKLOADS.iter().any(|workload| workload.id == *name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_quota_limits_the_default_and_says_so() {
+        let mut topology = host(8);
+        topology.quota =
+            Some(CpuQuota { quota_us: 250_000, period_us: 100_000, source: "/q".into() });
+        let plan = Plan::new(&Selection::of(Matrix::Headline), &topology).unwrap();
+        assert_eq!(threads(&plan, "same-cell"), BTreeSet::from([1, 2]));
+        assert!(
+            plan.skipped.iter().any(|what| what.contains("2.5 CPUs of 8")),
+            "{:?}",
+            plan.skipped
+        );
+        let asked = Selection { threads: vec![8], ..Selection::of(Matrix::Headline) };
+        let plan = Plan::new(&asked, &topology).unwrap();
+        assert_eq!(threads(&plan, "same-cell"), BTreeSet::from([8]));
+    }
+
+    #[test]
+    fn cells_of_a_block_differ_in_nothing_but_the_cell() {
+        let plan = Plan::new(&Selection::of(Matrix::Full), &host(4)).unwrap();
+        for block in &plan.blocks {
+            let first = &block.specs[0];
+            for spec in &block.specs {
+                assert_eq!(spec.series.with_cell(""), first.series.with_cell(""));
+                assert_eq!(spec.cpus, first.cpus);
+                assert_eq!(spec.series.threads as usize, spec.cpus.len());
+            }
+        }
+        let rows: BTreeSet<&Series> = plan.specs().map(|spec| &spec.series).collect();
+        assert_eq!(rows.len(), plan.len(), "no row twice");
+    }
+
+    #[test]
+    fn placements_that_would_be_the_same_cpus_are_measured_once_unless_asked_for() {
+        let full = Plan::new(&Selection::of(Matrix::Full), &host(2)).unwrap();
+        assert!(full.specs().all(|spec| spec.series.placement == "compact"));
+        assert!(full.skipped.iter().any(|what| what.contains("smt")), "{:?}", full.skipped);
+        let both = Selection {
+            placements: vec![Placement::Compact, Placement::Spread],
+            ..Selection::of(Matrix::Full)
+        };
+        let both = Plan::new(&both, &host(2)).unwrap();
+        assert!(both.specs().any(|spec| spec.series.placement == "spread"));
+    }
+
+    #[test]
+    fn each_rate_is_a_block_of_its_own() {
+        let selection = Selection {
+            workloads: vec!["same-cell".into()],
+            rates_ops_s: vec![1000, 2000],
+            ..Selection::of(Matrix::Headline)
+        };
+        let plan = Plan::new(&selection, &host(1)).unwrap();
+        let rates: BTreeSet<_> = plan.specs().map(|spec| spec.series.offered_ops_s).collect();
+        assert_eq!(rates, BTreeSet::from([Some(1000), Some(2000)]));
+    }
+
+    #[test]
+    fn retry_takes_the_form_that_repeats() {
+        let selection = Selection {
+            workloads: vec!["same-cell".into(), "solo-set".into()],
+            retry: true,
+            ..Selection::of(Matrix::Headline)
+        };
+        let plan = Plan::new(&selection, &host(1)).unwrap();
+        assert!(plan.specs().all(|spec| spec.workload == "same-cell-retry"));
+        assert!(plan.skipped.iter().any(|what| what.contains("solo-set")), "{:?}", plan.skipped);
+    }
+
+    #[test]
+    fn what_needs_others_or_seconds_is_left_out_with_a_reason() {
+        let plan = Plan::new(&Selection::of(Matrix::Headline), &host(1)).unwrap();
+        for workload in WORKLOADS.iter().filter(|workload| workload.needs.least_workers > 1) {
+            assert_eq!(threads(&plan, workload.id), BTreeSet::new());
+            let said = plan.skipped.iter().any(|what| what.starts_with(workload.id));
+            assert!(said, "{}: {:?}", workload.id, plan.skipped);
+        }
+    }
+
+    #[test]
+    fn a_filter_sees_kind_workload_and_cell() {
+        let mut plan = Plan::new(&Selection::of(Matrix::Quick), &host(2)).unwrap();
+        plan.retain(|name| name.contains("timer/same-cell/cmpxchg-state"));
+        assert!(!plan.is_empty());
+        assert!(plan.specs().all(|spec| spec.subject.id.starts_with("cmpxchg-state")));
+        plan.retain(|_| false);
+        assert!(plan.is_empty());
+    }
 }
