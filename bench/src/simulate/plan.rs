@@ -125,7 +125,7 @@ mod tests {
         assert!(plan.specs().all(|spec| spec.series.source == Source::Sim
             && spec.series.machine.as_deref() == Some("xeon-spr-2s")
             && spec.engine == EngineNeed::Count));
-        for left_out in ["churn-live", "nmi", "parking_lot"] {
+        for left_out in ["churn-live", "nmi", "parking-lot"] {
             assert!(plan.skipped.iter().any(|note| note.contains(left_out)), "{left_out}");
         }
         assert_eq!(plan.specs().map(|spec| spec.series.threads).max(), Some(224));
