@@ -431,11 +431,11 @@ mod tests {
             let held = lock.with(&cpu, || {
                 let mut threads = Vec::new();
                 for number in 1..=waiters {
-                    let (lock, machine) = (Arc::clone(&lock), Arc::clone(&machine));
+                    let (taken, machine) = (Arc::clone(&lock), Arc::clone(&machine));
                     let order = Arc::clone(&order);
                     threads.push(loom::thread::spawn(move || {
                         let cpu = machine.cpu(CpuId(number));
-                        let noted = lock.with(&cpu, || order.lock().unwrap().push(number));
+                        let noted = taken.with(&cpu, || order.lock().unwrap().push(number));
                         noted.expect("time stands still");
                     }));
                     Loom::wait_until(|| {
