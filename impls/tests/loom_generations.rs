@@ -21,8 +21,9 @@ use cellbench_impls::platform::loom::advance_ns;
 use cellbench_impls::program::{Program, count_only};
 use cellbench_impls::{AsyncCell, Cpu, CpuId, Errno, Machine, Outcome};
 
-/// Preemptions in an execution.
+/// Preemptions in an execution; fewer where each thread has many steps.
 const PREEMPTIONS: usize = 3;
+const PREEMPTIONS_OF_MANY_STEPS: usize = 2;
 /// Where the clock stands, in nanoseconds.
 const NOW_NS: u64 = 1_000_000;
 /// Later than everything.
@@ -134,9 +135,9 @@ fn sound(config: MachineConfig) -> Machine<Loom> {
     Machine::new(config)
 }
 
-fn explore(story: impl Fn() + Send + Sync + 'static) {
+fn explore(preemptions: usize, story: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(PREEMPTIONS);
+    builder.preemption_bound = Some(preemptions);
     builder.max_branches = 20_000;
     builder.check(story);
 }
@@ -161,7 +162,7 @@ fn may_lose(outcome: Outcome) {
 
 /// Two first updates: what stays is one of the two, whole.
 fn set_meets_set<C: AsyncCell<Loom>>(make: Make) {
-    explore(move || {
+    explore(PREEMPTIONS, move || {
         let scene = Scene::<C>::fresh(make, 2);
         at_once(
             &scene,
@@ -175,7 +176,7 @@ fn set_meets_set<C: AsyncCell<Loom>>(make: Make) {
 
 /// An update in NMI meets the free: what it set is put by whoever frees the block.
 fn set_in_nmi_meets_free<C: AsyncCell<Loom>>(make: Make) {
-    explore(move || {
+    explore(PREEMPTIONS, move || {
         let scene = Scene::<C>::ready(make, 2);
         at_once(
             &scene,
@@ -191,7 +192,7 @@ fn set_in_nmi_meets_free<C: AsyncCell<Loom>>(make: Make) {
 
 /// A start meets the free, which cancels first: what it armed after that must not fire.
 fn start_meets_free<C: AsyncCell<Loom>>(make: Make) {
-    explore(move || {
+    explore(PREEMPTIONS, move || {
         let scene = Scene::<C>::ready(make, 2);
         at_once(
             &scene,
@@ -204,7 +205,7 @@ fn start_meets_free<C: AsyncCell<Loom>>(make: Make) {
 
 /// The same from NMI on both sides, with the irq steps that follow.
 fn start_meets_free_in_nmi<C: AsyncCell<Loom>>(make: Make) {
-    explore(move || {
+    explore(PREEMPTIONS, move || {
         let scene = Scene::<C>::ready(make, 2);
         at_once(
             &scene,
@@ -217,7 +218,7 @@ fn start_meets_free_in_nmi<C: AsyncCell<Loom>>(make: Make) {
 
 /// A callback runs while its cell is freed in NMI, and may be armed again meanwhile.
 fn fire_meets_free_in_nmi<C: AsyncCell<Loom>>(make: Make) {
-    explore(move || {
+    explore(PREEMPTIONS, move || {
         let scene = Scene::<C>::ready(make, 2);
         assert_eq!(scene.start(&scene.cpu(0)), Ok(()));
         at_once(
@@ -237,7 +238,7 @@ fn fire_meets_free_in_nmi<C: AsyncCell<Loom>>(make: Make) {
 /// Two starts, one of them in NMI: the callback runs once for both or once for each. A start that
 /// was refused met another one.
 fn start_meets_start_in_nmi<C: AsyncCell<Loom>>(make: Make) {
-    explore(move || {
+    explore(PREEMPTIONS, move || {
         let scene = Scene::<C>::ready(make, 2);
         at_once(
             &scene,
@@ -255,7 +256,7 @@ fn start_meets_start_in_nmi<C: AsyncCell<Loom>>(make: Make) {
 
 /// A cancel that does not wait meets the firing: if it says that it was in time, it was.
 fn cancel_async_meets_fire<C: AsyncCell<Loom>>(make: Make) {
-    explore(move || {
+    explore(PREEMPTIONS, move || {
         let scene = Scene::<C>::ready(make, 2);
         assert_eq!(scene.start(&scene.cpu(0)), Ok(()));
         at_once(
@@ -277,7 +278,7 @@ fn cancel_async_meets_fire<C: AsyncCell<Loom>>(make: Make) {
 /// Commands that wait for the end of an interrupt-off section, while another CPU adds its own:
 /// those of one CPU take effect in their order, or the newest alone does.
 fn commands_keep_their_order<C: AsyncCell<Loom>>(make: Make) {
-    explore(move || {
+    explore(PREEMPTIONS, move || {
         let scene = Scene::<C>::ready(make, 2);
         at_once(
             &scene,
@@ -293,29 +294,45 @@ fn commands_keep_their_order<C: AsyncCell<Loom>>(make: Make) {
     });
 }
 
-/// An `irq_work` reads commands while others are written: what it executes is one of them, whole.
+/// An `irq_work` reads a command while others are written: what it executes is one of them, whole.
 /// A start at a point in time mixed with one in some time from now would be due at neither.
-fn commands_are_read_whole<C: AsyncCell<Loom>>(make: Make) {
-    explore(move || {
+fn command_is_read_whole<C: AsyncCell<Loom>>(make: Make) {
+    command_is_read_while_written::<C>(make, 1);
+}
+
+/// The same where the very slot that is read gets its next command but one.
+fn command_is_read_whole_of_three<C: AsyncCell<Loom>>(make: Make) {
+    command_is_read_while_written::<C>(make, 2);
+}
+
+fn command_is_read_while_written<C: AsyncCell<Loom>>(make: Make, writes: usize) {
+    explore(PREEMPTIONS_OF_MANY_STEPS, move || {
         let scene = Scene::<C>::ready(make, 2);
-        at_once(
-            &scene,
-            |scene, cpu| may_lose(scene.start_at(cpu, 3)),
-            |scene, cpu| {
-                may_lose(scene.cell.start(cpu, Start::after_ns(7)));
-                may_lose(scene.cell.start(cpu, Start::after_ns(7)));
-            },
-        );
+        let cpu = scene.cpu(0);
+        let irq_off = cpu.irq_save();
+        assert_eq!(scene.start_at(&cpu, 3), Ok(()));
+        let theirs = Arc::clone(&scene);
+        let thread = loom::thread::spawn(move || {
+            let cpu = theirs.cpu(1);
+            let _irq_off = cpu.irq_save();
+            for _ in 0..writes {
+                may_lose(theirs.cell.start(&cpu, Start::after_ns(7)));
+            }
+        });
+        // The interrupt arrives.
+        drop(irq_off);
+        thread.join().expect("loom ends the execution at a panic");
+        drop(cpu);
         let due_ns = scene.due_ns();
         assert!([3, NOW_NS + 7].contains(&due_ns), "due at {due_ns}, which nobody asked for");
         scene.finish();
     });
 }
 
-/// As above, where an old command was overwritten: what is executed is none that was replaced
+/// Where an old command was overwritten: what is executed is none that was replaced
 /// before the execution began.
 fn replaced_commands_stay_replaced<C: AsyncCell<Loom>>(make: Make) {
-    explore(move || {
+    explore(PREEMPTIONS, move || {
         let scene = Scene::<C>::ready(make, 2);
         {
             let cpu = scene.cpu(0);
@@ -335,7 +352,7 @@ fn replaced_commands_stay_replaced<C: AsyncCell<Loom>>(make: Make) {
 
 /// Each command is executed once: as many callbacks run as starts succeeded, at most.
 fn commands_run_once<C: AsyncCell<Loom>>(make: Make) {
-    explore(move || {
+    explore(PREEMPTIONS, move || {
         let scene = Scene::<C>::ready(make, 2);
         at_once(
             &scene,
@@ -362,7 +379,7 @@ macro_rules! stories {
             stories! { @tests $timer;
                 set_meets_set set_in_nmi_meets_free start_meets_free start_meets_free_in_nmi
                 fire_meets_free_in_nmi start_meets_start_in_nmi cancel_async_meets_fire
-                commands_keep_their_order commands_are_read_whole
+                commands_keep_their_order command_is_read_whole command_is_read_whole_of_three
                 replaced_commands_stay_replaced commands_run_once
             }
 
@@ -410,14 +427,14 @@ mod planted {
         stored_callback_mpmc: CallbackStored in set_meets_set::<MpmcCell>;
         stored_callback_latch: CallbackStored in set_meets_set::<SeqLatch>;
         stored_callback_queue: CallbackStored in set_meets_set::<CmdQueue>;
-        no_second_cancel_mpmc: FreedWithoutSecondCancel in fire_meets_free_in_nmi::<MpmcCell>;
-        no_second_cancel_latch: FreedWithoutSecondCancel in fire_meets_free_in_nmi::<SeqLatch>;
+        no_second_cancel_mpmc: FreedWithoutSecondCancel in start_meets_free::<MpmcCell>;
+        no_second_cancel_latch: FreedWithoutSecondCancel in start_meets_free::<SeqLatch>;
         no_second_cancel_queue: FreedWithoutSecondCancel in start_meets_free::<CmdQueue>;
         commands_not_reversed: CommandsNotReversed in commands_keep_their_order::<CmdQueue>;
-        slot_not_reread: SlotNotReread in commands_are_read_whole::<MpmcCell>;
-        latch_slots_swapped: LatchSlotsSwapped in commands_are_read_whole::<SeqLatch>;
+        slot_not_reread: SlotNotReread in command_is_read_whole_of_three::<MpmcCell>;
+        latch_slots_swapped: LatchSlotsSwapped in command_is_read_whole::<SeqLatch>;
         relaxed_commit_mpmc: RelaxedCommit in replaced_commands_stay_replaced::<MpmcCell>;
-        relaxed_commit_latch: RelaxedCommit in replaced_commands_stay_replaced::<SeqLatch>;
+        relaxed_commit_latch: RelaxedCommit in command_is_read_whole::<SeqLatch>;
         not_claimed_mpmc: CommandNotClaimed in commands_run_once::<MpmcCell>;
         not_claimed_latch: CommandNotClaimed in commands_run_once::<SeqLatch>;
     }

@@ -51,14 +51,11 @@ pub(crate) unsafe fn delete<P: Platform, K: Kind, X: ByWorker<P>>(
 ) {
     // SAFETY: valid until freed below.
     let this = unsafe { block.as_ref() };
-    // Also from the block's own callback, which may have armed the timer again.
-    let at_rest = !K::CANCELLED_BY_WORKER && K::try_cancel(cpu, &this.node) != Cancelled::Running;
-    let own_callback = cpu.running() == block.as_ptr().cast();
-    if at_rest || own_callback {
-        // Own callback: the grace period cannot end before it does.
+    if !K::CANCELLED_BY_WORKER && K::try_cancel(cpu, &this.node) != Cancelled::Running {
         // SAFETY: by contract.
         unsafe { free_after_grace_period(cpu, block) };
     } else {
+        // Also from the block's own callback, which may have armed the timer again.
         // SAFETY: the block lives until the handler hands it over.
         unsafe { cpu.machine().engine().defer(cpu, &this.own.worker().work) };
     }

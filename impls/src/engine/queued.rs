@@ -292,35 +292,56 @@ fn enqueue<P: Platform>(
     }
 }
 
+/// What an item was found doing.
+struct Found {
+    was_queued: bool,
+    runs: bool,
+}
+
+/// Takes the item out of its queue, if it is there. One whose handler runs stays queued unless
+/// `also_running`.
 fn try_dequeue<P: Platform>(
     cpu: &Cpu<'_, P>,
     bases: &[CachePadded<Base<P>>],
     item: &Item<P>,
-) -> Cancelled {
+    also_running: bool,
+) -> Found {
     let _irq_off = cpu.irq_save();
     with_base(bases, item, |_, base, queue| {
-        if item.is_queued() {
+        let found = Found { was_queued: item.is_queued(), runs: base.runs(item) };
+        if found.was_queued && (also_running || !found.runs) {
             queue.remove(item);
-            Cancelled::Pending
-        } else if base.runs(item) {
-            Cancelled::Running
-        } else {
-            Cancelled::Idle
         }
+        found
     })
-    .unwrap_or(Cancelled::Idle)
+    .unwrap_or(Found { was_queued: false, runs: false })
+}
+
+/// Takes the item out of its queue unless its handler runs. As hrtimers do, one whose handler runs
+/// is left alone, also if it is queued again: whoever frees the item must not take "was pending"
+/// for "does not run".
+fn try_cancel<P: Platform>(
+    cpu: &Cpu<'_, P>,
+    bases: &[CachePadded<Base<P>>],
+    item: &Item<P>,
+) -> Cancelled {
+    match try_dequeue(cpu, bases, item, false) {
+        Found { runs: true, .. } => Cancelled::Running,
+        Found { was_queued: true, .. } => Cancelled::Pending,
+        Found { .. } => Cancelled::Idle,
+    }
 }
 
 /// Dequeues the item and waits until its handler does not run. Returns whether it was queued.
 fn dequeue<P: Platform>(cpu: &Cpu<'_, P>, bases: &[CachePadded<Base<P>>], item: &Item<P>) -> bool {
     let mut was_queued = false;
     loop {
-        match try_dequeue(cpu, bases, item) {
-            // A handler that was running may have queued the item again before it ended, and one
-            // that still runs may yet do so: only an idle item ends the loop.
-            Cancelled::Pending => was_queued = true,
-            Cancelled::Idle => return was_queued,
-            Cancelled::Running => {}
+        // A handler that was running may have queued the item again before it ended, and one
+        // that still runs may yet do so: only an item that does not run ends the loop.
+        let found = try_dequeue(cpu, bases, item, true);
+        was_queued |= found.was_queued;
+        if !found.runs {
+            return was_queued;
         }
         P::wait_until(|| {
             // Acquire: see `with_base`.
@@ -399,7 +420,7 @@ impl<P: Platform> Engine<P> for QueuedEngine<P> {
     }
 
     fn try_cancel(&self, cpu: &Cpu<'_, P>, timer: &Item<P>) -> Cancelled {
-        try_dequeue(cpu, &self.timers, timer)
+        try_cancel(cpu, &self.timers, timer)
     }
 
     fn cancel(&self, cpu: &Cpu<'_, P>, timer: &Item<P>) -> bool {
@@ -417,7 +438,7 @@ impl<P: Platform> Engine<P> for QueuedEngine<P> {
     }
 
     fn try_cancel_work(&self, cpu: &Cpu<'_, P>, work: &Item<P>) -> Cancelled {
-        try_dequeue(cpu, &self.works, work)
+        try_cancel(cpu, &self.works, work)
     }
 
     fn cancel_work(&self, cpu: &Cpu<'_, P>, work: &Item<P>) -> bool {

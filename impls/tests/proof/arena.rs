@@ -27,6 +27,9 @@ const ABSOLUTE_NS: u64 = 50;
 /// Programs that the operations choose from.
 pub(crate) const PROGRAMS: usize = 2;
 
+/// A thread's part of an execution.
+pub(crate) type ThreadBody = Box<dyn FnOnce() + Send>;
+
 /// What the callback of an arena does besides being logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Body {
@@ -134,6 +137,19 @@ impl<P: Driven, C: AsyncCell<P>> Arena<P, C> {
         })
     }
 
+    /// Does and logs operations, one after the other.
+    pub(crate) fn perform_all(&self, cpu: &Cpu<'_, P>, ops: &[Op]) {
+        let mut irq_off = None;
+        for op in ops {
+            if *op == Op::IrqsOff {
+                irq_off = Some(cpu.irq_save());
+            } else {
+                let _ = self.perform(cpu, *op);
+            }
+        }
+        drop(irq_off);
+    }
+
     /// Does and logs an operation.
     pub(crate) fn perform(&self, cpu: &Cpu<'_, P>, op: Op) -> Reply {
         self.log.call(cpu.id().0, op, || self.perform_unlogged(cpu, op))
@@ -173,6 +189,7 @@ impl<P: Driven, C: AsyncCell<P>> Arena<P, C> {
                 self.fire(cpu);
                 Ok(true)
             }
+            Op::IrqsOff => unreachable!("not an operation on the cell, see `perform_all`"),
         }
     }
 
@@ -239,9 +256,9 @@ impl<P: Driven, C: AsyncCell<P>> Arena<P, C> {
         let starts = history.iter().filter(started).count() as u64;
         let runs = self.runs();
         assert!(runs <= starts, "a callback ran more often than started");
-        let stopped = history.iter().any(|call| {
-            matches!(call.op, Op::Free | Op::PutUser | Op::Cancel | Op::CancelAsync)
-        });
+        let stopped = history
+            .iter()
+            .any(|call| matches!(call.op, Op::Free | Op::PutUser | Op::Cancel | Op::CancelAsync));
         let set = history.iter().find(|call| call.reply.is_ok() && matches!(call.op, Op::Set(_)));
         let first = history.iter().find(started);
         let ready = first.is_some_and(|start| {

@@ -1,11 +1,12 @@
 //! Which operations meet which, in which state of the cell: all pairs, and the chosen triples.
 
 use std::fmt;
+use std::sync::Arc;
 
-use cellbench_impls::AsyncCell;
+use cellbench_impls::{AsyncCell, CpuId};
 
-use crate::arena::{Driven, Setup};
-use crate::history::Op;
+use crate::arena::{Arena, Driven, Setup, ThreadBody};
+use crate::history::{Call, Op};
 
 /// The state of the cell when the operations begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +79,27 @@ impl Case {
     pub(crate) fn setup(&self) -> Setup {
         let fires = self.threads.iter().position(|ops| ops.contains(&Op::Fire));
         Setup { task_cpu: fires.unwrap_or(0) as u32, ..Setup::new(self.threads.len() as u32) }
+    }
+}
+
+impl Case {
+    /// Runs it once on a cell of type `C`, with the threads in the given order, and checks what is
+    /// left. Returns the history.
+    pub(crate) fn run<P: Driven, C: AsyncCell<P>>(
+        &self,
+        setup: Setup,
+        order: &[usize],
+        run_threads: fn(Vec<ThreadBody>),
+    ) -> Vec<Call> {
+        let arena = Arena::<P, C>::new(setup);
+        arena.prepare(self.state.preparation(C::KIND));
+        let bodies = order.iter().map(|number| -> ThreadBody {
+            let (arena, ops) = (Arc::clone(&arena), self.threads[*number].clone());
+            let cpu = CpuId(*number as u32);
+            Box::new(move || arena.perform_all(&arena.machine.cpu(cpu), &ops))
+        });
+        run_threads(bodies.collect());
+        arena.check_rest()
     }
 }
 
@@ -170,6 +192,12 @@ pub(crate) fn triples<P: Driven, C: AsyncCell<P>>() -> Vec<Case> {
     if C::CANCELS_ASYNC {
         cases.push(Case::of(State::Armed, &[Op::Start, Op::CancelAsync, Op::Fire]));
         cases.push(Case::of(State::Ready, &[Op::Start, Op::CancelAsync, Op::Fire]));
+        // Commands that wait for one `irq_work`, while another CPU reads or executes.
+        for ops in [[Op::Start, Op::Start], [Op::Start, Op::CancelAsync]] {
+            let with_irqs_off = [&[Op::IrqsOff], &ops[..]].concat();
+            let threads = vec![vec![Op::StartAt], with_irqs_off];
+            cases.push(Case { state: State::Ready, threads });
+        }
     }
     cases
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use crate::arena::ThreadBody;
 use crate::history;
 use crate::report::Explored;
 
@@ -63,9 +64,6 @@ pub(crate) fn explore(bound: Bound, execution: impl Fn() + Send + Sync + 'static
         cut_short: bound.executions > 0 && executions >= bound.executions,
     }
 }
-
-/// A thread's part of an execution.
-pub(crate) type ThreadBody = Box<dyn FnOnce() + Send>;
 
 /// Runs the bodies at the same time, the last one on the calling thread.
 pub(crate) fn run_threads(mut bodies: Vec<ThreadBody>) {

@@ -34,6 +34,8 @@ pub(crate) enum Op {
     PutUser,
     /// Timers that are due fire, queued works run.
     Fire,
+    /// What the thread does from here on, it does with interrupts off.
+    IrqsOff,
 }
 
 impl fmt::Display for Op {
@@ -49,6 +51,7 @@ impl fmt::Display for Op {
             Op::Free => f.write_str("cancel_and_free"),
             Op::PutUser => f.write_str("map.put_user"),
             Op::Fire => f.write_str("fire"),
+            Op::IrqsOff => f.write_str("irqs off"),
         }
     }
 }

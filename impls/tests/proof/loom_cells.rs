@@ -1,44 +1,45 @@
 //! Every pair of operations, and the chosen triples, in every interleaving.
 
-use std::sync::Arc;
-
+use cellbench_impls::AsyncCell;
 use cellbench_impls::platform::Loom;
 use cellbench_impls::platform::loom::advance_ns;
 use cellbench_impls::registry::{CELLS, CellVisitor, visit_cell};
-use cellbench_impls::{AsyncCell, CpuId};
 use libtest_mimic::Trial;
 
-use crate::arena::{Arena, Body, Setup};
+use crate::arena::{Body, Setup};
 use crate::cases::{self, Case, State};
-use crate::explore::{Bound, ThreadBody, explore, run_threads};
-use crate::history::Call;
+use crate::explore::{Bound, explore, run_threads};
 use crate::report::{self, Explored, RowKey};
 
-/// Explores a case on a cell of type `C`; `check` sees the history of each execution.
-pub(crate) fn check_case<C: AsyncCell<Loom>>(
-    case: &Case,
-    setup: Setup,
-    bound: Bound,
-    check: fn(&[Call]),
-) -> Explored {
-    let case = case.clone();
-    explore(bound, move || {
-        // A relative and an absolute time differ.
-        advance_ns(1);
-        let arena = Arena::<Loom, C>::new(Setup { body: Body::Nothing, ..setup });
-        arena.prepare(case.state.preparation(C::KIND));
-        let bodies = case.threads.iter().enumerate().map(|(number, ops)| -> ThreadBody {
-            let (arena, ops) = (Arc::clone(&arena), ops.clone());
-            Box::new(move || {
-                let cpu = arena.machine.cpu(CpuId(number as u32));
-                for op in ops {
-                    let _ = arena.perform(&cpu, op);
-                }
-            })
+/// Explores a case on a cell of type `C`, with its threads in each order: which of them loom runs
+/// first decides which interleavings it takes for equal (see [`crate::schedules`]).
+pub(crate) fn check_case<C: AsyncCell<Loom>>(case: &Case, setup: Setup, bound: Bound) -> Explored {
+    let mut all = Explored::default();
+    for order in orders(case.threads.len()) {
+        let case = case.clone();
+        let explored = explore(bound, move || {
+            // A relative and an absolute time differ.
+            advance_ns(1);
+            let setup = Setup { body: Body::Nothing, ..setup };
+            case.run::<Loom, C>(setup, &order, run_threads);
         });
-        run_threads(bodies.collect());
-        check(&arena.check_rest());
-    })
+        all.executions += explored.executions;
+        all.seconds += explored.seconds;
+    }
+    all
+}
+
+/// The orders of so many threads.
+fn orders(threads: usize) -> Vec<Vec<usize>> {
+    let Some(last) = threads.checked_sub(1) else { return vec![Vec::new()] };
+    let extended = |order: Vec<usize>| {
+        (0..threads).map(move |place| {
+            let mut order = order.clone();
+            order.insert(place, last);
+            order
+        })
+    };
+    orders(last).into_iter().flat_map(extended).collect()
 }
 
 struct Cells;
@@ -65,7 +66,7 @@ fn trial<C: AsyncCell<Loom>>(case: Case, property: String, preemptions: usize) -
     let name = format!("loom/{subject}/{case}");
     Trial::test(name, move || {
         let setup = case.setup();
-        let explored = check_case::<C>(&case, setup, Bound::new(preemptions), |_| {});
+        let explored = check_case::<C>(&case, setup, Bound::new(preemptions));
         report::add(RowKey { tool: "loom", subject, property }, explored);
         Ok(())
     })

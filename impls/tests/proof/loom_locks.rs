@@ -12,8 +12,8 @@ use cellbench_impls::{Cpu, CpuId, Errno, Lock, Machine};
 use libtest_mimic::Trial;
 use loom::cell::UnsafeCell;
 
-use crate::arena::Setup;
-use crate::explore::{Bound, ThreadBody, explore, run_threads};
+use crate::arena::{Setup, ThreadBody};
+use crate::explore::{Bound, explore, run_threads};
 use crate::report::{self, Explored, RowKey};
 
 /// A machine with two locks and what the first one protects.

@@ -15,17 +15,21 @@ mod history;
 mod loom_cells;
 #[cfg(feature = "loom")]
 mod loom_locks;
-#[cfg(all(feature = "loom", feature = "planted"))]
+#[cfg(all(feature = "loom", feature = "shuttle", feature = "planted"))]
 mod orders;
-#[cfg(all(feature = "loom", feature = "planted"))]
+#[cfg(all(feature = "loom", feature = "shuttle", feature = "planted"))]
 mod planted;
 mod report;
+#[cfg(feature = "shuttle")]
+mod schedules;
+#[cfg(feature = "shuttle")]
+mod shuttle_cells;
 
 use libtest_mimic::{Arguments, Trial};
 
 fn main() {
     history::print_history_of_panics();
-    #[cfg(all(feature = "loom", feature = "planted"))]
+    #[cfg(all(feature = "loom", feature = "shuttle", feature = "planted"))]
     planted::hunt_if_asked();
     let arguments = Arguments::from_args();
     let mut trials: Vec<Trial> = Vec::new();
@@ -34,7 +38,9 @@ fn main() {
         trials.extend(loom_locks::trials());
         trials.extend(loom_cells::trials());
     }
-    #[cfg(all(feature = "loom", feature = "planted"))]
+    #[cfg(feature = "shuttle")]
+    trials.extend(shuttle_cells::trials());
+    #[cfg(all(feature = "loom", feature = "shuttle", feature = "planted"))]
     trials.extend(planted::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     if !arguments.list {

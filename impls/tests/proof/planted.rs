@@ -8,17 +8,18 @@ use std::time::Instant;
 use cellbench_impls::cell::Start;
 use cellbench_impls::lock::resilient::Resilient;
 use cellbench_impls::planted::Bug;
-use cellbench_impls::platform::Loom;
+use cellbench_impls::platform::{Loom, Shuttle};
 use cellbench_impls::registry::{CellVisitor, visit_cell};
 use cellbench_impls::{AsyncCell, CpuId, Errno};
 use libtest_mimic::{Failed, Trial};
 
-use crate::arena::{Arena, Body, Setup};
+use crate::arena::{Arena, Body, Setup, ThreadBody};
 use crate::cases::{Case, State};
-use crate::explore::{Bound, ThreadBody, explore, run_threads};
+use crate::explore::{Bound, explore, run_threads};
 use crate::history::{FAILED_EXECUTION, Op};
 use crate::report::{self, Explored, RowKey};
-use crate::{loom_cells, loom_locks, orders};
+use crate::schedules::Schedules;
+use crate::{loom_cells, loom_locks, orders, shuttle_cells};
 
 /// Names the bug that this process is to hunt.
 const HUNT: &str = "CELLBENCH_HUNT";
@@ -47,8 +48,26 @@ impl Hunt {
         let threads = threads.iter().map(|ops| ops.to_vec()).collect();
         let case = Case { state, threads };
         let scene = format!("{kind}/{id}, {case}");
-        let run = move || visit_cell(id, kind, CaseWithBug { case, bug }).expect("registered");
+        let run =
+            move || visit_cell::<Loom, _>(id, kind, CaseWithBug { case, bug }).expect("registered");
         Self { tool: "loom", scene, symptom, run: Box::new(run) }
+    }
+
+    /// Under all schedules with two preemptions.
+    fn bounded(
+        bug: Bug,
+        (id, kind): (&'static str, &'static str),
+        state: State,
+        threads: &[&[Op]],
+        symptom: &'static str,
+    ) -> Self {
+        let threads = threads.iter().map(|ops| ops.to_vec()).collect();
+        let case = Case { state, threads };
+        let scene = format!("{kind}/{id}, {case}");
+        let run = move || {
+            visit_cell::<Shuttle, _>(id, kind, CaseWithBug { case, bug }).expect("registered");
+        };
+        Self { tool: "bounded", scene, symptom, run: Box::new(run) }
     }
 
     /// In all interleavings of waiters for a resilient lock that is never released.
@@ -71,7 +90,15 @@ impl CellVisitor<Loom> for CaseWithBug {
     type Output = ();
     fn visit<C: AsyncCell<Loom>>(self) {
         let setup = Setup { bug: Some(self.bug), ..self.case.setup() };
-        loom_cells::check_case::<C>(&self.case, setup, Bound::new(2), |_| {});
+        loom_cells::check_case::<C>(&self.case, setup, Bound::new(2));
+    }
+}
+
+impl CellVisitor<Shuttle> for CaseWithBug {
+    type Output = ();
+    fn visit<C: AsyncCell<Shuttle>>(self) {
+        let setup = Setup { bug: Some(self.bug), ..self.case.setup() };
+        shuttle_cells::check_case::<C>(&self.case, setup, Schedules::Bounded(2));
     }
 }
 
@@ -116,7 +143,7 @@ impl CellVisitor<Loom> for LateIrqStep {
 
 /// Where to look for a bug. A bug that is added is given its place here, or this does not compile.
 fn hunt(bug: Bug) -> Hunt {
-    use Op::{CancelAsync, Fire, Free, Init, PutUser, Schedule, Set, Start, StartAt};
+    use Op::{CancelAsync, Fire, Free, Init, IrqsOff, PutUser, Schedule, Set, Start, StartAt};
     use State::{Armed, Fresh, Ready};
     const FREED: &str = "use after free of";
     const LOST: &str = "and never ran";
@@ -171,8 +198,12 @@ fn hunt(bug: Bug) -> Hunt {
             let symptom = "more often than started";
             Hunt::case(bug, mpmc_timer, Ready, &[&[CancelAsync], &[Start, Fire]], symptom)
         }
-        Bug::RelaxedCommit | Bug::SlotNotReread => {
+        Bug::RelaxedCommit => {
             Hunt::case(bug, mpmc_timer, Ready, &[&[StartAt], &[Start, Start]], TORN)
+        }
+        Bug::SlotNotReread => {
+            let threads: [&[Op]; 2] = [&[StartAt], &[IrqsOff, Start, Start]];
+            Hunt::bounded(bug, mpmc_timer, Ready, &threads, TORN)
         }
         Bug::LatchSlotsSwapped => {
             Hunt::case(bug, latch_timer, Ready, &[&[StartAt], &[Start, Start]], TORN)
@@ -189,7 +220,7 @@ fn hunt(bug: Bug) -> Hunt {
         }
         Bug::FreedByTwo => {
             let cell = ("task-work-no-cancel", "task_work");
-            Hunt::case(bug, cell, Armed, &[&[Fire], &[Free]], FREED)
+            Hunt::case(bug, cell, Armed, &[&[Fire], &[Free]], "double free")
         }
         Bug::LateIrqStep => Hunt {
             tool: "loom",
@@ -197,7 +228,7 @@ fn hunt(bug: Bug) -> Hunt {
             symptom: "the cell must be ready",
             run: Box::new(move || {
                 let (id, kind) = task_work;
-                visit_cell(id, kind, LateIrqStep(bug)).expect("registered");
+                visit_cell::<Loom, _>(id, kind, LateIrqStep(bug)).expect("registered");
             }),
         },
     }

@@ -172,7 +172,7 @@ type Block<P, V> = TaskBlock<P, Own<<V as Variant<P>>::Owner, <V as Variant<P>>:
 #[repr(C)]
 pub struct Lockless<P: Platform, V: Variant<P>> {
     block: P::Ptr<Block<P, V>>,
-    reserved: u64,
+    _reserved: u64,
     variant: PhantomData<V>,
 }
 
@@ -183,7 +183,6 @@ impl<P: Platform, V: Variant<P>> Lockless<P, V> {
         if let Some(block) = NonNull::new(self.block.load(Ordering::Acquire)) {
             return Ok(block);
         }
-        let _ = self.reserved;
         let value = ptr::from_ref(self).cast();
         let block =
             Block::<P, V>::alloc(cpu, value, irq_step::<P, V>, callback::<P, V>, |block| Own {
@@ -218,7 +217,7 @@ impl<P: Platform, V: Variant<P>> Design<P> for Lockless<P, V> {
     fn new() -> Self {
         Self {
             block: P::Ptr::new("cell.block", ptr::null_mut()),
-            reserved: 0,
+            _reserved: 0,
             variant: PhantomData,
         }
     }
