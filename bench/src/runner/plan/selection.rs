@@ -8,7 +8,7 @@ use crate::runner::subject::{self, EPOCH};
 /// How much of what there is to measure when no names are given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Matrix {
-    /// [`HEADLINE`] on timers, task works and locks, on one CPU and on all.
+    /// `HEADLINE` on timers, task works and locks, on one CPU and on all.
     Quick,
     /// Every cell under every workload: the headline ones at 1, 2, 4 ... all threads and until they
     /// are decided, the others at 1, 2 and all.
