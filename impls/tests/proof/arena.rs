@@ -197,6 +197,7 @@ impl<P: Driven, C: AsyncCell<P>> Arena<P, C> {
     /// of the bases ran.
     fn fire(&self, cpu: &Cpu<'_, P>) -> usize {
         let engine = self.machine.engine();
+        check_expiry(engine.next_expiry_ns(cpu.id().0));
         let ran = (0..self.machine.cpus())
             .map(|base| engine.run_timers(cpu, base, u64::MAX - 1) + engine.run_works(cpu, base))
             .sum();
@@ -218,7 +219,9 @@ impl<P: Driven, C: AsyncCell<P>> Arena<P, C> {
     /// nothing behind. Returns the whole history.
     pub(crate) fn check_rest(&self) -> Vec<Call> {
         let cpu = self.machine.cpu(CpuId(0));
-        self.check_expiries();
+        for number in 0..self.machine.cpus() {
+            check_expiry(self.machine.engine().next_expiry_ns(number));
+        }
         // What was started runs now, and may start again.
         while self.settle(&cpu) > 0 {
             self.check_references();
@@ -275,17 +278,6 @@ impl<P: Driven, C: AsyncCell<P>> Arena<P, C> {
         self.programs.iter().map(|program| program.callback(0).runs()).sum()
     }
 
-    /// What is armed was asked for: neither the time of one start with the flags of another.
-    fn check_expiries(&self) {
-        for cpu in 0..self.machine.cpus() {
-            let expires_ns = self.machine.engine().next_expiry_ns(cpu);
-            assert!(
-                expires_ns == ABSOLUTE_NS || expires_ns > RELATIVE_NS,
-                "armed for {expires_ns} ns, which no start asked for"
-            );
-        }
-    }
-
     /// Lets everything run that is due, as one call; returns how many items ran, apart from those
     /// that the machine itself runs to come to rest.
     pub(crate) fn settle(&self, cpu: &Cpu<'_, P>) -> usize {
@@ -324,6 +316,14 @@ impl<P: Driven, C: AsyncCell<P>> Arena<P, C> {
             }
         }
     }
+}
+
+/// What is armed was asked for: not for the time of one start with the flags of another.
+fn check_expiry(expires_ns: u64) {
+    assert!(
+        expires_ns == ABSOLUTE_NS || expires_ns > RELATIVE_NS,
+        "armed for {expires_ns} ns, which no start asked for"
+    );
 }
 
 /// Whether an operation has a callback run, if it succeeds.

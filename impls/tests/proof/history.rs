@@ -177,12 +177,20 @@ thread_local! {
     static LOG: RefCell<Option<Arc<Log>>> = const { RefCell::new(None) };
     /// Executions of the test in progress.
     static EXECUTIONS: Cell<u64> = const { Cell::new(0) };
+    /// What they were drawn from.
+    static SEED: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
 /// Another execution of this thread's test begins.
 pub(crate) fn begin_execution() {
     EXECUTIONS.set(EXECUTIONS.get() + 1);
     LOG.set(None);
+}
+
+/// The executions that follow on this thread are drawn from a seed.
+#[cfg(feature = "shuttle")]
+pub(crate) fn set_seed(seed: u64) {
+    SEED.set(Some(seed));
 }
 
 /// The first line of what a failed execution prints, before its number.
@@ -196,6 +204,9 @@ pub(crate) fn print_history_of_panics() {
         default(info);
         if EXECUTIONS.get() > 0 {
             eprintln!("{FAILED_EXECUTION}{}", EXECUTIONS.get());
+        }
+        if let Some(seed) = SEED.get() {
+            eprintln!("again with CELLBENCH_SEED={seed}");
         }
         if let Some(log) = LOG.with_borrow(Option::clone) {
             eprint!("{}", timeline(&log.history()));

@@ -19,6 +19,8 @@ mod loom_locks;
 mod orders;
 #[cfg(all(feature = "loom", feature = "shuttle", feature = "planted"))]
 mod planted;
+#[cfg(feature = "shuttle")]
+mod random;
 mod report;
 #[cfg(feature = "shuttle")]
 mod schedules;
@@ -39,7 +41,10 @@ fn main() {
         trials.extend(loom_cells::trials());
     }
     #[cfg(feature = "shuttle")]
-    trials.extend(shuttle_cells::trials());
+    {
+        trials.extend(shuttle_cells::trials());
+        trials.extend(random::trials());
+    }
     #[cfg(all(feature = "loom", feature = "shuttle", feature = "planted"))]
     trials.extend(planted::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);

@@ -2,7 +2,7 @@
 
 use cellbench_impls::AsyncCell;
 use cellbench_impls::CpuId;
-use cellbench_impls::platform::Loom;
+use cellbench_impls::platform::{Loom, loom::advance_ns};
 use cellbench_impls::registry::CellVisitor;
 
 use crate::arena::{Arena, Setup};
@@ -22,6 +22,7 @@ impl CellVisitor<Loom> for Commands {
             for (ops, runs) in
                 [([Op::Start, Op::CancelAsync], 0), ([Op::CancelAsync, Op::Start], 1)]
             {
+                advance_ns(1);
                 let arena = Arena::<Loom, C>::new(Setup { bug: self.bug, ..Setup::new(1) });
                 arena.prepare(&[Op::Init, Op::Set(0)]);
                 {

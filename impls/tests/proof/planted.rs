@@ -202,11 +202,12 @@ fn hunt(bug: Bug) -> Hunt {
             Hunt::case(bug, mpmc_timer, Ready, &[&[StartAt], &[Start, Start]], TORN)
         }
         Bug::SlotNotReread => {
-            let threads: [&[Op]; 2] = [&[StartAt], &[IrqsOff, Start, Start]];
+            let threads: [&[Op]; 2] = [&[StartAt, Fire], &[IrqsOff, Start, Start]];
             Hunt::bounded(bug, mpmc_timer, Ready, &threads, TORN)
         }
         Bug::LatchSlotsSwapped => {
-            Hunt::case(bug, latch_timer, Ready, &[&[StartAt], &[Start, Start]], TORN)
+            let threads: [&[Op]; 2] = [&[StartAt, Fire], &[IrqsOff, Start, Start]];
+            Hunt::bounded(bug, latch_timer, Ready, &threads, TORN)
         }
         Bug::FreedWithoutSecondCancel => {
             Hunt::case(bug, queue_timer, Ready, &[&[Start], &[Free]], FREED)

@@ -126,6 +126,8 @@ pub(crate) fn run(schedules: Schedules, execution: impl Fn() + Send + Sync + 'st
     let mut config = Config::new();
     config.failure_persistence = FailurePersistence::None;
     config.stack_size = 1 << 18;
+    // That it checks sequentially consistent executions alone is said above.
+    config.silence_warnings = true;
     let began = Instant::now();
     let executions = Runner::new(scheduler, config).run(move || {
         history::begin_execution();
