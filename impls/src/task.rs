@@ -248,3 +248,114 @@ impl<P: Platform> OwnedLock<P> {
         Ok(result)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::{Task, TaskItem};
+    use crate::machine::{Cpu, MachineConfig};
+    use crate::platform::Stepped;
+    use crate::platform::stepped::interrupt_at;
+    use crate::{CpuId, Errno, Machine};
+
+    /// Notes that a work ran: its owner is the journal and its name.
+    struct Note<'a>(&'a RefCell<Vec<u32>>, u32);
+
+    unsafe fn note(owner: *mut (), _: &Cpu<'_, Stepped>) {
+        // SAFETY: the tests make items with notes that outlive them.
+        let Note(journal, name) = unsafe { &*owner.cast::<Note<'_>>() };
+        journal.borrow_mut().push(*name);
+    }
+
+    fn items<'a>(notes: &'a [Note<'a>]) -> Vec<TaskItem<Stepped>> {
+        let owner = |made: &'a Note<'a>| core::ptr::from_ref(made).cast_mut().cast();
+        notes.iter().map(|made| TaskItem::new(note, owner(made))).collect()
+    }
+
+    fn add(task: &Task<Stepped>, items: &[TaskItem<Stepped>]) {
+        for item in items {
+            // SAFETY: in no list yet; the tests run or cancel all of them.
+            assert!(unsafe { task.add(item) });
+        }
+    }
+
+    #[test]
+    fn works_run_newest_first_but_for_the_cancelled() {
+        let machine = Machine::<Stepped>::new(MachineConfig::new(1));
+        let cpu = machine.cpu(CpuId(0));
+        let journal = RefCell::new(Vec::new());
+        let notes: Vec<_> = (0..5).map(|name| Note(&journal, name)).collect();
+        let items = items(&notes);
+        let task = cpu.current();
+        add(task, &items);
+        // The newest, one in the middle, the oldest; and one that is not there any more.
+        for name in [4, 2, 0] {
+            assert_eq!(task.cancel(&cpu, &items[name]), Ok(true), "{name}");
+        }
+        assert_eq!(task.cancel(&cpu, &items[2]), Ok(false));
+        cpu.return_to_user();
+        assert_eq!(*journal.borrow(), [3, 1]);
+        assert_eq!(task.cancel(&cpu, &items[1]), Ok(false), "it ran");
+        assert!(machine.rest(CpuId(0)).is_clean());
+    }
+
+    #[test]
+    fn a_task_that_exits_runs_its_works_and_takes_no_more() {
+        let machine = Machine::<Stepped>::new(MachineConfig::new(1));
+        let cpu = machine.cpu(CpuId(0));
+        let journal = RefCell::new(Vec::new());
+        let notes = [Note(&journal, 0), Note(&journal, 1)];
+        let items = items(&notes);
+        let task = cpu.current();
+        add(task, &items[..1]);
+        assert!(task.get());
+        cpu.exit_task();
+        assert_eq!(*journal.borrow(), [0]);
+        // SAFETY: in no list.
+        assert!(!unsafe { task.add(&items[1]) });
+        assert!(task.get(), "somebody still holds it");
+        task.put();
+        task.put();
+        assert!(!task.get(), "gone");
+        assert!(machine.rest(CpuId(0)).is_clean());
+    }
+
+    /// An NMI that cancels at every access of a cancel that it interrupts: where the lock is held
+    /// it gets EDEADLK, everywhere else it takes its work out; the list stays whole.
+    #[test]
+    fn a_cancel_that_interrupts_a_cancel() {
+        let mut deadlocks = 0;
+        for place in 0.. {
+            let machine = Machine::<Stepped>::new(MachineConfig::new(1));
+            let cpu = machine.cpu(CpuId(0));
+            let journal = RefCell::new(Vec::new());
+            let notes: Vec<_> = (0..3).map(|name| Note(&journal, name)).collect();
+            let items = items(&notes);
+            let task = cpu.current();
+            add(task, &items);
+            let mut in_nmi = None;
+            let (taken, fired) = interrupt_at(
+                place,
+                || in_nmi = Some(cpu.nmi(|nmi| task.cancel(nmi, &items[1]))),
+                || task.cancel(&cpu, &items[0]),
+            );
+            assert_eq!(taken, Ok(true));
+            cpu.return_to_user();
+            match in_nmi {
+                None => assert!(!fired),
+                Some(Ok(true)) => assert_eq!(*journal.borrow(), [2]),
+                Some(refused) => {
+                    assert_eq!(refused, Err(Errno::EDEADLK));
+                    assert_eq!(*journal.borrow(), [2, 1], "it was left alone");
+                    deadlocks += 1;
+                }
+            }
+            assert_eq!(task.deadlocks(), u64::from(matches!(in_nmi, Some(Err(_)))));
+            if !fired {
+                break;
+            }
+        }
+        assert!(deadlocks > 0, "the lock was never held");
+    }
+}

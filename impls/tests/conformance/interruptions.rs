@@ -18,7 +18,7 @@ enum From {
 }
 
 /// Every operation interrupted by every other one before each of its steps.
-pub(crate) fn interruptions<C: AsyncCell<P>>(seen: &Seen) {
+pub(crate) fn at_every_step<C: AsyncCell<P>>(seen: &Seen) {
     let promise = promise(C::ID);
     let scene = Scene::<C>::new(seen);
     let (cpu, other) = (scene.cpu(0), scene.cpu(1));

@@ -31,7 +31,7 @@ impl CellVisitor<P> for Conform {
             rows::context_rows::<C>(&seen);
             rows::memory_rows::<C>(&seen);
             callbacks::frees_itself::<C>(&seen);
-            interruptions::interruptions::<C>(&seen);
+            interruptions::at_every_step::<C>(&seen);
             if C::ID == "rqspin" {
                 interruptions::times_out::<C>(&seen);
             }
