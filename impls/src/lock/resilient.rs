@@ -142,7 +142,13 @@ impl<P: Platform> Resilient<P> {
 
     fn acquire_queued(&self, cpu: &Cpu<'_, P>) -> Result<(), Errno> {
         let claim = Claim::new(cpu);
-        let Some(node) = claim.node() else { return self.acquire_without_node(cpu) };
+        // An NMI over a waiter of its own CPU stays out of the queues. That waiter may be the head of
+        // one and cannot watch the clock meanwhile; two NMIs that wait, each behind the other's
+        // interrupted head, would wait for ever.
+        let over_waiter = cpu.in_nmi() && claim.level > 0;
+        let Some(node) = claim.node().filter(|_| !over_waiter) else {
+            return self.acquire_without_node(cpu);
+        };
         // The lock may have become free while the node was made ready.
         if self.word.try_acquire() {
             return Ok(());
@@ -193,7 +199,7 @@ impl<P: Platform> Resilient<P> {
         }
     }
 
-    /// Deeper nesting than there are nodes: tries until it succeeds or loses patience.
+    /// No node, or none that may be used: tries until it succeeds or loses patience.
     fn acquire_without_node(&self, cpu: &Cpu<'_, P>) -> Result<(), Errno> {
         let mut patience = Patience::new(cpu, self.address(), TIMEOUT_NS);
         P::wait_until_or(
@@ -257,5 +263,42 @@ impl<P: Platform> ResilientTas<P> {
             leave_failed(cpu);
         }
         acquired
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{HEAD_TIMEOUT_NS, Resilient, TIMEOUT_NS};
+    use crate::cell::Errno;
+    use crate::lock::queued::{Claim, Joined};
+    use crate::lock::{Lock as _, RawLock as _};
+    use crate::machine::{Cpu, MachineConfig};
+    use crate::platform::{Memory as _, Stepped};
+    use crate::{CpuId, Machine};
+
+    /// What an acquire in an NMI returns, and how long it took, on a lock that is held and has a
+    /// pending waiter for ever.
+    fn in_nmi(machine: &Machine<Stepped>, cpu: &Cpu<'_, Stepped>) -> (Result<(), Errno>, u64) {
+        let lock = Resilient::<Stepped>::new();
+        lock.acquire(&machine.cpu(CpuId(1))).unwrap();
+        assert!(matches!(lock.word.join(lock.word.load()), Joined::Pending));
+        let began_ns = Stepped::now_ns();
+        let result = cpu.nmi(|nmi| lock.acquire(nmi));
+        (result, Stepped::now_ns() - began_ns)
+    }
+
+    /// Two CPUs whose NMIs queued behind each other's interrupted heads hung for ever.
+    #[test]
+    fn an_nmi_over_a_waiter_does_not_queue() {
+        let machine = Machine::new(MachineConfig::new(2));
+        let cpu = machine.cpu(CpuId(0));
+        let (result, took_ns) = in_nmi(&machine, &cpu);
+        assert_eq!(result, Err(Errno::ETIMEDOUT));
+        assert!(took_ns >= HEAD_TIMEOUT_NS, "alone on its CPU it queues: {took_ns}");
+        let waiter = Claim::new(&cpu);
+        let (result, took_ns) = in_nmi(&machine, &cpu);
+        drop(waiter);
+        assert_eq!(result, Err(Errno::ETIMEDOUT));
+        assert!((TIMEOUT_NS..HEAD_TIMEOUT_NS).contains(&took_ns), "{took_ns}");
     }
 }
