@@ -8,18 +8,23 @@
 mod bars;
 mod contexts;
 mod core_to_core;
+mod distribution;
 mod failures;
 mod fairness;
 mod goodput;
 mod heat;
 mod latency;
 mod lines;
+mod load;
 mod model_and_kernel;
+mod png;
+mod scaling;
 mod style;
 mod transfers;
 
 use crate::report::{Format, Rendered, Report};
 
+pub(crate) use png::Png;
 pub use style::{colour_hex, marker};
 
 /// A drawn chart.
@@ -51,8 +56,11 @@ pub trait Chart: Sync {
 /// All charts, in the order in which they are shown.
 pub const CHARTS: &[&dyn Chart] = &[
     &goodput::Goodput,
+    &scaling::ScalabilityLaw,
     &failures::Failures,
     &latency::Percentiles,
+    &distribution::Distribution,
+    &load::Load,
     &contexts::Contexts,
     &fairness::Fairness,
     &transfers::Transfers,

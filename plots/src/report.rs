@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use cellbench_record::{Damage, ReadError, Run, RunReader, Summary, WriteError, write_atomically};
 
-use crate::chart::Charts;
+use crate::chart::{Charts, Png};
 use crate::options::Options;
 use crate::table::Table;
 
@@ -64,6 +64,11 @@ pub trait Format: Sync {
     /// Name, as `cellbench report --only` takes it.
     fn name(&self) -> &'static str;
 
+    /// Whether the format is made only where it is asked for by name.
+    fn is_on_demand(&self) -> bool {
+        false
+    }
+
     /// The files of this format.
     ///
     /// # Errors
@@ -79,6 +84,7 @@ pub const FORMATS: &[&dyn Format] = &[
     &csv::Csv,
     &terminal::Terminal,
     &Charts,
+    &Png,
     &html::Html,
 ];
 
@@ -181,13 +187,14 @@ pub enum ReportError {
     Request(String),
 }
 
-/// Makes `summary.json` and every report of a run again, from its records alone.
+/// Makes `summary.json` and every report of a run again, from its records alone, but those that are
+/// made on demand.
 ///
 /// # Errors
 /// [`ReportError`] if the run cannot be read or a file not written. Damage within the records is no
 /// error: what is whole is used and the rest named in [`Loaded::damage`].
 pub fn write_all(run_dir: &Path) -> Result<Written, ReportError> {
-    write_formats(run_dir, |_| (), |_| true)
+    write_formats(run_dir, |_| (), |format| !format.is_on_demand())
 }
 
 /// [`write_all`] with other options than the run's own and for some formats only.
@@ -197,14 +204,14 @@ pub fn write_all(run_dir: &Path) -> Result<Written, ReportError> {
 pub fn write_formats(
     run_dir: &Path,
     options: impl FnOnce(&mut Options),
-    wanted: impl Fn(&str) -> bool,
+    wanted: impl Fn(&dyn Format) -> bool,
 ) -> Result<Written, ReportError> {
     let loaded = Loaded::read(run_dir, options)?;
     loaded.summary.write(&loaded.dir)?;
     let mut files = vec![loaded.dir.join("summary.json")];
     let mut failed = Vec::new();
     let root = loaded.dir.join("report");
-    for format in FORMATS.iter().filter(|format| wanted(format.name())) {
+    for format in FORMATS.iter().filter(|format| wanted(**format)) {
         match format.render(&loaded.report()) {
             Ok(rendered) => {
                 for Rendered { path, bytes } in rendered {

@@ -8,6 +8,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::time::Instant;
 
+use cellbench_plots::report::Format;
 use cellbench_plots::stats::random::SplitMix64;
 use cellbench_plots::write_formats;
 use cellbench_record::{RunWriter, Source};
@@ -65,7 +66,7 @@ fn cpu_time_s() -> f64 {
 #[ignore = "measures time and memory"]
 fn reports_over_100_000_rounds() {
     // Few rows with many rounds, the usual shape, and a row for every line.
-    let text = |name: &str| !["charts", "html"].contains(&name);
+    let text = |format: &dyn Format| !format.is_on_demand();
     for per_row in [1_000, 20, 1] {
         let out = tempfile::tempdir().unwrap();
         let dir = huge(out.path(), per_row);

@@ -124,9 +124,12 @@ fn every_report_is_made_from_the_records_alone() {
 fn one_format_and_another_baseline_can_be_asked_for() {
     let out = tempfile::tempdir().unwrap();
     let dir = fixture::written(out.path(), fixture::run(), &fixture::rounds());
-    let written =
-        write_formats(&dir, |options| options.baseline = "rqspin".into(), |name| name == "mail")
-            .unwrap();
+    let written = write_formats(
+        &dir,
+        |options| options.baseline = "rqspin".into(),
+        |format| format.name() == "mail",
+    )
+    .unwrap();
     assert_eq!(written.files.len(), 2);
     let text = fs::read_to_string(dir.join("report/mail.txt")).unwrap();
     assert!(text.starts_with("cellbench: spin-queued, cmpxchg-state,"), "{text}");
@@ -272,6 +275,29 @@ fn charts() {
     }
     names.sort();
     insta::assert_snapshot!(names.join("\n"));
+}
+
+/// On demand alone, one picture for each chart, whatever the names in the data.
+#[test]
+fn charts_as_png() {
+    let out = tempfile::tempdir().unwrap();
+    let mut rounds = fixture::rounds();
+    for round in rounds.iter_mut().filter(|round| round.series.cell == "cmd-queue") {
+        round.series.cell = "\u{1b}[31m<b>&\u{b5}\u{4e2d}".into();
+    }
+    let dir = fixture::written(out.path(), fixture::run(), &rounds);
+    let ends = |written: &cellbench_plots::report::Written, end: &str| {
+        written.files.iter().filter(|path| path.extension().is_some_and(|it| it == end)).count()
+    };
+    assert_eq!(ends(&write_all(&dir).unwrap(), "png"), 0);
+    let written =
+        write_formats(&dir, |_| (), |format| ["png", "charts"].contains(&format.name())).unwrap();
+    assert!(written.failed.is_empty(), "{:?}", written.failed);
+    assert!(ends(&written, "png") >= 10);
+    assert_eq!(ends(&written, "png"), ends(&written, "svg"));
+    for path in written.files.iter().filter(|path| path.extension().is_some_and(|it| it == "png")) {
+        assert!(fs::read(path).unwrap().starts_with(b"\x89PNG\r\n\x1a\n"), "{}", path.display());
+    }
 }
 
 /// The page is one file: it names nothing that a browser would fetch by itself, and holds every

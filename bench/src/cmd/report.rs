@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{anyhow, bail};
-use cellbench_plots::report::{FORMATS, terminal};
+use cellbench_plots::report::{FORMATS, Format, terminal};
 use cellbench_plots::{Options, write_formats};
 use cellbench_record::Entry;
 
@@ -26,6 +26,9 @@ pub(super) struct Args {
     /// Only these formats
     #[arg(long, value_name = "F,G", value_delimiter = ',')]
     only: Vec<String>,
+    /// Charts as PNG as well
+    #[arg(long)]
+    png: bool,
     /// Compare with another cell than the run itself says
     #[arg(long, value_name = "CELL")]
     against: Option<String>,
@@ -47,22 +50,31 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             options.threshold_share = threshold;
         }
     };
-    show_with(&args.run, args.json, &args.only, options)?;
+    let wanted =
+        |format: &dyn Format| args.png && format.name() == "png" || is_wanted(format, &args.only);
+    show_with(&args.run, args.json, wanted, options)?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Writes the reports of a run (all if `only` is empty) and shows its table, or its summary as JSON.
 pub(super) fn show(run: &Path, json: bool, only: &[String]) -> anyhow::Result<()> {
-    show_with(run, json, only, |_| ())
+    show_with(run, json, |format| is_wanted(format, only), |_| ())
+}
+
+fn is_wanted(format: &dyn Format, only: &[String]) -> bool {
+    if only.is_empty() {
+        !format.is_on_demand()
+    } else {
+        only.iter().any(|name| name == format.name())
+    }
 }
 
 fn show_with(
     run: &Path,
     json: bool,
-    only: &[String],
+    wanted: impl Fn(&dyn Format) -> bool,
     options: impl FnOnce(&mut Options),
 ) -> anyhow::Result<()> {
-    let wanted = |name: &str| only.is_empty() || only.iter().any(|chosen| chosen == name);
     let written = write_formats(run, options, wanted)?;
     if let Some(baseline) =
         missing_baseline(&written.loaded.summary.entries, &written.loaded.summary.baseline)

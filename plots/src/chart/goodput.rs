@@ -34,7 +34,7 @@ impl Chart for Goodput {
                         high: entry.goodput_high_ops_s.unwrap_or(y),
                     })
                 });
-                lines.push(Line { cell, points: points.collect() });
+                lines.push(Line::joined(cell, points.collect()));
             }
             let chart = Lines {
                 name: panel.file_name("goodput"),
@@ -44,6 +44,7 @@ impl Chart for Goodput {
                 x_scale: Scale::Doublings,
                 y_scale: Scale::Linear,
                 x_ticks: thread_ticks(&entries),
+                x_text: si,
                 y_text: si,
                 lines,
             };
@@ -71,8 +72,14 @@ pub(super) fn thread_ticks(entries: &[&Entry]) -> Vec<(f64, String)> {
 pub(super) struct Panel(Series);
 
 impl Panel {
-    pub(super) fn of(entry: &Entry) -> Self {
-        Self(Series { cell: String::new(), threads: 0, ..entry.series.clone() })
+    pub(super) fn of(series: &Series) -> Self {
+        Self(Series { cell: String::new(), threads: 0, ..series.clone() })
+    }
+
+    /// All rates of an open loop together.
+    pub(super) fn without_rate(series: &Series) -> Self {
+        let Self(series) = Self::of(series);
+        Self(Series { offered_ops_s: None, ..series })
     }
 
     pub(super) fn title(&self) -> String {
@@ -122,7 +129,7 @@ pub(super) fn panels<'a>(report: &Report<'a>) -> Vec<(Panel, Vec<&'a Entry>)> {
     let mut panels: Vec<(Panel, Vec<&Entry>)> = Vec::new();
     let mut places: HashMap<Panel, usize> = HashMap::new();
     for entry in &report.summary.entries {
-        let panel = Panel::of(entry);
+        let panel = Panel::of(&entry.series);
         match places.get(&panel) {
             Some(place) if panels[*place].1.len() < MOST_ENTRIES => panels[*place].1.push(entry),
             Some(_) => {}

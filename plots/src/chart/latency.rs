@@ -32,7 +32,7 @@ impl Chart for Percentiles {
                     let y = value.filter(|value| *value > 0.0)?;
                     Some(Point { x: *x, y, low: y, high: y })
                 });
-                Some(Line { cell, points: points.collect() })
+                Some(Line::joined(cell, points.collect()))
             });
             let chart = Lines {
                 name: panel.file_name("latency"),
@@ -42,11 +42,17 @@ impl Chart for Percentiles {
                 x_scale: Scale::Decades,
                 y_scale: Scale::Decades,
                 x_ticks: TICKS.map(|(x, text)| (x, text.to_owned())).to_vec(),
-                y_text: |ns| number::time_ns(Some(ns)),
+                x_text: number::significant,
+                y_text: time,
                 lines: lines.collect(),
             };
             drawings.extend(chart.draw()?);
         }
         Ok(drawings)
     }
+}
+
+/// `1.25 us`, for axes.
+pub(super) fn time(ns: f64) -> String {
+    number::time_ns(Some(ns))
 }

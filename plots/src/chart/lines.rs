@@ -20,7 +20,17 @@ pub(super) struct Point {
 #[derive(Clone, Debug)]
 pub(super) struct Line {
     pub(super) cell: String,
+    /// What was measured: each with its marker.
     pub(super) points: Vec<Point>,
+    /// Places of a curve through or beside the points; empty: straight from point to point.
+    pub(super) curve: Vec<(f64, f64)>,
+}
+
+impl Line {
+    /// Points joined by straight lines.
+    pub(super) fn joined(cell: String, points: Vec<Point>) -> Self {
+        Self { cell, points, curve: Vec::new() }
+    }
 }
 
 /// How a value becomes a place.
@@ -45,6 +55,8 @@ pub(super) struct Lines {
     pub(super) y_scale: Scale,
     /// Ticks of the x axis with their text; empty: chosen by the scale.
     pub(super) x_ticks: Vec<(f64, String)>,
+    /// An x value that is no tick of `x_ticks`.
+    pub(super) x_text: fn(f64) -> String,
     pub(super) y_text: fn(f64) -> String,
     pub(super) lines: Vec<Line>,
 }
@@ -139,7 +151,7 @@ fn nice_step(least: f64) -> f64 {
 impl Lines {
     /// Draws; `None` if there is no line with a point.
     pub(super) fn draw(mut self) -> Result<Option<Drawing>, String> {
-        self.lines.retain(|line| !line.points.is_empty());
+        self.lines.retain(|line| !(line.points.is_empty() && line.curve.is_empty()));
         if self.lines.is_empty() {
             return Ok(None);
         }
@@ -158,8 +170,11 @@ impl Lines {
         root: &DrawingArea<SVGBackend<'_>, Shift>,
     ) -> Result<Vec<Mark>, Box<dyn std::error::Error + '_>> {
         let points = || self.lines.iter().flat_map(|line| &line.points);
-        let mut x_axis = self.x_scale.axis(points().map(|point| point.x));
-        let y_axis = self.y_scale.axis(points().flat_map(|point| [point.low, point.high]));
+        let curves = || self.lines.iter().flat_map(|line| &line.curve);
+        let of_points = points().map(|point| point.x);
+        let mut x_axis = self.x_scale.axis(of_points.chain(curves().map(|(x, _)| *x)));
+        let of_points = points().flat_map(|point| [point.low, point.high]);
+        let y_axis = self.y_scale.axis(of_points.chain(curves().map(|(_, y)| *y)));
         let texts: Vec<(f64, String)> = self
             .x_ticks
             .iter()
@@ -175,10 +190,10 @@ impl Lines {
         x_axis.from -= margin;
         x_axis.to += margin;
         let x_text = |place: &f64| {
-            texts.iter().find(|(tick, _)| (tick - place).abs() < 1e-9).map_or_else(
-                || format!("{}", self.x_scale.value(*place).round()),
-                |(_, text)| text.clone(),
-            )
+            texts
+                .iter()
+                .find(|(tick, _)| (tick - place).abs() < 1e-9)
+                .map_or_else(|| (self.x_text)(self.x_scale.value(*place)), |(_, text)| text.clone())
         };
         let mut chart = ChartBuilder::on(root)
             .caption(&self.title, (FONT, TITLE_PX).into_font().color(&INK))
@@ -215,7 +230,14 @@ impl Lines {
         for line in &self.lines {
             let colour = style::colour(&line.cell);
             let path: Vec<_> = line.points.iter().map(|point| place(point, point.y)).collect();
-            chart.draw_series([PathElement::new(path.clone(), colour.stroke_width(2))])?;
+            let curve: Vec<_> = line
+                .curve
+                .iter()
+                .map(|(x, y)| (self.x_scale.place(*x), self.y_scale.place(*y)))
+                .collect();
+            let drawn = if curve.is_empty() { &path } else { &curve };
+            ends.extend(drawn.last().map(|end| (chart.backend_coord(end), &line.cell, colour)));
+            chart.draw_series([PathElement::new(drawn.clone(), colour.stroke_width(2))])?;
             for (point, placed) in line.points.iter().zip(&path) {
                 let at = chart.backend_coord(placed);
                 draw_marker(root, at, style::marker(&line.cell), colour)?;
@@ -224,15 +246,12 @@ impl Lines {
                     text: format!(
                         "{}, {} {}: {}{}",
                         line.cell,
-                        x_text(&placed.0),
                         self.x_label,
+                        x_text(&placed.0),
                         (self.y_text)(point.y),
                         self.interval(point)
                     ),
                 });
-            }
-            if let Some(last) = path.last() {
-                ends.push((chart.backend_coord(last), &line.cell, colour));
             }
         }
         label_ends(root, ends)?;
@@ -253,7 +272,9 @@ impl Lines {
         for line in &self.lines {
             text += &format!(" {}:", line.cell);
             for point in line.points.iter().take(16) {
-                text += &format!(" {}: {};", point.x, (self.y_text)(point.y));
+                let x = self.x_ticks.iter().find(|(tick, _)| *tick == point.x);
+                let x = x.map_or_else(|| (self.x_text)(point.x), |(_, text)| text.clone());
+                text += &format!(" {x}: {};", (self.y_text)(point.y));
             }
         }
         text

@@ -69,15 +69,16 @@ pub(super) const INK: RGBColor = RGBColor(0x20, 0x20, 0x20);
 /// Grid.
 pub(super) const FAINT: RGBColor = RGBColor(0xdc, 0xdc, 0xdc);
 /// Size of titles and of all other text, in pixels.
-pub(super) const TITLE_PX: u32 = 17;
-pub(super) const TEXT_PX: u32 = 13;
+pub(super) const TITLE_PX: u32 = 20;
+pub(super) const TEXT_PX: u32 = 16;
 /// The font is the viewer's.
 pub(super) const FONT: &str = "sans-serif";
 
 /// Makes text and grid of an SVG follow the viewer's scheme, gives it a description for readers
 /// that cannot see it, and lets it shrink to the width of a page.
 ///
-/// Each mark becomes a place to point at, or to reach with the keyboard, that shows its text.
+/// Each mark becomes a place that shows its text when pointed at; the page's script makes it reachable
+/// with the keyboard.
 pub(super) fn finish(svg: &str, title: &str, description: &str, marks: &[Mark]) -> String {
     const SCHEME: &str = "<style>\
         @media (prefers-color-scheme:dark){\
@@ -92,6 +93,8 @@ pub(super) fn finish(svg: &str, title: &str, description: &str, marks: &[Mark]) 
         escape(description)
     )
     .replacen("</svg>", &(marks.iter().map(Mark::svg).collect::<String>() + "</svg>"), 1)
+    // Names come from files, and XML has no way to write a control character.
+    .replace(|letter: char| letter.is_control() && letter != '\n', " ")
 }
 
 /// A place in a chart that shows a text when pointed at.
@@ -106,7 +109,7 @@ impl Mark {
     fn svg(&self) -> String {
         let [(left, top), (right, bottom)] = self.area;
         format!(
-            "<rect class=\"hover\" tabindex=\"0\" x=\"{left}\" y=\"{top}\" width=\"{}\" \
+            "<rect class=\"hover\" x=\"{left}\" y=\"{top}\" width=\"{}\" \
              height=\"{}\" fill=\"transparent\" aria-label=\"{text}\"><title>{text}</title></rect>",
             right - left,
             bottom - top,
@@ -154,7 +157,7 @@ mod tests {
 
     #[test]
     fn the_description_is_escaped() {
-        let done = finish("<svg width=\"1\"></svg>", "a < b", "x & y", &[]);
+        let done = finish("<svg width=\"1\"></svg>", "a < b", "x &\u{1b}y", &[]);
         assert!(done.contains("<title>a &lt; b</title><desc>x &amp; y</desc>"));
         assert!(done.starts_with("<svg role="));
     }

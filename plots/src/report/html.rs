@@ -52,7 +52,7 @@ fn page(report: &Report<'_>) -> Result<String, String> {
     charts(&mut html, report)?;
     about_hosts(&mut html, run);
     method(&mut html, report);
-    html += "</main>\n<script>\n";
+    html += "</main>\n<div id=\"tip\" role=\"tooltip\" hidden></div>\n<script>\n";
     html += include_str!("html/page.js");
     html += "</script>\n</body>\n</html>\n";
     Ok(html)
@@ -269,7 +269,8 @@ fn rounded(value: f64) -> f64 {
 
 fn charts(html: &mut String, report: &Report<'_>) -> Result<(), String> {
     *html += "<section aria-labelledby=\"charts\">\n<h2 id=\"charts\">Charts</h2>\n\
-        <p class=\"soft\">Point at a mark for its value, or reach it with the tab key.</p>\n";
+        <p class=\"soft\">Point at a mark for its value, or go to a chart with the tab key and from mark to mark with \
+        the arrow keys.</p>\n";
     let mut bytes = 0;
     for chart in CHARTS {
         let drawings = chart.draw(report)?;

@@ -105,4 +105,51 @@
   pickB.addEventListener('change', compare);
   if (data.length > 1) pickA.selectedIndex = 1;
   compare();
+
+  // The value of a mark, where the pointer or the keyboard is. A chart is one stop of the tab key;
+  // arrows go from mark to mark within it. Without script a mark's title shows the same.
+  const tip = document.getElementById('tip');
+  let current = null;
+  function show(mark, others) {
+    tip.textContent = [mark, ...others].map(each => each.getAttribute('aria-label')).join('\n');
+    tip.hidden = false;
+    current = mark;
+    place();
+  }
+  function place() {
+    const at = current.getBoundingClientRect();
+    const left = at.left + at.width / 2 - tip.offsetWidth / 2;
+    tip.style.left = Math.max(4, Math.min(left, document.documentElement.clientWidth - tip.offsetWidth - 4)) + 'px';
+    const above = at.top - tip.offsetHeight - 6;
+    tip.style.top = (above >= 0 ? above : at.bottom + 6) + 'px';
+  }
+  const hide = () => { tip.hidden = true; };
+  addEventListener('scroll', () => { if (!tip.hidden) place(); }, { passive: true, capture: true });
+  // Where lines meet, marks lie on each other: all of them are meant.
+  const below = (mark, event) => document.elementsFromPoint(event.clientX, event.clientY)
+    .filter(each => each !== mark && each.classList.contains('hover'));
+  const steps = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
+  for (const svg of document.querySelectorAll('figure svg')) {
+    const marks = Array.from(svg.querySelectorAll('.hover'));
+    if (!marks.length) continue;
+    svg.setAttribute('role', 'group');
+    marks.forEach((mark, index) => {
+      mark.querySelector('title').remove();
+      mark.setAttribute('role', 'img');
+      mark.setAttribute('tabindex', index ? -1 : 0);
+      mark.addEventListener('pointerenter', event => show(mark, below(mark, event)));
+      mark.addEventListener('pointerleave', hide);
+      mark.addEventListener('focus', () => show(mark, []));
+      mark.addEventListener('blur', hide);
+      mark.addEventListener('keydown', event => {
+        if (event.key === 'Escape') hide();
+        if (!(event.key in steps)) return;
+        event.preventDefault();
+        const next = marks[(index + steps[event.key] + marks.length) % marks.length];
+        mark.setAttribute('tabindex', -1);
+        next.setAttribute('tabindex', 0);
+        next.focus();
+      });
+    });
+  }
 })();
