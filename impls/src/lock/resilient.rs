@@ -50,7 +50,7 @@ impl<'a, 'm, P: Platform> Patience<'a, 'm, P> {
         let Some(began_ns) = self.began_ns else {
             self.began_ns = Some(now_ns);
             self.checked_ns = now_ns;
-            return is_held_here(self.cpu, self.lock).then_some(Errno::EDEADLK);
+            return None;
         };
         if now_ns - began_ns >= self.timeout_ns {
             return Some(Errno::ETIMEDOUT);
@@ -61,6 +61,13 @@ impl<'a, 'm, P: Platform> Patience<'a, 'm, P> {
         self.checked_ns = now_ns;
         is_cycle(self.cpu, self.lock, released).then_some(Errno::EDEADLK)
     }
+}
+
+/// AA, before the wait begins. Before, because a waiter behind others cannot look: one that waited
+/// in the queue for its own CPU's interrupted pending waiter would keep the head in front of it
+/// from the lock until that timed out.
+fn refuse_own<P: Platform>(cpu: &Cpu<'_, P>, lock: *mut ()) -> Result<(), Errno> {
+    if is_held_here(cpu, lock) { Err(Errno::EDEADLK) } else { Ok(()) }
 }
 
 /// See the module.
@@ -114,11 +121,11 @@ impl<P: Platform> Resilient<P> {
 
     #[cold]
     fn acquire_slow(&self, cpu: &Cpu<'_, P>, found: u32) -> Result<(), Errno> {
-        let acquired = match self.word.join(found) {
+        let acquired = refuse_own(cpu, self.address()).and_then(|()| match self.word.join(found) {
             Joined::Acquired => Ok(()),
             Joined::Pending => self.acquire_pending(cpu),
             Joined::Queue => self.acquire_queued(cpu),
-        };
+        });
         if acquired.is_err() {
             leave_failed(cpu);
         }
@@ -254,11 +261,13 @@ impl<P: Platform> ResilientTas<P> {
     #[cold]
     fn acquire_slow(&self, cpu: &Cpu<'_, P>) -> Result<(), Errno> {
         let lock = core::ptr::from_ref(self).cast_mut().cast();
-        let mut patience = Patience::new(cpu, lock, TAS_TIMEOUT_NS);
-        let acquired = P::wait_until_or(
-            || self.word.try_acquire().then_some(Ok(())),
-            || patience.lost(|| self.word.load() == 0).map(Err),
-        );
+        let acquired = refuse_own(cpu, lock).and_then(|()| {
+            let mut patience = Patience::new(cpu, lock, TAS_TIMEOUT_NS);
+            P::wait_until_or(
+                || self.word.try_acquire().then_some(Ok(())),
+                || patience.lost(|| self.word.load() == 0).map(Err),
+            )
+        });
         if acquired.is_err() {
             leave_failed(cpu);
         }
@@ -268,7 +277,7 @@ impl<P: Platform> ResilientTas<P> {
 
 #[cfg(test)]
 mod tests {
-    use super::{HEAD_TIMEOUT_NS, Resilient, TIMEOUT_NS};
+    use super::{HEAD_TIMEOUT_NS, Resilient, TIMEOUT_NS, encode_tail};
     use crate::cell::Errno;
     use crate::lock::queued::{Claim, Joined};
     use crate::lock::{Lock as _, RawLock as _};
@@ -285,6 +294,25 @@ mod tests {
         let began_ns = Stepped::now_ns();
         let result = cpu.nmi(|nmi| lock.acquire(nmi));
         (result, Stepped::now_ns() - began_ns)
+    }
+
+    /// CPU 1's head waits for CPU 0's pending waiter, which is interrupted by an NMI that wants the
+    /// same lock: behind that head it would keep the three of them waiting for the timeout.
+    #[test]
+    fn an_nmi_over_the_pending_waiter_of_its_lock_does_not_queue() {
+        let machine = Machine::<Stepped>::new(MachineConfig::new(3));
+        let [cpu, head, holder] = [0, 1, 2].map(|cpu| machine.cpu(CpuId(cpu)));
+        let lock = Resilient::<Stepped>::new();
+        lock.acquire(&holder).unwrap();
+        cpu.this.held.enter(lock.address());
+        assert!(matches!(lock.word.join(lock.word.load()), Joined::Pending));
+        let waiter = Claim::new(&head);
+        waiter.node().unwrap();
+        assert_eq!(lock.word.swap_tail(encode_tail(head.id(), waiter.level)), 0);
+        let before = lock.word.load();
+        assert_eq!(cpu.nmi(|nmi| lock.acquire(nmi)), Err(Errno::EDEADLK));
+        assert_eq!(lock.word.load(), before, "as if it had not come");
+        assert_eq!(cpu.this.held.len(), 1);
     }
 
     /// Two CPUs whose NMIs queued behind each other's interrupted heads hung for ever.
