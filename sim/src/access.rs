@@ -208,7 +208,14 @@ impl World {
             self.lines.lines[line as usize].totals.wait += waited;
             let row = Statistics::key(slot.row, self.me().operation);
             self.stats.row(row).wait += waited;
-            return self.complete(slot, access, What::Access);
+            let step = self.complete(slot, access, What::Access);
+            // What the code branches on is not what it was when this core looked last.
+            if std::mem::take(&mut self.me().surprised)
+                && !matches!(access, Access::FencedStore { .. })
+            {
+                self.me().now += self.costs.mispredict;
+            }
+            return step;
         }
         loop {
             if self.me().is_due() {

@@ -17,10 +17,13 @@ use crate::word::SimU64;
 /// Round trips of a simulated ping-pong, and additions of each core to a shared counter: without
 /// random variation a few hundred are as good as a million.
 const ROUNDS: u64 = 300;
-/// Halvings of the interval in a search: from a microsecond to below a femtosecond.
-const HALVINGS: u32 = 30;
+/// Halvings of the interval in a search: from two microseconds to some picoseconds.
+const HALVINGS: u32 = 20;
 /// Longest transfer looked for.
 const LONGEST_NS: f64 = 2_000.0;
+/// Turns of fitting one of two figures while the other stands still: each depends little on the
+/// other, so the rest halves several times in each turn.
+const FIT_TURNS: u32 = 6;
 /// Ownership shares below this are none.
 const SHARE_RESOLUTION: f64 = 1e-6;
 
@@ -31,6 +34,9 @@ pub enum PingPong {
     CompareExchange,
     /// Each side loads in a spin loop with a pause until it sees its turn, then stores.
     LoadStore,
+    /// Each side stores to a line of its own and loads the other's, without a pause, until it sees
+    /// the answer.
+    TwoLines,
 }
 
 #[repr(align(64))]
@@ -47,8 +53,9 @@ pub fn ping_pong_ns(
 ) -> Result<f64, SimError> {
     let mut simulation = Simulation::new(&steady(machine), 1);
     let ball = Rc::new(Shared(SimU64::new("ball", 0)));
+    let echo = Rc::new(Shared(SimU64::new("echo", 0)));
     for (side, core) in cores.into_iter().enumerate() {
-        let ball = Rc::clone(&ball);
+        let (ball, echo) = (Rc::clone(&ball), Rc::clone(&echo));
         simulation.spawn(core, move || {
             for round in 0..ROUNDS {
                 let turn = 2 * round + side as u64;
@@ -61,6 +68,14 @@ pub fn ping_pong_ns(
                     PingPong::LoadStore => {
                         wait_until(|| (ball.0.load(Acquire) == turn).then_some(()));
                         ball.0.store(turn + 1, Release);
+                    }
+                    PingPong::TwoLines => {
+                        let (mine, theirs) =
+                            if side == 0 { (&ball, &echo) } else { (&echo, &ball) };
+                        let answer = round + side as u64;
+                        // Acquire pairs with the other side's release.
+                        while theirs.0.load(Acquire) != answer {}
+                        mine.0.store(round + 1, Release);
                     }
                 }
             }
@@ -136,6 +151,36 @@ pub fn ownership_share_from_ping_pong(
     Ok(if share < SHARE_RESOLUTION { 0.0 } else { share })
 }
 
+/// Transfer cost and ownership share together, from two ping-pongs between the same two hardware
+/// threads: compare-and-exchange ([`PingPong::CompareExchange`]), in which the holder of the line
+/// goes on using it, and loads and stores on two lines ([`PingPong::TwoLines`]), in which it does
+/// not. All other figures are taken from `machine`; the result is a copy of it with these two.
+///
+/// # Errors
+/// As [`ping_pong_ns`].
+pub fn fit_ping_pongs(
+    machine: &MachineModel,
+    cores: [usize; 2],
+    compare_exchange_ns: f64,
+    two_lines_ns: f64,
+) -> Result<MachineModel, SimError> {
+    let mut fitted = machine.clone();
+    fitted.transfer.matrix_ns = None;
+    for _ in 0..FIT_TURNS {
+        let found = transfer_from_ping_pong(&fitted, cores, PingPong::TwoLines, two_lines_ns)?;
+        fitted.transfer.same_llc_ns = found;
+        fitted.transfer.cross_llc_ns = found;
+        fitted.transfer.cross_socket_ns = found;
+        fitted.directory.ownership_share = ownership_share_from_ping_pong(
+            &fitted,
+            cores,
+            PingPong::CompareExchange,
+            compare_exchange_ns,
+        )?;
+    }
+    Ok(fitted)
+}
+
 /// The smallest value up to `high` at which `reached` holds; it must hold from some value on.
 fn search(
     mut high: f64,
@@ -170,7 +215,7 @@ mod tests {
     #[test]
     fn a_ping_pong_gives_back_the_transfer_it_was_simulated_with() {
         let machine = desktop();
-        for style in [PingPong::CompareExchange, PingPong::LoadStore] {
+        for style in [PingPong::CompareExchange, PingPong::LoadStore, PingPong::TwoLines] {
             let one_way_ns = ping_pong_ns(&machine, [0, 1], style).expect("it runs");
             let found = transfer_from_ping_pong(&machine, [0, 1], style, one_way_ns);
             let found = found.expect("it runs");
@@ -190,6 +235,19 @@ mod tests {
             let found = found.expect("it runs");
             assert!((found - share).abs() < 0.02, "{found} for {share}");
         }
+    }
+
+    #[test]
+    fn two_ping_pongs_give_back_transfer_and_ownership_share() {
+        let mut machine = desktop();
+        machine.directory.ownership_share = 0.3;
+        machine.transfer.same_llc_ns = 44.0;
+        let measured = [PingPong::CompareExchange, PingPong::TwoLines]
+            .map(|style| ping_pong_ns(&machine, [0, 1], style).expect("it runs"));
+        let fitted = fit_ping_pongs(&desktop(), [0, 1], measured[0], measured[1]).expect("it runs");
+        let (transfer_ns, share) = (fitted.transfer.same_llc_ns, fitted.directory.ownership_share);
+        assert!((transfer_ns - 44.0).abs() < 1.5, "{transfer_ns}");
+        assert!((share - 0.3).abs() < 0.05, "{share}");
     }
 
     #[test]

@@ -82,6 +82,8 @@ pub(crate) struct Core {
     /// Since when it sleeps, rests or drains.
     pub(crate) asleep_since: Ps,
     pub(crate) drain: Drain,
+    /// The line it stalls for comes from another core that wrote it.
+    pub(crate) surprised: bool,
     /// Number of the present sleep, so that a timer of an earlier one is known as stale.
     pub(crate) sleep: u32,
     pub(crate) agenda: Agenda,
@@ -107,6 +109,7 @@ impl Core {
             watched: Vec::new(),
             asleep_since: 0,
             drain: Drain::default(),
+            surprised: false,
             sleep: 0,
             agenda: Agenda::default(),
             accesses: 0,

@@ -57,6 +57,7 @@ pub(crate) struct Costs {
     pub(crate) ownership_share: u64,
     pub(crate) store_buffer_entries: usize,
     pub(crate) drained_by_atomics: bool,
+    pub(crate) mispredict: Ps,
     pub(crate) interrupt: Ps,
     pub(crate) context_switch: Ps,
     /// Random variation in 1/65536.
@@ -111,6 +112,7 @@ impl Costs {
             ownership_share: (model.directory.ownership_share * 65536.0) as u64,
             store_buffer_entries: model.store_buffer.entries as usize,
             drained_by_atomics: model.store_buffer.drained_by_atomics,
+            mispredict: ps(model.core.mispredict_ns),
             interrupt: ps(model.core.interrupt_ns),
             context_switch: ps(model.core.context_switch_ns),
             jitter: (model.core.jitter * 65536.0) as u64,

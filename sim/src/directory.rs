@@ -211,6 +211,7 @@ impl World {
             Source::Cache(from) => {
                 row.count_transfer(self.costs.distance(from, cache));
                 row.hitms += u64::from(entry.dirty);
+                self.cores[request.core as usize].surprised = entry.dirty && !request.buffered;
                 entry.totals.transfers += 1;
             }
             Source::Llc => row.llc_fills += 1,

@@ -11,6 +11,8 @@ use crate::stats::{LineTotals, Member};
 
 /// Bytes of a cache line, as a power of two.
 pub(crate) const LINE_SHIFT: u32 = 6;
+/// Marks the number of a line that holds one word only.
+const ALONE: usize = 1 << (usize::BITS - 1);
 /// No cache.
 pub(crate) const NO_CACHE: u16 = u16::MAX;
 
@@ -102,9 +104,11 @@ impl LineTable {
         }
     }
 
-    /// The line at an address, and whether it was touched for the first time.
-    pub(crate) fn at(&mut self, address: usize) -> (u32, bool) {
-        let key = address >> LINE_SHIFT;
+    /// The line at an address, or that of the word there `alone`, and whether it was touched for
+    /// the first time.
+    pub(crate) fn at(&mut self, address: usize, alone: bool) -> (u32, bool) {
+        // Addresses end below the top bit: no line has the number of a word.
+        let key = if alone { ALONE | address } else { address >> LINE_SHIFT };
         if let Some(&line) = self.by_key.get(&key) {
             return (line, false);
         }
@@ -231,22 +235,22 @@ mod tests {
     #[test]
     fn lines_are_numbered_by_first_touch_and_forgotten_when_empty() {
         let mut table = LineTable::new(130, 300);
-        assert_eq!(table.at(0x7000), (0, true));
-        assert_eq!(table.at(0x1000), (1, true));
-        assert_eq!(table.at(0x703f), (0, false));
+        assert_eq!(table.at(0x7000, false), (0, true));
+        assert_eq!(table.at(0x1000, false), (1, true));
+        assert_eq!(table.at(0x703f, false), (0, false));
         table.lines[0].live_words = 1;
         assert!(!table.forget(0), "a live word keeps its line");
         table.lines[0].live_words = 0;
         table.add_sharer(0, 129);
         assert!(table.forget(0));
-        assert_eq!(table.at(0x9000), (0, true), "the number is used again");
+        assert_eq!(table.at(0x9000, false), (0, true), "the number is used again");
         assert!(!table.is_sharer(0, 129), "and holds nothing of the line before");
     }
 
     #[test]
     fn sharers_and_sleepers_are_sets_beyond_64_and_256() {
         let mut table = LineTable::new(300, 400);
-        let (line, _) = table.at(0);
+        let (line, _) = table.at(0, false);
         for cache in [0, 63, 64, 255, 256, 299] {
             table.add_sharer(line, cache);
         }

@@ -147,6 +147,9 @@ pub struct StoreBuffer {
 pub struct CoreCosts {
     /// The spin-loop hint, in nanoseconds.
     pub pause_ns: f64,
+    /// A mispredicted branch, in nanoseconds: whoever reads a line that another core has written
+    /// finds another value than the last time, and the branch on it goes the other way.
+    pub mispredict_ns: f64,
     /// Factor on every cost of a hardware thread while another thread of its core is busy (1: no
     /// loss; 2: the two get the throughput of one).
     pub smt_slowdown: f64,

@@ -107,6 +107,13 @@ impl Simulation {
         self
     }
 
+    /// Gives every word with this label a cache line of its own, wherever it is: what padding the
+    /// field would buy. Words that were in its line stay together.
+    pub fn own_line(&mut self, label: &str) -> &mut Self {
+        self.world.own_lines.push(label.to_owned());
+        self
+    }
+
     /// Gives a core (a hardware thread of the machine, by number) its code.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ use crate::thread;
 
 mod sealed {
     /// What a word stores in its own bytes: a handle as wide as the value it stands for.
-    pub trait Bits: Copy {
+    pub trait Bits: Copy + Send + Sync {
         fn wrap(handle: u32) -> Self;
         fn handle(self) -> u32;
     }

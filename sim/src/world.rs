@@ -25,6 +25,8 @@ pub(crate) struct World {
     pub(crate) events: EventQueue,
     pub(crate) stats: Statistics,
     pub(crate) timeline: Timeline,
+    /// Labels of words that do not share their lines.
+    pub(crate) own_lines: Vec<String>,
     pub(crate) rng: Rng,
     /// The core whose fiber runs.
     pub(crate) current: u16,
@@ -57,6 +59,7 @@ impl World {
             events: EventQueue::default(),
             stats: Statistics::new(),
             timeline: Timeline::default(),
+            own_lines: Vec::new(),
             rng: Rng::new(seed),
             current: NO_CORE,
             limit: 0,
@@ -258,11 +261,12 @@ impl World {
         } else if slot.line != NO_LINE {
             self.leave_line(slot);
         }
-        let (line, is_new) = self.lines.at(address);
+        let label = labels[slot.label as usize];
+        let alone = self.own_lines.iter().any(|own| own == label);
+        let (line, is_new) = self.lines.at(address, alone);
         slot.line = line;
         slot.address = address;
         slot.last_writer = NO_CORE;
-        let label = labels[slot.label as usize];
         slot.row = self.stats.label(slot.label, label);
         let toucher = self.cores[self.current as usize].cache;
         let entry = &mut self.lines.lines[line as usize];

@@ -1,22 +1,31 @@
-//! `cellbench sim`: the matrix of the real runs on a simulated machine.
+//! `cellbench sim`: the matrix of the real runs on a simulated machine; and whether the simulated
+//! host is like the real one.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context, anyhow};
+use cellbench_record::rfc3339_utc;
 use cellbench_sim::MachineModel;
 
 use super::args::{Choice, Output, parse_duration, parse_percent};
 use super::{output, report, run};
+use crate::host::c2c::Effort;
+use crate::host::{Clock, CpuId, Topology};
 use crate::runner::interrupt::Interrupt;
-use crate::runner::plan::Plan;
+use crate::simulate::host;
 use crate::simulate::plan::plan;
 use crate::simulate::session::{self, Settings};
+use crate::simulate::validate::{self, Measured, Validation};
 
 /// Machine that is simulated unless another is named.
 const DEFAULT_MACHINE: &str = "xeon-spr-2s";
-/// Cell that the others are compared with, unless it is not simulated.
-const BASELINE: &str = cellbench_plots::options::DEFAULT_BASELINE;
+/// Name under which the host itself is simulated.
+const HOST: &str = "host";
+/// Exit status when the model misses its bars.
+const EXIT_MISSED: u8 = 1;
 
 /// Simulate chosen cells, workloads and numbers of cores on a machine of up to hundreds of cores
 #[derive(clap::Args, Debug)]
@@ -25,12 +34,23 @@ pub(super) struct Args {
     output: Output,
     #[command(flatten)]
     choice: Choice,
-    /// Machine to simulate: a name that --list shows, or a file
+    /// Machine to simulate: a name that --list shows, a file, or `host` for this one, as measured now
     #[arg(long, value_name = "NAME|FILE", default_value = DEFAULT_MACHINE)]
     machine: String,
     /// List the machines and end
     #[arg(long)]
     list: bool,
+    /// Calibrate a model of this host, measure primitives, locks and cells with two threads, and
+    /// compare with what the model predicts; status 1 if it misses its bars
+    #[arg(long, conflicts_with_all = ["cells", "workloads", "kinds", "threads", "machine"])]
+    validate: bool,
+    /// With --validate: predict what an earlier one measured (its validation.json), without
+    /// measuring
+    #[arg(long, value_name = "FILE", requires = "validate")]
+    measured: Option<PathBuf>,
+    /// Give these fields, by label, cache lines of their own: what padding them would buy
+    #[arg(long, value_name = "LABEL,...", value_delimiter = ',')]
+    own_line: Vec<String>,
     /// Rounds, each with random numbers of its own; fewer than 10 leave comparisons undecided
     #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
@@ -54,7 +74,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         list()?;
         return Ok(ExitCode::SUCCESS);
     }
-    let machine = MachineModel::find(&args.machine)?;
+    if args.validate {
+        return validate(args);
+    }
+    let machine = find_machine(&args.machine)?;
     let plan = plan(&args.choice.selection(), &machine)?;
     let given: Vec<String> = std::env::args().skip(1).collect();
     let settings = Settings {
@@ -63,8 +86,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         rounds: args.rounds,
         time_budget: args.time_budget,
         threshold_share: args.threshold,
-        baseline: baseline(args.against.as_deref(), &plan)?,
+        baseline: run::baseline(args.against.as_deref(), &mut plan.specs())?,
         matrix: args.choice.matrix_name().to_owned(),
+        own_lines: args.own_line.clone(),
         command_line: run::command_line(("cellbench", &given), None),
     };
     let interrupt = Interrupt::install().map_err(|error| anyhow!(error))?;
@@ -80,18 +104,65 @@ fn list() -> anyhow::Result<()> {
         let threads = machine.places().len();
         text += &format!("{name:<20} {threads:>4} hardware threads  {}\n", machine.title);
     }
+    text += &format!("{HOST:<20} {:>22}  this host, measured when it is named\n", "");
     output::emit(&text)
 }
 
-/// The cell asked for, else the usual one if it is simulated, else the first that is.
-fn baseline(against: Option<&str>, plan: &Plan) -> anyhow::Result<String> {
-    let simulated = |name: &str| plan.specs().any(|spec| spec.series.cell == name);
-    if let Some(name) = against {
-        if !simulated(name) {
-            bail!("--against {name}: it is not among the cells that are simulated");
-        }
-        return Ok(name.to_owned());
+/// A built-in machine, one from a file, or this host.
+fn find_machine(name: &str) -> anyhow::Result<MachineModel> {
+    if name != HOST {
+        return Ok(MachineModel::find(name)?);
     }
-    let first = plan.specs().next().map(|spec| spec.series.cell.clone());
-    Ok(if simulated(BASELINE) { BASELINE.to_owned() } else { first.unwrap_or_default() })
+    let topology = Topology::read()?;
+    let cpus: Vec<CpuId> = topology.usable.iter().collect();
+    let effort = Effort::for_cpus(cpus.len());
+    let measured = host::measure(&topology, &cpus, effort, &Clock::new())?;
+    Ok(measured.machine()?)
+}
+
+/// Compares model and host, writes both down, and says by the exit status whether it holds.
+fn validate(args: &Args) -> anyhow::Result<ExitCode> {
+    let measured = match &args.measured {
+        Some(file) => read_measured(file)?,
+        None => {
+            let topology = Topology::read()?;
+            let interrupt = Interrupt::install().map_err(|error| anyhow!(error))?;
+            let dir = args.output.dir();
+            validate::measure(&topology, interrupt, &|error| run::stuck(&dir, error))?
+        }
+    };
+    let validation = Validation::of(measured)?;
+    let dir = write_validation(&args.output.dir(), &validation)?;
+    if args.output.json {
+        output::emit_json(&validation)?;
+    } else {
+        output::emit(&format!("{validation}\nWritten to {}\n", dir.display()))?;
+    }
+    Ok(if validation.holds() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_MISSED) })
+}
+
+fn read_measured(file: &Path) -> anyhow::Result<Measured> {
+    let text = fs::read_to_string(file).with_context(|| format!("{}", file.display()))?;
+    let validation: Validation = serde_json::from_str(&text).with_context(|| {
+        format!("{}: not the validation.json of a cellbench sim --validate", file.display())
+    })?;
+    Ok(validation.measured)
+}
+
+/// Writes table, figures and machine to a directory of their own.
+fn write_validation(out: &Path, validation: &Validation) -> anyhow::Result<PathBuf> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let stamp: String = rfc3339_utc(now.as_secs()).chars().filter(|c| !"-:".contains(*c)).collect();
+    let dir = out.join(format!("validation-{stamp}"));
+    fs::create_dir_all(&dir).with_context(|| format!("{}: create the directory", dir.display()))?;
+    let figures = serde_json::to_string_pretty(validation).context("encoding JSON")? + "\n";
+    for (name, text) in [
+        ("validation.json", figures),
+        ("validation.md", validation.to_string()),
+        ("host.toml", validation.machine.clone()),
+    ] {
+        let file = dir.join(name);
+        fs::write(&file, text).with_context(|| format!("{}: write it", file.display()))?;
+    }
+    Ok(dir)
 }

@@ -14,7 +14,7 @@ use cellbench_record::{
 use cellbench_sim::MachineModel;
 use rayon::prelude::*;
 
-use super::trial::{Effort, SimulateError, Simulated, effort, simulate};
+use super::trial::{Effort, Machine, SimulateError, Simulated, effort, simulate};
 use crate::runner::interrupt::Interrupt;
 use crate::runner::plan::Plan;
 use crate::runner::round::Spec;
@@ -40,6 +40,8 @@ pub struct Settings {
     pub baseline: String,
     /// Name of the matrix, for the record.
     pub matrix: String,
+    /// Labels of fields that are given cache lines of their own.
+    pub own_lines: Vec<String>,
     /// Command that repeats the run.
     pub command_line: String,
 }
@@ -66,11 +68,12 @@ pub fn run(
     interrupt: Interrupt,
 ) -> Result<Finished, SessionError> {
     let began = Instant::now();
+    let on = Machine { model: machine, own_lines: &settings.own_lines };
     let mut writer = RunWriter::create(&settings.out, describe(plan, machine, settings))?;
     // Blocks begin with position 0, as in runs on real cores.
     let specs: Vec<(u32, &Spec)> =
         plan.blocks.iter().flat_map(|block| (0..).zip(&block.specs)).collect();
-    let mut session = Session { machine, interrupt, violations: Vec::new() };
+    let mut session = Session { machine: &on, interrupt, violations: Vec::new() };
     let Some(efforts) = session.efforts(&specs, settings.seed)? else {
         return session.finish(writer, Ended::Interrupted, 0);
     };
@@ -89,7 +92,7 @@ pub fn run(
             let simulated: Result<Vec<Simulated>, SimulateError> = batch
                 .par_iter()
                 .with_max_len(1)
-                .map(|((_, spec), effort)| simulate(spec, machine, **effort, seed))
+                .map(|((_, spec), effort)| simulate(spec, &on, **effort, seed))
                 .collect();
             for (((position, _), _), mut simulated) in batch.iter().zip(simulated?) {
                 simulated.round.round = number;
@@ -111,7 +114,7 @@ fn round_seed(seed: u64, round: u32) -> u64 {
 }
 
 struct Session<'a> {
-    machine: &'a MachineModel,
+    machine: &'a Machine<'a>,
     interrupt: Interrupt,
     violations: Vec<String>,
 }
@@ -191,6 +194,9 @@ fn describe(plan: &Plan, machine: &MachineModel, settings: &Settings) -> Run {
         "simulated on {}: {}; times are simulated, see METHODOLOGY.md for what the model leaves out",
         machine.name, machine.title
     )];
+    if !settings.own_lines.is_empty() {
+        notes.push(format!("on cache lines of their own: {}", settings.own_lines.join(", ")));
+    }
     notes.extend(plan.skipped.iter().map(|what| format!("left out: {what}")));
     let mut run = Run {
         git_revision: option_env!("CELLBENCH_GIT_REVISION").map(str::to_owned),

@@ -62,6 +62,23 @@ pub enum SimulateError {
     },
 }
 
+/// What to simulate on.
+#[derive(Clone, Copy, Debug)]
+pub struct Machine<'a> {
+    /// The machine.
+    pub model: &'a MachineModel,
+    /// Labels of fields that are given cache lines of their own.
+    pub own_lines: &'a [String],
+}
+
+impl<'a> Machine<'a> {
+    /// The machine, with every field where it is.
+    #[must_use]
+    pub fn of(model: &'a MachineModel) -> Self {
+        Self { model, own_lines: &[] }
+    }
+}
+
 /// What a configuration needs that only a simulation of it tells.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Effort {
@@ -84,7 +101,7 @@ pub struct Simulated {
 ///
 /// # Errors
 /// [`SimulateError`].
-pub fn effort(spec: &Spec, machine: &MachineModel, seed: u64) -> Result<Effort, SimulateError> {
+pub fn effort(spec: &Spec, machine: &Machine<'_>, seed: u64) -> Result<Effort, SimulateError> {
     layout::within(|| {
         let stage = Stage::new(spec, machine, seed, true)?;
         let before = stage.trial.machine().heap().stats().allocated;
@@ -110,7 +127,7 @@ pub fn effort(spec: &Spec, machine: &MachineModel, seed: u64) -> Result<Effort, 
 /// [`SimulateError`] if the round did not take place.
 pub fn simulate(
     spec: &Spec,
-    machine: &MachineModel,
+    machine: &Machine<'_>,
     effort: Effort,
     seed: u64,
 ) -> Result<Simulated, SimulateError> {
@@ -191,7 +208,7 @@ impl Work {
 /// A trial and the machine it is to run on.
 struct Stage<'a> {
     spec: &'a Spec,
-    machine: &'a MachineModel,
+    machine: &'a Machine<'a>,
     seed: u64,
     trial: Arc<dyn Trial<Sim>>,
     workers: RefCell<Vec<Worker>>,
@@ -201,7 +218,7 @@ impl<'a> Stage<'a> {
     /// Builds the trial and lets all workers enter it, before simulated time begins.
     fn new(
         spec: &'a Spec,
-        machine: &'a MachineModel,
+        machine: &'a Machine<'a>,
         seed: u64,
         reserve: bool,
     ) -> Result<Self, SimulateError> {
@@ -231,8 +248,11 @@ impl<'a> Stage<'a> {
     ) -> Result<Result<Report, String>, SimulateError> {
         let failed =
             |source| SimulateError::Simulation { series: self.spec.series.to_string(), source };
-        let mut simulation = Simulation::new(self.machine, self.seed);
+        let mut simulation = Simulation::new(self.machine.model, self.seed);
         simulation.time_limit_ns(TIME_LIMIT_NS);
+        for label in self.machine.own_lines {
+            simulation.own_line(label);
+        }
         for (cpu, worker) in self.spec.cpus.iter().zip(self.workers.take()) {
             let (trial, work) = (Arc::clone(&self.trial), Rc::clone(work));
             let code = move || run_worker(&*trial, worker, &work, what);
@@ -406,8 +426,23 @@ mod tests {
     fn simulated(cell: &str, workload: &str, threads: u32, seed: u64) -> Simulated {
         let machine = MachineModel::preset("desktop").expect("built in");
         let spec = spec(&machine, cell, workload, threads);
-        let effort = effort(&spec, &machine, 1).expect("it runs");
-        simulate(&spec, &machine, effort, seed).expect("it runs")
+        simulated_on(&Machine::of(&machine), &spec, seed)
+    }
+
+    fn simulated_on(machine: &Machine<'_>, spec: &Spec, seed: u64) -> Simulated {
+        let effort = effort(spec, machine, 1).expect("it runs");
+        simulate(spec, machine, effort, seed).expect("it runs")
+    }
+
+    #[test]
+    fn a_field_given_its_own_line_moves_alone() {
+        let model = MachineModel::preset("desktop").expect("built in");
+        let spec = spec(&model, "spin-queued", "own-cell-packed", 4);
+        let own_lines = ["lock.value".to_owned()];
+        let together = simulated_on(&Machine::of(&model), &spec, 1).round;
+        let apart = simulated_on(&Machine { model: &model, own_lines: &own_lines }, &spec, 1).round;
+        let moved = |round: &Round| round.line_transfers.get("lock.value").copied().unwrap_or(0);
+        assert!(moved(&together) > 0 && moved(&apart) == 0, "{:?}", apart.line_transfers);
     }
 
     #[test]

@@ -14,16 +14,10 @@ use super::{Exclusive, IntWord, Label, Memory, SplitWord, Word};
 /// The memory of a simulated machine.
 pub struct Simulated;
 
-/// A word of a simulated machine.
+/// A word of a simulated machine. Like every [`SimWord`] it may be sent and shared, and panics if
+/// it is used on another OS thread than the one that made it.
 #[repr(transparent)]
 pub struct Virtual<T: Value>(SimWord<T>);
-
-// SAFETY: the implementations are generic over platforms on which words are shared by threads,
-// hence the bound. Virtual cores are fibers of one OS thread, and a simulation never leaves it:
-// see the module. A word that is used on another thread finds no entry, and panics.
-unsafe impl<T: Value> Send for Virtual<T> {}
-// SAFETY: as above.
-unsafe impl<T: Value> Sync for Virtual<T> {}
 
 impl<T: Value> Word<T> for Virtual<T> {
     fn new(label: Label, value: T) -> Self {
@@ -88,7 +82,8 @@ pub struct SimExclusive<T> {
     value: core::cell::UnsafeCell<T>,
 }
 
-// SAFETY: `value` is reached only by the virtual core that set `taken`; see also `Virtual`.
+// SAFETY: `value` is reached only by the virtual core that set `taken`; words used on another OS thread
+// than their simulation's panic.
 unsafe impl<T: Send> Sync for SimExclusive<T> {}
 
 impl<T: Send> Exclusive<T> for SimExclusive<T> {

@@ -1,0 +1,382 @@
+//! The host as a simulated machine: a few microbenchmarks, none of which is a lock or a cell, and
+//! the model at which they come out as measured.
+//!
+//! | measured | by | figure of the model |
+//! |---|---|---|
+//! | load, store, atomic, fence, pause | one CPU, an owned line | costs of hits |
+//! | a branch that goes the other way | one CPU, random against constant | `core.mispredict_ns` |
+//! | ping-pong by loads and stores, two lines | two CPUs | transfer |
+//! | ping-pong by compare-exchange, one line | two CPUs | ownership share |
+//!
+//! The two ping-pongs determine transfer and ownership share together, by simulating the same
+//! ping-pongs ([`cellbench_sim::calibrate::fit_ping_pongs`]). What cannot be measured so (store
+//! buffer, memory, interrupts) is taken from the built-in machine of the same vendor, and the
+//! machine's sources say so.
+
+use std::hint::black_box;
+use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
+use std::sync::atomic::{AtomicU64, fence};
+use std::time::Duration;
+
+use cellbench_impls::platform::{Memory, Native};
+use cellbench_sim::calibrate::fit_ping_pongs;
+use cellbench_sim::machine::{
+    Distance, HitCosts, HostMeasurements, MachineError, Place, Source, SourceKind,
+};
+use cellbench_sim::{MachineModel, SimError};
+use crossbeam_utils::CachePadded;
+use serde::{Deserialize, Serialize};
+
+use super::primitive;
+use crate::host::c2c::{self, C2cError, Effort, Matrix, Method};
+use crate::host::clock::median;
+use crate::host::cpus::CpuId;
+use crate::host::describe::describe;
+use crate::host::pin::PinError;
+use crate::host::{Clock, Roots, Topology};
+
+/// Window of each microbenchmark of one CPU.
+const WINDOW: Duration = Duration::from_millis(2);
+/// Windows of each, of which the median counts.
+const WINDOWS: usize = 5;
+/// Turns of [`Memory::spend`] in a step.
+const TURNS: u32 = 1_000;
+
+/// What microbenchmarks found on a host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Microbenchmarks {
+    /// CPU model, as the host names it.
+    pub cpu_model: String,
+    /// CPUs that were measured, by the host's numbers.
+    pub cpus: Vec<u32>,
+    /// Where each of them is.
+    pub places: Vec<Place>,
+    /// What one CPU does alone.
+    pub alone: Alone,
+    /// One way of a ping-pong by compare-exchange on one line, between each two of the CPUs.
+    pub compare_exchange_ns: Vec<Vec<Option<f64>>>,
+    /// One way of a ping-pong by loads and stores on two lines.
+    pub read_write_ns: Vec<Vec<Option<f64>>>,
+}
+
+/// Costs on one CPU that owns the line it uses.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Alone {
+    /// A load.
+    pub load_ns: f64,
+    /// A store.
+    pub store_ns: f64,
+    /// A fetch-add whose result is used.
+    pub atomic_ns: f64,
+    /// A full fence after a store, beyond the store.
+    pub fence_ns: f64,
+    /// The spin-loop hint.
+    pub pause_ns: f64,
+    /// A mispredicted branch.
+    pub mispredict_ns: f64,
+    /// A turn of [`Memory::spend`].
+    pub turn_ns: f64,
+}
+
+/// The host cannot be made a machine.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// A ping-pong.
+    #[error(transparent)]
+    C2c(#[from] C2cError),
+    /// A CPU cannot be used.
+    #[error(transparent)]
+    Pin(#[from] PinError),
+    /// The model refuses what was measured.
+    #[error("what was measured on the host makes no machine: {0}; measure again undisturbed")]
+    Machine(#[from] MachineError),
+    /// The search for the model's figures.
+    #[error(transparent)]
+    Simulation(#[from] SimError),
+    /// One CPU alone.
+    #[error("only one CPU is usable: a machine to simulate needs a distance between two")]
+    OneCpu,
+}
+
+/// Measures on `cpus`.
+///
+/// # Errors
+/// [`HostError`] if one of them cannot be used, or there is only one.
+pub fn measure(
+    topology: &Topology,
+    cpus: &[CpuId],
+    effort: Effort,
+    clock: &Clock,
+) -> Result<Microbenchmarks, HostError> {
+    let [first, _, ..] = *cpus else { return Err(HostError::OneCpu) };
+    let place = |cpu: &CpuId| {
+        let found = topology.cpu(*cpu);
+        let package = found.and_then(|cpu| cpu.package).unwrap_or(0);
+        Place {
+            core: found.map_or(cpu.0, |cpu| cpu.core),
+            llc: found.and_then(|cpu| cpu.llc).unwrap_or(package),
+            socket: package,
+        }
+    };
+    let matrix = |method| c2c::measure(cpus, method, effort, clock);
+    let used = cpus.iter().copied().collect();
+    Ok(Microbenchmarks {
+        cpu_model: describe(&Roots::live(), topology, &used)
+            .cpu_model
+            .unwrap_or_else(|| "unknown CPU".to_owned()),
+        cpus: cpus.iter().map(|cpu| cpu.0).collect(),
+        places: cpus.iter().map(place).collect(),
+        alone: alone(first, clock)?,
+        compare_exchange_ns: matrix(Method::CompareExchange)?.one_way_ns,
+        read_write_ns: matrix(Method::ReadWrite)?.one_way_ns,
+    })
+}
+
+fn alone(cpu: CpuId, clock: &Clock) -> Result<Alone, PinError> {
+    let word = CachePadded::new(AtomicU64::new(0));
+    let step_ns = |batch: &(dyn Fn(usize, u32) + Sync)| -> Result<f64, PinError> {
+        let windows: Result<Vec<f64>, PinError> =
+            (0..WINDOWS).map(|_| primitive::measure(&[cpu], clock, WINDOW, batch)).collect();
+        Ok(median(&mut windows?))
+    };
+    // Relaxed, but where the ordering is what is measured: there is one thread.
+    let load_ns = step_ns(&|_, steps| {
+        for _ in 0..steps {
+            black_box(word.load(Relaxed));
+        }
+    })?;
+    let store_ns = step_ns(&|_, steps| {
+        for step in 0..steps {
+            word.store(u64::from(step), Release);
+        }
+    })?;
+    let fenced_ns = step_ns(&|_, steps| {
+        for step in 0..steps {
+            word.store(u64::from(step), Release);
+            fence(SeqCst);
+        }
+    })?;
+    let atomic_ns = step_ns(&|_, steps| {
+        for _ in 0..steps {
+            black_box(word.fetch_add(1, SeqCst));
+        }
+    })?;
+    let pause_ns = step_ns(&|_, steps| {
+        for _ in 0..steps {
+            Native::relax();
+        }
+    })?;
+    let turn_ns = step_ns(&|_, steps| {
+        for _ in 0..steps {
+            Native::spend(TURNS);
+        }
+    })? / f64::from(TURNS);
+    let constant_ns = step_ns(&|_, steps| branches(&word, steps, 0))?;
+    let random_ns = step_ns(&|_, steps| branches(&word, steps, 1))?;
+    Ok(Alone {
+        load_ns,
+        store_ns,
+        atomic_ns,
+        fence_ns: (fenced_ns - store_ns).max(0.0),
+        pause_ns,
+        // Every second random branch is mispredicted.
+        mispredict_ns: (2.0 * (random_ns - constant_ns)).max(0.0),
+        turn_ns,
+    })
+}
+
+/// Takes `steps` branches: on random bits with a `mask` of 1, never taken with one of 0. (The
+/// generator is xorshift64; G. Marsaglia, "Xorshift RNGs", 2003.)
+fn branches(state: &AtomicU64, steps: u32, mask: u64) {
+    let (mut draw, mask) = (state.load(Relaxed) | 1, black_box(mask));
+    for _ in 0..steps {
+        draw ^= draw << 13;
+        draw ^= draw >> 7;
+        draw ^= draw << 17;
+        if draw & mask != 0 {
+            // Something that a conditional move cannot do.
+            black_box(draw);
+        }
+    }
+    state.store(draw, Relaxed);
+}
+
+impl Microbenchmarks {
+    /// The median of several measurements of the same CPUs, figure by figure.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    pub fn median_of(all: &[Self]) -> Self {
+        let mut result = all.first().expect("something was measured").clone();
+        let middle = |figure: &dyn Fn(&Self) -> f64| {
+            median(&mut all.iter().map(figure).collect::<Vec<f64>>())
+        };
+        result.alone = Alone {
+            load_ns: middle(&|one| one.alone.load_ns),
+            store_ns: middle(&|one| one.alone.store_ns),
+            atomic_ns: middle(&|one| one.alone.atomic_ns),
+            fence_ns: middle(&|one| one.alone.fence_ns),
+            pause_ns: middle(&|one| one.alone.pause_ns),
+            mispredict_ns: middle(&|one| one.alone.mispredict_ns),
+            turn_ns: middle(&|one| one.alone.turn_ns),
+        };
+        for from in 0..result.cpus.len() {
+            for to in (0..result.cpus.len()).filter(|&to| to != from) {
+                let at = |matrix: &Vec<Vec<Option<f64>>>| matrix[from][to].unwrap_or(0.0);
+                result.compare_exchange_ns[from][to] =
+                    Some(middle(&|one| at(&one.compare_exchange_ns)));
+                result.read_write_ns[from][to] = Some(middle(&|one| at(&one.read_write_ns)));
+            }
+        }
+        result
+    }
+
+    /// The machine at which the model gives what was measured; its hardware threads are the
+    /// measured CPUs in their order.
+    ///
+    /// # Errors
+    /// [`HostError`] if the figures are impossible.
+    pub fn machine(&self) -> Result<MachineModel, HostError> {
+        let typical = |one_way_ns: &[Vec<Option<f64>>]| {
+            median(&mut self.pairs().filter_map(|(a, b)| one_way_ns[a][b]).collect::<Vec<f64>>())
+        };
+        let (a, b) = self.pairs().next().ok_or(HostError::OneCpu)?;
+        let compare_exchange_ns = typical(&self.compare_exchange_ns);
+        let base = self.vendor()?;
+        let Alone { load_ns, store_ns, atomic_ns, fence_ns, pause_ns, mispredict_ns, .. } =
+            self.alone;
+        let measured = |transfer_ns: Vec<Vec<f64>>, ownership_share| {
+            let mut model = MachineModel::from_host(HostMeasurements {
+                cpu_model: self.cpu_model.clone(),
+                threads: self.places.clone(),
+                transfer_ns,
+                protocol: base.protocol,
+                hit: HitCosts { load_ns, store_ns, atomic_ns, fence_ns },
+                fill: base.fill,
+                directory: cellbench_sim::machine::DirectoryCosts {
+                    ownership_share,
+                    ..base.directory
+                },
+                store_buffer: base.store_buffer,
+                core: cellbench_sim::machine::CoreCosts { pause_ns, mispredict_ns, ..base.core },
+            })?;
+            model.sources = sources(&base);
+            Ok::<_, HostError>(model)
+        };
+        let some = |ns: f64| vec![vec![ns; self.cpus.len()]; self.cpus.len()];
+        let first = measured(some(compare_exchange_ns), base.directory.ownership_share)?;
+        let read_write_ns = typical(&self.read_write_ns);
+        let fitted = fit_ping_pongs(&first, [a, b], compare_exchange_ns, read_write_ns)?;
+        // Hits are a small part of a ping-pong: other pairs differ by their transfer.
+        let scale = fitted.transfer.same_llc_ns / compare_exchange_ns;
+        let row = |row: &Vec<Option<f64>>| {
+            row.iter().map(|ns| ns.map_or(0.0, |ns| ns * scale)).collect::<Vec<f64>>()
+        };
+        let matrix = self.compare_exchange_ns.iter().map(row).collect();
+        measured(matrix, fitted.directory.ownership_share)
+    }
+
+    /// Each two of the CPUs that a line moves between.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let count = self.places.len();
+        (0..count)
+            .flat_map(move |a| (a + 1..count).map(move |b| (a, b)))
+            .filter(|&(a, b)| self.places[a].distance(self.places[b]) != Distance::SameCore)
+    }
+
+    /// The built-in machine of the same vendor.
+    fn vendor(&self) -> Result<MachineModel, MachineError> {
+        let name = if self.cpu_model.contains("AMD") {
+            "epyc-genoa-2s"
+        } else if cfg!(target_arch = "aarch64") {
+            "graviton3"
+        } else {
+            "xeon-spr-2s"
+        };
+        MachineModel::preset(name)
+    }
+}
+
+fn sources(base: &MachineModel) -> Vec<Source> {
+    let source = |fields: &[&str], kind, text: String| Source {
+        fields: fields.iter().map(|&field| field.to_owned()).collect(),
+        kind,
+        text,
+    };
+    vec![
+        source(
+            &["hit", "core.pause_ns", "core.mispredict_ns"],
+            SourceKind::Measured,
+            "Loops of one CPU on a line that it owns.".to_owned(),
+        ),
+        source(
+            &["transfer", "directory.ownership_share"],
+            SourceKind::Measured,
+            "The figures at which the model gives the measured ping-pongs, by compare-exchange on \
+             one line and by loads and stores on two."
+                .to_owned(),
+        ),
+        source(
+            &["protocol", "fill", "directory", "store_buffer", "core"],
+            SourceKind::Estimate,
+            format!("The rest is taken from the built-in machine {}: {}.", base.name, base.title),
+        ),
+    ]
+}
+
+/// What [`c2c::measure`] found, for those who only need one figure of two CPUs.
+pub(super) fn one_way_ns(cpus: [CpuId; 2], effort: Effort, clock: &Clock) -> Result<f64, C2cError> {
+    let matrix: Matrix = c2c::measure(&cpus, Method::CompareExchange, effort, clock)?;
+    Ok(matrix.median_ns().unwrap_or(0.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measured(compare_exchange_ns: f64, read_write_ns: f64) -> Microbenchmarks {
+        let both = |ns| vec![vec![None, Some(ns)], vec![Some(ns), None]];
+        Microbenchmarks {
+            cpu_model: "AMD EPYC".to_owned(),
+            cpus: vec![4, 6],
+            places: vec![
+                Place { core: 2, llc: 0, socket: 0 },
+                Place { core: 3, llc: 0, socket: 0 },
+            ],
+            alone: Alone {
+                load_ns: 0.3,
+                store_ns: 0.2,
+                atomic_ns: 2.1,
+                fence_ns: 1.9,
+                pause_ns: 24.0,
+                mispredict_ns: 4.0,
+                turn_ns: 0.28,
+            },
+            compare_exchange_ns: both(compare_exchange_ns),
+            read_write_ns: both(read_write_ns),
+        }
+    }
+
+    #[test]
+    fn the_machine_gives_the_ping_pongs_it_was_made_from() {
+        use cellbench_sim::calibrate::{PingPong, ping_pong_ns};
+        let machine = measured(26.0, 54.0).machine().expect("possible figures");
+        for (style, expected_ns) in [(PingPong::CompareExchange, 26.0), (PingPong::TwoLines, 54.0)]
+        {
+            let found_ns = ping_pong_ns(&machine, [0, 1], style).expect("it runs");
+            assert!((found_ns / expected_ns - 1.0).abs() < 0.05, "{style:?}: {found_ns}");
+        }
+        assert_eq!((machine.name.as_str(), machine.core.pause_ns), ("host", 24.0));
+    }
+
+    #[test]
+    fn the_median_is_taken_figure_by_figure() {
+        let mut all = [measured(20.0, 50.0), measured(30.0, 40.0), measured(25.0, 60.0)];
+        all[1].alone.load_ns = 0.1;
+        let median = Microbenchmarks::median_of(&all);
+        assert_eq!(median.compare_exchange_ns[0][1], Some(25.0));
+        assert_eq!(median.read_write_ns[1][0], Some(50.0));
+        assert_eq!(median.alone.load_ns, 0.3);
+    }
+}

@@ -1,0 +1,226 @@
+//! Primitives on shared lines, written once: pinned threads run them natively, virtual cores in
+//! the simulator, as cells and locks are. The validation of the model predicts the one from the
+//! other.
+
+use std::cell::Cell;
+use std::hint::black_box;
+use std::rc::Rc;
+use std::sync::Barrier;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
+use std::time::Duration;
+
+use cellbench_impls::platform::{IntWord, Memory, Word};
+use cellbench_sim::{MachineModel, SimError, Simulation, now_ns};
+use crossbeam_utils::CachePadded;
+
+use super::layout;
+use crate::host::Clock;
+use crate::host::cpus::CpuId;
+use crate::host::pin::{PinError, pin};
+
+/// Steps between two looks at the clock.
+const CHUNK: u32 = 64;
+/// Simulated time of one prediction: some thousand transfers.
+const SIMULATED_NS: f64 = 200_000.0;
+/// Local computation of `fetch-add-work`.
+const WORK_NS: f64 = 100.0;
+
+/// Takes a number of steps as one of the workers.
+pub type Batch = Box<dyn Fn(usize, u32) + Send + Sync>;
+
+/// A primitive operation on shared lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Primitive {
+    /// Name in the table.
+    pub name: &'static str,
+    /// What a step is.
+    pub about: &'static str,
+}
+
+/// All of them.
+pub const PRIMITIVES: &[Primitive] = &[
+    Primitive { name: "fetch-add", about: "fetch_add on one word" },
+    Primitive { name: "exchange", about: "swap on one word, its result used" },
+    Primitive { name: "cas-loop", about: "load, then compare-exchange until it succeeds" },
+    Primitive { name: "false-sharing", about: "fetch_add on neighbouring words of one line" },
+    Primitive { name: "fetch-add-work", about: "fetch_add on one word, then local computation" },
+    Primitive { name: "two-lines", about: "fetch_add on two words of two lines, in turn" },
+    Primitive { name: "ticket-lock", about: "ticket lock of two lines, nothing inside" },
+];
+
+/// Two words that share a line with nothing else.
+struct Line<M: Memory>(CachePadded<[M::U64; 2]>);
+
+impl<M: Memory> Line<M> {
+    fn new() -> Self {
+        Self(CachePadded::new(["line.first", "line.second"].map(|label| M::U64::new(label, 0))))
+    }
+
+    fn word(&self) -> &M::U64 {
+        &self.0[0]
+    }
+}
+
+fn repeat(step: impl Fn(usize) + Send + Sync + 'static) -> Batch {
+    Box::new(move |worker, steps| {
+        for _ in 0..steps {
+            step(worker);
+        }
+    })
+}
+
+/// The code of a primitive on fresh lines. `turn_ns` is what a turn of [`Memory::spend`] takes.
+///
+/// # Panics
+/// If there is no primitive of that name.
+#[must_use]
+pub fn build<M: Memory>(name: &str, turn_ns: f64) -> Batch {
+    let line = Line::<M>::new();
+    match name {
+        "fetch-add" => repeat(move |_| {
+            black_box(line.word().fetch_add(1, SeqCst));
+        }),
+        "exchange" => repeat(move |worker| {
+            black_box(line.word().swap(worker as u64, SeqCst));
+        }),
+        "cas-loop" => repeat(move |_| {
+            let mut seen = line.word().load(Relaxed);
+            // AcqRel: as an update that publishes something would.
+            while let Err(found) = line.word().cas(seen, seen + 1, AcqRel, Relaxed) {
+                seen = found;
+            }
+        }),
+        "false-sharing" => repeat(move |worker| {
+            black_box(line.0[worker % 2].fetch_add(1, SeqCst));
+        }),
+        "fetch-add-work" => {
+            let turns = (WORK_NS / turn_ns) as u32;
+            repeat(move |_| {
+                black_box(line.word().fetch_add(1, SeqCst));
+                M::spend(turns);
+            })
+        }
+        "two-lines" => {
+            let other = Line::<M>::new();
+            repeat(move |_| {
+                black_box(line.word().fetch_add(1, SeqCst));
+                black_box(other.word().fetch_add(1, SeqCst));
+            })
+        }
+        "ticket-lock" => {
+            let serving = Line::<M>::new();
+            repeat(move |_| {
+                let mine = line.word().fetch_add(1, Relaxed);
+                // Acquire pairs with the release of the holder before.
+                M::wait_until(|| (serving.word().load(Acquire) == mine).then_some(()));
+                serving.word().store(mine + 1, Release);
+            })
+        }
+        other => panic!("no primitive `{other}`"),
+    }
+}
+
+/// Measures nanoseconds for each step of `batch`, all CPUs of `cpus` together: the reciprocal of
+/// their combined rate. Each worker counts what it does in a window of its own, after a quarter
+/// of it to warm up.
+///
+/// # Errors
+/// [`PinError`] if a CPU cannot be used.
+pub fn measure(
+    cpus: &[CpuId],
+    clock: &Clock,
+    window: Duration,
+    batch: &(dyn Fn(usize, u32) + Sync),
+) -> Result<f64, PinError> {
+    let meeting = Barrier::new(cpus.len());
+    let window_ns = window.as_nanos() as f64;
+    let warm_up_ns = window_ns / 4.0;
+    let worker = |index: usize| {
+        let pinned = pin(cpus[index]);
+        meeting.wait();
+        pinned?;
+        let begin = clock.start();
+        while clock.elapsed_ns(begin, clock.stop()) < warm_up_ns {
+            batch(index, CHUNK);
+        }
+        let (start, mut steps) = (clock.start(), 0_u64);
+        loop {
+            batch(index, CHUNK);
+            steps += u64::from(CHUNK);
+            let elapsed_ns = clock.elapsed_ns(start, clock.stop());
+            if elapsed_ns >= window_ns {
+                // The others are to be counted with this one at work.
+                while clock.elapsed_ns(start, clock.stop()) < window_ns + warm_up_ns {
+                    batch(index, CHUNK);
+                }
+                return Ok(steps as f64 / elapsed_ns);
+            }
+        }
+    };
+    let worker = &worker;
+    let rates: Result<Vec<f64>, PinError> = std::thread::scope(|scope| {
+        let workers: Vec<_> =
+            (0..cpus.len()).map(|index| scope.spawn(move || worker(index))).collect();
+        workers.into_iter().map(|worker| worker.join().expect("measuring does not panic")).collect()
+    });
+    Ok(1.0 / rates?.iter().sum::<f64>())
+}
+
+/// What [`measure`] is predicted to find: the primitive `name` on `cores` of `machine`.
+///
+/// # Errors
+/// [`SimError`].
+pub fn predict(
+    machine: &MachineModel,
+    cores: &[usize],
+    name: &str,
+    seed: u64,
+) -> Result<f64, SimError> {
+    layout::within(|| {
+        let batch: Rc<Batch> = Rc::new(build::<cellbench_impls::platform::Sim>(name, 1.0));
+        let steps = Rc::new(Cell::new(0_u64));
+        let mut simulation = Simulation::new(machine, seed);
+        for (worker, &core) in cores.iter().enumerate() {
+            let (batch, steps) = (Rc::clone(&batch), Rc::clone(&steps));
+            simulation.spawn(core, move || {
+                while now_ns() < SIMULATED_NS {
+                    batch(worker, 1);
+                    steps.set(steps.get() + 1);
+                }
+            })?;
+        }
+        let report = simulation.run()?;
+        Ok(report.duration_ns / steps.get() as f64)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use cellbench_impls::platform::Native;
+
+    use super::*;
+
+    #[test]
+    fn every_primitive_runs_natively_and_simulated() {
+        let machine = MachineModel::preset("desktop").expect("built in");
+        for primitive in PRIMITIVES {
+            let batch = build::<Native>(primitive.name, 1.0);
+            std::thread::scope(|scope| {
+                for worker in 0..2 {
+                    let batch = &batch;
+                    scope.spawn(move || batch(worker, 100));
+                }
+            });
+            let step_ns = predict(&machine, &[0, 1], primitive.name, 1).expect("it runs");
+            assert!(step_ns > 1.0 && step_ns < 1_000.0, "{}: {step_ns}", primitive.name);
+        }
+    }
+
+    #[test]
+    fn false_sharing_is_predicted_as_dear_as_sharing() {
+        let machine = MachineModel::preset("desktop").expect("built in");
+        let step_ns = |name| predict(&machine, &[0, 1], name, 1).expect("it runs");
+        let (shared, falsely) = (step_ns("fetch-add"), step_ns("false-sharing"));
+        assert!((falsely / shared - 1.0).abs() < 0.1, "{falsely} ns and {shared} ns");
+    }
+}

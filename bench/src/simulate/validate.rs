@@ -1,0 +1,286 @@
+//! Is the model right? Predicts what two threads of this host take for primitives, locks and cells,
+//! and measures the same.
+//!
+//! The machine that predicts is calibrated by other microbenchmarks ([`super::host`]) than those
+//! predicted here. A virtual machine's CPUs may be moved meanwhile, to where a line travels twice
+//! as far or not at all; so everything is measured in passes, each between two ping-pongs, and a
+//! pass counts only if the host held still in it and was where it was in most others.
+
+mod measure;
+mod table;
+
+use cellbench_record::Source;
+use cellbench_sim::MachineModel;
+use serde::{Deserialize, Serialize};
+
+pub use measure::{MeasureError, measure};
+
+use super::host::{HostError, Microbenchmarks};
+use super::primitive;
+use super::trial::{Machine, SimulateError, effort, simulate};
+use crate::host::Placement;
+use crate::host::clock::median;
+use crate::host::cpus::CpuId;
+use crate::runner::plan::{Matrix, Plan, PlanError, Selection};
+use crate::runner::round::Spec;
+use crate::simulate::plan::topology;
+
+/// The median error may be so large.
+pub const MEDIAN_BAR: f64 = 0.20;
+/// And the largest one.
+pub const WORST_BAR: f64 = 0.40;
+/// Cells whose measured times differ by less than this are not put in an order.
+const SAME_SHARE: f64 = 0.10;
+/// Simulations of each row, each with a seed of its own; the median counts.
+const SEEDS: u64 = 3;
+/// Kind of the rows that are neither cells nor locks.
+const PRIMITIVE: &str = "primitive";
+
+/// Locks, with these workloads.
+const LOCKS: (&[&str], &[&str]) =
+    (&["spin-tas", "spin-queued", "spin-queued-byte", "rqspin"], &["lock-0ns", "lock-50ns"]);
+/// Cells of timers, with these: everybody on one cell, everybody on a cell of their own beside the
+/// others', and everybody on one that is mostly started and seldom changed.
+const CELLS: (&[&str], &[&str]) = (
+    &["spin-tas", "spin-queued", "rqspin", "cmpxchg-state", "mpmc-cell", "seq-latch", "cmd-queue"],
+    &["same-cell", "own-cell-packed", "start-mostly-99"],
+);
+
+/// What was measured on a host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// Passes that were made.
+    pub passes: usize,
+    /// Passes that count: the host held still, and was where it was in most others.
+    pub kept: usize,
+    /// What the model is calibrated by: the medians of the passes that count.
+    pub microbenchmarks: Microbenchmarks,
+    /// What it is to predict.
+    pub rows: Vec<MeasuredRow>,
+}
+
+/// One primitive, lock or cell, as two threads of the host found it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MeasuredRow {
+    /// Primitive, lock or cell.
+    pub subject: String,
+    /// `primitive`, or its kind in the registry.
+    pub kind: String,
+    /// Workload; empty for a primitive.
+    pub workload: String,
+    /// Time for each success of both threads together, the median of the passes that count.
+    pub median_ns: f64,
+    /// The least of these passes.
+    pub least_ns: f64,
+    /// The most.
+    pub most_ns: f64,
+}
+
+/// A prediction beside its measurement.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// The measurement.
+    #[serde(flatten)]
+    pub measured: MeasuredRow,
+    /// What the model says.
+    pub predicted_ns: f64,
+    /// `predicted / measured - 1`.
+    pub error: f64,
+}
+
+/// Two cells that the model puts in the wrong order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inversion {
+    /// Workload.
+    pub workload: String,
+    /// The one that is faster on the host.
+    pub faster: String,
+    /// The one that is faster in the model.
+    pub predicted_faster: String,
+}
+
+/// How the model did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Validation {
+    /// What was measured.
+    pub measured: Measured,
+    /// The machine that predicts, as a file that `--machine` reads.
+    pub machine: String,
+    /// Row by row.
+    pub rows: Vec<Row>,
+    /// Median of the absolute errors.
+    pub median_error: f64,
+    /// The largest of them.
+    pub worst_error: f64,
+    /// Pairs of cells under one workload whose measured times differ by a tenth or more.
+    pub ordered_pairs: usize,
+    /// Those of them that are predicted the other way round.
+    pub inversions: Vec<Inversion>,
+}
+
+/// A prediction failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ValidateError {
+    /// Measuring.
+    #[error(transparent)]
+    Measure(#[from] MeasureError),
+    /// The machine.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// A cell or lock.
+    #[error(transparent)]
+    Simulate(#[from] SimulateError),
+    /// A primitive.
+    #[error("{primitive}: {source}")]
+    Primitive {
+        /// Its name.
+        primitive: String,
+        /// Why.
+        source: cellbench_sim::SimError,
+    },
+    /// The measurements name something that is not there.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+}
+
+impl Validation {
+    /// Calibrates the model by the microbenchmarks of `measured` and predicts its rows.
+    ///
+    /// # Errors
+    /// [`ValidateError`].
+    pub fn of(measured: Measured) -> Result<Self, ValidateError> {
+        let machine = measured.microbenchmarks.machine()?;
+        let mut rows = Vec::with_capacity(measured.rows.len());
+        for row in &measured.rows {
+            let predicted_ns = predict(&machine, row)?;
+            let error = predicted_ns / row.median_ns - 1.0;
+            rows.push(Row { measured: row.clone(), predicted_ns, error });
+        }
+        let mut errors: Vec<f64> = rows.iter().map(|row| row.error.abs()).collect();
+        let worst_error = errors.iter().copied().fold(0.0, f64::max);
+        let (ordered_pairs, inversions) = order(&rows);
+        Ok(Self {
+            machine: machine.to_toml(),
+            median_error: median(&mut errors),
+            worst_error,
+            ordered_pairs,
+            inversions,
+            rows,
+            measured,
+        })
+    }
+
+    /// Whether the errors are within the bars and the cells in order.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.median_error <= MEDIAN_BAR
+            && self.worst_error <= WORST_BAR
+            && self.inversions.is_empty()
+    }
+}
+
+/// The rows that are measured, beside the primitives.
+fn selection(kind: &str) -> Selection {
+    let (cells, workloads) = if kind == "lock" { LOCKS } else { CELLS };
+    let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+    Selection {
+        cells: names(cells),
+        workloads: names(workloads),
+        kinds: vec![kind.to_owned()],
+        threads: vec![2],
+        placements: vec![Placement::Compact],
+        ..Selection::of(Matrix::Full)
+    }
+}
+
+fn predict(machine: &MachineModel, row: &MeasuredRow) -> Result<f64, ValidateError> {
+    let mut found: Vec<f64> = if row.kind == PRIMITIVE {
+        let cores = [0, 1];
+        let predicted =
+            (1..=SEEDS).map(|seed| primitive::predict(machine, &cores, &row.subject, seed));
+        predicted
+            .collect::<Result<_, _>>()
+            .map_err(|source| ValidateError::Primitive { primitive: row.subject.clone(), source })?
+    } else {
+        let spec = spec(machine, row)?;
+        let machine = Machine::of(machine);
+        let effort = effort(&spec, &machine, 1)?;
+        let predicted = (1..=SEEDS).map(|seed| {
+            let round = simulate(&spec, &machine, effort, seed)?.round;
+            Ok(round.duration_s * 1e9 / round.ok() as f64)
+        });
+        predicted.collect::<Result<_, SimulateError>>()?
+    };
+    Ok(median(&mut found))
+}
+
+/// What a row is in a simulation.
+fn spec(machine: &MachineModel, row: &MeasuredRow) -> Result<Spec, PlanError> {
+    let selection = Selection {
+        cells: vec![row.subject.clone()],
+        workloads: vec![row.workload.clone()],
+        ..selection(&row.kind)
+    };
+    let plan = Plan::new(&selection, &topology(machine))?;
+    let mut spec = plan.specs().next().expect("a plan is not empty").clone();
+    spec.series.source = Source::Sim;
+    spec.cpus = vec![CpuId(0), CpuId(1)];
+    Ok(spec)
+}
+
+/// Pairs of cells that the host puts in an order, and those that the model puts in the other.
+fn order(rows: &[Row]) -> (usize, Vec<Inversion>) {
+    let mut pairs = 0;
+    let mut inversions = Vec::new();
+    for (position, one) in rows.iter().enumerate() {
+        for other in &rows[position + 1..] {
+            let (a, b) = (&one.measured, &other.measured);
+            if a.kind == PRIMITIVE || (&a.kind, &a.workload) != (&b.kind, &b.workload) {
+                continue;
+            }
+            let (fast, slow) = if a.median_ns < b.median_ns { (one, other) } else { (other, one) };
+            if slow.measured.median_ns < fast.measured.median_ns * (1.0 + SAME_SHARE) {
+                continue;
+            }
+            pairs += 1;
+            if fast.predicted_ns > slow.predicted_ns {
+                inversions.push(Inversion {
+                    workload: a.workload.clone(),
+                    faster: fast.measured.subject.clone(),
+                    predicted_faster: slow.measured.subject.clone(),
+                });
+            }
+        }
+    }
+    (pairs, inversions)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(subject: &str, measured_ns: f64, predicted_ns: f64) -> Row {
+        Row {
+            measured: MeasuredRow {
+                subject: subject.to_owned(),
+                kind: "timer".to_owned(),
+                workload: "same-cell".to_owned(),
+                median_ns: measured_ns,
+                least_ns: measured_ns,
+                most_ns: measured_ns,
+            },
+            predicted_ns,
+            error: predicted_ns / measured_ns - 1.0,
+        }
+    }
+
+    #[test]
+    fn only_clear_differences_have_an_order() {
+        let rows = [row("a", 10.0, 12.0), row("b", 10.5, 9.0), row("c", 20.0, 11.0)];
+        let (pairs, inversions) = order(&rows);
+        assert_eq!(pairs, 2);
+        let inversion = &inversions[0];
+        assert_eq!((inversions.len(), inversion.faster.as_str()), (1, "a"));
+        assert_eq!(inversion.predicted_faster, "c");
+    }
+}
