@@ -83,6 +83,7 @@ impl Tally {
         mut attempt: impl FnMut() -> Result<T, Errno>,
     ) {
         let mut ok = 0;
+        on_a_line_of_its_own();
         for _ in 0..attempts {
             match attempt() {
                 Ok(_) => ok += 1,
@@ -144,6 +145,18 @@ impl Tally {
                 .map(move |outcome| (*op, outcome_id(outcome), self.get(*op, outcome)))
                 .filter(|(_, _, count)| *count > 0)
         })
+    }
+}
+
+/// Starts the code that follows on a cache line. Where the linker happens to put a loop decides
+/// whether its few instructions straddle two lines, and then each turn of a short one takes a cycle
+/// more: 0.55 ns in place of 0.27 for the empty step on a Zen 4.
+#[inline(always)]
+fn on_a_line_of_its_own() {
+    // SAFETY: no instruction but padding, which does nothing.
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    unsafe {
+        core::arch::asm!(".p2align 6", options(nomem, nostack, preserves_flags));
     }
 }
 

@@ -118,8 +118,7 @@ fn record(args: &Args, info: &KernelInfo, chosen: Vec<Row>) -> anyhow::Result<Ex
         window: Some(args.window),
         most_rounds: Some(args.rounds),
         threshold_share: args.threshold,
-        // The kernel has one generation; its locks are compared with each other.
-        baseline: "spin-queued".to_owned(),
+        baseline: baseline(&chosen),
         irq_save_cost_ns: 0.0,
         interrupt_rate_hz: None,
         matrix: "kernel".to_owned(),
@@ -169,6 +168,12 @@ fn record(args: &Args, info: &KernelInfo, chosen: Vec<Row>) -> anyhow::Result<Ex
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// The kernel has one generation of cells; its locks are compared with each other.
+fn baseline(chosen: &[Row]) -> String {
+    let lock = chosen.iter().find(|row| row.cell == "bpf_spin_lock");
+    lock.or(chosen.first()).map(|row| row.cell.clone()).unwrap_or_default()
 }
 
 /// The JIT is off.
