@@ -127,3 +127,113 @@ fn machines_are_listed_with_their_size() {
     }
     assert!(listed.contains(" 224 hardware threads"), "{listed}");
 }
+
+/// What a validation measured, as its `validation.json` has it, with the ticket lock at some time.
+fn measured(ticket_lock_ns: f64) -> String {
+    let row = |subject: &str, kind: &str, workload: &str, ns: f64| {
+        serde_json::json!({
+            "subject": subject, "kind": kind, "workload": workload,
+            "median_ns": ns, "least_ns": ns, "most_ns": ns,
+        })
+    };
+    let between = |ns: f64| serde_json::json!([[null, ns], [ns, null]]);
+    serde_json::json!({ "measured": {
+        "passes": 9,
+        "kept": 9,
+        "microbenchmarks": {
+            "cpu_model": "AMD of the test",
+            "cpus": [0, 1],
+            "places": [{"core": 0, "llc": 0, "socket": 0}, {"core": 1, "llc": 0, "socket": 0}],
+            "alone": {
+                "load_ns": 0.3, "store_ns": 0.2, "atomic_ns": 2.1, "fence_ns": 1.9,
+                "pause_ns": 24.0, "turn_ns": 0.28,
+            },
+            "compare_exchange_ns": between(26.0),
+            "read_write_ns": between(54.0),
+            "one_line_ns": 27.0,
+            "exchange_ns": 8.0,
+        },
+        "rows": [
+            row("ticket-lock", "primitive", "", ticket_lock_ns),
+            row("spin-tas", "lock", "lock-50ns", 65.0),
+        ],
+    }})
+    .to_string()
+}
+
+#[test]
+fn a_validation_says_by_its_status_whether_the_model_holds_and_can_be_done_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let out = dir.path().to_str().expect("UTF-8");
+    let file = dir.path().join("measured.json");
+    let validate = |ticket_lock_ns| {
+        fs::write(&file, measured(ticket_lock_ns)).expect("a file");
+        let given = file.to_str().expect("UTF-8");
+        cellbench(&["sim", "--validate", "--measured", given, "--json", "--out", out], 1)
+    };
+    // A lock that takes a tenth of what any model says.
+    let missed = validate(1.0);
+    assert_eq!(missed.status.code(), Some(1), "{}", text(&missed.stderr));
+    let found: serde_json::Value = serde_json::from_slice(&missed.stdout).expect("JSON");
+    let predicted_ns = found["rows"][0]["predicted_ns"].as_f64().expect("a number");
+    assert!(found["rows"][0]["error"].as_f64().expect("a number") > 5.0);
+    let held = validate(predicted_ns);
+    let again: serde_json::Value = serde_json::from_slice(&held.stdout).expect("JSON");
+    assert_eq!(again["rows"][0]["error"].as_f64(), Some(0.0));
+    assert_eq!(again["machine"], found["machine"]);
+    let written = fs::read_dir(out).expect("the directory").flatten();
+    let runs: Vec<_> = written.filter(|entry| entry.path().is_dir()).collect();
+    for name in ["validation.json", "validation.md", "host.toml"] {
+        assert!(runs.iter().all(|run| run.path().join(name).is_file()), "{name}");
+    }
+    // The machine it was predicted with is one to simulate on.
+    let machine = runs[0].path().join("host.toml");
+    let machine = machine.to_str().expect("UTF-8");
+    let output = cellbench(
+        &[
+            "sim",
+            "--machine",
+            machine,
+            "--cells",
+            "spin-tas",
+            "--workloads",
+            "lock-0ns",
+            "--threads",
+            "2",
+            "--rounds",
+            "1",
+            "--out",
+            out,
+        ],
+        1,
+    );
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+#[test]
+fn what_cannot_be_validated_or_moved_is_one_line() {
+    let line = error(&["sim", "--validate", "--measured", "/no/such/file.json"]);
+    assert!(line.contains("/no/such/file.json"), "{line}");
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("measured.json");
+    fs::write(&file, "{}").expect("a file");
+    let line = error(&["sim", "--validate", "--measured", file.to_str().expect("UTF-8")]);
+    assert!(line.contains("not the validation.json"), "{line}");
+    let out = dir.path().to_str().expect("UTF-8");
+    let line = error(&[
+        "sim",
+        "--cells",
+        "spin-tas",
+        "--workloads",
+        "lock-0ns",
+        "--threads",
+        "2",
+        "--rounds",
+        "1",
+        "--own-line",
+        "no.field",
+        "--out",
+        out,
+    ]);
+    assert!(line.contains("--own-line no.field"), "{line}");
+}

@@ -213,7 +213,7 @@ impl World {
             if std::mem::take(&mut self.me().surprised)
                 && !matches!(access, Access::FencedStore { .. })
             {
-                self.me().now += self.costs.mispredict;
+                self.me().now += self.costs.restart;
             }
             return step;
         }

@@ -24,6 +24,8 @@ const LONGEST_NS: f64 = 2_000.0;
 /// Turns of fitting one of two figures while the other stands still: each depends little on the
 /// other, so the rest halves several times in each turn.
 const FIT_TURNS: u32 = 6;
+/// Longest restart looked for.
+const LONGEST_RESTART_NS: f64 = 100.0;
 /// Ownership shares below this are none.
 const SHARE_RESOLUTION: f64 = 1e-6;
 
@@ -181,6 +183,24 @@ pub fn fit_ping_pongs(
     Ok(fitted)
 }
 
+/// The time a core loses with each line that arrives ([`crate::machine::CoreCosts::restart_ns`]) at
+/// which two hardware threads that do nothing but exchange one word take `measured_ns` for each
+/// exchange. All other figures are taken from `machine`.
+///
+/// # Errors
+/// As [`contended_fetch_add_ns`].
+pub fn restart_from_exchanges(
+    machine: &MachineModel,
+    cores: [usize; 2],
+    measured_ns: f64,
+) -> Result<f64, SimError> {
+    search(LONGEST_RESTART_NS, |restart_ns| {
+        let mut machine = machine.clone();
+        machine.core.restart_ns = restart_ns;
+        Ok(contended_fetch_add_ns(&machine, cores)? >= measured_ns)
+    })
+}
+
 /// The smallest value up to `high` at which `reached` holds; it must hold from some value on.
 fn search(
     mut high: f64,
@@ -248,6 +268,21 @@ mod tests {
         let (transfer_ns, share) = (fitted.transfer.same_llc_ns, fitted.directory.ownership_share);
         assert!((transfer_ns - 44.0).abs() < 1.5, "{transfer_ns}");
         assert!((share - 0.3).abs() < 0.05, "{share}");
+    }
+
+    #[test]
+    fn exchanges_give_back_the_restart() {
+        let mut machine = desktop();
+        machine.core.restart_ns = 0.0;
+        let exchange_ns = |restart_ns| {
+            let mut machine = desktop();
+            machine.core.restart_ns = restart_ns;
+            contended_fetch_add_ns(&machine, [0, 1]).expect("it runs")
+        };
+        let (none_ns, some_ns) = (exchange_ns(0.0), exchange_ns(6.0));
+        assert!(some_ns > 1.2 * none_ns, "{some_ns} and {none_ns}");
+        let found = restart_from_exchanges(&machine, [0, 1], some_ns).expect("it runs");
+        assert!((exchange_ns(found) / some_ns - 1.0).abs() < 0.1, "{found}");
     }
 
     #[test]

@@ -55,9 +55,10 @@ pub(crate) struct Costs {
     pub(crate) ownership_window: Ps,
     /// Share of a transfer for which a new owner keeps the line, in 1/65536.
     pub(crate) ownership_share: u64,
+    pub(crate) migratory: bool,
     pub(crate) store_buffer_entries: usize,
     pub(crate) drained_by_atomics: bool,
-    pub(crate) mispredict: Ps,
+    pub(crate) restart: Ps,
     pub(crate) interrupt: Ps,
     pub(crate) context_switch: Ps,
     /// Random variation in 1/65536.
@@ -110,9 +111,10 @@ impl Costs {
             snoop_issue: ps(model.directory.snoop_issue_ns),
             ownership_window: ps(model.directory.ownership_window_ns),
             ownership_share: (model.directory.ownership_share * 65536.0) as u64,
+            migratory: model.directory.migratory,
             store_buffer_entries: model.store_buffer.entries as usize,
             drained_by_atomics: model.store_buffer.drained_by_atomics,
-            mispredict: ps(model.core.mispredict_ns),
+            restart: ps(model.core.restart_ns),
             interrupt: ps(model.core.interrupt_ns),
             context_switch: ps(model.core.context_switch_ns),
             jitter: (model.core.jitter * 65536.0) as u64,

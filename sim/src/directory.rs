@@ -12,12 +12,14 @@
 //! had to wait is granted as soon as the line is free: its snoop is there already.
 //!
 //! - A read occupies its line for `directory.service_ns`: many readers are served at that pace.
+//! - Where the machine detects migratory lines, a read takes such a line as a write does: the
+//!   reader is expected to write it next.
 //! - A write invalidates all other copies, `directory.snoop_issue_ns` apart, and takes as long as
 //!   the farthest of them; all copies are lost at the grant.
 
 use crate::costs::{NEVER, Ps, scale};
 use crate::events::Happening;
-use crate::line::{NO_CACHE, Request, Want};
+use crate::line::{MIGRATES, NO_CACHE, Request, Want};
 use crate::machine::Distance;
 use crate::protocol::Supplier;
 use crate::timeline::What;
@@ -92,6 +94,7 @@ impl World {
         let here_at = match request.want {
             Want::Read if self.lines.is_sharer(line, cache) => at,
             Want::Own if self.may_write(line, cache) => at,
+            Want::Read if self.migrates(line) => self.grant_ownership(line, at, cache, &request),
             Want::Read => self.grant_read(line, at, cache, &request),
             Want::Own => self.grant_ownership(line, at, cache, &request),
         };
@@ -145,10 +148,32 @@ impl World {
         here_at
     }
 
+    /// Whether the next reader of a line takes it for writing. A line whose last reader did so, and
+    /// then did not write, does not migrate any more.
+    fn migrates(&mut self, line: u32) -> bool {
+        let entry = &mut self.lines.lines[line as usize];
+        if entry.migrations < MIGRATES || !entry.exclusive || !entry.dirty {
+            return false;
+        }
+        if entry.written == 0 {
+            entry.migrations = 0;
+        }
+        entry.migrations == MIGRATES
+    }
+
     fn grant_ownership(&mut self, line: u32, at: Ps, cache: u16, request: &Request) -> Ps {
-        let (source, cost) = self.supply(line, cache, Want::Own, at);
+        let (source, cost) = self.supply(line, cache, request.want, at);
         self.count_source(line, cache, source, request);
         let invalidated = self.lines.sharers(line).filter(|&sharer| sharer != cache).count() as u64;
+        if self.costs.migratory {
+            let entry = &mut self.lines.lines[line as usize];
+            if (entry.written == 0 && entry.exclusive) || entry.home == cache {
+                // Its owner took it to write, and did not; or its writer writes it again.
+                entry.migrations = 0;
+            } else if source == Source::Own && invalidated == 1 {
+                entry.migrations = (entry.migrations + 1).min(MIGRATES);
+            }
+        }
         let row = self.stats.row(request.row);
         row.invalidations += invalidated;
         row.upgrades += u64::from(source == Source::Own);
@@ -167,7 +192,7 @@ impl World {
         entry.dirty = true;
         entry.owner_ready_at = here_at;
         entry.free_at = here_at + hold;
-        entry.written = request.words;
+        entry.written = if request.want == Want::Own { request.words } else { 0 };
         entry.totals.invalidations += invalidated;
         self.lines.clear_sharers(line);
         self.lines.add_sharer(line, cache);

@@ -13,6 +13,8 @@ use crate::stats::{LineTotals, Member};
 pub(crate) const LINE_SHIFT: u32 = 6;
 /// Marks the number of a line that holds one word only.
 const ALONE: usize = 1 << (usize::BITS - 1);
+/// A line that moved from one reader and writer to the next so often is taken to go on so.
+pub(crate) const MIGRATES: u8 = 2;
 /// No cache.
 pub(crate) const NO_CACHE: u16 = u16::MAX;
 
@@ -70,6 +72,9 @@ pub(crate) struct Line {
     pub(crate) queue: VecDeque<Request>,
     /// Words written since the line last changed its owner.
     pub(crate) written: u16,
+    /// How often in a row the line was read and then written by the next core, up to
+    /// [`MIGRATES`].
+    pub(crate) migrations: u8,
     /// Simulated words in this line that live.
     pub(crate) live_words: u32,
     pub(crate) members: Vec<Member>,
@@ -211,6 +216,7 @@ impl Line {
             free_at: 0,
             queue: VecDeque::new(),
             written: 0,
+            migrations: 0,
             live_words: 0,
             members: Vec::new(),
             totals: LineTotals::default(),

@@ -129,6 +129,10 @@ pub struct DirectoryCosts {
     /// comes from the way of the acknowledgement and the next snoop (0 to 1). The longer of the
     /// two holds.
     pub ownership_share: f64,
+    /// Whether a line that was twice read and then written by the next core moves to its next
+    /// reader for writing at once (A. L. Cox, R. J. Fowler, "Adaptive cache coherency for
+    /// detecting migratory shared data", ISCA 1993), until a reader does not write it.
+    pub migratory: bool,
 }
 
 /// The store buffer of each hardware thread.
@@ -147,9 +151,10 @@ pub struct StoreBuffer {
 pub struct CoreCosts {
     /// The spin-loop hint, in nanoseconds.
     pub pause_ns: f64,
-    /// A mispredicted branch, in nanoseconds: whoever reads a line that another core has written
-    /// finds another value than the last time, and the branch on it goes the other way.
-    pub mispredict_ns: f64,
+    /// What a core loses when a line arrives that another core has written, in nanoseconds: the
+    /// accesses behind the one that waited are replayed, and the branch on the value, which is
+    /// another than the last time, goes the other way.
+    pub restart_ns: f64,
     /// Factor on every cost of a hardware thread while another thread of its core is busy (1: no
     /// loss; 2: the two get the throughput of one).
     pub smt_slowdown: f64,

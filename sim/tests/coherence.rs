@@ -173,3 +173,30 @@ fn more_than_256_cores_work() {
     assert_eq!((report.end, report.cores.len()), (End::Completed, 384));
     assert!(report.totals.transfers_cross_socket > 0);
 }
+
+/// Upgrades of a word that both of two cores read and then write, or of which one only reads; and
+/// its transfers.
+fn read_then_write(migratory: bool, both_write: bool) -> (u64, u64) {
+    let mut machine = steady("epyc-genoa-2s");
+    machine.directory.migratory = migratory;
+    let word = Padded(SimU64::new("word", 0));
+    let (_, report) = rounds(&machine, 1, 2, 40_000.0, move |core| {
+        let seen = word.0.load(Relaxed);
+        if both_write || core == 0 {
+            word.0.store(seen + 1, SeqCst);
+        }
+        advance(900.0);
+    });
+    (report.totals.upgrades, report.totals.transfers())
+}
+
+#[test]
+fn a_migratory_line_moves_once_for_a_read_and_a_write() {
+    let ((with, _), (without, _)) = (read_then_write(true, true), read_then_write(false, true));
+    assert!(without > 50 && with < 10, "{with} upgrades with detection, {without} without");
+}
+
+#[test]
+fn a_line_that_one_core_only_reads_stays_with_its_writer() {
+    assert_eq!(read_then_write(true, false), read_then_write(false, false));
+}

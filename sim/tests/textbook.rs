@@ -155,7 +155,7 @@ fn a_line_crossing_sockets_costs_what_the_machine_says() {
         };
         simulation.spawn(other, code).expect("the core exists");
         let report = simulation.run().expect("it runs");
-        let expected_ns = transfer_ns + machine.hit.load_ns + machine.core.mispredict_ns;
+        let expected_ns = transfer_ns + machine.hit.load_ns + machine.core.restart_ns;
         assert!((waited.get() - expected_ns).abs() < 0.1, "{} for {expected_ns}", waited.get());
         assert_eq!((report.totals.hitms, report.totals.transfers()), (1, 1));
     }

@@ -4,22 +4,26 @@
 //! | measured | by | figure of the model |
 //! |---|---|---|
 //! | load, store, atomic, fence, pause | one CPU, an owned line | costs of hits |
-//! | a branch that goes the other way | one CPU, random against constant | `core.mispredict_ns` |
 //! | ping-pong by loads and stores, two lines | two CPUs | transfer |
 //! | ping-pong by compare-exchange, one line | two CPUs | ownership share |
+//! | ping-pong by loads and stores, one line | two CPUs | whether lines migrate |
+//! | exchanges of one word, nothing else | two CPUs | what a core loses when a line arrives |
 //!
-//! The two ping-pongs determine transfer and ownership share together, by simulating the same
-//! ping-pongs ([`cellbench_sim::calibrate::fit_ping_pongs`]). What cannot be measured so (store
+//! The first two ping-pongs determine transfer and ownership share together, by simulating the same
+//! ping-pongs ([`cellbench_sim::calibrate::fit_ping_pongs`]); the exchanges then determine the
+//! restart. Where lines migrate, a ping-pong takes one transfer on one line and two on two lines.
+//! What cannot be measured so (store
 //! buffer, memory, interrupts) is taken from the built-in machine of the same vendor, and the
 //! machine's sources say so.
 
 use std::hint::black_box;
-use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
+use std::sync::Barrier;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicU64, fence};
 use std::time::Duration;
 
 use cellbench_impls::platform::{Memory, Native};
-use cellbench_sim::calibrate::fit_ping_pongs;
+use cellbench_sim::calibrate::{fit_ping_pongs, restart_from_exchanges};
 use cellbench_sim::machine::{
     Distance, HitCosts, HostMeasurements, MachineError, Place, Source, SourceKind,
 };
@@ -32,13 +36,18 @@ use crate::host::c2c::{self, C2cError, Effort, Matrix, Method};
 use crate::host::clock::median;
 use crate::host::cpus::CpuId;
 use crate::host::describe::describe;
-use crate::host::pin::PinError;
+use crate::host::pin::{PinError, pin};
 use crate::host::{Clock, Roots, Topology};
 
 /// Window of each microbenchmark of one CPU.
 const WINDOW: Duration = Duration::from_millis(2);
 /// Windows of each, of which the median counts.
 const WINDOWS: usize = 5;
+/// A ping-pong that takes less than this share of the time on one line moves the line once where the
+/// other moves it twice: half the time, but for what both spend in their loops.
+const MIGRATORY_SHARE: f64 = 0.75;
+/// Round trips of a ping-pong on one line; half of them before time is taken.
+const ROUND_TRIPS: u64 = 2_000;
 /// Turns of [`Memory::spend`] in a step.
 const TURNS: u32 = 1_000;
 
@@ -57,6 +66,10 @@ pub struct Microbenchmarks {
     pub compare_exchange_ns: Vec<Vec<Option<f64>>>,
     /// One way of a ping-pong by loads and stores on two lines.
     pub read_write_ns: Vec<Vec<Option<f64>>>,
+    /// One way of a ping-pong by loads and stores on one line, between the first two CPUs.
+    pub one_line_ns: f64,
+    /// Time for each exchange when the first two CPUs do nothing but exchange one word.
+    pub exchange_ns: f64,
 }
 
 /// Costs on one CPU that owns the line it uses.
@@ -72,8 +85,6 @@ pub struct Alone {
     pub fence_ns: f64,
     /// The spin-loop hint.
     pub pause_ns: f64,
-    /// A mispredicted branch.
-    pub mispredict_ns: f64,
     /// A turn of [`Memory::spend`].
     pub turn_ns: f64,
 }
@@ -129,6 +140,8 @@ pub fn measure(
         alone: alone(first, clock)?,
         compare_exchange_ns: matrix(Method::CompareExchange)?.one_way_ns,
         read_write_ns: matrix(Method::ReadWrite)?.one_way_ns,
+        one_line_ns: one_line(&cpus[..2], clock)?,
+        exchange_ns: exchanges(&cpus[..2], clock)?,
     })
 }
 
@@ -171,34 +184,61 @@ fn alone(cpu: CpuId, clock: &Clock) -> Result<Alone, PinError> {
             Native::spend(TURNS);
         }
     })? / f64::from(TURNS);
-    let constant_ns = step_ns(&|_, steps| branches(&word, steps, 0))?;
-    let random_ns = step_ns(&|_, steps| branches(&word, steps, 1))?;
     Ok(Alone {
         load_ns,
         store_ns,
         atomic_ns,
         fence_ns: (fenced_ns - store_ns).max(0.0),
         pause_ns,
-        // Every second random branch is mispredicted.
-        mispredict_ns: (2.0 * (random_ns - constant_ns)).max(0.0),
         turn_ns,
     })
 }
 
-/// Takes `steps` branches: on random bits with a `mask` of 1, never taken with one of 0. (The
-/// generator is xorshift64; G. Marsaglia, "Xorshift RNGs", 2003.)
-fn branches(state: &AtomicU64, steps: u32, mask: u64) {
-    let (mut draw, mask) = (state.load(Relaxed) | 1, black_box(mask));
-    for _ in 0..steps {
-        draw ^= draw << 13;
-        draw ^= draw >> 7;
-        draw ^= draw << 17;
-        if draw & mask != 0 {
-            // Something that a conditional move cannot do.
-            black_box(draw);
+/// Two CPUs pass one word back and forth by loads and stores; one way, the median of some.
+fn one_line(cpus: &[CpuId], clock: &Clock) -> Result<f64, PinError> {
+    let play = || -> Result<f64, PinError> {
+        let ball = CachePadded::new(AtomicU64::new(0));
+        let meeting = Barrier::new(2);
+        let side = |side: u64| -> Result<f64, PinError> {
+            let pinned = pin(cpus[side as usize]);
+            meeting.wait();
+            let mut start = clock.start();
+            // Who could not be pinned plays on, so that the other one ends.
+            for round in 0..ROUND_TRIPS {
+                if round == ROUND_TRIPS / 2 {
+                    start = clock.start();
+                }
+                let turn = 2 * round + side;
+                // Acquire pairs with the other side's release.
+                Native::wait_until(|| (ball.load(Acquire) == turn).then_some(()));
+                ball.store(turn + 1, Release);
+            }
+            let timed = ROUND_TRIPS - ROUND_TRIPS / 2;
+            pinned.map(|()| clock.elapsed_ns(start, clock.stop()) / (2 * timed) as f64)
+        };
+        let side = &side;
+        std::thread::scope(|scope| {
+            let sides = [0, 1].map(|number| scope.spawn(move || side(number)));
+            let [ping, pong] = sides.map(|side| side.join().expect("a ping-pong does not panic"));
+            pong?;
+            ping
+        })
+    };
+    let times: Result<Vec<f64>, PinError> = (0..WINDOWS).map(|_| play()).collect();
+    Ok(median(&mut times?))
+}
+
+/// Two CPUs do nothing but exchange one word; the median of some.
+fn exchanges(cpus: &[CpuId], clock: &Clock) -> Result<f64, PinError> {
+    let word = CachePadded::new(AtomicU64::new(0));
+    let batch = |worker: usize, steps: u32| {
+        for _ in 0..steps {
+            black_box(word.swap(worker as u64, SeqCst));
         }
-    }
-    state.store(draw, Relaxed);
+    };
+    let windows: Result<Vec<f64>, PinError> =
+        (0..WINDOWS).map(|_| primitive::measure(cpus, clock, WINDOW, &batch)).collect();
+    Ok(median(&mut windows?))
 }
 
 impl Microbenchmarks {
@@ -218,9 +258,10 @@ impl Microbenchmarks {
             atomic_ns: middle(&|one| one.alone.atomic_ns),
             fence_ns: middle(&|one| one.alone.fence_ns),
             pause_ns: middle(&|one| one.alone.pause_ns),
-            mispredict_ns: middle(&|one| one.alone.mispredict_ns),
             turn_ns: middle(&|one| one.alone.turn_ns),
         };
+        result.one_line_ns = middle(&|one| one.one_line_ns);
+        result.exchange_ns = middle(&|one| one.exchange_ns);
         for from in 0..result.cpus.len() {
             for to in (0..result.cpus.len()).filter(|&to| to != from) {
                 let at = |matrix: &Vec<Vec<Option<f64>>>| matrix[from][to].unwrap_or(0.0);
@@ -244,9 +285,10 @@ impl Microbenchmarks {
         let (a, b) = self.pairs().next().ok_or(HostError::OneCpu)?;
         let compare_exchange_ns = typical(&self.compare_exchange_ns);
         let base = self.vendor()?;
-        let Alone { load_ns, store_ns, atomic_ns, fence_ns, pause_ns, mispredict_ns, .. } =
-            self.alone;
-        let measured = |transfer_ns: Vec<Vec<f64>>, ownership_share| {
+        let Alone { load_ns, store_ns, atomic_ns, fence_ns, pause_ns, .. } = self.alone;
+        let read_write_ns = typical(&self.read_write_ns);
+        let migratory = self.one_line_ns < MIGRATORY_SHARE * read_write_ns;
+        let measured = |transfer_ns: Vec<Vec<f64>>, ownership_share, restart_ns| {
             let mut model = MachineModel::from_host(HostMeasurements {
                 cpu_model: self.cpu_model.clone(),
                 threads: self.places.clone(),
@@ -256,25 +298,27 @@ impl Microbenchmarks {
                 fill: base.fill,
                 directory: cellbench_sim::machine::DirectoryCosts {
                     ownership_share,
+                    migratory,
                     ..base.directory
                 },
                 store_buffer: base.store_buffer,
-                core: cellbench_sim::machine::CoreCosts { pause_ns, mispredict_ns, ..base.core },
+                core: cellbench_sim::machine::CoreCosts { pause_ns, restart_ns, ..base.core },
             })?;
             model.sources = sources(&base);
             Ok::<_, HostError>(model)
         };
         let some = |ns: f64| vec![vec![ns; self.cpus.len()]; self.cpus.len()];
-        let first = measured(some(compare_exchange_ns), base.directory.ownership_share)?;
-        let read_write_ns = typical(&self.read_write_ns);
+        let share = base.directory.ownership_share;
+        let first = measured(some(compare_exchange_ns), share, base.core.restart_ns)?;
         let fitted = fit_ping_pongs(&first, [a, b], compare_exchange_ns, read_write_ns)?;
+        let restart_ns = restart_from_exchanges(&fitted, [a, b], self.exchange_ns)?;
         // Hits are a small part of a ping-pong: other pairs differ by their transfer.
         let scale = fitted.transfer.same_llc_ns / compare_exchange_ns;
         let row = |row: &Vec<Option<f64>>| {
             row.iter().map(|ns| ns.map_or(0.0, |ns| ns * scale)).collect::<Vec<f64>>()
         };
         let matrix = self.compare_exchange_ns.iter().map(row).collect();
-        measured(matrix, fitted.directory.ownership_share)
+        measured(matrix, fitted.directory.ownership_share, restart_ns)
     }
 
     /// Each two of the CPUs that a line moves between.
@@ -306,7 +350,7 @@ fn sources(base: &MachineModel) -> Vec<Source> {
     };
     vec![
         source(
-            &["hit", "core.pause_ns", "core.mispredict_ns"],
+            &["hit", "core.pause_ns"],
             SourceKind::Measured,
             "Loops of one CPU on a line that it owns.".to_owned(),
         ),
@@ -315,6 +359,13 @@ fn sources(base: &MachineModel) -> Vec<Source> {
             SourceKind::Measured,
             "The figures at which the model gives the measured ping-pongs, by compare-exchange on \
              one line and by loads and stores on two."
+                .to_owned(),
+        ),
+        source(
+            &["directory.migratory", "core.restart_ns"],
+            SourceKind::Measured,
+            "Whether a ping-pong by loads and stores is much faster on one line than on two; and \
+             the figure at which exchanges of two CPUs on one word take what they were measured."
                 .to_owned(),
         ),
         source(
@@ -350,11 +401,12 @@ mod tests {
                 atomic_ns: 2.1,
                 fence_ns: 1.9,
                 pause_ns: 24.0,
-                mispredict_ns: 4.0,
                 turn_ns: 0.28,
             },
             compare_exchange_ns: both(compare_exchange_ns),
             read_write_ns: both(read_write_ns),
+            one_line_ns: 27.0,
+            exchange_ns: 8.0,
         }
     }
 
@@ -368,6 +420,10 @@ mod tests {
             assert!((found_ns / expected_ns - 1.0).abs() < 0.05, "{style:?}: {found_ns}");
         }
         assert_eq!((machine.name.as_str(), machine.core.pause_ns), ("host", 24.0));
+        assert!(machine.directory.migratory);
+        let exchange_ns =
+            cellbench_sim::calibrate::contended_fetch_add_ns(&machine, [0, 1]).expect("it runs");
+        assert!((exchange_ns / 8.0 - 1.0).abs() < 0.1, "{exchange_ns}");
     }
 
     #[test]

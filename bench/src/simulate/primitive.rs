@@ -19,7 +19,7 @@ use crate::host::cpus::CpuId;
 use crate::host::pin::{PinError, pin};
 
 /// Steps between two looks at the clock.
-const CHUNK: u32 = 64;
+const CHUNK: u32 = 512;
 /// Simulated time of one prediction: some thousand transfers.
 const SIMULATED_NS: f64 = 200_000.0;
 /// Local computation of `fetch-add-work`.
@@ -40,7 +40,6 @@ pub struct Primitive {
 /// All of them.
 pub const PRIMITIVES: &[Primitive] = &[
     Primitive { name: "fetch-add", about: "fetch_add on one word" },
-    Primitive { name: "exchange", about: "swap on one word, its result used" },
     Primitive { name: "cas-loop", about: "load, then compare-exchange until it succeeds" },
     Primitive { name: "false-sharing", about: "fetch_add on neighbouring words of one line" },
     Primitive { name: "fetch-add-work", about: "fetch_add on one word, then local computation" },
@@ -79,9 +78,6 @@ pub fn build<M: Memory>(name: &str, turn_ns: f64) -> Batch {
     match name {
         "fetch-add" => repeat(move |_| {
             black_box(line.word().fetch_add(1, SeqCst));
-        }),
-        "exchange" => repeat(move |worker| {
-            black_box(line.word().swap(worker as u64, SeqCst));
         }),
         "cas-loop" => repeat(move |_| {
             let mut seen = line.word().load(Relaxed);

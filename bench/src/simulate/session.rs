@@ -55,6 +55,14 @@ pub enum SessionError {
     /// A simulation.
     #[error(transparent)]
     Simulate(#[from] SimulateError),
+    /// A field that was to have its own line is in nothing that was simulated.
+    #[error(
+        "--own-line {label}: nothing that is simulated has a field of this label; take one from `coherence.fields` in a run's rounds.jsonl"
+    )]
+    NoField {
+        /// Its label.
+        label: String,
+    },
 }
 
 /// Simulates `plan` on `machine`.
@@ -84,6 +92,7 @@ pub fn run(
             return session.finish(writer, Ended::Spent, number);
         }
         let seed = round_seed(settings.seed, number);
+        let mut missing = settings.own_lines.clone();
         let all: Vec<_> = specs.iter().zip(&efforts).collect();
         for batch in all.chunks(BATCH) {
             if interrupt.is_requested() {
@@ -95,10 +104,14 @@ pub fn run(
                 .map(|((_, spec), effort)| simulate(spec, &on, **effort, seed))
                 .collect();
             for (((position, _), _), mut simulated) in batch.iter().zip(simulated?) {
+                missing.retain(|label| simulated.without.contains(label));
                 simulated.round.round = number;
                 simulated.round.position = *position;
                 session.record(&mut writer, simulated)?;
             }
+        }
+        if let Some(label) = missing.pop() {
+            return Err(SessionError::NoField { label });
         }
     }
     session.finish(writer, Ended::Spent, settings.rounds)
@@ -142,7 +155,7 @@ impl Session<'_> {
     }
 
     fn record(&mut self, writer: &mut RunWriter, simulated: Simulated) -> Result<(), WriteError> {
-        let Simulated { mut round, latencies } = simulated;
+        let Simulated { mut round, latencies, .. } = simulated;
         let intervals: Vec<Interval> = latencies
             .iter()
             .map(|(op, histogram)| Interval {

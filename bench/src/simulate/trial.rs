@@ -95,6 +95,8 @@ pub struct Simulated {
     pub round: Round,
     /// Whole distributions by operation.
     pub(crate) latencies: Latencies,
+    /// Which of [`Machine::own_lines`] it has no field of.
+    pub(crate) without: Vec<String>,
 }
 
 /// Finds by a few steps how long a configuration is to be simulated.
@@ -140,9 +142,12 @@ pub fn simulate(
         let work = work.borrow();
         let mut round = Round::new(spec.series.clone(), 0, effort.window_ns / 1e9);
         round.cpus = spec.cpus.iter().map(|cpu| cpu.0).collect();
+        let mut without = Vec::new();
         let broken = match ended {
             Ok(report) => {
                 note_coherence(&mut round, &report);
+                let has = |label: &String| report.rows.iter().any(|row| row.label == *label);
+                without.extend(machine.own_lines.iter().filter(|label| !has(label)).cloned());
                 None
             }
             Err(violation) => Some(violation),
@@ -163,7 +168,7 @@ pub fn simulate(
         };
         let broken = !round.invariants.violations.is_empty();
         stage.leave(broken);
-        Ok(Simulated { round, latencies: work.latencies.clone() })
+        Ok(Simulated { round, latencies: work.latencies.clone(), without })
     })
 }
 
@@ -447,7 +452,7 @@ mod tests {
 
     #[test]
     fn counts_and_latencies_are_those_of_the_window() {
-        let Simulated { round, latencies } = simulated("spin-queued", "same-cell", 4, 1);
+        let Simulated { round, latencies, .. } = simulated("spin-queued", "same-cell", 4, 1);
         assert_eq!(round.invariants, Invariants { checked: 1, violations: Vec::new() });
         assert_eq!(round.per_thread.len(), 4);
         let by_thread: u64 = round.per_thread.iter().map(|thread| thread.attempts).sum();

@@ -66,7 +66,7 @@ impl MachineModel {
             ("directory.service_ns", self.directory.service_ns),
             ("directory.snoop_issue_ns", self.directory.snoop_issue_ns),
             ("directory.ownership_window_ns", self.directory.ownership_window_ns),
-            ("core.mispredict_ns", self.core.mispredict_ns),
+            ("core.restart_ns", self.core.restart_ns),
             ("core.interrupt_ns", self.core.interrupt_ns),
             ("core.context_switch_ns", self.core.context_switch_ns),
         ] {
