@@ -77,14 +77,19 @@ impl Format for Charts {
     }
 
     fn render(&self, report: &Report<'_>) -> Result<Vec<Rendered>, String> {
-        let mut files = Vec::new();
-        for chart in CHARTS {
-            for drawing in chart.draw(report)? {
-                files.push(Rendered::text(format!("charts/{}.svg", drawing.name), drawing.svg));
-            }
-        }
-        Ok(files)
+        let drawings = drawn(report)?.iter().flatten();
+        let file = |it: &Drawing| Rendered::text(format!("charts/{}.svg", it.name), it.svg.clone());
+        Ok(drawings.map(file).collect())
     }
+}
+
+/// Drawings of each of [`CHARTS`], or why they could not be drawn.
+pub(crate) type Drawn = Result<Vec<Vec<Drawing>>, String>;
+
+/// All charts of a report, drawn once for all formats.
+pub(crate) fn drawn<'a>(report: &Report<'a>) -> Result<&'a [Vec<Drawing>], String> {
+    let draw = || CHARTS.iter().map(|chart| chart.draw(report)).collect();
+    report.drawn.get_or_init(draw).as_deref().map_err(String::clone)
 }
 
 /// A file name from words: lower case, dashes for everything else.

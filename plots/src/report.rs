@@ -7,23 +7,28 @@ mod benchstat;
 mod comparison;
 mod csv;
 mod html;
+mod kept;
 mod layout;
 mod mail;
+mod markdown;
 pub mod number;
+mod overview;
 mod results_md;
 mod terminal;
 pub mod verdict;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use cellbench_record::{Damage, ReadError, Run, RunReader, Summary, WriteError, write_atomically};
 
-use crate::chart::{Charts, Png};
+use crate::chart::{Charts, Drawn, Png};
 use crate::options::Options;
 use crate::table::Table;
 
 pub use comparison::comparison;
+pub use kept::{Kept, KeptError, keep};
 pub use layout::{Group, groups};
 pub use terminal::{Terminal, terminal};
 
@@ -40,6 +45,8 @@ pub struct Report<'a> {
     pub dir: &'a Path,
     /// What of the records could not be used.
     pub damage: &'a DamageList,
+    /// Its charts, once one format has drawn them.
+    pub(crate) drawn: &'a OnceLock<Drawn>,
 }
 
 /// A file of a format.
@@ -122,6 +129,7 @@ pub struct Loaded {
     pub summary: Summary,
     /// What could not be used.
     pub damage: DamageList,
+    drawn: OnceLock<Drawn>,
 }
 
 impl Loaded {
@@ -146,7 +154,14 @@ impl Loaded {
             }
         }
         let (table, summary) = table.finish(&run);
-        Ok(Self { dir: reader.dir().to_owned(), run, table, summary, damage })
+        Ok(Self {
+            dir: reader.dir().to_owned(),
+            run,
+            table,
+            summary,
+            damage,
+            drawn: OnceLock::new(),
+        })
     }
 
     /// What the formats take.
@@ -158,6 +173,7 @@ impl Loaded {
             table: &self.table,
             dir: &self.dir,
             damage: &self.damage,
+            drawn: &self.drawn,
         }
     }
 }

@@ -184,7 +184,7 @@ fn describe(row: &Row, calibration: Option<&Calibration>) -> Entry {
                 entry.counters_multiplexed.push(name.clone());
             }
         } else if let Some(reason) = &sum.missing {
-            entry.counters_missing.insert(name.clone(), reason.clone());
+            entry.counters_missing.insert(name.clone(), reason.to_string());
         }
     }
 

@@ -4,7 +4,8 @@
 //! ([`Table::decision`]), a report pushes them from the file and asks for the summary.
 
 use std::borrow::Borrow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use cellbench_record::{Counter, Latency, Named, OutcomeCounts, Round, Series, Source, Verdict};
 
@@ -20,6 +21,7 @@ pub struct Table {
     pub(crate) bootstrap: Bootstrap,
     pub(crate) rows: Vec<Row>,
     index: HashMap<Series, usize>,
+    reasons: Reasons,
 }
 
 /// Whether the rounds so far decide the table.
@@ -45,7 +47,13 @@ impl Table {
     #[must_use]
     pub fn new(options: Options) -> Self {
         let bootstrap = Bootstrap::new(options.seed, CONFIDENCE);
-        Self { options, bootstrap, rows: Vec::new(), index: HashMap::new() }
+        Self {
+            options,
+            bootstrap,
+            rows: Vec::new(),
+            index: HashMap::new(),
+            reasons: Reasons::default(),
+        }
     }
 
     /// Adds a round. Order does not matter; of two lines for the same row and round the first counts.
@@ -59,7 +67,7 @@ impl Table {
                 self.rows.len() - 1
             }
         };
-        self.rows[row].push(round);
+        self.rows[row].push(round, &mut self.reasons);
     }
 
     /// Number and goodput, in operations per second, of each round of a row that counts.
@@ -235,7 +243,23 @@ pub(crate) struct CounterSum {
     /// Attempts in the rounds in which the counter ran.
     pub(crate) attempts: u64,
     pub(crate) multiplexed: bool,
-    pub(crate) missing: Option<String>,
+    pub(crate) missing: Option<Arc<str>>,
+}
+
+/// Why counters are missing: few reasons, which every row of a host repeats.
+#[derive(Debug, Default)]
+struct Reasons(HashSet<Arc<str>>);
+
+impl Reasons {
+    /// The one copy of a reason.
+    fn get(&mut self, reason: &str) -> Arc<str> {
+        if let Some(known) = self.0.get(reason) {
+            return Arc::clone(known);
+        }
+        let new: Arc<str> = reason.into();
+        self.0.insert(Arc::clone(&new));
+        new
+    }
 }
 
 /// Violations kept word for word; one is enough to make the row an error.
@@ -252,7 +276,7 @@ impl Row {
         }
     }
 
-    fn push(&mut self, round: &Round) {
+    fn push(&mut self, round: &Round, reasons: &mut Reasons) {
         // Rounds come in order, or nearly: the place is the end, or close to it.
         let Err(place) = self.rounds.binary_search_by_key(&round.round, |(number, _)| *number)
         else {
@@ -274,7 +298,7 @@ impl Row {
             }
         });
         match &counted {
-            Some(counted) => self.sums.add(round, counted),
+            Some(counted) => self.sums.add(round, counted, reasons),
             None => self.disturbed += u32::from(!round.disturbed.is_empty()),
         }
         self.rounds.insert(place, (round.round, counted));
@@ -303,7 +327,7 @@ impl Row {
 }
 
 impl Sums {
-    fn add(&mut self, round: &Round, counted: &Counted) {
+    fn add(&mut self, round: &Round, counted: &Counted, reasons: &mut Reasons) {
         self.ok = self.ok.saturating_add(counted.ok);
         self.attempts = self.attempts.saturating_add(counted.attempts);
         self.duration_s += round.duration_s;
@@ -322,10 +346,10 @@ impl Sums {
                     sum.multiplexed |= counter.is_multiplexed();
                 }
                 (Counter::Unavailable { unavailable }, None) => {
-                    sum.missing = Some(unavailable.clone());
+                    sum.missing = Some(reasons.get(unavailable));
                 }
                 (Counter::Counted { .. }, None) => {
-                    sum.missing = Some("never got onto a hardware counter".into());
+                    sum.missing = Some(reasons.get("never got onto a hardware counter"));
                 }
             }
         }

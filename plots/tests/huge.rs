@@ -1,4 +1,4 @@
-//! Text reports over 100,000 rounds within the promised time and memory. Ignored by default, because
+//! All reports over 100,000 rounds within the promised time and memory. Ignored by default, because
 //! it measures: `cargo test --release -p cellbench-plots --test huge -- --ignored --nocapture`.
 
 mod fixture;
@@ -83,6 +83,8 @@ fn reports_over_100_000_rounds() {
         );
         assert_eq!(written.loaded.summary.entries.len() as u32, ROUNDS / per_row);
         assert_eq!(written.loaded.damage.total, 0);
+        let page = fs::metadata(dir.join("report/index.html")).unwrap().len();
+        assert!(page < 3_000_000, "{page} bytes");
         assert!(cpu_s <= 5.0, "{cpu_s} s");
         assert!(peak <= 500_000_000, "{peak} bytes");
     }

@@ -5,9 +5,13 @@ mod fixture;
 use std::fs;
 use std::path::Path;
 
+use cellbench_plots::chart::CHARTS;
 use cellbench_plots::report::{FORMATS, Loaded, comparison, terminal, verdict};
+use cellbench_plots::stats::random::SplitMix64;
 use cellbench_plots::{compare, merge, write_all, write_formats};
-use cellbench_record::{Round, Run, RunReader, Verdict};
+use cellbench_record::{
+    Interval, Kind, Latency, Round, Run, RunReader, RunWriter, Series, Source, Verdict,
+};
 
 fn loaded() -> (tempfile::TempDir, Loaded) {
     let out = tempfile::tempdir().unwrap();
@@ -277,6 +281,66 @@ fn charts() {
     insta::assert_snapshot!(names.join("\n"));
 }
 
+/// Threads by doublings, rates of an open loop and logs of latency: what the made-up run lacks.
+#[test]
+fn charts_of_scaling_load_and_distribution() {
+    let out = tempfile::tempdir().unwrap();
+    let mut writer = RunWriter::create(out.path(), fixture::run()).unwrap();
+    let mut random = SplitMix64::new(3);
+    for number in 0..8 {
+        for behaviour in &fixture::CELLS[..2] {
+            let at = |threads| fixture::series(behaviour.cell, "update", threads, Source::Model);
+            for threads in [1, 2, 4, 8] {
+                // The law with sigma 0.05 and kappa 0.02 peaks at 6.9 threads.
+                let n = f64::from(threads);
+                let rate = 1e7 * n / (1.0 + 0.05 * (n - 1.0) + 0.02 * n * (n - 1.0));
+                let round = fixture::round(&mut random, at(threads), number, rate, behaviour);
+                writer.append(&round).unwrap();
+            }
+            for offered in [100_000, 1_000_000] {
+                let series = Series { offered_ops_s: Some(offered), ..at(2) };
+                let mut round = fixture::round(&mut random, series.clone(), number, 1e6, behaviour);
+                let mut histogram = hdrhistogram::Histogram::new(3).unwrap();
+                histogram.record_n(100, 900).unwrap();
+                histogram.record_n(5_000, 100).unwrap();
+                let mut latency = Latency::of(&histogram);
+                let interval =
+                    Interval { op: "start".into(), start_s: 0.0, duration_s: 0.1, histogram };
+                latency.hlog = Some(writer.append_latency(&series, &[interval]).unwrap());
+                round.latency.clear();
+                round.latency.insert("start".into(), latency);
+                writer.append(&round).unwrap();
+            }
+        }
+    }
+    let loaded = Loaded::read(writer.dir(), |_| ()).unwrap();
+    let chart = |name: &str| {
+        let chart = CHARTS.iter().find(|chart| chart.name() == name).unwrap();
+        chart.draw(&loaded.report()).unwrap()
+    };
+
+    let scaling = chart("scaling");
+    assert_eq!(scaling.len(), 1, "rates are no thread counts");
+    let fit = loaded.summary.scaling.iter().find(|fit| fit.series.cell == "spin-queued").unwrap();
+    assert!((fit.peak_threads.unwrap() - 6.9).abs() < 0.5, "{fit:?}");
+    // A marker and a place to point at for each cell and number of threads.
+    assert_eq!(scaling[0].svg.matches("class=\"hover\"").count(), 8);
+
+    let load = chart("load");
+    assert_eq!(load.len(), 1, "all rates in one chart");
+    for part in ["100k", "1.00M", "5.00 us", "spin-queued", "cmpxchg-state"] {
+        assert!(load[0].description.contains(part), "{part}: {}", load[0].description);
+    }
+
+    let distribution = chart("distribution");
+    assert_eq!(distribution.len(), 2, "one for each rate; the closed loop kept no log");
+    // Nine in ten samples lie in the class of the median, one in ten in that of the 99th percentile.
+    for share in ["90 %", "10 %"] {
+        let text = &distribution[0].description;
+        assert!(text.contains(share), "{share}: {text}");
+    }
+}
+
 /// On demand alone, one picture for each chart, whatever the names in the data.
 #[test]
 fn charts_as_png() {
@@ -323,4 +387,47 @@ fn page() {
     }
     assert!(page.matches("<figure").count() >= 10);
     assert!(page.len() < 3 << 20);
+}
+
+/// Whatever a run holds, the page can be sent by mail and opened on a phone.
+#[test]
+fn the_page_stays_below_3_mb() {
+    let out = tempfile::tempdir().unwrap();
+    let writer = RunWriter::create(out.path(), fixture::run()).unwrap();
+    let mut random = SplitMix64::new(5);
+    let mut lines = Vec::new();
+    // More of everything than the page has room for: kinds, workloads, cells, rows and rounds.
+    for kind in 0..12 {
+        for workload in 0..30 {
+            for cell in 0..14 {
+                let name = if cell == 0 { "spin-queued".into() } else { format!("design-{cell}") };
+                for number in 0..8 {
+                    let mut series = Series::new(
+                        &*name,
+                        Kind::Timer,
+                        format!("workload-{workload}"),
+                        2,
+                        "compact",
+                        Source::Sim,
+                    );
+                    series.machine = Some(format!("machine-{kind}"));
+                    let behaviour = &fixture::CELLS[usize::from(cell > 0)];
+                    let round = fixture::round(&mut random, series, number, 1e7, behaviour);
+                    serde_json::to_writer(&mut lines, &round).unwrap();
+                    lines.push(b'\n');
+                }
+            }
+        }
+    }
+    fs::write(writer.dir().join("rounds.jsonl"), lines).unwrap();
+    let loaded = Loaded::read(writer.dir(), |_| ()).unwrap();
+    assert_eq!(loaded.summary.entries.len(), 12 * 30 * 14);
+    let page = rendered(&loaded, "html");
+    assert!(page.len() < 3_000_000, "{} bytes", page.len());
+    // Each part is there, and says what it left out.
+    for part in
+        ["more rows are in", "<figure", "id=\"glance\"", "more are in <a href=\"RESULTS.md\">"]
+    {
+        assert!(page.contains(part), "{part}");
+    }
 }

@@ -1,12 +1,14 @@
 //! `cellbench report`: every report of a run again, from its records.
 
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{anyhow, bail};
-use cellbench_plots::report::{FORMATS, Format, terminal};
+use cellbench_plots::report::{FORMATS, Format, Kept, keep, terminal};
 use cellbench_plots::{Options, write_formats};
-use cellbench_record::Entry;
+use cellbench_record::{Entry, Extra, Summary, write_atomically};
 
 use super::args::parse_percent;
 use super::output;
@@ -29,6 +31,12 @@ pub(super) struct Args {
     /// Charts as PNG as well
     #[arg(long)]
     png: bool,
+    /// Take RUN for a directory of kept runs, and write one page of them all, such as RESULTS.md
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "only", "png", "against", "threshold"])]
+    page: Option<PathBuf>,
+    /// Keep the run in this directory, without what no report reads, for --page
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["json", "only", "png", "against", "threshold", "page"])]
+    keep: Option<PathBuf>,
     /// Compare with another cell than the run itself says
     #[arg(long, value_name = "CELL")]
     against: Option<String>,
@@ -37,7 +45,18 @@ pub(super) struct Args {
     threshold: Option<f64>,
 }
 
+/// What makes the page again, for its header.
+const PAGE_COMMAND: &str = "cargo run --release -p cellbench -- report results --page RESULTS.md";
+
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if let Some(page) = &args.page {
+        return write_page(&args.run, page);
+    }
+    if let Some(into) = &args.keep {
+        keep(&args.run, into)?;
+        output::emit(&format!("{}\n", into.display()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let known: Vec<&str> = FORMATS.iter().map(|format| format.name()).collect();
     if let Some(name) = args.only.iter().find(|name| !known.contains(&name.as_str())) {
         bail!("unknown format `{name}`; known are {}", known.join(", "));
@@ -53,6 +72,23 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let wanted =
         |format: &dyn Format| args.png && format.name() == "png" || is_wanted(format, &args.only);
     show_with(&args.run, args.json, wanted, options)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes one page of the runs kept in `dir`, with the table of the VERIFICATION.md beside the page.
+fn write_page(dir: &Path, page: &Path) -> anyhow::Result<ExitCode> {
+    let kept = Kept::read(dir)?;
+    for damage in kept.runs.iter().flat_map(|(_, run)| &run.damage.first) {
+        output::note(&format!("left out: {damage}"));
+    }
+    let verification = match fs::read_to_string(page.with_file_name("VERIFICATION.md")) {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(anyhow!("VERIFICATION.md: {error}")),
+    };
+    let text = kept.page(PAGE_COMMAND, verification.as_deref());
+    write_atomically(page, text.as_bytes())?;
+    output::emit(&format!("{}\n", page.display()))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -96,8 +132,17 @@ fn show_with(
     if json {
         return output::emit_json(&written.loaded.summary);
     }
-    let mut summary = written.loaded.summary.clone();
-    let hidden = shorten(&mut summary.entries);
+    let all = &written.loaded.summary;
+    let shown = shown(&all.entries);
+    let hidden = all.entries.len() - shown.len();
+    let summary = Summary {
+        run_id: all.run_id.clone(),
+        baseline: all.baseline.clone(),
+        entries: shown,
+        scaling: Vec::new(),
+        extra: Extra::new(),
+        ..*all
+    };
     let report = cellbench_plots::report::Report { summary: &summary, ..written.loaded.report() };
     let mut text = terminal(&report, output::colour());
     text.push('\n');
@@ -119,19 +164,17 @@ fn missing_baseline<'a>(entries: &[Entry], baseline: &'a str) -> Option<&'a str>
     missing.then_some(baseline)
 }
 
-/// Keeps what fits on a terminal: all, or the headline workloads on most threads. Errors always
-/// stay. Returns how many rows went.
-fn shorten(entries: &mut Vec<Entry>) -> usize {
-    let before = entries.len();
-    if before <= ROWS_SHOWN {
-        return 0;
+/// What fits on a terminal: all, or the headline workloads on most threads. Errors are always shown.
+fn shown(entries: &[Entry]) -> Vec<Entry> {
+    if entries.len() <= ROWS_SHOWN {
+        return entries.to_vec();
     }
     let most = entries.iter().map(|entry| entry.series.threads).max().unwrap_or(1);
-    let solo = |entry: &Entry| entry.series.workload.starts_with("solo-");
-    entries.retain(|entry| {
-        let threads = if solo(entry) { 1 } else { most };
+    let is_shown = |entry: &&Entry| {
+        let series = &entry.series;
+        let threads = if series.workload.starts_with("solo-") { 1 } else { most };
         !entry.violations.is_empty()
-            || HEADLINE.contains(&entry.series.workload.as_str()) && entry.series.threads == threads
-    });
-    before - entries.len()
+            || HEADLINE.contains(&series.workload.as_str()) && series.threads == threads
+    };
+    entries.iter().filter(is_shown).cloned().collect()
 }

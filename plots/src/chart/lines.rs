@@ -65,6 +65,10 @@ const WIDTH: u32 = 640;
 const HEIGHT: u32 = 340;
 /// Room on the right for the labels of the lines.
 const LABELS: u32 = 150;
+/// From the end of a line to its name at most.
+const FAR: i32 = 60;
+/// Room below for the x axis.
+const X_LABELS: u32 = 46;
 /// Least distance between two labels.
 const LABEL_STEP: i32 = TEXT_PX as i32 + 3;
 
@@ -199,8 +203,8 @@ impl Lines {
             .caption(&self.title, (FONT, TITLE_PX).into_font().color(&INK))
             .margin(8)
             .margin_right(LABELS)
-            .x_label_area_size(42)
-            .y_label_area_size(64)
+            .x_label_area_size(X_LABELS)
+            .y_label_area_size(76)
             .build_cartesian_2d(x_axis, y_axis)?;
         chart
             .configure_mesh()
@@ -293,8 +297,8 @@ fn label_ends(
         let least = labels.last().map_or(i32::MIN, |before| before + LABEL_STEP);
         labels.push((*y).max(least));
     }
-    // What was pushed below the picture moves up again.
-    let mut most = HEIGHT as i32 - LABEL_STEP / 2;
+    // What was pushed below the axis moves up again.
+    let mut most = HEIGHT as i32 - X_LABELS as i32 - LABEL_STEP;
     for label in labels.iter_mut().rev() {
         *label = (*label).min(most);
         most = *label - LABEL_STEP;
@@ -302,7 +306,10 @@ fn label_ends(
     for ((end, cell, colour), y) in
         ends.iter().map(|(end, cell, colour)| (*end, cell, colour)).zip(labels)
     {
-        root.draw(&PathElement::new(vec![(end.0 + 6, end.1), (x - 2, y)], colour.mix(0.5)))?;
+        // A curve that ends far from its name would be crossed out by a line to it.
+        if x - end.0 < FAR {
+            root.draw(&PathElement::new(vec![(end.0 + 6, end.1), (x - 2, y)], colour.mix(0.5)))?;
+        }
         draw_marker(root, (x + 5, y), style::marker(cell), *colour)?;
         let font = (FONT, TEXT_PX).into_font().color(&INK);
         root.draw(&Text::new(cell.as_str(), (x + 14, y - TEXT_PX as i32 / 2), font))?;

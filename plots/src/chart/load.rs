@@ -19,8 +19,8 @@ impl Chart for Load {
     }
 
     fn about(&self) -> &'static str {
-        "Latency of open-loop workloads by the rate at which steps are due, over all threads: 99th \
-         percentile, bands from the median to the 99.9th. Latency counts from the moment a step is \
+        "Latency of open-loop workloads by the rate at which steps are due, over all threads: the 99th \
+         percentile. Latency counts from the moment a step is \
          due, so that a step that waits for the one before it is as late as its caller finds it."
     }
 
@@ -47,12 +47,7 @@ impl Chart for Load {
                 of_cell.sort_by_key(|entry| entry.series.offered_ops_s);
                 let points = of_cell.iter().filter_map(|entry| {
                     let y = entry.p99_ns.filter(|ns| *ns > 0.0)?;
-                    Some(Point {
-                        x: entry.series.offered_ops_s? as f64,
-                        y,
-                        low: entry.p50_ns.filter(|ns| *ns > 0.0).unwrap_or(y),
-                        high: entry.p999_ns.unwrap_or(y),
-                    })
+                    Some(Point { x: entry.series.offered_ops_s? as f64, y, low: y, high: y })
                 });
                 Line::joined(cell, points.collect())
             });
@@ -60,7 +55,7 @@ impl Chart for Load {
                 name: file_name([name.as_str(), &format!("{threads}t")]),
                 title: format!("Load: {}, {}", panel.title(), number::count(threads, "thread")),
                 x_label: "offered steps/s".into(),
-                y_label: "latency".into(),
+                y_label: "99th percentile".into(),
                 x_scale: Scale::Doublings,
                 y_scale: Scale::Decades,
                 x_ticks: rates.into_iter().map(|rate| (rate as f64, si(rate as f64))).collect(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use resvg::tiny_skia::{Color, Pixmap, Transform};
 use resvg::usvg::{Options, Tree, fontdb::Database};
 
-use super::CHARTS;
+use super::drawn;
 use crate::report::{Format, Rendered, Report};
 
 /// Latin, Greek and the signs of measurement, of DejaVu Sans; see `fonts/README.md`.
@@ -30,13 +30,11 @@ impl Format for Png {
     fn render(&self, report: &Report<'_>) -> Result<Vec<Rendered>, String> {
         let options = options();
         let mut files = Vec::new();
-        for chart in CHARTS {
-            for drawing in chart.draw(report)? {
-                let bytes = picture(&drawing.svg, &options)
-                    .map_err(|reason| format!("chart {}: {reason}", drawing.name))?;
-                let path = format!("charts/{}.png", drawing.name).into();
-                files.push(Rendered { path, bytes });
-            }
+        for drawing in drawn(report)?.iter().flatten() {
+            let bytes = picture(&drawing.svg, &options)
+                .map_err(|reason| format!("chart {}: {reason}", drawing.name))?;
+            let path = format!("charts/{}.png", drawing.name).into();
+            files.push(Rendered { path, bytes });
         }
         Ok(files)
     }

@@ -7,17 +7,23 @@ use cellbench_record::{Entry, Run, Series, Severity, Summary, Verdict, rfc3339_u
 use serde::Serialize;
 
 use super::layout::{host_lines, hosts, place, verdict_word};
-use super::{Format, Rendered, Report, number, verdict};
-use crate::chart::{CHARTS, colour_hex};
+use super::{Format, Rendered, Report, number, overview, verdict};
+use crate::chart::{CHARTS, colour_hex, drawn};
 
 pub(super) struct Html;
 
-/// Rows beyond this many are left to the files that programs read: the page stays under 3 MB.
-const MOST_ROWS: usize = 3000;
-/// Charts beyond this many bytes are linked, not shown.
-const MOST_CHART_BYTES: usize = 1_300_000;
+/// What each part may take, in bytes, so that the page stays under 3 MB whatever the run: rows beyond
+/// it are left to the files that programs read, charts are linked.
+const MOST_GLANCE_BYTES: usize = 250_000;
+const MOST_MATRIX_BYTES: usize = 800_000;
+const MOST_PAIR_BYTES: usize = 500_000;
+const MOST_CHART_BYTES: usize = 1_000_000;
+/// Sentences of the verdict.
+const MOST_HEADLINES: usize = 60;
+/// Sentences that are read in half a minute; the others unfold.
+const FIRST_HEADLINES: usize = 8;
 /// Values of rounds in the pair picker's data, over all rows.
-const MOST_ROUNDS: usize = 30_000;
+const MOST_ROUNDS: usize = 15_000;
 
 impl Format for Html {
     fn name(&self) -> &'static str {
@@ -47,8 +53,8 @@ fn page(report: &Report<'_>) -> Result<String, String> {
     }
     put(&mut html, format_args!("{}</p>\n</header>\n<main>\n", rfc3339_utc(run.started_unix_s)));
     verdicts(&mut html, summary);
-    matrix(&mut html, summary);
-    pairs(&mut html, report)?;
+    let rows = matrix(&mut html, summary);
+    pairs(&mut html, report, rows)?;
     charts(&mut html, report)?;
     about_hosts(&mut html, run);
     method(&mut html, report);
@@ -65,13 +71,106 @@ fn verdicts(html: &mut String, summary: &Summary) {
         let text = format!("No row can be compared with {}.", summary.baseline);
         put(html, format_args!("<p>{}</p>\n", escape(&text)));
     } else {
-        *html += "<ul class=\"verdicts\">\n";
-        for headline in headlines {
-            put(html, format_args!("<li>{}</li>\n", escape(&headline)));
+        let shown = &headlines[..headlines.len().min(MOST_HEADLINES)];
+        let (first, more) = shown.split_at(shown.len().min(FIRST_HEADLINES));
+        headline_list(html, first);
+        if !more.is_empty() {
+            put(html, format_args!("<details>\n<summary>{} more</summary>\n", more.len()));
+            headline_list(html, more);
+            *html += "</details>\n";
         }
-        *html += "</ul>\n";
+        if headlines.len() > shown.len() {
+            let rest = headlines.len() - shown.len();
+            put(
+                html,
+                format_args!("<p>{rest} more are in <a href=\"RESULTS.md\">RESULTS.md</a>.</p>\n"),
+            );
+        }
     }
+    glances(html, summary);
     *html += "</section>\n";
+}
+
+fn headline_list(html: &mut String, headlines: &[String]) {
+    *html += "<ul class=\"verdicts\">\n";
+    for headline in headlines {
+        put(html, format_args!("<li>{}</li>\n", escape(headline)));
+    }
+    *html += "</ul>\n";
+}
+
+/// Cells by workloads, coloured, each with its sign for who sees no colour.
+fn glances(html: &mut String, summary: &Summary) {
+    let overviews = overview::overviews(summary);
+    if overviews.is_empty() {
+        return;
+    }
+    *html += "<h3 id=\"glance\">At a glance</h3>\n";
+    put(
+        html,
+        format_args!(
+            "<p class=\"soft\">{}</p>\n<div class=\"glances\">\n",
+            escape(overview::LEGEND)
+        ),
+    );
+    let most = html.len() + MOST_GLANCE_BYTES;
+    for overview in overviews {
+        if html.len() >= most {
+            break;
+        }
+        let title = escape(&overview.title(summary));
+        put(
+            html,
+            format_args!(
+                "<div class=\"scroll glance\" tabindex=\"0\" role=\"region\" aria-label=\"{title}\">\n\
+                 <table>\n<caption>{title}</caption>\n<thead><tr><th scope=\"col\">cell</th>"
+            ),
+        );
+        for (workload, threads) in &overview.workloads {
+            let threads = number::count(*threads, "thread");
+            let heading = format!("{}<br><span class=\"soft\">{threads}</span>", escape(workload));
+            put(html, format_args!("<th scope=\"col\" class=\"num\">{heading}</th>"));
+        }
+        *html += "</tr></thead>\n<tbody>\n";
+        for (cell, entries) in &overview.cells {
+            let colour = colour_hex(cell);
+            let cell = escape(cell);
+            put(
+                html,
+                format_args!(
+                    "<tr><th scope=\"row\"><span class=\"swatch\" style=\"background:{colour}\"></span>{cell}</th>"
+                ),
+            );
+            for column in 0..overview.workloads.len() {
+                let Some(entry) = entries.get(column).copied().flatten() else {
+                    *html += "<td></td>";
+                    continue;
+                };
+                let words = verdict::sentence(summary, entry).unwrap_or_default();
+                put(
+                    html,
+                    format_args!(
+                        "<td class=\"num {}\" title=\"{}\">{}</td>",
+                        verdict_class(entry),
+                        escape(&words),
+                        escape(&overview::glance(entry))
+                    ),
+                );
+            }
+            *html += "</tr>\n";
+        }
+        *html += "</tbody>\n</table>\n</div>\n";
+    }
+    *html += "</div>\n";
+}
+
+fn verdict_class(entry: &Entry) -> &'static str {
+    match entry.verdict {
+        _ if !entry.violations.is_empty() => "error",
+        Some(Verdict::Faster) => "faster",
+        Some(Verdict::Slower) => "slower",
+        _ => "",
+    }
 }
 
 /// Columns of the matrix: heading, whether numeric, what it means.
@@ -92,7 +191,8 @@ const COLUMNS: [(&str, bool, &str); 14] = [
     ("worst thread", true, "successes of the slowest thread by the mean"),
 ];
 
-fn matrix(html: &mut String, summary: &Summary) {
+/// Writes the rows and says how many.
+fn matrix(html: &mut String, summary: &Summary) -> usize {
     *html +=
         "<section aria-labelledby=\"rows\">\n<h2 id=\"rows\">Every cell in every workload</h2>\n";
     *html += "<div class=\"controls scripted\" hidden>\n\
@@ -120,31 +220,33 @@ fn matrix(html: &mut String, summary: &Summary) {
         );
     }
     *html += "</tr></thead>\n<tbody>\n";
-    for entry in summary.entries.iter().take(MOST_ROWS) {
+    let most = html.len() + MOST_MATRIX_BYTES;
+    let mut shown = 0;
+    for entry in &summary.entries {
+        if html.len() >= most {
+            break;
+        }
         row(html, summary, entry);
+        shown += 1;
     }
     *html += "</tbody>\n</table>\n</div>\n";
-    if summary.entries.len() > MOST_ROWS {
+    if summary.entries.len() > shown {
         put(
             html,
             format_args!(
                 "<p>{} more rows are in <a href=\"../summary.json\">summary.json</a>.</p>\n",
-                summary.entries.len() - MOST_ROWS
+                summary.entries.len() - shown
             ),
         );
     }
     *html += "</section>\n";
+    shown
 }
 
 fn row(html: &mut String, summary: &Summary, entry: &Entry) {
     let series = &entry.series;
     let verdict = verdict_word(summary, entry);
-    let class = match entry.verdict {
-        _ if !entry.violations.is_empty() => "error",
-        Some(Verdict::Faster) => "faster",
-        Some(Verdict::Slower) => "slower",
-        _ => "",
-    };
+    let class = verdict_class(entry);
     *html += "<tr>";
     for text in [&source(series), &series.kind.to_string(), &workload(series)] {
         put(html, format_args!("<td>{}</td>", escape(text)));
@@ -213,48 +315,45 @@ struct Picked {
     rounds: Vec<(u32, f64)>,
 }
 
-fn pairs(html: &mut String, report: &Report<'_>) -> Result<(), String> {
-    let entries = &report.summary.entries;
-    let rounds_each = MOST_ROUNDS.checked_div(entries.len().min(MOST_ROWS)).unwrap_or(0);
-    let picked: Vec<Picked> = entries
-        .iter()
-        .take(MOST_ROWS)
-        .map(|entry| {
-            let series = &entry.series;
-            let of_row = report.table.goodput_by_round(series);
-            Picked {
-                name: format!(
-                    "{} {} {} {} [{}]",
-                    series.cell,
-                    series.kind,
-                    workload(series),
-                    number::count(series.threads, "thread"),
-                    source(series)
-                ),
-                host: series.host.clone(),
-                source: source(series),
-                goodput: entry.goodput_ops_s.map(rounded),
-                failed: entry.failure_share.map(rounded),
-                rounds: of_row
-                    .take(rounds_each)
-                    .map(|(n, goodput)| (n, rounded(goodput)))
-                    .collect(),
-            }
-        })
-        .collect();
-    let data = serde_json::to_string(&picked).map_err(|error| error.to_string())?;
+/// The picker, over the rows that the matrix shows.
+fn pairs(html: &mut String, report: &Report<'_>, rows: usize) -> Result<(), String> {
+    let rounds_each = MOST_ROUNDS.checked_div(rows).unwrap_or(0);
+    let mut data = String::from("[");
+    for entry in report.summary.entries.iter().take(rows) {
+        let series = &entry.series;
+        let of_row = report.table.goodput_by_round(series);
+        let picked = Picked {
+            name: format!(
+                "{} {} {} {} [{}]",
+                series.cell,
+                series.kind,
+                workload(series),
+                number::count(series.threads, "thread"),
+                source(series)
+            ),
+            host: series.host.clone(),
+            source: source(series),
+            goodput: entry.goodput_ops_s.map(rounded),
+            failed: entry.failure_share.map(rounded),
+            rounds: of_row.take(rounds_each).map(|(n, goodput)| (n, rounded(goodput))).collect(),
+        };
+        let json = serde_json::to_string(&picked).map_err(|error| error.to_string())?;
+        if data.len() + json.len() > MOST_PAIR_BYTES {
+            break;
+        }
+        if data.len() > 1 {
+            data.push(',');
+        }
+        // So that no name ends the script element.
+        data += &json.replace('<', "\\u003c");
+    }
+    data.push(']');
     *html += "<section id=\"pairs\" aria-labelledby=\"pair\" class=\"scripted\" hidden>\n\
         <h2 id=\"pair\">Any row against any other</h2>\n<div class=\"controls\">\n\
         <label>this <select id=\"pair-a\"></select></label>\n\
         <label>against <select id=\"pair-b\"></select></label>\n</div>\n\
         <p id=\"outcome\" role=\"status\"></p>\n</section>\n";
-    put(
-        html,
-        format_args!(
-            "<script id=\"data\" type=\"application/json\">{}</script>\n",
-            data.replace('<', "\\u003c")
-        ),
-    );
+    put(html, format_args!("<script id=\"data\" type=\"application/json\">{data}</script>\n"));
     Ok(())
 }
 
@@ -272,8 +371,7 @@ fn charts(html: &mut String, report: &Report<'_>) -> Result<(), String> {
         <p class=\"soft\">Point at a mark for its value, or go to a chart with the tab key and from mark to mark with \
         the arrow keys.</p>\n";
     let mut bytes = 0;
-    for chart in CHARTS {
-        let drawings = chart.draw(report)?;
+    for (chart, drawings) in CHARTS.iter().zip(drawn(report)?) {
         if drawings.is_empty() {
             continue;
         }

@@ -1,5 +1,7 @@
 //! Rows, groups and lines: what the text formats share.
 
+use std::borrow::Cow;
+
 use cellbench_record::{Entry, Host, Run, Series, Source, Summary};
 
 use super::number;
@@ -200,13 +202,14 @@ pub(super) fn wrap_command(command: &str, width: usize, indent: &str) -> String 
 
 /// Lays out columns: the widest cell of each sets its width. `right` marks numbers.
 pub(super) struct Columns {
-    pub(super) headers: Vec<(&'static str, bool)>,
+    pub(super) headers: Vec<(Cow<'static, str>, bool)>,
     pub(super) rows: Vec<Vec<String>>,
 }
 
 impl Columns {
     pub(super) fn new(headers: &[(&'static str, bool)]) -> Self {
-        Self { headers: headers.to_vec(), rows: Vec::new() }
+        let headers = headers.iter().map(|(name, right)| ((*name).into(), *right)).collect();
+        Self { headers, rows: Vec::new() }
     }
 
     /// As a table in Markdown with aligned columns.

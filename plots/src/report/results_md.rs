@@ -1,9 +1,10 @@
 //! `RESULTS.md`: the whole outcome as a page of text, made by one command from one run.
 
-use cellbench_record::{Entry, Run, Severity, Source, Summary, rfc3339_utc};
+use cellbench_record::{Entry, Run, Source, Summary};
 
-use super::layout::{Columns, groups, host_lines, hosts, place, verdict_word};
-use super::{Format, Rendered, Report, number, verdict};
+use super::layout::{Columns, groups, verdict_word};
+use super::markdown::{Page, disturbed, limits, measured, or, ruler, scaling, self_test};
+use super::{Format, Rendered, Report, number, overview, verdict};
 
 pub(super) struct ResultsMd;
 
@@ -39,6 +40,10 @@ fn results(report: &Report<'_>) -> String {
     }
     page.line("");
     page.line(&reading(summary));
+    page.section("At a glance");
+    page.line(overview::LEGEND);
+    page.line("");
+    overview::tables(&mut page, summary);
     measured(&mut page, run);
     for source in sources(summary) {
         page.section(&match &source {
@@ -59,27 +64,6 @@ fn results(report: &Report<'_>) -> String {
     page.text
 }
 
-/// A page in Markdown, sections set apart by blank lines.
-#[derive(Default)]
-struct Page {
-    text: String,
-}
-
-impl Page {
-    fn line(&mut self, line: &str) {
-        self.text += line;
-        self.text.push('\n');
-    }
-
-    fn section(&mut self, title: &str) {
-        self.text += &format!("\n## {title}\n\n");
-    }
-
-    fn table(&mut self, columns: &Columns) {
-        self.text += &columns.markdown();
-    }
-}
-
 fn reading(summary: &Summary) -> String {
     format!(
         "Goodput counts successful operations of all threads together; *failed* is the share of \
@@ -93,58 +77,6 @@ fn reading(summary: &Summary) -> String {
         number::count(summary.comparisons, "comparison"),
         number::percent_chosen(summary.threshold_share),
     )
-}
-
-/// Host, findings and command of every run in the report.
-fn measured(page: &mut Page, run: &Run) {
-    page.section("Host and command");
-    for (label, part) in hosts(run) {
-        if let Some(label) = label {
-            page.line(&format!("### {label}\n"));
-        }
-        for line in host_lines(&part.host) {
-            page.line(&format!("- {line}"));
-        }
-        page.line(&format!(
-            "- cellbench {} ({}), started {}, seed {}",
-            or(&part.tool_version, "of unknown version"),
-            part.git_revision.as_deref().unwrap_or("unknown revision"),
-            rfc3339_utc(part.started_unix_s),
-            part.seed
-        ));
-        let settings = &part.settings;
-        let mut chosen = vec![format!("window {}", number::time_ns(Some(settings.window_s * 1e9)))];
-        chosen.extend(settings.time_budget_s.map(|budget| format!("time budget {budget} s")));
-        if settings.latency_sample_every > 0 {
-            let every = settings.latency_sample_every;
-            chosen.push(format!("latency of one operation in {every}"));
-        }
-        if settings.irq_save_cost_ns > 0.0 {
-            let cost = number::time_ns(Some(settings.irq_save_cost_ns));
-            chosen.push(format!("{cost} added for each masking of interrupts"));
-        }
-        page.line(&format!("- {}", chosen.join(", ")));
-        page.line(&format!("\n```\n{}\n```\n", or(&part.command_line, "(command unknown)")));
-        let mut columns = Columns::new(&[
-            ("finding", false),
-            ("effect on results", false),
-            ("change it by", false),
-        ]);
-        for finding in part.findings.iter().filter(|finding| finding.severity >= Severity::Warning)
-        {
-            let unfit = if finding.severity == Severity::Unfit { "**unfit:** " } else { "" };
-            columns.rows.push(vec![
-                format!("{unfit}{}", finding.text),
-                finding.effect.clone(),
-                if finding.fix.is_empty() { "-".into() } else { format!("`{}`", finding.fix) },
-            ]);
-        }
-        if columns.rows.is_empty() {
-            page.line("No finding about the host that bears on the results.");
-        } else {
-            page.table(&columns);
-        }
-    }
 }
 
 /// Sources in the order of the summary.
@@ -171,7 +103,7 @@ fn tables(page: &mut Page, summary: &Summary, source: &Source) {
             page.line("");
         }
         is_first = false;
-        page.line(&format!("### {}\n", group.title()));
+        page.part(&group.title());
         let mut columns = Columns::new(&[
             ("cell", false),
             ("goodput, op/s", true),
@@ -249,58 +181,6 @@ fn main_errors(entry: &Entry) -> Option<String> {
     (!names.is_empty()).then(|| names.join(", "))
 }
 
-fn scaling(page: &mut Page, summary: &Summary) {
-    if summary.scaling.is_empty() {
-        return;
-    }
-    page.section("Scaling: Universal Scalability Law");
-    page.line(
-        "Sigma is contention (serial share), kappa coherency (cost of each pair agreeing).\n",
-    );
-    let mut columns = Columns::new(&[
-        ("cell", false),
-        ("kind, workload, placement", false),
-        ("threads", false),
-        ("sigma", true),
-        ("kappa", true),
-        ("peak at threads", true),
-        ("peak, op/s", true),
-        ("R2", true),
-        ("note", false),
-    ]);
-    let number_of = |value: Option<f64>| value.map_or("-".into(), number::significant);
-    let (fitted, unfitted): (Vec<_>, Vec<_>) =
-        summary.scaling.iter().partition(|fit| fit.lambda_ops_s.is_some());
-    for fit in fitted {
-        let series = &fit.series;
-        let mut conditions = format!("{}, {}, {}", series.kind, series.workload, series.placement);
-        if let Some(place) = place(series) {
-            conditions += &format!(" [{place}]");
-        }
-        let threads: Vec<String> = fit.threads_fitted.iter().map(u32::to_string).collect();
-        columns.rows.push(vec![
-            series.cell.clone(),
-            conditions,
-            threads.join(" "),
-            number_of(fit.sigma),
-            fit.kappa.map_or("-".into(), |kappa| format!("{kappa:.5}")),
-            fit.peak_threads.map_or("-".into(), |peak| format!("{peak:.1}")),
-            number::si(fit.peak_ops_s),
-            fit.r_squared.map_or("-".into(), |share| format!("{share:.3}")),
-            fit.note.clone().unwrap_or_default(),
-        ]);
-    }
-    if !columns.rows.is_empty() {
-        page.table(&columns);
-    }
-    let mut reasons: Vec<&str> = unfitted.iter().filter_map(|fit| fit.note.as_deref()).collect();
-    reasons.sort_unstable();
-    for same in reasons.chunk_by(|a, b| a == b) {
-        let rows = number::count(same.len() as u64, "row");
-        page.line(&format!("\nNo fit for {rows}: {}.", same[0]));
-    }
-}
-
 /// Events and simulated line transfers per attempt, and which counters are missing.
 fn counters(page: &mut Page, summary: &Summary) {
     let mut columns = Columns::new(&[("row", false), ("per attempt", false)]);
@@ -337,85 +217,6 @@ fn counters(page: &mut Page, summary: &Summary) {
     }
 }
 
-fn ruler(page: &mut Page, run: &Run) {
-    page.section("Limits of the ruler");
-    page.line("Measured in the same run; nothing of it is subtracted from any number.\n");
-    let mut columns = Columns::new(&[
-        ("host", false),
-        ("timestamp", true),
-        ("empty operation", true),
-        ("uncontended atomic", true),
-        ("line transfer, one way", true),
-        ("cost of sampling latency", true),
-    ]);
-    for (label, part) in hosts(run) {
-        let calibration = &part.calibration;
-        columns.rows.push(vec![
-            label.unwrap_or("this").to_owned(),
-            number::time_ns(calibration.timestamp_ns),
-            number::time_ns(calibration.empty_op_ns),
-            number::time_ns(calibration.uncontended_atomic_ns),
-            number::time_ns(calibration.line_transfer_ns),
-            number::percent(calibration.sampling_cost_share),
-        ]);
-    }
-    page.table(&columns);
-}
-
-fn disturbed(page: &mut Page, summary: &Summary) {
-    page.section("Disturbed rounds");
-    let counted: u64 = summary.entries.iter().map(|entry| u64::from(entry.rounds)).sum();
-    let pairs: u64 = summary.entries.iter().map(|entry| u64::from(entry.pairs_disturbed)).sum();
-    page.line(&format!(
-        "{} of {} left out because of steal, preemption or migration, and with them {} of cells.",
-        summary.rounds_disturbed,
-        number::count(counted + summary.rounds_disturbed, "round"),
-        number::count(pairs, "pair"),
-    ));
-}
-
-fn self_test(page: &mut Page, run: &Run) {
-    page.section("Self-test");
-    let tested: Vec<_> = hosts(run)
-        .into_iter()
-        .filter_map(|(label, part)| Some((label, part.self_test.as_ref()?)))
-        .collect();
-    if tested.is_empty() {
-        page.line("Not run with this run; `cellbench selftest` does it.");
-    }
-    for (label, test) in tested {
-        if let Some(label) = label {
-            page.line(&format!("### {label}\n"));
-        }
-        page.line(&format!(
-            "{} (`{}`). A/A: of {}, {} called different before correction, {} after.\n",
-            if test.passed { "Passed" } else { "**Failed**" },
-            or(&test.command_line, "cellbench selftest"),
-            number::count(test.aa.comparisons, "comparison"),
-            test.aa.different_uncorrected,
-            test.aa.different
-        ));
-        if test.planted.is_empty() {
-            continue;
-        }
-        let mut columns = Columns::new(&[
-            ("cell", false),
-            ("workload", false),
-            ("planted slow-down", true),
-            ("found", true),
-        ]);
-        for planted in &test.planted {
-            columns.rows.push(vec![
-                planted.cell.clone(),
-                planted.workload.clone(),
-                format!("{} %", planted.slowdown_percent),
-                format!("{} of {}", planted.found, planted.tries),
-            ]);
-        }
-        page.table(&columns);
-    }
-}
-
 fn verification(page: &mut Page, run: &Run) {
     if run.verification.is_empty() {
         return;
@@ -430,41 +231,4 @@ fn verification(page: &mut Page, run: &Run) {
         ]);
     }
     page.table(&columns);
-}
-
-/// What the run itself notes, and what of its records could not be used.
-fn limits(page: &mut Page, report: &Report<'_>) {
-    let notes: Vec<String> = hosts(report.run)
-        .into_iter()
-        .flat_map(|(label, part)| {
-            let label = label.map_or(String::new(), |label| format!("{label}: "));
-            part.notes.iter().map(move |note| format!("{label}{note}"))
-        })
-        .collect();
-    if !notes.is_empty() {
-        page.section("Limits of this run");
-        for note in notes {
-            page.line(&format!("- {note}"));
-        }
-    }
-    if report.damage.total > 0 {
-        page.section("Damaged records");
-        page.line(&format!(
-            "{} of the records could not be used and was left out:\n",
-            number::count(report.damage.total, "part")
-        ));
-        for damage in &report.damage.first {
-            let path = damage.path.strip_prefix(report.dir).unwrap_or(&damage.path);
-            let line = damage.line.map_or(String::new(), |line| format!(":{line}"));
-            page.line(&format!("- `{}{line}`: {}", path.display(), damage.what));
-        }
-        let more = report.damage.total - report.damage.first.len() as u64;
-        if more > 0 {
-            page.line(&format!("- and {more} more"));
-        }
-    }
-}
-
-fn or<'a>(text: &'a str, unknown: &'a str) -> &'a str {
-    if text.is_empty() { unknown } else { text }
 }

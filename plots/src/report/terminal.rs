@@ -3,7 +3,7 @@
 use cellbench_record::Verdict;
 
 use super::layout::{ascii, groups, verdict_word, wrap};
-use super::{Format, Rendered, Report, number, verdict};
+use super::{Format, Rendered, Report, number, overview};
 
 /// `table.txt`: the terminal's table without colour.
 #[derive(Debug)]
@@ -21,14 +21,14 @@ impl Format for Terminal {
 
 const WIDTH: usize = 80;
 
-/// 2 + 20 + 1 + 7 + 1 + 7 + 1 + 6 + 2 + 15 + 1 + 9 + 1 + 7 = 80. Outcome in words, then a table for each group of rows. `colour` adds ANSI colours to verdicts;
+/// 2 + 20 + 1 + 7 + 1 + 7 + 1 + 6 + 2 + 15 + 1 + 9 + 1 + 7 = 80. Outcome at a glance, then a table for each group of rows. `colour` adds ANSI colours to verdicts;
 /// give it `stdout().is_terminal()` and heed `NO_COLOR`.
 #[must_use]
 pub fn terminal(report: &Report<'_>, colour: bool) -> String {
     let summary = report.summary;
     let mut text = String::new();
-    for headline in verdict::headlines(summary) {
-        text += &wrap(&ascii(&headline), WIDTH, "* ", "  ");
+    for line in overview::digest(summary).lines() {
+        text += &ascii(line);
         text += "\n";
     }
     for group in groups(summary) {

@@ -24,11 +24,10 @@ pub fn sentence(summary: &Summary, entry: &Entry) -> Option<String> {
     let baseline = entry.baseline.as_deref()?;
     let verdict = entry.verdict?;
     let at = format!(
-        "at {} ({}, {}, {})",
+        "at {} ({}, {})",
         number::count(series.threads, "thread"),
         series.kind,
-        series.workload,
-        series.placement
+        conditions(series)
     );
     let interval = interval(summary, entry);
     let scene = scene(series);
@@ -143,13 +142,17 @@ fn headline(summary: &Summary, story: &[&Entry]) -> Option<String> {
     Some(text)
 }
 
-/// What of a row's conditions differs within a story.
-fn conditions(series: &Series) -> String {
-    let mut text = format!("{}, {}", series.workload, series.placement);
+/// The conditions of a row, those that are the rule left out: threads placed compactly, callbacks
+/// counted and not run.
+pub(super) fn conditions(series: &Series) -> String {
+    let mut text = series.workload.clone();
+    if !["compact", ""].contains(&series.placement.as_str()) {
+        text += &format!(", {}", series.placement);
+    }
     if let Some(rate) = series.offered_ops_s {
         text += &format!(", offered {}/s", number::si(Some(rate as f64)));
     }
-    if !series.engine.is_empty() {
+    if !["count", ""].contains(&series.engine.as_str()) {
         text += &format!(", engine {}", series.engine);
     }
     text

@@ -1,0 +1,227 @@
+//! `RESULTS.md` of a repository: one page from the runs that are kept in it, so that text and data
+//! cannot part. Each run has its directory below one (`results/model`, `results/sim`, ...); the page
+//! shows each at a glance, and the run's own report has the rest.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use cellbench_record::{
+    Counter, Damage, ReadError, Run, RunReader, Source, WriteError, write_atomically,
+};
+
+use super::markdown::{Page, disturbed, limits, measured, ruler, scaling, self_test};
+use super::{Loaded, number, overview, verdict};
+
+/// Runs kept below one directory.
+#[derive(Debug)]
+pub struct Kept {
+    /// Runs with the names of their directories: model, simulator, kernel, then others.
+    pub runs: Vec<(String, Loaded)>,
+}
+
+/// The kept runs could not be read, or a run not kept.
+#[derive(Debug, thiserror::Error)]
+pub enum KeptError {
+    /// A file could not be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// The directory cannot be listed.
+    #[error("{}: cannot list its runs: {source}", .path.display())]
+    List {
+        /// Directory.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// There is no run below it.
+    #[error("{}: no run below it; keep each in a directory of its own, such as {}/model/run.json", .0.display(), .0.display())]
+    Empty(PathBuf),
+    /// A run cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A run is not whole.
+    #[error("{0}; only a whole run can be kept")]
+    Damaged(Damage),
+}
+
+impl Kept {
+    /// Reads every run that has its directory in `dir`.
+    ///
+    /// # Errors
+    /// [`KeptError`] if there is none, or one that cannot be read.
+    pub fn read(dir: &Path) -> Result<Self, KeptError> {
+        let list = |source| KeptError::List { path: dir.to_owned(), source };
+        let mut runs = Vec::new();
+        for found in fs::read_dir(dir).map_err(list)? {
+            let found = found.map_err(list)?;
+            if found.path().join("run.json").is_file() {
+                let name = found.file_name().to_string_lossy().into_owned();
+                runs.push((name, Loaded::read(&found.path(), |_| ())?));
+            }
+        }
+        if runs.is_empty() {
+            return Err(KeptError::Empty(dir.to_owned()));
+        }
+        runs.sort_by_cached_key(|(name, loaded)| (rank(source_of(loaded)), name.clone()));
+        Ok(Self { runs })
+    }
+
+    /// The page. `command` makes it again; `verification` is the text of VERIFICATION.md, if there
+    /// is one, whose first table is shown.
+    #[must_use]
+    pub fn page(&self, command: &str, verification: Option<&str>) -> String {
+        let mut page = Page::default();
+        page.line("# Results");
+        page.line("");
+        page.line(&format!("Generated from the runs in `results/` by `{command}`; do not edit."));
+        page.line("");
+        page.line(&format!(
+            "Each run has its own full report: `cellbench report results/{}` writes tables, charts \
+             and a page for browsers. How to read a number is in METHODOLOGY.md.",
+            self.runs.first().map_or("RUN", |(name, _)| name)
+        ));
+        page.line("");
+        page.line(overview::LEGEND);
+        for (name, loaded) in &self.runs {
+            run(&mut page, name, loaded);
+        }
+        if let Some(table) = verification.and_then(first_table) {
+            page.section("Verification");
+            page.line("From VERIFICATION.md, which also says what is not verified.\n");
+            page.text += &table;
+        }
+        page.section("Limits");
+        page.line(
+            "What the model leaves out, and what these numbers cannot say, is in METHODOLOGY.md under \
+             those headings. Simulated numbers are those of a model of a machine, on which no two runs \
+             with one seed differ: their intervals cover random numbers, not hosts.",
+        );
+        page.text
+    }
+}
+
+/// Keeps a run in a directory: `run.json` and the rounds without what no report reads, which is what
+/// takes the space: fields that are not of the schema, and of a counter that a host does not have the
+/// reason more than once for each row.
+///
+/// # Errors
+/// [`KeptError`] if the run cannot be read whole or a file not be written.
+pub fn keep(run: &Path, into: &Path) -> Result<(), KeptError> {
+    let reader = RunReader::open(run)?;
+    let mut kept = reader.run().clone();
+    kept.notes.retain(|note| note != REDUCED);
+    kept.notes.push(REDUCED.into());
+    let mut lines = Vec::new();
+    let mut seen = HashSet::new();
+    for round in reader.rounds()? {
+        let mut round = round.map_err(KeptError::Damaged)?;
+        round.extra.clear();
+        if !seen.insert(round.series.clone()) {
+            round.counters.retain(|_, counter| !matches!(counter, Counter::Unavailable { .. }));
+        }
+        for latency in round.latency.values_mut() {
+            latency.hlog = None;
+        }
+        lines.extend(encode(into, serde_json::to_vec(&round))?);
+        lines.push(b'\n');
+    }
+    fs::create_dir_all(into).map_err(|source| WriteError::Io {
+        path: into.to_owned(),
+        action: "create the directory",
+        source,
+    })?;
+    write_atomically(&into.join("rounds.jsonl"), &lines)?;
+    write_atomically(
+        &into.join("run.json"),
+        &encode(into, serde_json::to_vec_pretty::<Run>(&kept))?,
+    )?;
+    Ok(())
+}
+
+/// The note that a kept run bears.
+const REDUCED: &str = "kept without latency logs and without what no report reads";
+
+fn encode(into: &Path, bytes: serde_json::Result<Vec<u8>>) -> Result<Vec<u8>, WriteError> {
+    bytes.map_err(|error| WriteError::Encode { path: into.to_owned(), reason: error.to_string() })
+}
+
+fn run(page: &mut Page, name: &str, loaded: &Loaded) {
+    let report = loaded.report();
+    let (run, summary) = (&loaded.run, &loaded.summary);
+    page.depth = 0;
+    page.section(&format!("{} (`results/{name}`)", heading(source_of(loaded))));
+    page.line(&format!(
+        "{}, {}; a verdict holds after Holm's correction over {}.",
+        number::count(summary.entries.len() as u64, "row"),
+        number::count(
+            summary.entries.iter().map(|entry| u64::from(entry.rounds)).sum::<u64>(),
+            "round"
+        ),
+        number::count(summary.comparisons, "comparison"),
+    ));
+    page.line("");
+    page.depth = 1;
+    overview::tables(page, summary);
+    let headlines = verdict::headlines(summary);
+    if headlines.is_empty() {
+        page.line(&format!("\nNo row can be compared with `{}`.", summary.baseline));
+    } else {
+        page.line("\n<details>\n<summary>In words</summary>\n");
+        for headline in &headlines {
+            page.line(&format!("- {headline}"));
+        }
+        page.line("\n</details>");
+    }
+    measured(page, run);
+    scaling(page, summary);
+    if source_of(loaded) != Some(&Source::Sim) {
+        ruler(page, run);
+        disturbed(page, summary);
+        self_test(page, run);
+    }
+    limits(page, &report);
+    page.depth = 0;
+}
+
+/// Where the rows of a run come from, by its first.
+fn source_of(loaded: &Loaded) -> Option<&Source> {
+    loaded.summary.entries.first().map(|entry| &entry.series.source)
+}
+
+fn rank(source: Option<&Source>) -> u32 {
+    match source {
+        Some(Source::Model) => 0,
+        Some(Source::Sim) => 1,
+        Some(Source::Kernel) => 2,
+        _ => 3,
+    }
+}
+
+fn heading(source: Option<&Source>) -> &'static str {
+    match source {
+        Some(Source::Model) => "Measured on real cores",
+        Some(Source::Sim) => "Simulated on many cores",
+        Some(Source::Kernel) => "In the running kernel",
+        _ => "Other",
+    }
+}
+
+/// The first table of a text in Markdown.
+fn first_table(text: &str) -> Option<String> {
+    let mut lines = text.lines().skip_while(|line| !line.starts_with('|')).peekable();
+    lines.peek()?;
+    Some(lines.take_while(|line| line.starts_with('|')).flat_map(|line| [line, "\n"]).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first_table;
+
+    #[test]
+    fn the_first_table_is_found() {
+        let text = "# A\n\nwords\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n| c |\n";
+        assert_eq!(first_table(text).unwrap(), "| a | b |\n|---|---|\n| 1 | 2 |\n");
+        assert_eq!(first_table("no table"), None);
+    }
+}
