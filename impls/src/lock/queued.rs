@@ -390,3 +390,83 @@ impl<P: Platform> Queued<P> {
         }
     }
 }
+
+/// The queue's order: here, where the word shows who has come.
+#[cfg(all(test, feature = "shuttle"))]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::{PENDING, Queued, QueuedWord, encode_tail, tail_of};
+    use crate::lock::resilient::Resilient;
+    use crate::machine::MachineConfig;
+    use crate::platform::{Memory, Shuttle};
+    use crate::{CpuId, Lock, Machine};
+
+    /// Waiters: the pending one, the head of the queue, and two behind it.
+    const WAITERS: u32 = 4;
+    /// Schedules, and for PCT the points at which priorities change.
+    const SCHEDULES: usize = 2_000;
+    const CHANGES: usize = 3;
+
+    trait HasWord: Lock<Shuttle> {
+        fn word(&self) -> &QueuedWord<Shuttle>;
+    }
+
+    impl HasWord for Queued<Shuttle> {
+        fn word(&self) -> &QueuedWord<Shuttle> {
+            &self.word
+        }
+    }
+
+    impl HasWord for Resilient<Shuttle> {
+        fn word(&self) -> &QueuedWord<Shuttle> {
+            &self.word
+        }
+    }
+
+    /// CPU 0 holds the lock until the others have come one after the other; they get it in that
+    /// order. Each has come when the word shows it: as the pending waiter, or as the tail.
+    fn first_come_first_served<L: HasWord>() {
+        let lock = Arc::new(L::new());
+        let machine = Arc::new(Machine::<Shuttle>::new(MachineConfig::new(WAITERS + 1)));
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let cpu = machine.cpu(CpuId(0));
+        let held = lock.with(&cpu, || {
+            let mut threads = Vec::new();
+            for number in 1..=WAITERS {
+                let (taken, machine) = (Arc::clone(&lock), Arc::clone(&machine));
+                let order = Arc::clone(&order);
+                threads.push(shuttle::thread::spawn(move || {
+                    let cpu = machine.cpu(CpuId(number));
+                    let noted = taken.with(&cpu, || order.lock().unwrap().push(number));
+                    noted.expect("time stands still");
+                }));
+                Shuttle::wait_until(|| {
+                    let value = lock.word().load();
+                    let came = match number {
+                        1 => value & PENDING != 0,
+                        _ => tail_of(value) == encode_tail(CpuId(number), 0),
+                    };
+                    came.then_some(())
+                });
+            }
+            threads
+        });
+        for thread in held.expect("nobody else held it") {
+            thread.join().unwrap();
+        }
+        assert!(order.lock().unwrap().iter().copied().eq(1..=WAITERS), "{order:?}");
+    }
+
+    #[test]
+    fn queued_lock_is_first_come_first_served() {
+        shuttle::check_random(first_come_first_served::<Queued<Shuttle>>, SCHEDULES);
+        shuttle::check_pct(first_come_first_served::<Queued<Shuttle>>, SCHEDULES, CHANGES);
+    }
+
+    #[test]
+    fn resilient_lock_is_first_come_first_served() {
+        shuttle::check_random(first_come_first_served::<Resilient<Shuttle>>, SCHEDULES);
+        shuttle::check_pct(first_come_first_served::<Resilient<Shuttle>>, SCHEDULES, CHANGES);
+    }
+}

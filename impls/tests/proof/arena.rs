@@ -60,7 +60,7 @@ pub(crate) struct Arena<P: Driven, C: AsyncCell<P>> {
     pub(crate) machine: Machine<P>,
     task_cpu: CpuId,
     /// What the callbacks' data points to.
-    _hooks: Vec<Box<Hook>>,
+    _hooks: Box<[Hook]>,
 }
 
 /// The machine to build an arena on.
@@ -114,13 +114,13 @@ impl<P: Driven, C: AsyncCell<P>> Arena<P, C> {
     /// An arena at rest with an uninitialised cell.
     pub(crate) fn new(setup: Setup) -> Arc<Self> {
         let log = Log::new(setup.cpus);
-        let hooks: Vec<Box<Hook>> = (0..PROGRAMS as u8)
-            .map(|program| Box::new(Hook { log: Arc::clone(&log), program, body: setup.body }))
+        let hooks: Box<[Hook]> = (0..PROGRAMS as u8)
+            .map(|program| Hook { log: Arc::clone(&log), program, body: setup.body })
             .collect();
         let programs = hooks
             .iter()
             .map(|hook| {
-                let data = ptr::from_ref::<Hook>(hook).expose_provenance();
+                let data = ptr::from_ref(hook).expose_provenance();
                 Program::new([(callback::<P> as _, data)])
             })
             .collect();
@@ -250,6 +250,18 @@ impl<P: Driven, C: AsyncCell<P>> Arena<P, C> {
         let history = self.log.history();
         check_overlaps(&history);
         history
+    }
+
+    /// Lets the cell show what is in it when all threads have ended, by calls that nothing meets,
+    /// and frees it. Returns the whole history, which says whether that was right.
+    pub(crate) fn observe_rest(&self) -> Vec<Call> {
+        let cpu = self.machine.cpu(CpuId(0));
+        let _ = self.perform(&cpu, Op::Fire);
+        let _ = self.perform(&cpu, Op::Start);
+        let _ = self.perform(&cpu, Op::Fire);
+        let _ = self.perform(&cpu, Op::Free);
+        self.settle(&cpu);
+        self.log.history()
     }
 
     /// What was started ran once; more starts of a timer or a work that waits are one. Nothing is

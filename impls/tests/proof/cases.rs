@@ -91,6 +91,25 @@ impl Case {
         order: &[usize],
         run_threads: fn(Vec<ThreadBody>),
     ) -> Vec<Call> {
+        self.start::<P, C>(setup, order, run_threads).check_rest()
+    }
+
+    /// As [`run`](Self::run), without checking what is left.
+    pub(crate) fn observe<P: Driven, C: AsyncCell<P>>(
+        &self,
+        setup: Setup,
+        order: &[usize],
+        run_threads: fn(Vec<ThreadBody>),
+    ) -> Vec<Call> {
+        self.start::<P, C>(setup, order, run_threads).observe_rest()
+    }
+
+    fn start<P: Driven, C: AsyncCell<P>>(
+        &self,
+        setup: Setup,
+        order: &[usize],
+        run_threads: fn(Vec<ThreadBody>),
+    ) -> Arc<Arena<P, C>> {
         let arena = Arena::<P, C>::new(setup);
         arena.prepare(self.state.preparation(C::KIND));
         let bodies = order.iter().map(|number| -> ThreadBody {
@@ -99,7 +118,7 @@ impl Case {
             Box::new(move || arena.perform_all(&arena.machine.cpu(cpu), &ops))
         });
         run_threads(bodies.collect());
-        arena.check_rest()
+        arena
     }
 }
 
@@ -108,7 +127,7 @@ impl fmt::Display for Case {
         write!(f, "{}: ", self.state)?;
         for (number, thread) in self.threads.iter().enumerate() {
             let ops: Vec<String> = thread.iter().map(Op::to_string).collect();
-            write!(f, "{}{}", if number > 0 { " | " } else { "" }, ops.join("; "))?;
+            write!(f, "{}{}", if number > 0 { " & " } else { "" }, ops.join("; "))?;
         }
         Ok(())
     }

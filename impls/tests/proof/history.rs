@@ -60,7 +60,7 @@ impl fmt::Display for Op {
 pub(crate) type Reply = Result<bool, Errno>;
 
 /// A call from its invocation to its response.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Call {
     /// The CPU it ran on.
     pub(crate) cpu: u32,
@@ -80,7 +80,7 @@ pub(crate) struct Call {
 pub(crate) const PENDING: u64 = u64::MAX;
 
 /// A callback that ran.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Run {
     /// The program it belongs to.
     pub(crate) program: u8,

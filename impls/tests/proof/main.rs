@@ -11,10 +11,14 @@ mod cases;
 #[cfg(feature = "loom")]
 mod explore;
 mod history;
+#[cfg(feature = "shuttle")]
+mod linear;
 #[cfg(feature = "loom")]
 mod loom_cells;
 #[cfg(feature = "loom")]
 mod loom_locks;
+#[cfg(feature = "shuttle")]
+mod model;
 #[cfg(all(feature = "loom", feature = "shuttle", feature = "planted"))]
 mod orders;
 #[cfg(all(feature = "loom", feature = "shuttle", feature = "planted"))]
@@ -44,6 +48,8 @@ fn main() {
     {
         trials.extend(shuttle_cells::trials());
         trials.extend(random::trials());
+        trials.extend(model::trials());
+        trials.extend(linear::trials());
     }
     #[cfg(all(feature = "loom", feature = "shuttle", feature = "planted"))]
     trials.extend(planted::trials());

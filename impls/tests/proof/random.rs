@@ -13,9 +13,9 @@ use crate::schedules::Schedules;
 use crate::shuttle_cells::check_case;
 
 /// Histories for each cell and way of scheduling.
-const HISTORIES: u64 = 24;
+const HISTORIES: u64 = 60;
 /// Schedules for each history.
-const SCHEDULES: usize = 50;
+const SCHEDULES: usize = 200;
 
 /// Numbers from a seed (Steele, Lea and Flood, SplitMix64).
 pub(crate) struct Numbers(u64);
@@ -59,7 +59,7 @@ pub(crate) fn draw(numbers: &mut Numbers, ops: &[Op], threads: usize, length: us
 }
 
 /// The seed to begin with.
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     match std::env::var("CELLBENCH_SEED") {
         Ok(seed) => seed.parse().unwrap_or_else(|_| panic!("CELLBENCH_SEED={seed}: give a number")),
         Err(_) => 1,
@@ -96,7 +96,7 @@ impl CellVisitor<Shuttle> for Cells {
 fn trial<C: AsyncCell<Shuttle>>(tool: &'static str, schedules: fn(u64) -> Schedules) -> Trial {
     let subject = format!("{}/{}", C::KIND, C::ID);
     Trial::test(format!("{tool}/{subject}"), move || {
-        let property = "histories of 3 to 6 threads".to_owned();
+        let property = "invariants, 3 to 6 threads".to_owned();
         let explored = run::<C>(schedules);
         report::add(RowKey { tool, subject, property }, explored);
         Ok(())

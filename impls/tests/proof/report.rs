@@ -1,6 +1,6 @@
 //! What each test explored, collected for the table at the end of a run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 /// What one test explored.
@@ -21,7 +21,7 @@ pub(crate) struct RowKey {
     pub(crate) tool: &'static str,
     /// What was checked, as `timer/spin-tas`.
     pub(crate) subject: String,
-    /// In which way, as `pairs, armed`.
+    /// In which way, as `pairs`.
     pub(crate) property: String,
 }
 
@@ -44,28 +44,64 @@ pub(crate) fn add(key: RowKey, explored: Explored) {
     row.cut_short += u64::from(explored.cut_short);
 }
 
-/// Prints the table of all that was added.
+/// Prints the tables of all that was added: a row for each cell, with a column for each tool and
+/// property; a row for each property of a lock; a row for each planted bug.
 pub(crate) fn print() {
     let rows = ROWS.lock().unwrap_or_else(PoisonError::into_inner);
+    let (planted, sound): (Vec<_>, Vec<_>) =
+        rows.iter().partition(|(key, _)| key.subject.starts_with("planted/"));
+    let (locks, cells): (Vec<_>, Vec<_>) =
+        sound.into_iter().partition(|(key, _)| key.subject.starts_with("lock/"));
+    print_cells(&cells);
+    print_list("lock", &locks);
+    print_list("bug", &planted);
+}
+
+/// A row for each subject, a column for each tool and property.
+fn print_cells(rows: &[(&RowKey, &Row)]) {
     if rows.is_empty() {
         return;
     }
-    println!("| tool | subject | property | tests | executions | seconds |");
-    println!("|---|---|---|--:|--:|--:|");
-    for (key, row) in &*rows {
-        let cut = if row.cut_short > 0 {
-            format!(" ({} cut short)", row.cut_short)
-        } else {
-            String::new()
-        };
-        println!(
-            "| {} | {} | {} | {}{cut} | {} | {:.1} |",
-            key.tool,
-            key.subject,
-            key.property,
-            row.tests,
-            row.explored.executions,
-            row.explored.seconds
-        );
+    let column = |key: &RowKey| (key.tool, key.property.clone());
+    let columns: BTreeSet<_> = rows.iter().map(|(key, _)| column(key)).collect();
+    let subjects: BTreeSet<&str> = rows.iter().map(|(key, _)| &*key.subject).collect();
+    let heads: Vec<String> =
+        columns.iter().map(|(tool, property)| format!("{tool}: {property}")).collect();
+    println!("\n| cell | {} | tests | seconds |", heads.join(" | "));
+    println!("|---|{}--:|--:|", "--:|".repeat(columns.len()));
+    for subject in subjects {
+        let of_subject = || rows.iter().filter(|(key, _)| key.subject == subject);
+        let cells: Vec<String> = columns
+            .iter()
+            .map(|wanted| of_subject().find(|(key, _)| column(key) == *wanted))
+            .map(|found| found.map_or_else(String::new, |(_, row)| row.executions()))
+            .collect();
+        let tests: u64 = of_subject().map(|(_, row)| row.tests).sum();
+        let seconds: f64 = of_subject().map(|(_, row)| row.explored.seconds).sum();
+        println!("| {subject} | {} | {tests} | {seconds:.1} |", cells.join(" | "));
+    }
+}
+
+/// A row for each subject and property.
+fn print_list(head: &str, rows: &[(&RowKey, &Row)]) {
+    if rows.is_empty() {
+        return;
+    }
+    println!("\n| {head} | property | tool | executions | seconds |");
+    println!("|---|---|---|--:|--:|");
+    for (key, row) in rows {
+        let (_, name) = key.subject.split_once('/').unwrap_or(("", &key.subject));
+        let RowKey { tool, property, .. } = key;
+        let seconds = row.explored.seconds;
+        println!("| {name} | {property} | {tool} | {} | {seconds:.1} |", row.executions());
+    }
+}
+
+impl Row {
+    /// Executions, with a mark where a limit ended some of the tests.
+    fn executions(&self) -> String {
+        let mark =
+            if self.cut_short > 0 { format!(" ({} cut)", self.cut_short) } else { String::new() };
+        format!("{}{mark}", self.explored.executions)
     }
 }
