@@ -161,8 +161,8 @@ fn run(page: &mut Page, name: &str, loaded: &Loaded) {
         number::count(summary.comparisons, "comparison"),
     ));
     page.line("");
-    page.depth = 1;
     overview::tables(page, summary);
+    page.depth = 1;
     let headlines = verdict::headlines(summary);
     if headlines.is_empty() {
         page.line(&format!("\nNo row can be compared with `{}`.", summary.baseline));
