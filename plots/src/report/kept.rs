@@ -7,11 +7,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use cellbench_record::{
-    Counter, Damage, ReadError, Run, RunReader, Source, WriteError, write_atomically,
+    Counter, Damage, Entry, ReadError, Run, RunReader, Source, WriteError, write_atomically,
 };
 
 use super::markdown::{Page, disturbed, limits, measured, ruler, scaling, self_test};
-use super::{Loaded, number, overview, verdict};
+use super::{Loaded, ground_truth, number, overview, verdict};
 
 /// Runs kept below one directory.
 #[derive(Debug)]
@@ -67,6 +67,13 @@ impl Kept {
         Ok(Self { runs })
     }
 
+    /// Whether the kernel run, if there is one, was in a virtual machine.
+    fn is_kernel_virtualised(&self) -> bool {
+        let kernel = |loaded: &&Loaded| source_of(loaded) == Some(&Source::Kernel);
+        let run = self.runs.iter().map(|(_, loaded)| loaded).find(kernel);
+        run.is_some_and(|loaded| ground_truth::is_virtualised(&loaded.run))
+    }
+
     /// The page. `command` makes it again; `verification` is the text of VERIFICATION.md, if there
     /// is one, whose first table is shown.
     #[must_use]
@@ -86,6 +93,10 @@ impl Kept {
         for (name, loaded) in &self.runs {
             run(&mut page, name, loaded);
         }
+        let all: Vec<&Entry> =
+            self.runs.iter().flat_map(|(_, loaded)| &loaded.summary.entries).collect();
+        page.depth = 0;
+        ground_truth::section(&mut page, &all, self.is_kernel_virtualised());
         if let Some(table) = verification.and_then(first_table) {
             page.section("Verification");
             page.line("From VERIFICATION.md, which also says what is not verified.\n");

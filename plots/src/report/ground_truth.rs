@@ -1,0 +1,246 @@
+//! The model beside the running kernel: the time of each operation in both, how far they are apart,
+//! and whether they agree on what is faster.
+//!
+//! Absolute times differ for reasons that are known and named below. What a model must get right is
+//! the order: of the designs within a workload, and of the workloads for a design.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use cellbench_record::{Entry, Run, Source};
+
+use super::layout::Columns;
+use super::markdown::Page;
+use super::number;
+
+/// The kernel's workload that makes no call: its loop.
+const EMPTY: &str = "empty";
+/// Times closer than this are not put in an order.
+const TIE_SHARE: f64 = 0.05;
+
+/// A kernel row and the model's row of the same design.
+#[derive(Debug)]
+struct Pair<'a> {
+    kernel: &'a Entry,
+    model: &'a Entry,
+    /// Time of an attempt in the kernel, without that of the loop around it.
+    kernel_ns: f64,
+    /// Time of an attempt in the model.
+    model_ns: f64,
+}
+
+/// The model's cell or lock that is built as the kernel's `cell` is. Under a hypervisor the kernel's
+/// queued locks take their test-and-set forms.
+fn twin(cell: &str, virtualised: bool) -> &str {
+    match (cell, virtualised) {
+        ("locked" | "bpf_spin_lock", true) => "spin-tas",
+        ("locked" | "bpf_spin_lock", false) => "spin-queued",
+        ("bpf_res_spin_lock" | "bpf_res_spin_lock_irqsave", true) => "rqspin-tas",
+        ("bpf_res_spin_lock" | "bpf_res_spin_lock_irqsave", false) => "rqspin",
+        _ => cell,
+    }
+}
+
+/// Time of an attempt as its thread sees it.
+fn attempt_ns(entry: &Entry) -> Option<f64> {
+    let attempts = entry.attempts_ops_s.filter(|attempts| *attempts > 0.0)?;
+    Some(f64::from(entry.series.threads) * 1e9 / attempts)
+}
+
+/// The kernel's rows that the model has too, in the order of the kernel's entries.
+fn pairs<'a>(entries: &[&'a Entry], virtualised: bool) -> Vec<Pair<'a>> {
+    let of = |source: &'static Source| {
+        entries.iter().copied().filter(move |e| e.series.source == *source)
+    };
+    let loop_ns = |of_row: &Entry| {
+        let row = &of_row.series;
+        let is_it = |entry: &&Entry| {
+            let series = &entry.series;
+            series.kind == row.kind && series.workload == EMPTY && series.threads == row.threads
+        };
+        of(&Source::Kernel).filter(is_it).find_map(attempt_ns)
+    };
+    let pair = |kernel: &'a Entry| {
+        let row = &kernel.series;
+        let model = of(&Source::Model).find(|entry| {
+            let series = &entry.series;
+            series.kind == row.kind
+                && series.workload == row.workload
+                && series.threads == row.threads
+                && series.cell == twin(&row.cell, virtualised)
+        })?;
+        let kernel_ns = attempt_ns(kernel)? - loop_ns(kernel).unwrap_or(0.0);
+        Some(Pair { kernel, model, kernel_ns, model_ns: attempt_ns(model)? })
+    };
+    of(&Source::Kernel).filter(|entry| entry.series.workload != EMPTY).filter_map(pair).collect()
+}
+
+/// Of the two-by-two comparisons among `rows`, those that both sides put in the same order, and all.
+/// What either side sees as equal is not compared.
+fn agreement(rows: &[&Pair<'_>]) -> (usize, usize) {
+    let order = |a: f64, b: f64| {
+        let close = (a - b).abs() <= TIE_SHARE * a.max(b);
+        (!close).then_some(a < b)
+    };
+    let (mut same, mut all) = (0, 0);
+    for (index, one) in rows.iter().enumerate() {
+        for other in &rows[index + 1..] {
+            let kernel = order(one.kernel_ns, other.kernel_ns);
+            let model = order(one.model_ns, other.model_ns);
+            if let (Some(kernel), Some(model)) = (kernel, model) {
+                all += 1;
+                same += usize::from(kernel == model);
+            }
+        }
+    }
+    (same, all)
+}
+
+/// Agreement within each group of `pairs` that share a key, as list items.
+fn agreements(pairs: &[Pair<'_>], key: impl Fn(&Pair<'_>) -> String) -> String {
+    let mut groups: BTreeMap<String, Vec<&Pair<'_>>> = BTreeMap::new();
+    for pair in pairs {
+        groups.entry(key(pair)).or_default().push(pair);
+    }
+    let mut text = String::new();
+    for (name, rows) in groups {
+        let (same, all) = agreement(&rows);
+        if all > 0 {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "- {name}: {same} of {all}");
+        }
+    }
+    text
+}
+
+/// Whether a hypervisor ran the host.
+pub(super) fn is_virtualised(run: &Run) -> bool {
+    run.host.virtualisation.as_deref().is_some_and(|found| found != "none")
+}
+
+/// The section, if model and kernel have rows in common. `virtualised`: the kernel ran under a
+/// hypervisor.
+pub(super) fn section(page: &mut Page, entries: &[&Entry], virtualised: bool) {
+    let pairs = pairs(entries, virtualised);
+    if pairs.is_empty() {
+        return;
+    }
+    page.section("Model and kernel beside each other");
+    page.line(
+        "Time of an attempt as its thread sees it; the kernel's without its loop. The kernel's cells \
+         stand beside the model's design that is built as they are: under a hypervisor its queued \
+         locks take their test-and-set forms.\n",
+    );
+    let mut columns = Columns::new(&[
+        ("kind", false),
+        ("workload", false),
+        ("threads", true),
+        ("kernel", false),
+        ("model", false),
+        ("kernel, ns", true),
+        ("model, ns", true),
+        ("kernel/model", true),
+    ]);
+    for pair in &pairs {
+        let row = &pair.kernel.series;
+        columns.rows.push(vec![
+            row.kind.to_string(),
+            row.workload.clone(),
+            row.threads.to_string(),
+            row.cell.clone(),
+            pair.model.series.cell.clone(),
+            number::significant(pair.kernel_ns),
+            number::significant(pair.model_ns),
+            number::ratio(Some(pair.kernel_ns / pair.model_ns)),
+        ]);
+    }
+    page.table(&columns);
+    let threads = |pair: &Pair<'_>| number::count(pair.kernel.series.threads, "thread");
+    let designs = agreements(&pairs, |pair| {
+        let row = &pair.kernel.series;
+        format!("{} {}, {}", row.kind, row.workload, threads(pair))
+    });
+    if !designs.is_empty() {
+        page.line("Designs that both put in the same order, of those both tell apart by 5 %:\n");
+        page.line(&designs);
+    }
+    let workloads = agreements(&pairs, |pair| {
+        let row = &pair.kernel.series;
+        format!("{} {}, {}", row.kind, row.cell, threads(pair))
+    });
+    if !workloads.is_empty() {
+        page.line("Workloads that both put in the same order:\n");
+        page.line(&workloads);
+    }
+    page.line(
+        "Known differences: the kernel masks interrupts (`bpf_spin_lock` and the cells' locks do, \
+         `bpf_res_spin_lock` does not), programs a real hrtimer on start and removes it on cancel, \
+         queues real work, and allocates control blocks from its per-CPU caches; its calls go through \
+         helpers and the verifier's checks. The model does none of these.",
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use cellbench_record::{Entry, Kind, Series, Source};
+
+    use super::super::markdown::Page;
+    use super::{agreements, pairs, section};
+
+    fn entry(source: Source, workload: &str, cell: &str, ns: f64) -> Entry {
+        let series = Series::new(cell, Kind::Lock, workload, 2, "compact", source);
+        Entry { attempts_ops_s: Some(2e9 / ns), ..Entry::new(series) }
+    }
+
+    fn entries() -> Vec<Entry> {
+        vec![
+            entry(Source::Kernel, "empty", "bpf_spin_lock", 10.0),
+            entry(Source::Kernel, "lock-0ns", "bpf_spin_lock", 50.0),
+            entry(Source::Kernel, "lock-0ns", "bpf_res_spin_lock", 30.0),
+            entry(Source::Kernel, "lock-aa", "bpf_res_spin_lock", 90.0),
+            entry(Source::Model, "lock-0ns", "spin-queued", 20.0),
+            entry(Source::Model, "lock-0ns", "rqspin", 30.0),
+            entry(Source::Model, "lock-0ns", "rqspin-tas", 19.5),
+            entry(Source::Model, "lock-0ns", "spin-tas", 20.0),
+        ]
+    }
+
+    #[test]
+    fn rows_find_the_design_they_are_built_as() {
+        let entries = entries();
+        let entries: Vec<&Entry> = entries.iter().collect();
+        let times = |virtualised| -> Vec<(String, f64, f64)> {
+            pairs(&entries, virtualised)
+                .iter()
+                .map(|pair| (pair.model.series.cell.clone(), pair.kernel_ns, pair.model_ns))
+                .collect()
+        };
+        let expected = [("spin-queued", 40.0, 20.0), ("rqspin", 20.0, 30.0)];
+        for ((cell, kernel_ns, model_ns), expected) in times(false).into_iter().zip(expected) {
+            assert_eq!(cell, expected.0);
+            assert!((kernel_ns - expected.1).abs() < 1e-9 && (model_ns - expected.2).abs() < 1e-9);
+        }
+        let cells: Vec<String> = times(true).into_iter().map(|(cell, ..)| cell).collect();
+        assert_eq!(cells, ["spin-tas", "rqspin-tas"]);
+    }
+
+    #[test]
+    fn order_counts_where_both_tell_a_difference() {
+        let entries = entries();
+        let entries: Vec<&Entry> = entries.iter().collect();
+        let text =
+            |virtualised| agreements(&pairs(&entries, virtualised), |_| "lock-0ns".to_owned());
+        assert_eq!(text(false), "- lock-0ns: 0 of 1\n");
+        assert_eq!(text(true), "", "19.5 and 20 are equal");
+    }
+
+    #[test]
+    fn nothing_in_common_is_no_section() {
+        let entries = entries();
+        let kernel: Vec<&Entry> =
+            entries.iter().filter(|entry| entry.series.source == Source::Kernel).collect();
+        let mut page = Page::default();
+        section(&mut page, &kernel, false);
+        assert_eq!(page.text, "");
+    }
+}
