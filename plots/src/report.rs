@@ -6,6 +6,7 @@
 mod benchstat;
 mod comparison;
 mod csv;
+mod ground_truth;
 mod html;
 mod kept;
 mod layout;
@@ -47,6 +48,14 @@ pub struct Report<'a> {
     pub damage: &'a DamageList,
     /// Its charts, once one format has drawn them.
     pub(crate) drawn: &'a OnceLock<Drawn>,
+}
+
+impl<'a> Report<'a> {
+    /// The same run with another summary, such as one of fewer rows.
+    #[must_use]
+    pub fn with_summary(self, summary: &'a Summary) -> Self {
+        Self { summary, ..self }
+    }
 }
 
 /// A file of a format.

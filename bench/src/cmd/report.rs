@@ -143,7 +143,7 @@ fn show_with(
         extra: Extra::new(),
         ..*all
     };
-    let report = cellbench_plots::report::Report { summary: &summary, ..written.loaded.report() };
+    let report = written.loaded.report().with_summary(&summary);
     let mut text = terminal(&report, output::colour());
     text.push('\n');
     if hidden > 0 {

@@ -13,6 +13,8 @@ pub(super) struct Distribution;
 
 /// Classes a decade: wide enough that a few thousand samples fill them.
 const CLASSES: f64 = 12.0;
+/// Share of the operations that is drawn: the last few would make three decades of the axis empty.
+const SHOWN: f64 = 0.9995;
 /// Percentiles that are marked.
 const MARKED: [f64; 2] = [50.0, 99.0];
 
@@ -23,7 +25,8 @@ impl Chart for Distribution {
 
     fn about(&self) -> &'static str {
         "Share of the timed operations by latency, in twelve classes a decade, at the largest number \
-         of threads, over all rounds. Marks are the median and the 99th percentile."
+         of threads, over all rounds; the slowest 0.05 % are left out. Marks are the median and the \
+         99th percentile."
     }
 
     fn draw(&self, report: &Report<'_>) -> Result<Vec<Drawing>, String> {
@@ -105,7 +108,13 @@ fn counts(report: &Report<'_>, entry: &Entry) -> Option<Counts> {
 }
 
 fn line(cell: String, counts: &Counts) -> Line {
-    let curve: Vec<(f64, f64)> = counts.places().collect();
+    let mut drawn = 0.0;
+    let is_shown = |(_, share): &(f64, f64)| {
+        let is_shown = drawn < SHOWN;
+        drawn += share;
+        is_shown
+    };
+    let curve: Vec<(f64, f64)> = counts.places().take_while(is_shown).collect();
     let mut points = Vec::new();
     for percentile in MARKED {
         let mut below = 0.0;
