@@ -73,26 +73,18 @@ pub(crate) struct Setup {
     /// What callbacks do.
     pub(crate) body: Body,
     /// A known bug to switch on.
-    #[cfg(feature = "planted")]
     pub(crate) bug: Option<cellbench_impls::planted::Bug>,
 }
 
 impl Setup {
     /// A machine with `cpus` CPUs whose callbacks pause.
     pub(crate) fn new(cpus: u32) -> Self {
-        Self {
-            cpus,
-            task_cpu: 0,
-            body: Body::Pause,
-            #[cfg(feature = "planted")]
-            bug: None,
-        }
+        Self { cpus, task_cpu: 0, body: Body::Pause, bug: None }
     }
 
     /// The machine.
     pub(crate) fn machine<P: Platform>(&self) -> Machine<P> {
         let config = MachineConfig::new(self.cpus);
-        #[cfg(feature = "planted")]
         if let Some(bug) = self.bug {
             return Machine::with_bug(config, bug);
         }

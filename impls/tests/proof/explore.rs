@@ -61,7 +61,8 @@ pub(crate) fn explore(bound: Bound, execution: impl Fn() + Send + Sync + 'static
     Explored {
         executions,
         seconds: began.elapsed().as_secs_f64(),
-        cut_short: bound.executions > 0 && executions >= bound.executions,
+        // Loom stops before the execution of that number.
+        cut_short: bound.executions > 0 && executions + 1 >= bound.executions,
     }
 }
 

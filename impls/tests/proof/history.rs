@@ -188,7 +188,6 @@ pub(crate) fn begin_execution() {
 }
 
 /// The executions that follow on this thread are drawn from a seed.
-#[cfg(feature = "shuttle")]
 pub(crate) fn set_seed(seed: u64) {
     SEED.set(Some(seed));
 }

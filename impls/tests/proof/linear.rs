@@ -219,10 +219,7 @@ fn compare_with_kept(name: &str, text: &str) -> Result<(), Failed> {
 }
 
 /// A planted bug breaks linearizability: it is found, made smaller, and shown.
-#[cfg(feature = "planted")]
 struct WithBug(cellbench_impls::planted::Bug);
-
-#[cfg(feature = "planted")]
 impl CellVisitor<Shuttle> for WithBug {
     type Output = Result<String, Failed>;
     fn visit<C: AsyncCell<Shuttle>>(self) -> Self::Output {
@@ -239,8 +236,6 @@ impl CellVisitor<Shuttle> for WithBug {
         Ok(shrink::<C>(found, setup, Grain::Step, schedules).to_text())
     }
 }
-
-#[cfg(feature = "planted")]
 fn planted() -> Trial {
     Trial::test("linear/planted/CommandNotClaimed", || {
         let bug = WithBug(cellbench_impls::planted::Bug::CommandNotClaimed);
@@ -254,7 +249,6 @@ pub(crate) fn trials() -> Vec<Trial> {
     let cells = CELLS.iter();
     let trials =
         cells.flat_map(|entry| visit_cell(entry.id, entry.kind, Cells).expect("registered"));
-    #[cfg(feature = "planted")]
     let trials = trials.chain([planted()]);
     trials.collect()
 }

@@ -1,5 +1,4 @@
-//! Every pair of operations and the chosen triples under every schedule with few preemptions, and
-//! longer histories under random ones.
+//! Every pair of operations and the chosen triples under every schedule with few preemptions.
 
 use cellbench_impls::AsyncCell;
 use cellbench_impls::platform::Shuttle;
@@ -9,6 +8,7 @@ use libtest_mimic::Trial;
 
 use crate::arena::Setup;
 use crate::cases::{self, Case, State};
+use crate::explore::Bound;
 use crate::report::{self, Explored, RowKey};
 use crate::schedules::{Schedules, run, run_threads};
 
@@ -49,7 +49,8 @@ fn trial<C: AsyncCell<Shuttle>>(case: Case, property: String) -> Trial {
     let subject = format!("{}/{}", C::KIND, C::ID);
     let name = format!("bounded/{subject}/{case}");
     Trial::test(name, move || {
-        let explored = check_case::<C>(&case, case.setup(), Schedules::Bounded(1));
+        let bound = Bound::new(1).preemptions.unwrap_or(usize::MAX);
+        let explored = check_case::<C>(&case, case.setup(), Schedules::Bounded(bound));
         report::add(RowKey { tool: "bounded", subject, property }, explored);
         Ok(())
     })
