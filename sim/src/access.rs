@@ -39,6 +39,11 @@ impl Access {
     fn writes(self) -> bool {
         !matches!(self, Self::Load { .. })
     }
+
+    /// Whether it takes effect at its end, having kept the core busy until then.
+    fn is_atomic(self) -> bool {
+        matches!(self, Self::Rmw | Self::FencedStore { .. })
+    }
 }
 
 /// How far an access has come.
@@ -47,6 +52,8 @@ enum Phase {
     New,
     /// Counted, but not yet issued.
     Issue,
+    /// An atomic whose line was here when it began; its time is over.
+    Executed,
     /// It missed; the core was stalled since `issued_at` and goes on when the line is here.
     Arrived {
         issued_at: Ps,
@@ -145,6 +152,10 @@ impl World {
         }
         let owned = line.exclusive && line.owner == core.cache;
         let cost = &self.costs.hit[pace];
+        let atomic_ends = atomic_start(core.now, slot, self.current) + cost.atomic;
+        if access.is_atomic() && (atomic_ends > self.limit || line.grant_at <= atomic_ends) {
+            return false;
+        }
         let row = self.stats.row(Statistics::key(slot.row, core.operation));
         match access {
             Access::Load { .. } => {
@@ -154,17 +165,18 @@ impl World {
                 core.now += cost.load;
                 row.loads += 1;
             }
-            Access::Store { .. } if owned => {
+            Access::Store { mask, .. } if owned => {
                 core.now += cost.store;
                 row.stores += 1;
+                slot.partial_until = partial_until(mask, core.now, cost.partial_store);
             }
             Access::FencedStore { .. } if owned => {
                 let fences = self.costs.drained_by_atomics;
-                core.now += if fences { cost.atomic } else { cost.store };
+                core.now = if fences { atomic_ends } else { core.now + cost.store };
                 row.stores += 1;
             }
             Access::Rmw if owned => {
-                core.now += cost.atomic;
+                core.now = atomic_ends;
                 row.rmws += 1;
             }
             _ => return false,
@@ -252,6 +264,20 @@ impl World {
                 Access::Load { .. } => self.lines.is_sharer(line, cache),
                 _ => self.may_write(line, cache),
             };
+            if hits && access.is_atomic() && !matches!(phase, Phase::Executed) {
+                let grant_at = self.lines.lines[line as usize].grant_at;
+                if grant_at <= self.now() + 1 {
+                    // A snoop that waited for the atomic before is answered before the next.
+                    self.me().now = grant_at;
+                    continue;
+                }
+                let atomic = self.costs.hit[self.pace()].atomic;
+                let ends = atomic_start(self.now(), slot, self.current) + atomic;
+                self.me().now = ends;
+                self.lines.lines[line as usize].locked_until = ends;
+                *phase = Phase::Executed;
+                continue;
+            }
             if hits {
                 return self.complete(slot, access, What::Hit);
             }
@@ -285,8 +311,10 @@ impl World {
                 row.loads += 1;
                 cost.load
             }
-            Access::Store { .. } => {
+            Access::Store { mask, .. } => {
                 row.stores += 1;
+                let now = self.cores[self.current as usize].now;
+                slot.partial_until = partial_until(mask, now + cost.store, cost.partial_store);
                 cost.store
             }
             Access::FencedStore { .. } => {
@@ -298,6 +326,8 @@ impl World {
                 cost.atomic
             }
         };
+        // An atomic that hit has had its time already.
+        let cost = if access.is_atomic() && what == What::Hit { 0 } else { cost };
         row.hits += u64::from(what == What::Hit);
         let (me, at) = (self.current, self.now());
         self.trace(slot.line, at, me, key, what);
@@ -328,6 +358,16 @@ impl World {
             None => watched.push(Watched { line, version, row }),
         }
     }
+}
+
+/// When a core's atomic on a word can begin: not while a store of a part of it is on its way.
+fn atomic_start(now: Ps, slot: &Slot, core: u16) -> Ps {
+    if slot.last_writer == core { now.max(slot.partial_until) } else { now }
+}
+
+/// Until when a store at a time keeps the atomics behind it waiting.
+fn partial_until(mask: u64, at: Ps, partial_store: Ps) -> Ps {
+    if mask == u64::MAX { 0 } else { at + partial_store }
 }
 
 /// The four-byte words of its line that a word at an address occupies. (Words of eight bytes are

@@ -30,6 +30,7 @@ pub(crate) struct HitPs {
     pub(crate) load: Ps,
     pub(crate) store: Ps,
     pub(crate) atomic: Ps,
+    pub(crate) partial_store: Ps,
     pub(crate) fence: Ps,
     pub(crate) pause: Ps,
 }
@@ -98,6 +99,7 @@ impl Costs {
             load: ps(model.hit.load_ns * factor).max(1),
             store: ps(model.hit.store_ns * factor).max(1),
             atomic: ps(model.hit.atomic_ns * factor).max(1),
+            partial_store: ps(model.hit.partial_store_ns * factor),
             fence: ps(model.hit.fence_ns * factor),
             pause: ps(model.core.pause_ns * factor).max(1),
         };

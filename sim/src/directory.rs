@@ -88,6 +88,13 @@ impl World {
         if entry.grant_at != at {
             return;
         }
+        if at <= entry.locked_until {
+            // The snoop is there in the midst of an atomic, and waits for its end.
+            let at = entry.locked_until + 1;
+            entry.grant_at = at;
+            self.push(at, Happening::Grant { line });
+            return;
+        }
         entry.grant_at = NEVER;
         let Some(request) = entry.queue.pop_front() else { return };
         let cache = self.cores[request.core as usize].cache;

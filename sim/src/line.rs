@@ -67,6 +67,8 @@ pub(crate) struct Line {
     pub(crate) owner_ready_at: Ps,
     /// When the first request in the queue is served, or [`NEVER`].
     pub(crate) grant_at: Ps,
+    /// Until when its owner executes an atomic on it, and answers no snoop.
+    pub(crate) locked_until: Ps,
     /// No request is served before.
     pub(crate) free_at: Ps,
     pub(crate) queue: VecDeque<Request>,
@@ -213,6 +215,7 @@ impl Line {
             version: 0,
             owner_ready_at: 0,
             grant_at: NEVER,
+            locked_until: 0,
             free_at: 0,
             queue: VecDeque::new(),
             written: 0,

@@ -78,6 +78,9 @@ pub struct HitCosts {
     pub store_ns: f64,
     /// A read-modify-write (`lock`-prefixed instruction, LSE atomic).
     pub atomic_ns: f64,
+    /// How long a store of a part of a word keeps the core's next read-modify-write of the whole
+    /// word waiting: it cannot be forwarded, and has to leave the store buffer.
+    pub partial_store_ns: f64,
     /// A full fence, beyond waiting for the store buffer.
     pub fence_ns: f64,
 }

@@ -10,6 +10,7 @@ use std::cell::{Cell, UnsafeCell};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::costs::Ps;
 use crate::world::World;
 
 /// A handle is the index of a slot and, above it, a tag of the OS thread that owns the table: a
@@ -35,6 +36,8 @@ pub(crate) struct Slot {
     pub(crate) label: u32,
     /// Core that created the word, or [`NO_CORE`].
     pub(crate) creator: u16,
+    /// Until when a read-modify-write of its last writer waits for a store of a part of it.
+    pub(crate) partial_until: Ps,
     /// Core that wrote it last in this simulation, or [`NO_CORE`].
     pub(crate) last_writer: u16,
     /// Dense number of the label in the simulation `epoch`: selects the rows of its statistics.
@@ -175,6 +178,7 @@ impl ThreadState {
             epoch: self.epoch,
             label: self.intern(label),
             creator,
+            partial_until: 0,
             last_writer: NO_CORE,
             row: 0,
             generation: 0,

@@ -267,6 +267,7 @@ impl World {
         slot.line = line;
         slot.address = address;
         slot.last_writer = NO_CORE;
+        slot.partial_until = 0;
         slot.row = self.stats.label(slot.label, label);
         let toucher = self.cores[self.current as usize].cache;
         let entry = &mut self.lines.lines[line as usize];

@@ -22,7 +22,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicU64, fence};
 use std::time::Duration;
 
-use cellbench_impls::platform::{Memory, Native};
+use cellbench_impls::platform::{Memory, Native, SplitWord, Word};
 use cellbench_sim::calibrate::{fit_ping_pongs, restart_from_exchanges};
 use cellbench_sim::machine::{
     Distance, HitCosts, HostMeasurements, MachineError, Place, Source, SourceKind,
@@ -46,6 +46,8 @@ const WINDOWS: usize = 5;
 /// A ping-pong that takes less than this share of the time on one line moves the line once where the
 /// other moves it twice: half the time, but for what both spend in their loops.
 const MIGRATORY_SHARE: f64 = 0.75;
+/// Turns of fitting ping-pongs and exchanges, which depend on each other a little.
+const FIT_TURNS: usize = 3;
 /// Round trips of a ping-pong on one line; half of them before time is taken.
 const ROUND_TRIPS: u64 = 2_000;
 /// Turns of [`Memory::spend`] in a step.
@@ -83,6 +85,8 @@ pub struct Alone {
     pub atomic_ns: f64,
     /// A full fence after a store, beyond the store.
     pub fence_ns: f64,
+    /// What a compare-exchange waits for a byte store to the same word before it.
+    pub partial_store_ns: f64,
     /// The spin-loop hint.
     pub pause_ns: f64,
     /// A turn of [`Memory::spend`].
@@ -174,6 +178,19 @@ fn alone(cpu: CpuId, clock: &Clock) -> Result<Alone, PinError> {
             black_box(word.fetch_add(1, SeqCst));
         }
     })?;
+    let lock = CachePadded::new(<<Native as Memory>::U32 as Word<u32>>::new("lock", 0));
+    let byte_ns = step_ns(&|_, steps| {
+        for _ in 0..steps {
+            let _ = black_box(lock.cas(0, 1, Acquire, Relaxed));
+            lock.clear_low_byte_release();
+        }
+    })?;
+    let whole_ns = step_ns(&|_, steps| {
+        for _ in 0..steps {
+            let _ = black_box(lock.cas(0, 1, Acquire, Relaxed));
+            lock.store(0, Release);
+        }
+    })?;
     let pause_ns = step_ns(&|_, steps| {
         for _ in 0..steps {
             Native::relax();
@@ -189,6 +206,7 @@ fn alone(cpu: CpuId, clock: &Clock) -> Result<Alone, PinError> {
         store_ns,
         atomic_ns,
         fence_ns: (fenced_ns - store_ns).max(0.0),
+        partial_store_ns: (byte_ns - whole_ns).max(0.0),
         pause_ns,
         turn_ns,
     })
@@ -257,6 +275,7 @@ impl Microbenchmarks {
             store_ns: middle(&|one| one.alone.store_ns),
             atomic_ns: middle(&|one| one.alone.atomic_ns),
             fence_ns: middle(&|one| one.alone.fence_ns),
+            partial_store_ns: middle(&|one| one.alone.partial_store_ns),
             pause_ns: middle(&|one| one.alone.pause_ns),
             turn_ns: middle(&|one| one.alone.turn_ns),
         };
@@ -285,7 +304,8 @@ impl Microbenchmarks {
         let (a, b) = self.pairs().next().ok_or(HostError::OneCpu)?;
         let compare_exchange_ns = typical(&self.compare_exchange_ns);
         let base = self.vendor()?;
-        let Alone { load_ns, store_ns, atomic_ns, fence_ns, pause_ns, .. } = self.alone;
+        let Alone { load_ns, store_ns, atomic_ns, fence_ns, partial_store_ns, pause_ns, .. } =
+            self.alone;
         let read_write_ns = typical(&self.read_write_ns);
         let migratory = self.one_line_ns < MIGRATORY_SHARE * read_write_ns;
         let measured = |transfer_ns: Vec<Vec<f64>>, ownership_share, restart_ns| {
@@ -294,7 +314,7 @@ impl Microbenchmarks {
                 threads: self.places.clone(),
                 transfer_ns,
                 protocol: base.protocol,
-                hit: HitCosts { load_ns, store_ns, atomic_ns, fence_ns },
+                hit: HitCosts { load_ns, store_ns, atomic_ns, partial_store_ns, fence_ns },
                 fill: base.fill,
                 directory: cellbench_sim::machine::DirectoryCosts {
                     ownership_share,
@@ -310,15 +330,18 @@ impl Microbenchmarks {
         let some = |ns: f64| vec![vec![ns; self.cpus.len()]; self.cpus.len()];
         let share = base.directory.ownership_share;
         let first = measured(some(compare_exchange_ns), share, base.core.restart_ns)?;
-        let fitted = fit_ping_pongs(&first, [a, b], compare_exchange_ns, read_write_ns)?;
-        let restart_ns = restart_from_exchanges(&fitted, [a, b], self.exchange_ns)?;
+        let mut fitted = first;
+        for _ in 0..FIT_TURNS {
+            fitted = fit_ping_pongs(&fitted, [a, b], compare_exchange_ns, read_write_ns)?;
+            fitted.core.restart_ns = restart_from_exchanges(&fitted, [a, b], self.exchange_ns)?;
+        }
         // Hits are a small part of a ping-pong: other pairs differ by their transfer.
         let scale = fitted.transfer.same_llc_ns / compare_exchange_ns;
         let row = |row: &Vec<Option<f64>>| {
             row.iter().map(|ns| ns.map_or(0.0, |ns| ns * scale)).collect::<Vec<f64>>()
         };
         let matrix = self.compare_exchange_ns.iter().map(row).collect();
-        measured(matrix, fitted.directory.ownership_share, restart_ns)
+        measured(matrix, fitted.directory.ownership_share, fitted.core.restart_ns)
     }
 
     /// Each two of the CPUs that a line moves between.
@@ -400,6 +423,7 @@ mod tests {
                 store_ns: 0.2,
                 atomic_ns: 2.1,
                 fence_ns: 1.9,
+                partial_store_ns: 4.0,
                 pause_ns: 24.0,
                 turn_ns: 0.28,
             },

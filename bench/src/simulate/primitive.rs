@@ -14,10 +14,12 @@ use cellbench_sim::{MachineModel, SimError, Simulation, now_ns};
 use crossbeam_utils::CachePadded;
 
 use super::layout;
-use crate::host::Clock;
 use crate::host::cpus::CpuId;
 use crate::host::pin::{PinError, pin};
+use crate::host::{Clock, ThreadProbe};
 
+/// Windows that are tried until one is undisturbed.
+const TRIES: usize = 4;
 /// Steps between two looks at the clock.
 const CHUNK: u32 = 512;
 /// Simulated time of one prediction: some thousand transfers.
@@ -117,7 +119,8 @@ pub fn build<M: Memory>(name: &str, turn_ns: f64) -> Batch {
 }
 
 /// Measures nanoseconds for each step of `batch`, all CPUs of `cpus` together: the reciprocal of
-/// their combined rate. Each worker counts what it does in a window of its own, after a quarter
+/// their combined rate. A window in which a worker lost its CPU is tried again, a few times. Each
+/// worker counts what it does in a window of its own, after a quarter
 /// of it to warm up.
 ///
 /// # Errors
@@ -128,6 +131,29 @@ pub fn measure(
     window: Duration,
     batch: &(dyn Fn(usize, u32) + Sync),
 ) -> Result<f64, PinError> {
+    let mut found = measure_once(cpus, clock, window, batch)?;
+    for _ in 1..TRIES {
+        if found.switches == 0 {
+            break;
+        }
+        found = measure_once(cpus, clock, window, batch)?;
+    }
+    Ok(found.step_ns)
+}
+
+/// One window.
+struct Window {
+    step_ns: f64,
+    /// Times that a worker lost its CPU.
+    switches: u64,
+}
+
+fn measure_once(
+    cpus: &[CpuId],
+    clock: &Clock,
+    window: Duration,
+    batch: &(dyn Fn(usize, u32) + Sync),
+) -> Result<Window, PinError> {
     let meeting = Barrier::new(cpus.len());
     let window_ns = window.as_nanos() as f64;
     let warm_up_ns = window_ns / 4.0;
@@ -135,6 +161,7 @@ pub fn measure(
         let pinned = pin(cpus[index]);
         meeting.wait();
         pinned?;
+        let probe = ThreadProbe::start();
         let begin = clock.start();
         while clock.elapsed_ns(begin, clock.stop()) < warm_up_ns {
             batch(index, CHUNK);
@@ -149,17 +176,21 @@ pub fn measure(
                 while clock.elapsed_ns(start, clock.stop()) < window_ns + warm_up_ns {
                     batch(index, CHUNK);
                 }
-                return Ok(steps as f64 / elapsed_ns);
+                return Ok((steps as f64 / elapsed_ns, probe.stop().involuntary_switches));
             }
         }
     };
     let worker = &worker;
-    let rates: Result<Vec<f64>, PinError> = std::thread::scope(|scope| {
+    let found: Result<Vec<(f64, u64)>, PinError> = std::thread::scope(|scope| {
         let workers: Vec<_> =
             (0..cpus.len()).map(|index| scope.spawn(move || worker(index))).collect();
         workers.into_iter().map(|worker| worker.join().expect("measuring does not panic")).collect()
     });
-    Ok(1.0 / rates?.iter().sum::<f64>())
+    let found = found?;
+    Ok(Window {
+        step_ns: 1.0 / found.iter().map(|(rate, _)| rate).sum::<f64>(),
+        switches: found.iter().map(|(_, switches)| switches).sum(),
+    })
 }
 
 /// What [`measure`] is predicted to find: the primitive `name` on `cores` of `machine`.

@@ -63,6 +63,7 @@ impl MachineModel {
         }
         for (field, value) in [
             ("hit.fence_ns", self.hit.fence_ns),
+            ("hit.partial_store_ns", self.hit.partial_store_ns),
             ("directory.service_ns", self.directory.service_ns),
             ("directory.snoop_issue_ns", self.directory.snoop_issue_ns),
             ("directory.ownership_window_ns", self.directory.ownership_window_ns),
