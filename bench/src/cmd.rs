@@ -15,6 +15,7 @@ mod report;
 mod run;
 mod selftest;
 mod sim;
+mod stress;
 mod suite;
 mod topology;
 
@@ -44,6 +45,7 @@ enum Command {
     Topology(topology::Args),
     Run(Box<Measuring>),
     Sim(Box<sim::Args>),
+    Stress(Box<stress::Args>),
     Report(report::Args),
     Compare(compare::Args),
     Merge(merge::Args),
@@ -64,6 +66,7 @@ pub fn main() -> ExitCode {
         Command::Topology(args) => topology::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Sim(args) => sim::run(&args),
+        Command::Stress(args) => stress::run(&args),
         Command::Kernel(args) => kernel::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Compare(args) => compare::run(&args),

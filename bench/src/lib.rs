@@ -5,6 +5,7 @@
 //! | [`host`] | CPUs, clock, counters, and whether the host is fit to measure on |
 //! | [`runner`] | from a choice of cells and workloads to rounds on disk |
 //! | [`simulate`] | the same on a simulated machine |
+//! | [`stress`] | whether the cells are right, on real cores and for long |
 //! | [`cmd`] | the command line |
 //!
 //! The binary and the benches are thin over these.
@@ -13,3 +14,4 @@ pub mod cmd;
 pub mod host;
 pub mod runner;
 pub mod simulate;
+pub mod stress;

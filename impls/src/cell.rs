@@ -90,6 +90,10 @@ pub trait AsyncCell<P: Platform>: Send + Sync + Sized + 'static {
     const CANCELS_ASYNC: bool = false;
     /// Whether updates work in NMI context.
     const NMI_SAFE: bool;
+    /// Whether [`cancel_and_free`](Self::cancel_and_free) may be called in NMI context. Not where it
+    /// cancels at once or hands the block to a worker: both take locks of the engine, which what was
+    /// interrupted may hold, whatever lock or state word the cell itself has.
+    const FREES_IN_NMI: bool = Self::NMI_SAFE;
     /// Whether an operation can keep others out: see [`is_occupied`](Self::is_occupied).
     const OCCUPIES: bool = false;
 

@@ -5,7 +5,8 @@
 //! with every pop, so that an interrupt or another CPU that pops and pushes the same slot in
 //! between is noticed (Treiber's stack with a counted pointer). An empty CPU takes from others;
 //! when all are empty, a new chunk is made, except in hardirq and NMI context, where allocation
-//! fails: callers return ENOMEM, as in the kernel.
+//! fails: callers return ENOMEM, as in the kernel. So they do when [`MAX_CHUNKS`] are in use, as when
+//! a CPU that does not run holds up a grace period behind which others free.
 //!
 //! It also keeps the books: what was handed out and not returned is a leak. Platforms with
 //! [`Memory::POISON`](crate::platform::Memory::POISON) fill freed slots with a pattern and verify
@@ -124,7 +125,7 @@ impl<P: Platform> Heap<P> {
     }
 
     /// Makes room for `count` more objects of type `T` on this CPU, so that allocating them in
-    /// any context succeeds and touches no fresh page.
+    /// any context succeeds and touches no fresh page; for fewer if the heap is full.
     pub fn reserve<T>(&self, cpu: &Cpu<'_, P>, count: usize) {
         if P::QUARANTINE {
             return;
@@ -132,7 +133,9 @@ impl<P: Platform> Heap<P> {
         let class = self.class::<T>();
         for _ in 0..count.div_ceil(class.slots_per_chunk()) {
             let _irq_off = cpu.irq_save();
-            class.grow(cpu);
+            if !class.grow(cpu) {
+                return;
+            }
         }
     }
 
@@ -265,14 +268,22 @@ impl<P: Platform> Class<P> {
             return None;
         }
         let _irq_off = cpu.irq_save();
-        self.grow(cpu);
-        self.pop(&self.free[own])
+        // Again, because others may take all that is new before this CPU gets to it.
+        while self.grow(cpu) {
+            if let Some(slot) = self.pop(&self.free[own]) {
+                return Some(slot);
+            }
+        }
+        None
     }
 
-    /// Makes a chunk and puts its slots on the CPU's stack. Interrupts are off.
-    fn grow(&self, cpu: &Cpu<'_, P>) {
+    /// Makes a chunk and puts its slots on the CPU's stack; `false` if there are as many as there
+    /// may be. Interrupts are off.
+    fn grow(&self, cpu: &Cpu<'_, P>) -> bool {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        assert!(*made < MAX_CHUNKS, "the heap is full: {} chunks of {CHUNK} bytes", *made);
+        if *made == MAX_CHUNKS {
+            return false;
+        }
         let slots = self.slots_per_chunk();
         let first_slot = (*made * slots) as u32;
         let memory = alloc_or_abort(chunk_layout());
@@ -294,6 +305,7 @@ impl<P: Platform> Class<P> {
         for index in (0..slots).rev() {
             self.push(own, chunk.get().expect("just set").slot(index, self.size));
         }
+        true
     }
 
     fn chunk_of_slot(&self, slot: u32) -> &Chunk<P> {

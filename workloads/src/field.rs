@@ -3,7 +3,6 @@
 
 use cellbench_impls::cell::InitFlags;
 use cellbench_impls::heap::HeapStats;
-use cellbench_impls::machine::MachineConfig;
 use cellbench_impls::map::Map;
 use cellbench_impls::program::{Callback, CallbackFn, Program, count_only};
 use cellbench_impls::{AsyncCell, Cpu, CpuId, Machine, Platform};
@@ -55,10 +54,7 @@ impl<P: Platform, C: AsyncCell<P>> Field<P, C> {
         programs: usize,
         callback: (CallbackFn<P>, usize),
     ) -> Self {
-        let machine = Machine::new(MachineConfig {
-            irq_save_turns: params.irq_save_turns,
-            ..MachineConfig::new(params.threads + params.extra_cpus)
-        });
+        let machine = params.machine();
         // SAFETY: the cells are used with this field's machine only, programs and map are the
         // field's own, and the cells are dropped after the last callback ran: `check` settles
         // the machine, and a field dropped without it runs no callbacks any more.

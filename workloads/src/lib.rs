@@ -15,6 +15,7 @@ mod locks;
 pub mod params;
 pub mod registry;
 mod stall;
+pub mod stepping;
 pub mod tally;
 pub mod trial;
 mod unexpected;

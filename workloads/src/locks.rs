@@ -7,7 +7,6 @@ pub(crate) mod stalled;
 use core::cell::UnsafeCell;
 use std::sync::Arc;
 
-use cellbench_impls::machine::MachineConfig;
 use cellbench_impls::{Cpu, Lock, Machine, Platform};
 use crossbeam_utils::CachePadded;
 
@@ -76,7 +75,7 @@ impl<P: Platform, L: Lock<P>> OneLock<P, L> {
     fn new(params: &Params, section_ns: u32) -> Self {
         Self {
             guarded: CachePadded::new(Guarded { lock: L::new(), entered: UnsafeCell::new(0) }),
-            machine: Machine::new(MachineConfig::new(params.threads + params.extra_cpus)),
+            machine: params.machine(),
             turns: (u64::from(section_ns) * u64::from(params.turns_per_us) / 1000) as u32,
         }
     }

@@ -1,5 +1,10 @@
 //! What a trial is built for.
 
+use cellbench_impls::machine::MachineConfig;
+#[cfg(feature = "planted")]
+use cellbench_impls::planted::Bug;
+use cellbench_impls::{Machine, Platform};
+
 /// Parameters of a trial.
 #[derive(Clone, Debug)]
 pub struct Params {
@@ -16,6 +21,9 @@ pub struct Params {
     pub irq_save_turns: u32,
     /// How long a worker is suspended, in nanoseconds, by workloads that suspend one.
     pub stall_ns: u64,
+    /// A known bug, to show that what is checked is found.
+    #[cfg(feature = "planted")]
+    pub bug: Option<Bug>,
 }
 
 /// Long enough for every timeout of the resilient locks but that of their test-and-set form.
@@ -31,6 +39,21 @@ impl Params {
             turns_per_us: 1000,
             irq_save_turns: 0,
             stall_ns: STALL_NS,
+            #[cfg(feature = "planted")]
+            bug: None,
         }
+    }
+
+    /// A machine with a CPU for each worker and those beyond.
+    pub(crate) fn machine<P: Platform>(&self) -> Machine<P> {
+        let config = MachineConfig {
+            irq_save_turns: self.irq_save_turns,
+            ..MachineConfig::new(self.threads + self.extra_cpus)
+        };
+        #[cfg(feature = "planted")]
+        if let Some(bug) = self.bug {
+            return Machine::with_bug(config, bug);
+        }
+        Machine::new(config)
     }
 }

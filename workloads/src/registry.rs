@@ -199,6 +199,7 @@ workloads! {
         task_work::Own,
         task_work::Racing,
         nmi::Mix,
+        nmi::Stress,
         nmi::SameCell,
         stalled::Stalled,
         same_cell::Oversubscribed,

@@ -3,17 +3,11 @@
 
 use std::sync::Arc;
 
-use cellbench_impls::engine::Count;
-use cellbench_impls::platform::World;
-use cellbench_impls::platform::stepped::{Steps, interrupt_at};
-use cellbench_impls::rcu::Oracle;
 use cellbench_impls::registry::{CELLS, Entry as Design};
-use cellbench_impls::{Context, Cpu, CpuId, Errno};
+use cellbench_impls::{Context, CpuId, Errno};
 use cellbench_workloads::registry::trial;
-use cellbench_workloads::{Op, Params, Tally, Trial, Worker};
-
-/// Every access to a word is a place to interrupt; timers are armed and never fire.
-type Stepped = World<Steps, Oracle, Count>;
+use cellbench_workloads::stepping::{Pair, Stepped};
+use cellbench_workloads::{Op, Params, Tally, Trial};
 
 /// Steps of a workload at each place: more than its operations take turns.
 const STEPS_AT_EACH_PLACE: u64 = 4;
@@ -22,48 +16,13 @@ const MIXED_STEPS: u64 = 4000;
 /// Places of the mix: beyond the length of its operations.
 const MIXED_PLACES: u64 = 40;
 
-/// A worker that is interrupted, and its handler.
-struct Pair {
-    worker: Worker,
-    handler: Worker,
-}
-
-impl Pair {
-    fn new() -> Self {
-        Self { worker: Worker::new(0, 1), handler: Worker::new(0, 2) }
-    }
-
-    /// One step, interrupted before its access number `place`; `false` if it has fewer.
-    fn step(
-        &mut self,
-        trial: &Arc<dyn Trial<Stepped>>,
-        cpu: &Cpu<'_, Stepped>,
-        place: u64,
-        context: Context,
-    ) -> bool {
-        let Self { worker, handler } = self;
-        let handle = || match context {
-            Context::Nmi => cpu.nmi(|cpu| trial.interrupt(cpu, handler)),
-            // Held off while interrupts are off; off itself while it runs.
-            _ if cpu.irq_depth() == 0 => {
-                let _irq_off = cpu.irq_save();
-                trial.interrupt(&cpu.interrupted(context), handler);
-            }
-            _ => {}
-        };
-        let ((), fired) = interrupt_at(place, handle, || trial.batch(cpu, worker, 1));
-        cpu.quiescent();
-        fired
-    }
-
-    /// Checks the trial; returns what the handler did.
-    fn finish(self, name: &str, trial: &Arc<dyn Trial<Stepped>>) -> Tally {
-        let mut total = self.worker.tally;
-        total.add(&self.handler.tally);
-        let cpu = trial.machine().cpu(CpuId(0));
-        trial.check(&cpu, &total).unwrap_or_else(|violation| panic!("{name}: {violation}"));
-        self.handler.tally
-    }
+/// Checks the trial; returns what the handler did.
+fn finish(pair: Pair, name: &str, trial: &Arc<dyn Trial<Stepped>>) -> Tally {
+    let mut total = pair.worker.tally;
+    total.add(&pair.handler.tally);
+    let cpu = trial.machine().cpu(CpuId(0));
+    trial.check(&cpu, &total).unwrap_or_else(|violation| panic!("{name}: {violation}"));
+    pair.handler.tally
 }
 
 fn build(design: &Design, workload: &str) -> (String, Arc<dyn Trial<Stepped>>) {
@@ -75,7 +34,7 @@ fn build(design: &Design, workload: &str) -> (String, Arc<dyn Trial<Stepped>>) {
 /// What NMIs got that struck the update of their own cell at every place.
 fn nmi_everywhere(design: &Design) -> Tally {
     let (name, trial) = build(design, "nmi-same-cell");
-    let mut pair = Pair::new();
+    let mut pair = Pair::new(1);
     {
         let cpu = trial.machine().cpu(CpuId(0));
         trial.enter(&cpu, &mut pair.worker);
@@ -85,7 +44,7 @@ fn nmi_everywhere(design: &Design) -> Tally {
                 let mut fired = false;
                 for _ in 0..STEPS_AT_EACH_PLACE {
                     pair.handler.step = pair.worker.step + shift;
-                    fired |= pair.step(&trial, &cpu, place, Context::Nmi);
+                    fired |= pair.step(&*trial, &cpu, place, Context::Nmi);
                 }
                 if !fired {
                     break;
@@ -93,7 +52,7 @@ fn nmi_everywhere(design: &Design) -> Tally {
             }
         }
     }
-    let tally = pair.finish(&name, &trial);
+    let tally = finish(pair, &name, &trial);
     assert!(tally.attempts() > 20, "{name}: {} interruptions", tally.attempts());
     tally
 }
@@ -140,15 +99,15 @@ fn every_operation_in_every_context() {
     for design in CELLS {
         for context in [Context::Hardirq, Context::Nmi] {
             let (name, trial) = build(design, "nmi");
-            let mut pair = Pair::new();
+            let mut pair = Pair::new(1);
             {
                 let cpu = trial.machine().cpu(CpuId(0));
                 trial.enter(&cpu, &mut pair.worker);
                 for step in 0..MIXED_STEPS {
-                    pair.step(&trial, &cpu, step % MIXED_PLACES, context);
+                    pair.step(&*trial, &cpu, step % MIXED_PLACES, context);
                 }
             }
-            let tally = pair.finish(&name, &trial);
+            let tally = finish(pair, &name, &trial);
             assert!(tally.attempts() > MIXED_STEPS / 20, "{name}: {}", tally.attempts());
         }
     }
@@ -161,14 +120,14 @@ fn cancelling_at_once_deadlocks_in_nmi() {
     let deadlocks = |id: &str| {
         let design = CELLS.iter().find(|cell| cell.id == id).expect("listed");
         let (name, trial) = build(design, "nmi");
-        let mut pair = Pair::new();
+        let mut pair = Pair::new(1);
         let cpu = trial.machine().cpu(CpuId(0));
         trial.enter(&cpu, &mut pair.worker);
         for step in 0..MIXED_STEPS {
-            pair.step(&trial, &cpu, step % MIXED_PLACES, Context::Nmi);
+            pair.step(&*trial, &cpu, step % MIXED_PLACES, Context::Nmi);
         }
         drop(cpu);
-        pair.finish(&name, &trial).failed(Op::Free, Errno::EDEADLK)
+        finish(pair, &name, &trial).failed(Op::Free, Errno::EDEADLK)
     };
     assert!(deadlocks("task-work-cancel-now") > 0);
     for id in ["task-work", "task-work-cancel-irq", "task-work-no-cancel"] {

@@ -11,10 +11,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-use cellbench_impls::engine::QueuedEngine;
-use cellbench_impls::platform::{Memory, Native, NativeEpoch, NativeLive};
+use cellbench_impls::engine::{Queued, QueuedEngine};
+use cellbench_impls::lock::peers::RealCores;
+use cellbench_impls::platform::{Native, NativeEpoch, World};
+use cellbench_impls::rcu::Qsbr;
 use cellbench_impls::registry::HasPeers;
-use cellbench_impls::{CpuId as MachineCpu, Machine};
+use cellbench_impls::{CpuId as MachineCpu, Machine, Platform};
 use cellbench_workloads::Trial;
 use crossbeam_utils::CachePadded;
 
@@ -45,7 +47,7 @@ pub(crate) trait Drive: HasPeers {
 impl Drive for Native {}
 impl Drive for NativeEpoch {}
 
-impl Drive for NativeLive {
+impl<M: RealCores> Drive for World<M, Qsbr, Queued> {
     fn extra_cpus(threads: u32) -> u32 {
         threads
     }
@@ -86,15 +88,15 @@ impl Drive for NativeLive {
 }
 
 /// The engine that owns the waker which owns this.
-struct EnginePtr(*const QueuedEngine<NativeLive>);
+struct EnginePtr<P: Platform>(*const QueuedEngine<P>);
 
 // SAFETY: used only for shared access to a `Sync` engine.
-unsafe impl Send for EnginePtr {}
+unsafe impl<P: Platform> Send for EnginePtr<P> {}
 // SAFETY: as above.
-unsafe impl Sync for EnginePtr {}
+unsafe impl<P: Platform> Sync for EnginePtr<P> {}
 
-impl EnginePtr {
-    fn engine(&self) -> &QueuedEngine<NativeLive> {
+impl<P: Platform> EnginePtr<P> {
+    fn engine(&self) -> &QueuedEngine<P> {
         // SAFETY: the waker is part of the engine and called by it, so the engine is alive; it does
         // not move, being part of a trial behind an `Arc`.
         unsafe { &*self.0 }
@@ -132,7 +134,7 @@ impl Bell {
     }
 
     /// Called when something was queued on `base`. Wakes the driver if it would sleep through.
-    fn ring(&self, base: u32, engine: &EnginePtr) {
+    fn ring<P: Platform>(&self, base: u32, engine: &EnginePtr<P>) {
         let bed = self.bed(base);
         // Pairs with the fence in `sleep`: either this sees that the driver sleeps, or the driver
         // sees what was queued.
@@ -149,7 +151,7 @@ impl Bell {
     }
 
     /// Sleeps until something on one of `bases` is due. May return early.
-    fn sleep(&self, engine: &QueuedEngine<NativeLive>, bases: [u32; 2]) {
+    fn sleep<P: Platform>(&self, engine: &QueuedEngine<P>, bases: [u32; 2]) {
         let bed = self.bed(bases[0]);
         let earliest = || bases.map(|base| earliest_ns(engine, base)).into_iter().min();
         let until_ns = earliest().unwrap_or(u64::MAX);
@@ -158,7 +160,7 @@ impl Bell {
         fence(Ordering::SeqCst);
         let queued_since = earliest().unwrap_or(u64::MAX) < until_ns;
         if !queued_since && !self.stop.load(Ordering::Relaxed) {
-            let now_ns = NativeLive::now_ns();
+            let now_ns = P::now_ns();
             match until_ns {
                 u64::MAX => thread::park(),
                 _ => thread::park_timeout(Duration::from_nanos(until_ns.saturating_sub(now_ns))),
@@ -169,7 +171,7 @@ impl Bell {
 }
 
 /// When something on `base` is due: works are at once.
-fn earliest_ns(engine: &QueuedEngine<NativeLive>, base: u32) -> u64 {
+fn earliest_ns<P: Platform>(engine: &QueuedEngine<P>, base: u32) -> u64 {
     if engine.has_works(base) { AWAKE } else { engine.next_expiry_ns(base) }
 }
 
@@ -188,7 +190,7 @@ impl Drop for StopOnDrop<'_> {
 }
 
 /// The driver of worker `index`'s CPU and of its own.
-fn drive(machine: &Machine<NativeLive>, bell: &Bell, index: usize) {
+fn drive<M: RealCores>(machine: &Machine<World<M, Qsbr, Queued>>, bell: &Bell, index: usize) {
     let workers = bell.beds.len();
     let bases = [index as u32, (workers + index) as u32];
     let engine = machine.engine();
@@ -197,7 +199,7 @@ fn drive(machine: &Machine<NativeLive>, bell: &Bell, index: usize) {
         {
             let cpu = machine.cpu(MachineCpu(bases[1]));
             loop {
-                let now_ns = NativeLive::now_ns();
+                let now_ns = M::now_ns();
                 let ran: usize = bases
                     .into_iter()
                     .map(|base| {
@@ -219,7 +221,7 @@ mod tests {
     use cellbench_impls::Cpu;
     use cellbench_impls::engine::{Engine, Expiry};
     use cellbench_impls::machine::MachineConfig;
-    use cellbench_impls::platform::Platform;
+    use cellbench_impls::platform::{Memory, NativeLive};
     use cellbench_workloads::registry::trial;
     use cellbench_workloads::{Op, Params, Tally, Violation, Worker};
 

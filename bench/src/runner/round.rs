@@ -4,14 +4,17 @@ mod outcome;
 mod worker;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use cellbench_impls::platform::{Native, NativeEpoch, NativeLive};
+use cellbench_impls::heap::HeapStats;
+use cellbench_impls::platform::{Native, NativeAudit, NativeEpoch, NativeLive};
 use cellbench_record::{Round, Series};
 use cellbench_workloads::trial::Needs;
-use cellbench_workloads::{EngineNeed, Params};
+use cellbench_workloads::{EngineNeed, Params, Trial};
 use hdrhistogram::Histogram;
 
+use super::live::Drive;
 use super::subject::{Reclaim, Subject};
 use crate::host::cpus::{CpuId, CpuSet};
 use crate::host::pin::PinError;
@@ -81,6 +84,8 @@ pub struct Measured {
     pub round: Round,
     /// Whole distributions by operation; those of handlers as `operation@context`.
     pub latencies: Vec<(String, Histogram<u64>)>,
+    /// Control blocks and commands that were handed out and returned, after the check.
+    pub objects: HeapStats,
 }
 
 /// A round could not be measured.
@@ -166,6 +171,28 @@ impl Bench {
             (EngineNeed::Count, Reclaim::Qsbr) => runner.run::<Native>(),
             (EngineNeed::Count, Reclaim::Epoch) => runner.run::<NativeEpoch>(),
         }
+    }
+
+    /// As [`measure`](Self::measure), of a trial that the caller built, whose freed memory is
+    /// poisoned: what it shows is whether the cell is right, not how fast it is.
+    ///
+    /// # Errors
+    /// [`RoundError`] if the round did not take place.
+    pub fn audit(
+        &self,
+        spec: &Spec,
+        conditions: &Conditions,
+        seed: u64,
+        when_stuck: WhenStuck<'_>,
+        trial: Arc<dyn Trial<NativeAudit>>,
+    ) -> Result<Measured, RoundError> {
+        Runner { bench: self, spec, conditions, seed, when_stuck }.run_trial(trial)
+    }
+
+    /// Machine CPUs that a trial for [`audit`](Self::audit) needs beyond those of its `workers`.
+    #[must_use]
+    pub fn audit_extra_cpus(workers: u32) -> u32 {
+        <NativeAudit as Drive>::extra_cpus(workers)
     }
 }
 

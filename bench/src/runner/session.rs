@@ -300,7 +300,7 @@ impl Session<'_> {
     }
 
     fn record(&mut self, measured: &mut Measured) -> Result<(), SessionError> {
-        let Measured { round, latencies } = measured;
+        let Measured { round, latencies, .. } = measured;
         let intervals: Vec<Interval> = latencies
             .iter()
             .map(|(op, histogram)| Interval {

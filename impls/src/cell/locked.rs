@@ -82,6 +82,7 @@ impl<P: Platform, K: Kind, L: Lock<P>> AsyncCell<P> for Locked<P, K, L> {
     const KIND: &'static str = K::NAME;
     const CANCELS: bool = K::CANCELS;
     const NMI_SAFE: bool = L::FALLIBLE;
+    const FREES_IN_NMI: bool = false;
     const OCCUPIES: bool = true;
 
     unsafe fn new() -> Self {

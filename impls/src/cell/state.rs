@@ -103,6 +103,7 @@ impl<P: Platform, K: Kind, const NMI: bool> AsyncCell<P> for State<P, K, NMI> {
     const KIND: &'static str = K::NAME;
     const CANCELS: bool = K::CANCELS;
     const NMI_SAFE: bool = NMI;
+    const FREES_IN_NMI: bool = false;
     const OCCUPIES: bool = true;
 
     unsafe fn new() -> Self {

@@ -1,5 +1,6 @@
 //! Real cores: `std` atomics, nothing added.
 
+#[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(feature = "portable")))]
 use core::arch::asm;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
@@ -84,16 +85,19 @@ impl SplitWord for AtomicU32 {
         // reordered with earlier accesses on x86 and `stlrb` is a release; the other three bytes
         // are not touched, so concurrent changes to them are kept, as by the atomic `and`.
         // Without `nomem` the compiler treats it as an access to all memory.
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
         unsafe {
             asm!("mov byte ptr [{}], 0", in(reg) self.as_ptr(), options(nostack, preserves_flags));
         }
         // SAFETY: as above.
-        #[cfg(target_arch = "aarch64")]
+        #[cfg(all(target_arch = "aarch64", not(feature = "portable")))]
         unsafe {
             asm!("stlrb wzr, [{}]", in(reg) self.as_ptr(), options(nostack, preserves_flags));
         }
-        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        #[cfg(any(
+            feature = "portable",
+            not(any(target_arch = "x86_64", target_arch = "aarch64"))
+        ))]
         {
             self.fetch_and(!0xff, Ordering::Release);
         }
@@ -103,21 +107,24 @@ impl SplitWord for AtomicU32 {
     fn store_low_half(&self, value: u16) {
         // SAFETY: a 16-bit aligned store is one access that changes the low half alone, which is
         // what a compare-exchange loop keeping the high half would do.
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
         unsafe {
             asm!("mov word ptr [{}], {:x}", in(reg) self.as_ptr(), in(reg) value,
                  options(nostack, preserves_flags));
         }
         // SAFETY: as above.
-        #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+        #[cfg(all(target_arch = "aarch64", target_endian = "little", not(feature = "portable")))]
         unsafe {
             asm!("strh {:w}, [{}]", in(reg) value, in(reg) self.as_ptr(),
                  options(nostack, preserves_flags));
         }
-        #[cfg(not(any(
-            target_arch = "x86_64",
-            all(target_arch = "aarch64", target_endian = "little")
-        )))]
+        #[cfg(any(
+            feature = "portable",
+            not(any(
+                target_arch = "x86_64",
+                all(target_arch = "aarch64", target_endian = "little")
+            ))
+        ))]
         {
             let _ = self.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
                 Some(word & 0xffff_0000 | u32::from(value))
@@ -127,7 +134,7 @@ impl SplitWord for AtomicU32 {
 
     #[inline(always)]
     fn swap_high_half(&self, value: u16) -> u16 {
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
         {
             let mut old = value;
             // SAFETY: `xchg` with memory is locked: one atomic access to the high half, which is
@@ -139,7 +146,7 @@ impl SplitWord for AtomicU32 {
             }
             old
         }
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(any(not(target_arch = "x86_64"), feature = "portable"))]
         {
             let mut word = self.load(Ordering::Relaxed);
             loop {
@@ -156,7 +163,7 @@ impl SplitWord for AtomicU32 {
 
     #[inline(always)]
     fn set_low_byte_acquire(&self) -> bool {
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
         {
             let mut old = 1_u8;
             // SAFETY: `xchg` with memory is locked: one atomic access to the low byte, which for
@@ -167,7 +174,7 @@ impl SplitWord for AtomicU32 {
             }
             old == 0
         }
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(any(not(target_arch = "x86_64"), feature = "portable"))]
         {
             self.fetch_or(1, Ordering::Acquire) & 1 == 0
         }
@@ -175,7 +182,7 @@ impl SplitWord for AtomicU32 {
 
     #[inline(always)]
     fn any_above_low_byte(&self) -> bool {
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
         {
             let (second, high): (u8, u16);
             // SAFETY: two aligned loads inside the word. They leave the low byte alone: a load
@@ -189,7 +196,7 @@ impl SplitWord for AtomicU32 {
             }
             u32::from(second) | u32::from(high) != 0
         }
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(any(not(target_arch = "x86_64"), feature = "portable"))]
         {
             self.load(Ordering::Relaxed) & !0xff != 0
         }
@@ -198,12 +205,12 @@ impl SplitWord for AtomicU32 {
     #[inline(always)]
     fn clear_second_byte(&self) {
         // SAFETY: a byte store inside the word changes that byte alone, as the atomic `and` would.
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
         unsafe {
             asm!("mov byte ptr [{} + 1], 0", in(reg) self.as_ptr(),
                  options(nostack, preserves_flags));
         }
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(any(not(target_arch = "x86_64"), feature = "portable"))]
         {
             self.fetch_and(!0xff00, Ordering::Relaxed);
         }

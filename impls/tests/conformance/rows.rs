@@ -120,6 +120,7 @@ pub(crate) fn context_rows<C: AsyncCell<P>>(seen: &Seen) {
     C::reserve(&cpu, 8);
     let in_nmi = |op| cpu.nmi(|nmi| scene.perform(nmi, op));
 
+    assert_eq!(C::FREES_IN_NMI, promise.start_in_nmi, "both take the engine's locks or neither");
     assert_eq!(in_nmi(Init), refused(promise.init_in_nmi));
     scene.cell.cancel_and_free(&cpu);
     scene.machine.settle(&cpu);

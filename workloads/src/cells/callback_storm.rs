@@ -17,10 +17,10 @@ use crate::trial::{CellWorkload, EngineNeed, Trial, Violation, Workload};
 use crate::worker::Worker;
 
 /// Few enough that callbacks cancel each other.
-const CELLS: usize = 4;
-const PROGRAMS: usize = 2;
+pub(super) const CELLS: usize = 4;
+pub(super) const PROGRAMS: usize = 2;
 /// Timers fire after up to this many nanoseconds.
-const SOON_NS: u64 = 20_000;
+pub(super) const SOON_NS: u64 = 20_000;
 
 /// See the module.
 pub(crate) struct Storm;
@@ -34,28 +34,52 @@ impl Workload for Storm {
 
 impl CellWorkload for Storm {
     fn trial<P: Platform, C: AsyncCell<P>>(params: &Params) -> Arc<dyn Trial<P>> {
-        let ring = Arc::new(Ring::default());
-        // The callbacks get at the ring by its address; the trial keeps it until after the last.
-        let address = Arc::as_ptr(&ring).expose_provenance();
-        let callback = (on_fire::<P, C> as _, address);
-        let field = Field::<P, C>::with_callback(params, Layout::Padded, CELLS, PROGRAMS, callback);
-        for (slot, cell) in ring.cells.iter().zip(field.cells()) {
-            slot.store(ptr::from_ref(cell).cast_mut().cast(), Ordering::Relaxed);
-        }
+        let (field, ring) = ring::<P, C>(params, false);
         Arc::new(StormTrial { field, ring })
     }
 }
 
+/// A field whose callbacks use its cells, and what they share, which must outlive them. With
+/// `frees` they also free cells.
+pub(super) fn ring<P: Platform, C: AsyncCell<P>>(
+    params: &Params,
+    frees: bool,
+) -> (Field<P, C>, Arc<Ring>) {
+    let ring = Arc::new(Ring { frees, ..Ring::default() });
+    // The callbacks get at the ring by its address.
+    let address = Arc::as_ptr(&ring).expose_provenance();
+    let callback = (on_fire::<P, C> as _, address);
+    let field = Field::<P, C>::with_callback(params, Layout::Padded, CELLS, PROGRAMS, callback);
+    for (slot, cell) in ring.cells.iter().zip(field.cells()) {
+        slot.store(ptr::from_ref(cell).cast_mut().cast(), Ordering::Relaxed);
+    }
+    (field, ring)
+}
+
 /// What the callbacks share. Counts order nothing: they are read at rest.
 #[derive(Default)]
-struct Ring {
+pub(super) struct Ring {
     cells: [AtomicPtr<()>; CELLS],
+    /// Callbacks free cells, too.
+    frees: bool,
     /// No callback starts its cell any more.
     over: AtomicBool,
     turns: AtomicU64,
     restarts: AtomicU64,
     /// Cancels of a timer by its own callback that succeeded.
     self_cancels: AtomicU64,
+}
+
+impl Ring {
+    /// From now on no callback starts a cell: a field can come to rest.
+    pub(super) fn end(&self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+
+    /// Starts by callbacks that succeeded. Exact at rest.
+    pub(super) fn restarts(&self) -> u64 {
+        self.restarts.load(Ordering::Relaxed)
+    }
 }
 
 /// The callback of every cell.
@@ -72,7 +96,8 @@ fn on_fire<P: Platform, C: AsyncCell<P>>(
     let here = |slot: &AtomicPtr<()>| ptr::eq(slot.load(Ordering::Relaxed), value);
     let own = ring.cells.iter().position(here).expect("the value is one of the field's cells");
     let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
-    match count(&ring.turns) % 4 {
+    let turn = count(&ring.turns);
+    match turn % 4 {
         // Would wait for this very callback.
         0 if C::CANCELS && cell(own).cancel(cpu).is_ok() => {
             count(&ring.self_cancels);
@@ -81,9 +106,11 @@ fn on_fire<P: Platform, C: AsyncCell<P>>(
         1 if C::CANCELS => {
             let _ = cell(own + 1).cancel(cpu);
         }
+        // Its own, whose callback runs, or the next one's, whose callback may.
+        2 if ring.frees => cell(own + (turn / 4 % 2) as usize).cancel_and_free(cpu),
         _ => {}
     }
-    let after_ns = ring.turns.load(Ordering::Relaxed).wrapping_mul(7919) % SOON_NS;
+    let after_ns = turn.wrapping_mul(7919) % SOON_NS;
     if !ring.over.load(Ordering::Relaxed) && cell(own).start(cpu, Start::after_ns(after_ns)).is_ok()
     {
         count(&ring.restarts);
@@ -129,13 +156,12 @@ impl<P: Platform, C: AsyncCell<P>> Trial<P> for StormTrial<P, C> {
     }
 
     fn check(&self, cpu: &Cpu<'_, P>, total: &Tally) -> Result<(), Violation> {
-        self.ring.over.store(true, Ordering::Relaxed);
+        self.ring.end();
         self.field.check(cpu)?;
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let self_cancels = read(&self.ring.self_cancels);
+        let self_cancels = self.ring.self_cancels.load(Ordering::Relaxed);
         ensure!(self_cancels == 0, "{self_cancels} callbacks cancelled their own timer");
         let runs = self.field.runs();
-        let starts = total.ok(Op::Start) + read(&self.ring.restarts);
+        let starts = total.ok(Op::Start) + self.ring.restarts();
         ensure!(runs <= starts, "{runs} callbacks ran after {starts} starts");
         Ok(())
     }

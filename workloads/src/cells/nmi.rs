@@ -1,19 +1,22 @@
 //! Operations that interrupt others on the same CPU: what each design answers in task, hardirq and
-//! NMI context, and whether it stays whole.
+//! NMI context, and whether it stays whole. Once with everything else that can happen at the same
+//! time: callbacks that use and free the cells, and more workers than CPUs.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
-use cellbench_impls::cell::InitFlags;
+use cellbench_impls::cell::{InitFlags, Start};
 use cellbench_impls::{AsyncCell, Context, Cpu, Errno, Machine, Outcome, Platform};
 use crossbeam_utils::CachePadded;
 
+use super::callback_storm::{self, CELLS, PROGRAMS, Ring, SOON_NS};
+use super::same_cell::WORKERS_PER_CPU;
 use super::solo::FAR;
 use crate::ensure;
 use crate::field::{Field, Layout};
 use crate::params::Params;
 use crate::tally::{Op, Tally};
-use crate::trial::{ALL_KINDS, CellWorkload, Needs, Trial, Violation, Workload};
+use crate::trial::{ALL_KINDS, CellWorkload, EngineNeed, Needs, Trial, Violation, Workload};
 use crate::unexpected::Unexpected;
 use crate::worker::Worker;
 
@@ -23,13 +26,12 @@ const RATE_HZ: u32 = 10_000;
 /// Blocks and commands that each CPU keeps ready: a handler cannot get fresh memory, and what is
 /// freed comes back a grace period later.
 const RESERVE: usize = 4096;
-/// Shared cells of the mix: few enough that operations meet.
-const CELLS: usize = 4;
-const PROGRAMS: usize = 2;
 
-/// What operations that race may return: in any context, then also in hardirq context, where no
-/// fresh memory can be had, and last in NMI context alone.
-const ERRORS: [Errno; 8] = [
+/// What operations that race may return: first where a lock is waited for whose holder may not be
+/// running, then in any context, then also in hardirq context, where no fresh memory can be had,
+/// and last in NMI context alone.
+const ERRORS: [Errno; 9] = [
+    Errno::ETIMEDOUT,
     Errno::EBUSY,
     Errno::EINVAL,
     Errno::EPERM,
@@ -42,6 +44,8 @@ const ERRORS: [Errno; 8] = [
 
 /// Every operation in every context.
 pub(crate) struct Mix;
+/// The mix with callbacks that run, and use and free the cells themselves.
+pub(crate) struct Stress;
 /// The handler updates the very cell that its worker is updating.
 pub(crate) struct SameCell;
 
@@ -53,6 +57,14 @@ impl Workload for Mix {
         interrupt_rate_hz: RATE_HZ,
         ..Needs::NOTHING
     };
+}
+
+impl Workload for Stress {
+    const ID: &'static str = "stress";
+    const ABOUT: &'static str =
+        "nmi with 4 workers on each CPU and callbacks that start, cancel and free cells";
+    const ENGINE: EngineNeed = EngineNeed::Live;
+    const NEEDS: Needs = Needs { workers_per_cpu: WORKERS_PER_CPU, ..<Mix as Workload>::NEEDS };
 }
 
 impl Workload for SameCell {
@@ -68,8 +80,18 @@ impl CellWorkload for Mix {
     fn trial<P: Platform, C: AsyncCell<P>>(params: &Params) -> Arc<dyn Trial<P>> {
         Arc::new(MixTrial::<P, C> {
             field: Field::new(params, Layout::Padded, CELLS, PROGRAMS),
+            ring: None,
             unexpected: Unexpected::default(),
         })
+    }
+}
+
+impl CellWorkload for Stress {
+    const KINDS: &'static [&'static str] = ALL_KINDS;
+
+    fn trial<P: Platform, C: AsyncCell<P>>(params: &Params) -> Arc<dyn Trial<P>> {
+        let (field, ring) = callback_storm::ring(params, true);
+        Arc::new(MixTrial::<P, C> { field, ring: Some(ring), unexpected: Unexpected::default() })
     }
 }
 
@@ -88,6 +110,8 @@ impl CellWorkload for SameCell {
 
 struct MixTrial<P: Platform, C> {
     field: Field<P, C>,
+    /// What the callbacks share, where they use the cells.
+    ring: Option<Arc<Ring>>,
     unexpected: Unexpected,
 }
 
@@ -98,11 +122,15 @@ impl<P: Platform, C: AsyncCell<P>> MixTrial<P, C> {
         let program = worker.below(PROGRAMS as u64) as usize;
         let (program, callback) = self.field.callback(program, 0);
         let chance = worker.below(100);
+        let start = match self.ring {
+            Some(_) => Start::after_ns(worker.below(SOON_NS)),
+            None => FAR,
+        };
         let (op, outcome) = if C::KIND == "task_work" {
             match chance {
                 0..80 => {
                     let map = self.field.map();
-                    (Op::Schedule, cell.schedule(cpu, map, program, callback, FAR))
+                    (Op::Schedule, cell.schedule(cpu, map, program, callback, start))
                 }
                 _ => return self.free(cpu, cell, &mut worker.tally),
             }
@@ -110,25 +138,26 @@ impl<P: Platform, C: AsyncCell<P>> MixTrial<P, C> {
             match chance {
                 0..15 => (Op::Init, cell.init(cpu, self.field.map(), InitFlags::NONE)),
                 15..50 => (Op::SetCallback, cell.set_callback(cpu, program, callback)),
-                50..75 => (Op::Start, cell.start(cpu, FAR)),
+                50..75 => (Op::Start, cell.start(cpu, start)),
                 75..83 if C::CANCELS => (Op::Cancel, cell.cancel(cpu).map(|_| ())),
                 83..91 if C::CANCELS_ASYNC => (Op::CancelAsync, cell.cancel_async(cpu).map(|_| ())),
                 _ => return self.free(cpu, cell, &mut worker.tally),
             }
         };
         worker.tally.count(op, &outcome);
+        let first = usize::from(!C::OCCUPIES);
         let allowed = match cpu.context() {
-            Context::Nmi => &ERRORS[..],
-            Context::Hardirq => &ERRORS[..ERRORS.len() - 1],
-            _ => &ERRORS[..ERRORS.len() - 2],
+            Context::Nmi => &ERRORS[first..],
+            Context::Hardirq => &ERRORS[first..ERRORS.len() - 1],
+            _ => &ERRORS[first..ERRORS.len() - 2],
         };
         self.unexpected.note(op, &outcome, allowed);
     }
 
-    /// Frees the cell, unless the design may not in NMI context: its lock could be held by what
-    /// was interrupted.
+    /// Frees the cell, unless the design may not in NMI context: its lock, or one of the engine that
+    /// it takes, could be held by what was interrupted.
     fn free(&self, cpu: &Cpu<'_, P>, cell: &C, tally: &mut Tally) {
-        if cpu.in_nmi() && !C::NMI_SAFE {
+        if cpu.in_nmi() && !C::FREES_IN_NMI {
             tally.count::<()>(Op::Free, &Err(Errno::EOPNOTSUPP));
             return;
         }
@@ -160,9 +189,15 @@ impl<P: Platform, C: AsyncCell<P>> Trial<P> for MixTrial<P, C> {
         self.attempt(cpu, worker);
     }
 
-    fn check(&self, cpu: &Cpu<'_, P>, _: &Tally) -> Result<(), Violation> {
+    fn check(&self, cpu: &Cpu<'_, P>, total: &Tally) -> Result<(), Violation> {
+        self.ring.iter().for_each(|ring| ring.end());
+        self.field.check(cpu)?;
         self.unexpected.check("an operation returns what its context allows")?;
-        self.field.check(cpu)
+        let restarts = self.ring.as_ref().map_or(0, |ring| ring.restarts());
+        let starts = total.ok(Op::Start) + total.ok(Op::Schedule) + restarts;
+        let runs = self.field.runs();
+        ensure!(runs <= starts, "{runs} callbacks ran after {starts} starts");
+        Ok(())
     }
 }
 

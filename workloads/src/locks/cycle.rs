@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use cellbench_impls::machine::MachineConfig;
 use cellbench_impls::platform::{IntWord, Ordering, Word};
 use cellbench_impls::{Cpu, Errno, Lock, Machine, Platform};
 use crossbeam_utils::CachePadded;
@@ -49,7 +48,7 @@ where
         Arc::new(CycleTrial::<P, L, LEN> {
             locks: (0..params.threads).map(padded).collect(),
             meetings: (0..params.threads / LEN).map(meeting).collect(),
-            machine: Machine::new(MachineConfig::new(params.threads + params.extra_cpus)),
+            machine: params.machine(),
         })
     }
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use cellbench_impls::machine::MachineConfig;
 use cellbench_impls::{Cpu, Errno, Lock, Machine, Platform};
 
 use crate::ensure;
@@ -27,7 +26,7 @@ impl LockWorkload for Stalled {
         Arc::new(StalledTrial::<P, L> {
             lock: L::new(),
             stall: Stall::new(params),
-            machine: Machine::new(MachineConfig::new(params.threads + params.extra_cpus)),
+            machine: params.machine(),
         })
     }
 }

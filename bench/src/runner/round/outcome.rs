@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cellbench_impls::Context;
+use cellbench_impls::heap::HeapStats;
 use cellbench_record::{Counter, Round, ThreadCount};
 use cellbench_workloads::tally::{OUTCOMES, outcome_id};
 use cellbench_workloads::{Op, Tally};
@@ -65,7 +66,7 @@ pub(super) fn of(
         let unserved: u64 = reports.iter().map(|report| report.span.unserved).sum();
         round.extra.insert("unserved".to_owned(), unserved.into());
     }
-    Measured { round, latencies }
+    Measured { round, latencies, objects: HeapStats { allocated: 0, freed: 0 } }
 }
 
 /// Operation, outcome and how many of them came between two counts.

@@ -63,7 +63,13 @@ enum Failure {
 
 impl Runner<'_> {
     pub(super) fn run<P: Drive>(&self) -> Result<Measured, RoundError> {
-        let trial = self.build::<P>()?;
+        self.run_trial(self.build::<P>()?)
+    }
+
+    pub(super) fn run_trial<P: Drive>(
+        &self,
+        trial: Arc<dyn Trial<P>>,
+    ) -> Result<Measured, RoundError> {
         let probe = RoundProbe::start(self.spec.cpus.iter().copied().collect());
         let Work { reports, panics } =
             P::while_driven(&trial, &self.spec.cpus, || self.work(&trial))??;
@@ -78,6 +84,7 @@ impl Runner<'_> {
         );
         if panics.is_empty() {
             measured.round.invariants = check(&trial, &reports);
+            measured.objects = trial.machine().heap().stats();
         } else {
             measured.round.invariants = Invariants { checked: 1, violations: panics };
             // Whatever state the panic left it in, it is not to be touched again.
