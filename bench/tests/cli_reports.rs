@@ -1,0 +1,95 @@
+//! Reports by command: what `compare` tells a script of two runs whose difference is known, and that
+//! the page of the kept runs is made by the command that it names.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use cellbench_record::{Kind, OK, Round, Run, RunWriter, Series, Source};
+
+fn cellbench() -> Command {
+    Command::new(assert_cmd::cargo::cargo_bin!("cellbench"))
+}
+
+/// Writes a run of twelve rounds in which `cmd-queue` does `ok` operations a round, the baseline
+/// always the same; the rounds differ a little.
+fn run(out: &Path, ok: u64, violation: Option<&str>) -> PathBuf {
+    let mut run = Run::new("0.1.0", 1);
+    run.baseline = "spin-queued".into();
+    let mut writer = RunWriter::create(out, run).unwrap();
+    for number in 0..12 {
+        for (cell, ok) in [("spin-queued", 1_000_000), ("cmd-queue", ok)] {
+            let series = Series::new(cell, Kind::Timer, "same-cell", 2, "compact", Source::Model);
+            let mut round = Round::new(series, number, 0.01);
+            round.count("start", OK, ok + u64::from(number % 3) * 100);
+            round.invariants.violations.extend(violation.map(str::to_owned));
+            writer.append(&round).unwrap();
+        }
+    }
+    writer.dir().to_owned()
+}
+
+fn compare(a: &Path, b: &Path, more: &[&str]) -> Output {
+    cellbench().arg("compare").args([a, b]).args(more).output().unwrap()
+}
+
+#[test]
+fn fail_on_decides_the_exit_status() {
+    let out = tempfile::tempdir().unwrap();
+    let before = run(&out.path().join("before"), 1_000_000, None);
+    let slower = run(&out.path().join("slower"), 900_000, None);
+    let status = |a: &Path, b: &Path, more: &[&str]| compare(a, b, more).status.code();
+
+    // Without the flag a comparison is no test.
+    assert_eq!(status(&before, &slower, &[]), Some(0));
+    let failed = compare(&before, &slower, &["--fail-on", "slower"]);
+    assert_eq!(failed.status.code(), Some(1));
+    let why = String::from_utf8(failed.stderr).unwrap();
+    assert_eq!(why.trim_end(), "cellbench: --fail-on: 1 slower");
+    assert!(String::from_utf8(failed.stdout).unwrap().contains("1 slower"), "the table is shown");
+
+    assert_eq!(status(&slower, &before, &["--fail-on", "slower"]), Some(0));
+    assert_eq!(status(&slower, &before, &["--fail-on", "slower,faster"]), Some(1));
+    assert_eq!(status(&before, &before, &["--fail-on", "slower,faster"]), Some(0));
+    // 10 % do not matter where 20 % is the threshold.
+    let tolerant = ["--fail-on", "slower", "--threshold", "20"];
+    assert_eq!(status(&before, &slower, &tolerant), Some(0));
+}
+
+#[test]
+fn what_cannot_be_compared_fails_as_well() {
+    let out = tempfile::tempdir().unwrap();
+    let good = run(&out.path().join("good"), 1_000_000, None);
+    let wrong = run(&out.path().join("wrong"), 1_000_000, Some("2 references leaked"));
+    let empty = RunWriter::create(&out.path().join("empty"), Run::new("0.1.0", 1)).unwrap();
+    for (b, reason) in [(wrong.as_path(), "2 with a broken invariant"), (empty.dir(), "no row")] {
+        let failed = compare(&good, b, &["--fail-on", "slower"]);
+        assert_eq!(failed.status.code(), Some(1));
+        let why = String::from_utf8(failed.stderr).unwrap();
+        assert!(why.contains(reason), "{why}");
+    }
+    let unknown = compare(&good, &good, &["--fail-on", "louder"]);
+    assert_eq!(unknown.status.code(), Some(2));
+    let why = String::from_utf8(unknown.stderr).unwrap();
+    assert!(why.contains("louder") && why.contains("slower"), "{why}");
+}
+
+/// The command in the page's second line, run elsewhere, makes the page.
+#[test]
+fn the_page_of_the_kept_runs_is_made_by_its_command() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let page = fs::read_to_string(root.join("RESULTS.md")).unwrap();
+    let command = page.split('`').nth(3).unwrap();
+    let args = command.strip_prefix("cargo run --release -p cellbench -- ").unwrap();
+    assert_eq!(args, "report results --page RESULTS.md");
+
+    let elsewhere = tempfile::tempdir().unwrap();
+    for name in ["results", "VERIFICATION.md"] {
+        let target = root.canonicalize().unwrap().join(name);
+        std::os::unix::fs::symlink(target, elsewhere.path().join(name)).unwrap();
+    }
+    let made = cellbench().args(args.split(' ')).current_dir(elsewhere.path()).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let again = fs::read_to_string(elsewhere.path().join("RESULTS.md")).unwrap();
+    assert!(again == page, "RESULTS.md is not what `{command}` makes; run it");
+}
