@@ -99,7 +99,7 @@ impl Kept {
         ground_truth::section(&mut page, &all, self.is_kernel_virtualised());
         if let Some(table) = verification.and_then(first_table) {
             page.section("Verification");
-            page.line("From VERIFICATION.md, which also says what is not verified.\n");
+            page.line("From VERIFICATION.md, which also says what `MODELS` stands for and what is not verified.\n");
             page.text += &table;
         }
         page.section("Limits");
