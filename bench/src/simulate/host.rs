@@ -441,7 +441,9 @@ mod tests {
         for (style, expected_ns) in [(PingPong::CompareExchange, 26.0), (PingPong::TwoLines, 54.0)]
         {
             let found_ns = ping_pong_ns(&machine, [0, 1], style).expect("it runs");
-            assert!((found_ns / expected_ns - 1.0).abs() < 0.05, "{style:?}: {found_ns}");
+            // An owner completes the atomic that it is in: times come in steps of one.
+            let step_ns = machine.hit.atomic_ns;
+            assert!((found_ns - expected_ns).abs() < 1.1 * step_ns, "{style:?}: {found_ns}");
         }
         assert_eq!((machine.name.as_str(), machine.core.pause_ns), ("host", 24.0));
         assert!(machine.directory.migratory);
