@@ -221,7 +221,7 @@ mod tests {
     use cellbench_impls::Cpu;
     use cellbench_impls::engine::{Engine, Expiry};
     use cellbench_impls::machine::MachineConfig;
-    use cellbench_impls::platform::{Memory, NativeLive};
+    use cellbench_impls::platform::NativeLive;
     use cellbench_workloads::registry::trial;
     use cellbench_workloads::{Op, Params, Tally, Violation, Worker};
 
