@@ -5,7 +5,7 @@
 //! with every pop, so that an interrupt or another CPU that pops and pushes the same slot in
 //! between is noticed (Treiber's stack with a counted pointer). An empty CPU takes from others;
 //! when all are empty, a new chunk is made, except in hardirq and NMI context, where allocation
-//! fails: callers return ENOMEM, as in the kernel. So they do when [`MAX_CHUNKS`] are in use, as when
+//! fails: callers return ENOMEM, as in the kernel. So they do when `MAX_CHUNKS` are in use, as when
 //! a CPU that does not run holds up a grace period behind which others free.
 //!
 //! It also keeps the books: what was handed out and not returned is a leak. Platforms with
