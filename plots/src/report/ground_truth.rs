@@ -155,6 +155,7 @@ pub(super) fn section(page: &mut Page, entries: &[&Entry], virtualised: bool) {
         ]);
     }
     page.table(&columns);
+    page.line("");
     let threads = |pair: &Pair<'_>| number::count(pair.kernel.series.threads, "thread");
     let designs = agreements(&pairs, |pair| {
         let row = &pair.kernel.series;
