@@ -278,6 +278,15 @@ impl World {
                 *phase = Phase::Executed;
                 continue;
             }
+            // Stores become visible in order: one whose line is here waits for those before it. (A
+            // real core would go on meanwhile; the next to see the store sees it at the same time.)
+            let older = self.me().stores.len();
+            if hits && older > 0 && matches!(access, Access::Store { .. }) {
+                if self.await_store(older - 1) {
+                    continue;
+                }
+                return Step::Switch;
+            }
             if hits {
                 return self.complete(slot, access, What::Hit);
             }

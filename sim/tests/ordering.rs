@@ -86,6 +86,48 @@ fn a_message_is_never_seen_before_its_content() {
     }
 }
 
+/// The flag's line is here when it is written, the data's is not: the younger store would be done at
+/// once, and may not be seen before the older.
+#[test]
+fn a_store_that_hits_does_not_overtake_one_that_waits() {
+    let machine = MachineModel::preset("epyc-genoa-2s").expect("a built-in machine");
+    for seed in 0..40 {
+        let data = Rc::new(Padded(SimU64::new("data", 0)));
+        let flag = Rc::new(Padded(SimU64::new("flag", 0)));
+        let mut simulation = Simulation::new(&machine, seed);
+        let (sent_data, sent_flag) = (Rc::clone(&data), Rc::clone(&flag));
+        let send = move || {
+            sent_flag.0.swap(0, Relaxed);
+            while now_ns() < 2_000.0 {
+                advance(1.0);
+            }
+            sent_data.0.store(1, Relaxed);
+            sent_flag.0.store(1, Release);
+        };
+        simulation.spawn(96, send).expect("the machine has the core");
+        // A neighbour, which has the flag soon and still has its old copy of the data, as long as
+        // the invalidation is under way to the far one.
+        let far = Rc::clone(&data);
+        let takes = move || {
+            far.0.swap(0, Relaxed);
+        };
+        simulation.spawn(0, takes).expect("the machine has the core");
+        let receive = move || {
+            while now_ns() < 1_000.0 {
+                advance(1.0);
+            }
+            data.0.load(Relaxed);
+            while now_ns() < 2_000.0 + seed as f64 * 5.0 {
+                advance(1.0);
+            }
+            let sent = flag.0.load(Acquire) == 1;
+            assert!(!sent || data.0.load(Relaxed) == 1, "seed {seed}");
+        };
+        simulation.spawn(97, receive).expect("the machine has the core");
+        simulation.run().expect("it runs");
+    }
+}
+
 #[test]
 fn a_core_sees_its_own_stores_at_once_whole_or_narrow() {
     let machine = MachineModel::preset("desktop").expect("a built-in machine");
