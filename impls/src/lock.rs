@@ -4,18 +4,21 @@
 //! |---|---|
 //! | [`tas::Tas`] | test, then test-and-set |
 //! | [`queued::Queued`] | the kernel's queued spinlock: locked byte, pending bit, queue of per-CPU nodes |
-//! | [`queued_byte::QueuedByte`] | the same with a fast path on the locked byte alone |
+//! | [`paravirt::Paravirt`] | what a kernel under a hypervisor makes of it |
 //! | [`resilient::Resilient`] | the kernel's queued spinlock with deadlock detection and timeouts |
 //! | [`resilient::ResilientTas`] | its test-and-set form, as used under virtualisation |
 //! | [`peers`] | `std`, `parking_lot`, `spin`, `mcslock` |
+//!
+//! The queued locks come in two forms: the kernel's, and one with a byte-wide fast path
+//! ([`queued::Form`]).
 //!
 //! A lock takes its critical section as a closure: every peer can serve that, and a lock cannot be
 //! left held by mistake.
 
 pub mod held;
+pub mod paravirt;
 pub mod peers;
 pub mod queued;
-pub mod queued_byte;
 pub mod resilient;
 pub mod tas;
 

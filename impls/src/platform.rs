@@ -84,9 +84,8 @@ pub trait SplitWord: IntWord<u32> {
     fn set_low_byte_acquire(&self) -> bool;
     /// Whether anything is set above the low byte; equals `load(Relaxed) & !0xff != 0`.
     ///
-    /// A platform may read the bytes above one by one. That is enough for the one question that
-    /// it answers: after [`set_low_byte_acquire`](Self::set_low_byte_acquire), whether some other
-    /// CPU had set a bit above before.
+    /// A platform may read the bytes above one by one: what is set before the call is seen, what is
+    /// set during it may be seen or not.
     fn any_above_low_byte(&self) -> bool;
     /// Equals `fetch_and(!0xff00, Relaxed)`.
     fn clear_second_byte(&self);

@@ -9,7 +9,7 @@ use crate::cell::{
     state::State,
 };
 use crate::engine::EngineKind;
-use crate::lock::{Lock, peers, queued, queued_byte, resilient, tas};
+use crate::lock::{Lock, paravirt, peers, queued, resilient, tas};
 use crate::platform::{Platform, World};
 use crate::rcu::ReclaimKind;
 
@@ -124,8 +124,10 @@ locks! {
     any {
         "spin-tas" "test, then test-and-set" => tas::Tas<P>;
         "spin-queued" "queued spinlock: locked byte, pending bit, per-CPU nodes" => queued::Queued<P>;
-        "spin-queued-byte" "queued spinlock with a byte-wide fast path" => queued_byte::QueuedByte<P>;
+        "spin-queued-byte" "queued spinlock with a byte-wide fast path" => queued::Queued<P, queued::ByteForm>;
+        "spin-queued-pv" "queued spinlock as in a guest: newcomers may pass the queue" => paravirt::Paravirt<P>;
         "rqspin" "resilient queued spinlock: deadlock detection, timeouts" => resilient::Resilient<P>;
+        "rqspin-byte" "resilient queued spinlock with a byte-wide fast path" => resilient::Resilient<P, queued::ByteForm>;
         "rqspin-tas" "resilient test-and-set spinlock" => resilient::ResilientTas<P>;
     }
     native {

@@ -149,7 +149,11 @@ impl Row {
             ("set_callback", Layout::Same | Layout::OwnPadded | Layout::OwnPacked, _) => {
                 Some(layout.name())
             }
-            ("lock_pair" | "lock_pair_irqsave", Layout::Same, _) => Some("lock-0ns"),
+            ("lock_pair", Layout::Same, _) if self.operation.source == Source::ResLock => {
+                Some("lock-0ns")
+            }
+            // `bpf_spin_lock` masks interrupts.
+            ("lock_pair" | "lock_pair_irqsave", Layout::Same, _) => Some("lock-irqsave"),
             _ => None,
         }
     }

@@ -230,6 +230,7 @@ fn differences(a: &Run, b: &Run) -> Vec<Difference> {
             ("SMT", text(&run.host.smt)),
             ("isolated CPUs", text(&run.host.isolation)),
             ("virtualisation", text(&run.host.virtualisation)),
+            ("spinlocks", text(&run.host.spinlocks.map(|form| format!("{form:?}")))),
             ("tool version", run.tool_version.clone()),
             ("revision", text(&run.git_revision)),
             ("window_s", settings.window_s.to_string()),

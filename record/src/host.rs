@@ -31,6 +31,9 @@ pub struct Host {
     pub isolation: Option<String>,
     /// Hypervisor or container; `none` on bare metal.
     pub virtualisation: Option<String>,
+    /// How the kernel's own spinlocks wait: see [`Spinlocks`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spinlocks: Option<Spinlocks>,
     /// Preemption model of the kernel.
     pub preemption: Option<String>,
     /// Clock source of the kernel.
@@ -42,6 +45,21 @@ pub struct Host {
     /// Fields of a newer writer.
     #[serde(flatten)]
     pub extra: Extra,
+}
+
+/// Forms of a kernel's queued spinlocks. A guest's kernel chooses one when it boots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Spinlocks {
+    /// As on bare metal.
+    Queued,
+    /// Waiters can halt; newcomers may pass the queue; a release is a read-modify-write.
+    Paravirt,
+    /// All waiters try to set the word.
+    TestAndSet,
+    /// A form of a newer writer.
+    #[serde(other)]
+    Other,
 }
 
 /// Counts and places of the CPUs.

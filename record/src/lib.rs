@@ -54,7 +54,7 @@ mod summary;
 mod writer;
 
 pub use error::{Damage, ReadError, WriteError};
-pub use host::{CpuPlace, Finding, Host, Severity, Topology};
+pub use host::{CpuPlace, Finding, Host, Severity, Spinlocks, Topology};
 pub use latency::{Interval, read_latency_log};
 pub use named::Named;
 pub use reader::{Rounds, RunReader};

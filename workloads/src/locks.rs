@@ -35,6 +35,16 @@ section!(0, "lock-0ns");
 section!(50, "lock-50ns");
 section!(500, "lock-500ns");
 
+/// With interrupts masked, as the cells' locks are taken. The two sections of one lock differ by what
+/// masking costs.
+pub(crate) struct IrqSaved;
+
+impl Workload for IrqSaved {
+    const ID: &'static str = "lock-irqsave";
+    const ABOUT: &'static str =
+        "lock-0ns with interrupts masked, at the cost given by --irq-save-ns";
+}
+
 /// With more workers than CPUs: the holder, or who is next in line, may not be running.
 pub(crate) struct Oversubscribed;
 
@@ -49,17 +59,24 @@ where
     Self: Workload,
 {
     fn trial<P: Platform, L: Lock<P>>(params: &Params) -> Arc<dyn Trial<P>> {
-        Arc::new(OneLock::<P, L>::new(params, NS))
+        Arc::new(OneLock::<P, L, false>::new(params, NS))
+    }
+}
+
+impl LockWorkload for IrqSaved {
+    fn trial<P: Platform, L: Lock<P>>(params: &Params) -> Arc<dyn Trial<P>> {
+        Arc::new(OneLock::<P, L, true>::new(params, 0))
     }
 }
 
 impl LockWorkload for Oversubscribed {
     fn trial<P: Platform, L: Lock<P>>(params: &Params) -> Arc<dyn Trial<P>> {
-        Arc::new(OneLock::<P, L>::new(params, 50))
+        Arc::new(OneLock::<P, L, false>::new(params, 50))
     }
 }
 
-struct OneLock<P: Platform, L> {
+/// All take one lock; with `MASKED`, inside a section with interrupts off.
+struct OneLock<P: Platform, L, const MASKED: bool> {
     guarded: CachePadded<Guarded<L>>,
     machine: Machine<P>,
     turns: u32,
@@ -71,7 +88,7 @@ struct Guarded<L> {
     entered: UnsafeCell<u64>,
 }
 
-impl<P: Platform, L: Lock<P>> OneLock<P, L> {
+impl<P: Platform, L: Lock<P>, const MASKED: bool> OneLock<P, L, MASKED> {
     fn new(params: &Params, section_ns: u32) -> Self {
         Self {
             guarded: CachePadded::new(Guarded { lock: L::new(), entered: UnsafeCell::new(0) }),
@@ -84,7 +101,7 @@ impl<P: Platform, L: Lock<P>> OneLock<P, L> {
 // SAFETY: `entered` is touched with the lock held, or at rest.
 unsafe impl<L: Sync> Sync for Guarded<L> {}
 
-impl<P: Platform, L: Lock<P>> Trial<P> for OneLock<P, L> {
+impl<P: Platform, L: Lock<P>, const MASKED: bool> Trial<P> for OneLock<P, L, MASKED> {
     fn machine(&self) -> &Machine<P> {
         &self.machine
     }
@@ -92,6 +109,7 @@ impl<P: Platform, L: Lock<P>> Trial<P> for OneLock<P, L> {
     fn batch(&self, cpu: &Cpu<'_, P>, worker: &mut Worker, steps: u32) {
         let Guarded { lock, entered } = &*self.guarded;
         worker.tally.repeat(Op::Lock, steps, || {
+            let _masked = MASKED.then(|| cpu.irq_save());
             lock.with(cpu, || {
                 // SAFETY: the lock is held.
                 unsafe { *entered.get() += 1 };

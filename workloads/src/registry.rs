@@ -208,6 +208,7 @@ workloads! {
         locks::Section<0>,
         locks::Section<50>,
         locks::Section<500>,
+        locks::IrqSaved,
         locks::Oversubscribed,
         locks::cycle::Cycle<1>,
         locks::cycle::Cycle<2>,

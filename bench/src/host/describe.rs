@@ -37,6 +37,7 @@ pub fn describe(roots: &Roots, topology: &Topology, cpus: &CpuSet) -> Host {
         smt: roots.sys("devices/system/cpu/smt/control"),
         isolation: Some(isolation),
         virtualisation: Some(Virtualisation::detect(roots).to_string()),
+        spinlocks: settings::spinlocks(roots),
         preemption: version.and_then(|version| {
             let names = ["PREEMPT_DYNAMIC", "PREEMPT_RT", "PREEMPT"];
             names.into_iter().find(|name| version.contains(name)).map(str::to_owned)

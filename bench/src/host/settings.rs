@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use cellbench_record::Spinlocks;
+
 use super::cpus::{CpuId, CpuSet};
 use super::roots::Roots;
 
@@ -109,10 +111,92 @@ fn has_overlay_root(roots: &Roots) -> bool {
     })
 }
 
+/// How the kernel's spinlocks wait. Linux on x86 decides by what the hypervisor offers; `None` where
+/// that cannot be known: under other hypervisors than KVM, or of another machine.
+pub(super) fn spinlocks(roots: &Roots) -> Option<Spinlocks> {
+    if *roots != Roots::live() {
+        return None;
+    }
+    match Virtualisation::detect(roots) {
+        Virtualisation::Guest(_) => {
+            let parameters = roots.proc("cmdline")?;
+            let compiled = roots.proc("kallsyms")?.contains(" __pv_queued_spin_lock_slowpath");
+            let cpus = roots.sys("devices/system/cpu/possible")?;
+            let alone = cpus == "0" || parameters.split(' ').any(|word| word == "nopvspin");
+            compiled.then(|| kvm_features().map(|kvm| guest_spinlocks(kvm, alone)))?
+        }
+        Virtualisation::Container => None,
+        Virtualisation::None => Some(Spinlocks::Queued),
+    }
+}
+
+/// What KVM tells its guests of their CPUs.
+#[derive(Clone, Copy)]
+struct KvmFeatures {
+    /// A halted CPU can be woken by a call (`KVM_FEATURE_PV_UNHALT`).
+    unhalt: bool,
+    /// CPUs are never taken away (`KVM_HINTS_REALTIME`).
+    dedicated: bool,
+}
+
+/// By the hypervisor's CPUID leaves, which begin with its signature (Linux,
+/// `Documentation/virt/kvm/x86/cpuid.rst`).
+#[cfg(target_arch = "x86_64")]
+fn kvm_features() -> Option<KvmFeatures> {
+    use std::arch::x86_64::__cpuid;
+    const SIGNATURE: u32 = 0x4000_0000;
+    const FEATURES: u32 = 0x4000_0001;
+    let signature = __cpuid(SIGNATURE);
+    let name = [signature.ebx, signature.ecx, signature.edx].map(u32::to_le_bytes);
+    (name.as_flattened() == b"KVMKVMKVM\0\0\0" && signature.eax >= FEATURES).then(|| {
+        let features = __cpuid(FEATURES);
+        KvmFeatures { unhalt: features.eax & 1 << 7 != 0, dedicated: features.edx & 1 != 0 }
+    })
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn kvm_features() -> Option<KvmFeatures> {
+    None
+}
+
+/// The choice of a KVM guest's kernel that has all forms. `alone`: it has one CPU, or its command
+/// line forbids the paravirtual form.
+fn guest_spinlocks(kvm: KvmFeatures, alone: bool) -> Spinlocks {
+    if !kvm.unhalt {
+        Spinlocks::TestAndSet
+    } else if kvm.dedicated || alone {
+        Spinlocks::Queued
+    } else {
+        Spinlocks::Paravirt
+    }
+}
+
 /// The first value of `key` in `/proc/cpuinfo`.
 pub(super) fn cpuinfo(roots: &Roots, key: &str) -> Option<String> {
     roots.proc("cpuinfo")?.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
         (name.trim() == key).then(|| value.trim().to_owned())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{KvmFeatures, guest_spinlocks, spinlocks};
+    use crate::host::roots::Roots;
+    use cellbench_record::Spinlocks;
+
+    #[test]
+    fn a_guest_waits_as_its_hypervisor_allows() {
+        let choice =
+            |unhalt, dedicated, alone| guest_spinlocks(KvmFeatures { unhalt, dedicated }, alone);
+        assert_eq!(choice(true, false, false), Spinlocks::Paravirt);
+        assert_eq!(choice(true, true, false), Spinlocks::Queued);
+        assert_eq!(choice(true, false, true), Spinlocks::Queued);
+        assert_eq!(choice(false, false, false), Spinlocks::TestAndSet);
+    }
+
+    #[test]
+    fn another_machine_does_not_tell() {
+        assert_eq!(spinlocks(&Roots::at("/nowhere/sys", "/nowhere/proc")), None);
+    }
 }

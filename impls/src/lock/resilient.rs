@@ -9,8 +9,8 @@
 
 use super::held::{is_cycle, is_held_here, leave_failed};
 use super::queued::{
-    Claim, GO, Joined, LOCKED_MASK, LOCKED_PENDING, QueueNode, QueuedWord, announce, decode_tail,
-    encode_tail, wait_for_next, wait_for_turn,
+    Claim, Form, GO, LOCKED_MASK, LOCKED_PENDING, QueueNode, QueuedWord, WordForm, announce,
+    decode_tail, encode_tail, wait_for_next, wait_for_turn,
 };
 use super::{Lock, RawLock, with_raw};
 use crate::cell::Errno;
@@ -71,12 +71,12 @@ fn refuse_own<P: Platform>(cpu: &Cpu<'_, P>, lock: *mut ()) -> Result<(), Errno>
 }
 
 /// See the module.
-pub struct Resilient<P: Memory> {
-    pub(super) word: QueuedWord<P>,
+pub struct Resilient<P: Memory, F = WordForm> {
+    pub(super) word: QueuedWord<P, F>,
 }
 
-impl<P: Platform> Lock<P> for Resilient<P> {
-    const ID: &'static str = "rqspin";
+impl<P: Platform, F: Form> Lock<P> for Resilient<P, F> {
+    const ID: &'static str = F::RESILIENT;
     const FALLIBLE: bool = true;
 
     fn new() -> Self {
@@ -93,7 +93,7 @@ impl<P: Platform> Lock<P> for Resilient<P> {
     }
 }
 
-impl<P: Platform> RawLock<P> for Resilient<P> {
+impl<P: Platform, F: Form> RawLock<P> for Resilient<P, F> {
     #[inline(always)]
     fn acquire(&self, cpu: &Cpu<'_, P>) -> Result<(), Errno> {
         // Before the attempt: an NMI that arrives after it must find the entry.
@@ -113,7 +113,7 @@ impl<P: Platform> RawLock<P> for Resilient<P> {
     }
 }
 
-impl<P: Platform> Resilient<P> {
+impl<P: Platform, F: Form> Resilient<P, F> {
     #[inline(always)]
     fn address(&self) -> *mut () {
         core::ptr::from_ref(self).cast_mut().cast()
@@ -121,10 +121,12 @@ impl<P: Platform> Resilient<P> {
 
     #[cold]
     fn acquire_slow(&self, cpu: &Cpu<'_, P>, found: u32) -> Result<(), Errno> {
-        let acquired = refuse_own(cpu, self.address()).and_then(|()| match self.word.join(found) {
-            Joined::Acquired => Ok(()),
-            Joined::Pending => self.acquire_pending(cpu),
-            Joined::Queue => self.acquire_queued(cpu),
+        let acquired = refuse_own(cpu, self.address()).and_then(|()| {
+            if self.word.set_pending(found) {
+                self.acquire_pending(cpu)
+            } else {
+                self.acquire_queued(cpu)
+            }
         });
         if acquired.is_err() {
             leave_failed(cpu);
@@ -134,15 +136,12 @@ impl<P: Platform> Resilient<P> {
 
     fn acquire_pending(&self, cpu: &Cpu<'_, P>) -> Result<(), Errno> {
         let mut patience = Patience::new(cpu, self.address(), TIMEOUT_NS);
-        let free = || self.word.load_acquire() & LOCKED_MASK == 0;
         let waited = P::wait_until_or(
-            || free().then_some(Ok(())),
+            || self.word.try_pending().then_some(Ok(())),
             || patience.lost(|| self.word.load() & LOCKED_MASK == 0).map(Err),
         );
-        match waited {
-            Ok(()) => self.word.pending_to_locked(),
-            Err(_) if planted!(cpu, PendingLeft) => {}
-            Err(_) => self.word.clear_pending(),
+        if waited.is_err() && !planted!(cpu, PendingLeft) {
+            self.word.clear_pending();
         }
         waited
     }
@@ -172,15 +171,12 @@ impl<P: Platform> Resilient<P> {
         }
         let mut patience = Patience::new(cpu, self.address(), HEAD_TIMEOUT_NS);
         let waited = P::wait_until_or(
-            || {
-                let value = self.word.load_acquire();
-                (value & LOCKED_PENDING == 0).then_some(Ok(value))
-            },
+            || self.word.try_head(tail).map(Ok),
             || patience.lost(|| self.word.load() & LOCKED_PENDING == 0).map(Err),
         );
         match waited {
-            Ok(value) => {
-                if !self.word.take_as_head(value, tail) {
+            Ok(last) => {
+                if !last {
                     // Release pairs with the acquire in `wait_for_turn`.
                     wait_for_next(node).turn.store(GO, Ordering::Release);
                 }
@@ -218,7 +214,7 @@ impl<P: Platform> Resilient<P> {
 
 /// The test-and-set form, for hosts on which a waiter's CPU may not run.
 pub struct ResilientTas<P: Memory> {
-    word: QueuedWord<P>,
+    word: QueuedWord<P, WordForm>,
 }
 
 impl<P: Platform> Lock<P> for ResilientTas<P> {
@@ -279,7 +275,7 @@ impl<P: Platform> ResilientTas<P> {
 mod tests {
     use super::{HEAD_TIMEOUT_NS, Resilient, TIMEOUT_NS, encode_tail};
     use crate::cell::Errno;
-    use crate::lock::queued::{Claim, Joined};
+    use crate::lock::queued::Claim;
     use crate::lock::{Lock as _, RawLock as _};
     use crate::machine::{Cpu, MachineConfig};
     use crate::platform::{Memory as _, Stepped};
@@ -290,7 +286,7 @@ mod tests {
     fn in_nmi(machine: &Machine<Stepped>, cpu: &Cpu<'_, Stepped>) -> (Result<(), Errno>, u64) {
         let lock = Resilient::<Stepped>::new();
         lock.acquire(&machine.cpu(CpuId(1))).unwrap();
-        assert!(matches!(lock.word.join(lock.word.load()), Joined::Pending));
+        assert!(lock.word.set_pending(lock.word.load()));
         let began_ns = Stepped::now_ns();
         let result = cpu.nmi(|nmi| lock.acquire(nmi));
         (result, Stepped::now_ns() - began_ns)
@@ -305,7 +301,7 @@ mod tests {
         let lock = Resilient::<Stepped>::new();
         lock.acquire(&holder).unwrap();
         cpu.this.held.enter(lock.address());
-        assert!(matches!(lock.word.join(lock.word.load()), Joined::Pending));
+        assert!(lock.word.set_pending(lock.word.load()));
         let waiter = Claim::new(&head);
         waiter.node().unwrap();
         assert_eq!(lock.word.swap_tail(encode_tail(head.id(), waiter.level)), 0);

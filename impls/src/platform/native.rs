@@ -187,8 +187,7 @@ impl SplitWord for AtomicU32 {
             let (second, high): (u8, u16);
             // SAFETY: two aligned loads inside the word. They leave the low byte alone: a load
             // that covers it would wait for the byte store of the last release to reach the
-            // cache, as it cannot be forwarded to a wider load (4 ns on Zen 4). x86 keeps them
-            // after the locked exchange that precedes them.
+            // cache, as it cannot be forwarded to a wider load (4 ns on Zen 4).
             unsafe {
                 asm!("mov {second}, byte ptr [{word} + 1]", "mov {high:x}, word ptr [{word} + 2]",
                      word = in(reg) self.as_ptr(), second = out(reg_byte) second,

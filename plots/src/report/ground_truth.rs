@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use cellbench_record::{Entry, Run, Source};
+use cellbench_record::{Entry, Run, Source, Spinlocks};
 
 use super::layout::Columns;
 use super::markdown::Page;
@@ -29,14 +29,17 @@ struct Pair<'a> {
     model_ns: f64,
 }
 
-/// The model's cell or lock that is built as the kernel's `cell` is. Under a hypervisor the kernel's
-/// queued locks take their test-and-set forms.
-fn twin(cell: &str, virtualised: bool) -> &str {
-    match (cell, virtualised) {
-        ("locked" | "bpf_spin_lock", true) => "spin-tas",
-        ("locked" | "bpf_spin_lock", false) => "spin-queued",
-        ("bpf_res_spin_lock" | "bpf_res_spin_lock_irqsave", true) => "rqspin-tas",
-        ("bpf_res_spin_lock" | "bpf_res_spin_lock_irqsave", false) => "rqspin",
+/// The model's cell or lock that is built as the kernel's `cell` is, where its spinlocks take the form
+/// `form`. Resilient locks know no paravirtual form.
+fn twin(cell: &str, form: Option<Spinlocks>) -> &str {
+    match (cell, form) {
+        ("locked" | "bpf_spin_lock", Some(Spinlocks::TestAndSet)) => "spin-tas",
+        ("bpf_spin_lock", Some(Spinlocks::Paravirt)) => "spin-queued-pv",
+        ("locked" | "bpf_spin_lock", _) => "spin-queued",
+        ("bpf_res_spin_lock" | "bpf_res_spin_lock_irqsave", Some(Spinlocks::TestAndSet)) => {
+            "rqspin-tas"
+        }
+        ("bpf_res_spin_lock" | "bpf_res_spin_lock_irqsave", _) => "rqspin",
         _ => cell,
     }
 }
@@ -48,7 +51,7 @@ fn attempt_ns(entry: &Entry) -> Option<f64> {
 }
 
 /// The kernel's rows that the model has too, in the order of the kernel's entries.
-fn pairs<'a>(entries: &[&'a Entry], virtualised: bool) -> Vec<Pair<'a>> {
+fn pairs<'a>(entries: &[&'a Entry], form: Option<Spinlocks>) -> Vec<Pair<'a>> {
     let of = |source: &'static Source| {
         entries.iter().copied().filter(move |e| e.series.source == *source)
     };
@@ -67,7 +70,7 @@ fn pairs<'a>(entries: &[&'a Entry], virtualised: bool) -> Vec<Pair<'a>> {
             series.kind == row.kind
                 && series.workload == row.workload
                 && series.threads == row.threads
-                && series.cell == twin(&row.cell, virtualised)
+                && series.cell == twin(&row.cell, form)
         })?;
         let kernel_ns = attempt_ns(kernel)? - loop_ns(kernel).unwrap_or(0.0);
         Some(Pair { kernel, model, kernel_ns, model_ns: attempt_ns(model)? })
@@ -113,24 +116,73 @@ fn agreements(pairs: &[Pair<'_>], key: impl Fn(&Pair<'_>) -> String) -> String {
     text
 }
 
-/// Whether a hypervisor ran the host.
-pub(super) fn is_virtualised(run: &Run) -> bool {
-    run.host.virtualisation.as_deref().is_some_and(|found| found != "none")
+/// What masking interrupts costs in the kernel, in nanoseconds: the resilient lock's pair with it
+/// against the one without, on one thread.
+fn masking_ns(entries: &[&Entry]) -> Option<f64> {
+    let pair_ns = |cell: &str| {
+        let is_it = |entry: &&&Entry| {
+            let series = &entry.series;
+            series.source == Source::Kernel && series.cell == cell && series.threads == 1
+        };
+        let locks = entries.iter().filter(is_it);
+        locks.filter(|entry| entry.series.workload.starts_with("lock-")).find_map(|e| attempt_ns(e))
+    };
+    Some(pair_ns("bpf_res_spin_lock_irqsave")? - pair_ns("bpf_res_spin_lock")?)
 }
 
-/// The section, if model and kernel have rows in common. `virtualised`: the kernel ran under a
-/// hypervisor.
-pub(super) fn section(page: &mut Page, entries: &[&Entry], virtualised: bool) {
-    let pairs = pairs(entries, virtualised);
+/// What the comparison needs to know of the runs that the rows come from.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Background {
+    /// Form of the kernel's spinlocks, where it is known.
+    form: Option<Spinlocks>,
+    /// What the model was charged for masking interrupts.
+    charged_ns: f64,
+}
+
+impl Background {
+    /// That of `runs`, which are all from one host.
+    pub(super) fn of<'a>(runs: impl Iterator<Item = &'a Run>) -> Self {
+        runs.fold(Self::default(), |known, run| Self {
+            form: known.form.or(run.host.spinlocks),
+            charged_ns: known.charged_ns.max(run.settings.irq_save_cost_ns),
+        })
+    }
+}
+
+/// The section, if model and kernel have rows in common.
+pub(super) fn section(page: &mut Page, entries: &[&Entry], background: Background) {
+    let Background { form, charged_ns } = background;
+    let pairs = pairs(entries, form);
     if pairs.is_empty() {
         return;
     }
     page.section("Model and kernel beside each other");
     page.line(
         "Time of an attempt as its thread sees it; the kernel's without its loop. The kernel's cells \
-         stand beside the model's design that is built as they are: under a hypervisor its queued \
-         locks take their test-and-set forms.\n",
+         stand beside the model's design that is built as they are.",
     );
+    page.line(match form {
+        Some(Spinlocks::Queued) => "This kernel's spinlocks are queued, as on bare metal.",
+        Some(Spinlocks::Paravirt) => {
+            "This kernel's spinlocks take their paravirtual form: newcomers may pass the queue, and a \
+             release is a read-modify-write. Its resilient locks do not."
+        }
+        Some(Spinlocks::TestAndSet) => {
+            "This kernel's spinlocks take their test-and-set form, as it runs under a hypervisor."
+        }
+        _ => "Which form this kernel's spinlocks take is not known; taken to be queued.",
+    });
+    let charged = number::significant(charged_ns);
+    page.line(&match masking_ns(entries) {
+        Some(masking_ns) => format!(
+            "Masking interrupts costs {} ns a pair in this kernel (its resilient lock with and \
+             without, one thread); the model was charged {charged} ns (`--irq-save-ns`).\n",
+            number::significant(masking_ns)
+        ),
+        None => format!(
+            "The model was charged {charged} ns for masking interrupts (`--irq-save-ns`).\n"
+        ),
+    });
     let mut columns = Columns::new(&[
         ("kind", false),
         ("workload", false),
@@ -174,8 +226,8 @@ pub(super) fn section(page: &mut Page, entries: &[&Entry], virtualised: bool) {
         page.line(&workloads);
     }
     page.line(
-        "Known differences: the kernel masks interrupts (`bpf_spin_lock` and the cells' locks do, \
-         `bpf_res_spin_lock` does not), programs a real hrtimer on start and removes it on cancel, \
+        "Known differences: the kernel really masks interrupts (`bpf_spin_lock` and the cells' locks \
+         do, `bpf_res_spin_lock` does not), programs a real hrtimer on start and removes it on cancel, \
          queues real work, and allocates control blocks from its per-CPU caches; its calls go through \
          helpers and the verifier's checks. The model does none of these.",
     );
@@ -183,26 +235,28 @@ pub(super) fn section(page: &mut Page, entries: &[&Entry], virtualised: bool) {
 
 #[cfg(test)]
 mod tests {
-    use cellbench_record::{Entry, Kind, Series, Source};
+    use cellbench_record::{Entry, Kind, Series, Source, Spinlocks};
 
     use super::super::markdown::Page;
-    use super::{agreements, pairs, section};
+    use super::{Background, agreements, masking_ns, pairs, section};
 
     fn entry(source: Source, workload: &str, cell: &str, ns: f64) -> Entry {
-        let series = Series::new(cell, Kind::Lock, workload, 2, "compact", source);
-        Entry { attempts_ops_s: Some(2e9 / ns), ..Entry::new(series) }
+        let series = Series::new(cell, Kind::Lock, workload, 1, "compact", source);
+        Entry { attempts_ops_s: Some(1e9 / ns), ..Entry::new(series) }
     }
 
     fn entries() -> Vec<Entry> {
         vec![
             entry(Source::Kernel, "empty", "bpf_spin_lock", 10.0),
-            entry(Source::Kernel, "lock-0ns", "bpf_spin_lock", 50.0),
-            entry(Source::Kernel, "lock-0ns", "bpf_res_spin_lock", 30.0),
+            entry(Source::Kernel, "lock-irqsave", "bpf_spin_lock", 50.0),
+            entry(Source::Kernel, "lock-irqsave", "bpf_res_spin_lock_irqsave", 30.0),
+            entry(Source::Kernel, "lock-0ns", "bpf_res_spin_lock", 22.0),
             entry(Source::Kernel, "lock-aa", "bpf_res_spin_lock", 90.0),
-            entry(Source::Model, "lock-0ns", "spin-queued", 20.0),
-            entry(Source::Model, "lock-0ns", "rqspin", 30.0),
-            entry(Source::Model, "lock-0ns", "rqspin-tas", 19.5),
-            entry(Source::Model, "lock-0ns", "spin-tas", 20.0),
+            entry(Source::Model, "lock-irqsave", "spin-queued", 20.0),
+            entry(Source::Model, "lock-irqsave", "spin-queued-pv", 40.0),
+            entry(Source::Model, "lock-irqsave", "rqspin", 30.0),
+            entry(Source::Model, "lock-irqsave", "rqspin-tas", 19.5),
+            entry(Source::Model, "lock-irqsave", "spin-tas", 20.0),
         ]
     }
 
@@ -210,29 +264,42 @@ mod tests {
     fn rows_find_the_design_they_are_built_as() {
         let entries = entries();
         let entries: Vec<&Entry> = entries.iter().collect();
-        let times = |virtualised| -> Vec<(String, f64, f64)> {
-            pairs(&entries, virtualised)
+        let times = |form| -> Vec<(String, f64, f64)> {
+            pairs(&entries, form)
                 .iter()
                 .map(|pair| (pair.model.series.cell.clone(), pair.kernel_ns, pair.model_ns))
                 .collect()
         };
         let expected = [("spin-queued", 40.0, 20.0), ("rqspin", 20.0, 30.0)];
-        for ((cell, kernel_ns, model_ns), expected) in times(false).into_iter().zip(expected) {
+        let found = times(Some(Spinlocks::Queued));
+        assert_eq!(found.len(), expected.len());
+        for ((cell, kernel_ns, model_ns), expected) in found.into_iter().zip(expected) {
             assert_eq!(cell, expected.0);
             assert!((kernel_ns - expected.1).abs() < 1e-9 && (model_ns - expected.2).abs() < 1e-9);
         }
-        let cells: Vec<String> = times(true).into_iter().map(|(cell, ..)| cell).collect();
-        assert_eq!(cells, ["spin-tas", "rqspin-tas"]);
+        let cells = |form| -> Vec<String> {
+            times(Some(form)).into_iter().map(|(cell, ..)| cell).collect()
+        };
+        assert_eq!(cells(Spinlocks::TestAndSet), ["spin-tas", "rqspin-tas"]);
+        assert_eq!(cells(Spinlocks::Paravirt), ["spin-queued-pv", "rqspin"]);
     }
 
     #[test]
     fn order_counts_where_both_tell_a_difference() {
         let entries = entries();
         let entries: Vec<&Entry> = entries.iter().collect();
-        let text =
-            |virtualised| agreements(&pairs(&entries, virtualised), |_| "lock-0ns".to_owned());
-        assert_eq!(text(false), "- lock-0ns: 0 of 1\n");
-        assert_eq!(text(true), "", "19.5 and 20 are equal");
+        let text = |form| agreements(&pairs(&entries, Some(form)), |_| "all".to_owned());
+        assert_eq!(text(Spinlocks::Queued), "- all: 0 of 1\n");
+        assert_eq!(text(Spinlocks::Paravirt), "- all: 1 of 1\n");
+        assert_eq!(text(Spinlocks::TestAndSet), "", "19.5 and 20 are equal");
+    }
+
+    #[test]
+    fn masking_is_what_the_resilient_lock_pays_for_it() {
+        let entries = entries();
+        let entries: Vec<&Entry> = entries.iter().collect();
+        assert!((masking_ns(&entries).unwrap() - 8.0).abs() < 1e-9);
+        assert!(masking_ns(&entries[..3]).is_none());
     }
 
     #[test]
@@ -241,7 +308,7 @@ mod tests {
         let kernel: Vec<&Entry> =
             entries.iter().filter(|entry| entry.series.source == Source::Kernel).collect();
         let mut page = Page::default();
-        section(&mut page, &kernel, false);
+        section(&mut page, &kernel, Background::default());
         assert_eq!(page.text, "");
     }
 }

@@ -10,8 +10,9 @@ use cellbench_record::{
     Counter, Damage, Entry, ReadError, Run, RunReader, Source, WriteError, write_atomically,
 };
 
+use super::ground_truth::{self, Background};
 use super::markdown::{Page, disturbed, limits, measured, ruler, scaling, self_test};
-use super::{Loaded, ground_truth, number, overview, verdict};
+use super::{Loaded, number, overview, verdict};
 
 /// Runs kept below one directory.
 #[derive(Debug)]
@@ -67,13 +68,6 @@ impl Kept {
         Ok(Self { runs })
     }
 
-    /// Whether the kernel run, if there is one, was in a virtual machine.
-    fn is_kernel_virtualised(&self) -> bool {
-        let kernel = |loaded: &&Loaded| source_of(loaded) == Some(&Source::Kernel);
-        let run = self.runs.iter().map(|(_, loaded)| loaded).find(kernel);
-        run.is_some_and(|loaded| ground_truth::is_virtualised(&loaded.run))
-    }
-
     /// The page. `command` makes it again; `verification` is the text of VERIFICATION.md, if there
     /// is one, whose first table is shown.
     #[must_use]
@@ -96,7 +90,9 @@ impl Kept {
         let all: Vec<&Entry> =
             self.runs.iter().flat_map(|(_, loaded)| &loaded.summary.entries).collect();
         page.depth = 0;
-        ground_truth::section(&mut page, &all, self.is_kernel_virtualised());
+        let native = self.runs.iter().filter(|(_, loaded)| source_of(loaded) != Some(&Source::Sim));
+        let background = Background::of(native.map(|(_, loaded)| &loaded.run));
+        ground_truth::section(&mut page, &all, background);
         if let Some(table) = verification.and_then(first_table) {
             page.section("Verification");
             page.line("From VERIFICATION.md, which also says what `MODELS` stands for and what is not verified.\n");

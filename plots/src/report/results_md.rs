@@ -2,9 +2,10 @@
 
 use cellbench_record::{Entry, Run, Source, Summary};
 
+use super::ground_truth::{self, Background};
 use super::layout::{Columns, groups, verdict_word};
 use super::markdown::{Page, disturbed, limits, measured, or, ruler, scaling, self_test};
-use super::{Format, Rendered, Report, ground_truth, number, overview, verdict};
+use super::{Format, Rendered, Report, number, overview, verdict};
 
 pub(super) struct ResultsMd;
 
@@ -55,7 +56,8 @@ fn results(report: &Report<'_>) -> String {
         tables(&mut page, summary, &source);
     }
     let all: Vec<&Entry> = summary.entries.iter().collect();
-    ground_truth::section(&mut page, &all, ground_truth::is_virtualised(run));
+    let background = Background::of(std::iter::once(run).chain(&run.merged_from));
+    ground_truth::section(&mut page, &all, background);
     scaling(&mut page, summary);
     counters(&mut page, summary);
     ruler(&mut page, run);
