@@ -168,6 +168,31 @@ fn a_full_disk_is_named_and_earlier_runs_stay_as_they_were() {
     assert_eq!(fs::read(run.join("rounds.jsonl")).unwrap(), before);
 }
 
+/// The self-test's own run becomes the latest before its outcome is written into the one that was.
+#[test]
+fn a_self_test_is_written_into_the_run_that_was_the_latest() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(small(dir.path(), &[]).status.success());
+    let latest = dir.path().join("latest");
+    let run = fs::canonicalize(&latest).unwrap();
+    let out = dir.path().to_str().unwrap();
+    let short = "--time-budget 1s --rounds 6 --a-a-rounds 6 --tries 1 --seed 1".split(' ');
+    let into = latest.to_str().unwrap();
+    let args: Vec<&str> =
+        ["selftest", "--out", out, "--into", into].into_iter().chain(short).collect();
+    let output = cellbench(&args);
+    // So short, it need not pass.
+    assert!([Some(0), Some(1)].contains(&output.status.code()), "{}", text(&output.stderr));
+    let read = |dir: &Path| -> Value {
+        serde_json::from_slice(&fs::read(dir.join("run.json")).unwrap()).unwrap()
+    };
+    let (run, own) = (read(&run), read(&latest));
+    assert_eq!(run["self_test"], own["self_test"]);
+    assert!(run["self_test"].is_object());
+    let command = |run: &Value| run["command_line"].as_str().unwrap().to_owned();
+    assert!(command(&run).contains(" run ") && command(&own).contains(" selftest "));
+}
+
 #[test]
 fn a_small_run_leaves_everything_a_run_leaves() {
     let dir = tempfile::tempdir().unwrap();

@@ -236,6 +236,7 @@ fn differences(a: &Run, b: &Run) -> Vec<Difference> {
             ("window_s", settings.window_s.to_string()),
             ("time_budget_s", number(settings.time_budget_s)),
             ("latency_sample_every", settings.latency_sample_every.to_string()),
+            ("own_lines", settings.own_lines.join(" ")),
             ("irq_save_cost_ns", settings.irq_save_cost_ns.to_string()),
             ("matrix", settings.matrix.clone()),
         ]

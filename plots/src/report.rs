@@ -18,11 +18,15 @@ mod results_md;
 mod terminal;
 pub mod verdict;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use cellbench_record::{Damage, ReadError, Run, RunReader, Summary, WriteError, write_atomically};
+use cellbench_record::{
+    Damage, ReadError, Run, RunReader, Summary, WriteError, read_latency_log, write_atomically,
+};
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use crate::chart::{Charts, Drawn, Png};
 use crate::options::Options;
@@ -163,6 +167,9 @@ impl Loaded {
             }
         }
         let (table, summary) = table.finish(&run);
+        for found in damaged_logs(reader.dir(), &summary) {
+            damage.push(found);
+        }
         Ok(Self {
             dir: reader.dir().to_owned(),
             run,
@@ -185,6 +192,21 @@ impl Loaded {
             drawn: &self.drawn,
         }
     }
+}
+
+/// What cannot be read of the latency logs that a run's rows name, in the order of their names.
+fn damaged_logs(dir: &Path, summary: &Summary) -> Vec<Damage> {
+    let latencies = summary.entries.iter().flat_map(|entry| entry.latency.values());
+    let logs: BTreeSet<&String> = latencies.filter_map(|latency| latency.hlog.as_ref()).collect();
+    let logs: Vec<&String> = logs.into_iter().collect();
+    let damage = logs.into_par_iter().flat_map_iter(|log| {
+        let path = dir.join(log);
+        match read_latency_log(&path) {
+            Ok((_, damage)) => damage,
+            Err(error) => vec![Damage { path, line: None, what: error.to_string() }],
+        }
+    });
+    damage.collect()
 }
 
 /// What [`write_all`] left.

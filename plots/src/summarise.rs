@@ -174,6 +174,12 @@ fn describe(row: &Row, calibration: Option<&Calibration>) -> Entry {
             .collect();
     }
     if sums.duration_s > 0.0 {
+        let time_ns = sums.duration_s * 1e9 * f64::from(row.series.threads.max(1));
+        entry.line_wait_shares = sums
+            .line_waits_ns
+            .iter()
+            .map(|(field, waited_ns)| (field.clone(), *waited_ns as f64 / time_ns))
+            .collect();
         entry.per_thread_ops_s =
             sums.per_thread_ok.iter().map(|ok| *ok as f64 / sums.duration_s).collect();
     }

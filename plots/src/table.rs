@@ -224,6 +224,7 @@ pub(crate) struct Sums {
     pub(crate) per_thread_ok: Vec<u64>,
     pub(crate) counters: Named<CounterSum>,
     pub(crate) line_transfers: Named<u64>,
+    pub(crate) line_waits_ns: Named<u64>,
     pub(crate) latency: Named<Vec<Latency>>,
 }
 
@@ -356,6 +357,10 @@ impl Sums {
         for (field, count) in &round.line_transfers {
             let sum = self.line_transfers.or_default(field);
             *sum = sum.saturating_add(*count);
+        }
+        for (field, waited_ns) in &round.line_waits_ns {
+            let sum = self.line_waits_ns.or_default(field);
+            *sum = sum.saturating_add(*waited_ns);
         }
         for (op, latency) in &round.latency {
             if latency.samples > 0 {

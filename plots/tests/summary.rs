@@ -224,6 +224,7 @@ fn shares_fairness_and_the_line_transfer_bound() {
     let simulated = summary.entries.iter().find(|e| e.series.source == Source::Sim).unwrap();
     assert_eq!(simulated.line_transfer_share, None);
     assert!((simulated.line_transfers_per_op["lock"] - 2.0).abs() < 1e-9);
+    assert!((simulated.line_wait_shares["lock"] - 0.9).abs() < 1e-6);
 }
 
 #[test]

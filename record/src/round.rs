@@ -49,6 +49,9 @@ pub struct Round {
     /// Simulator: cache-line transfers by the field whose line moved.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub line_transfers: BTreeMap<String, u64>,
+    /// Simulator: time that all threads together waited for the line of each field, in nanoseconds.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub line_waits_ns: BTreeMap<String, u64>,
     /// Switches because a thread blocked; none where the host does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context_switches_voluntary: Option<u64>,
@@ -91,6 +94,7 @@ impl Round {
             per_thread: Vec::new(),
             counters: BTreeMap::new(),
             line_transfers: BTreeMap::new(),
+            line_waits_ns: BTreeMap::new(),
             context_switches_voluntary: None,
             context_switches_involuntary: None,
             migrations: None,

@@ -140,6 +140,9 @@ pub struct Settings {
     pub latency_sample_every: u32,
     /// Cost added for masking interrupts in the model; 0 if none.
     pub irq_save_cost_ns: f64,
+    /// Simulator: fields, by label, that were given cache lines of their own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub own_lines: Vec<String>,
     /// Name of the matrix: `quick`, `headline`, `full`, or `chosen`.
     pub matrix: String,
     /// Fields of a newer writer.

@@ -111,6 +111,9 @@ pub struct Entry {
     /// Simulator: cache-line transfers per attempt, by field.
     #[serde(default, skip_serializing_if = "Named::is_empty")]
     pub line_transfers_per_op: Named<f64>,
+    /// Simulator: share of the threads' time that they waited for the line of each field.
+    #[serde(default, skip_serializing_if = "Named::is_empty")]
+    pub line_wait_shares: Named<f64>,
     /// Goodput as a share of one operation per line transfer; only for two threads or more.
     #[serde(default)]
     pub line_transfer_share: Option<f64>,
@@ -179,6 +182,7 @@ impl Entry {
             counters_multiplexed: Vec::new(),
             counters_missing: Named::new(),
             line_transfers_per_op: Named::new(),
+            line_wait_shares: Named::new(),
             line_transfer_share: None,
             rounds: 0,
             rounds_disturbed: 0,

@@ -1,6 +1,7 @@
 //! `cellbench selftest`: can this tool be believed on this host?
 
 use std::fmt::Write as _;
+use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -62,7 +63,9 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
     let topology = Topology::read()?;
-    let into = args.into.as_deref().map(RunReader::open).transpose()?;
+    // By its real name: `latest` will be another run when this one has begun.
+    let real = |dir: &PathBuf| RunReader::open(&fs::canonicalize(dir).unwrap_or(dir.clone()));
+    let into = args.into.as_ref().map(real).transpose()?;
     let interrupt = Interrupt::install().map_err(|error| anyhow!(error))?;
     let seed = args.seed.unwrap_or_else(run::seed_from_clock);
     let given: Vec<String> = std::env::args().skip(1).collect();

@@ -134,9 +134,11 @@ pub fn criterion() -> Criterion {
         .warm_up_time(Duration::from_millis(150))
         .measurement_time(Duration::from_millis(400))
         .sample_size(30)
-        .nresamples(5000)
-        .without_plots();
+        .nresamples(5000);
     let given: Vec<String> = std::env::args().skip(1).collect();
+    // Half the time of a quick run would go into its pictures.
+    let is_quick = given.iter().any(|arg| arg == "--quick");
+    let criterion = if is_quick { criterion.without_plots() } else { criterion };
     let theirs = without(&given, OWN_FLAGS, OWN_VALUES);
     if theirs == given {
         return criterion.configure_from_args();

@@ -232,6 +232,7 @@ fn describe(plan: &Plan, machine: &MachineModel, settings: &Settings) -> Run {
             threshold_share: settings.threshold_share,
             latency_sample_every: 1,
             matrix: settings.matrix.clone(),
+            own_lines: settings.own_lines.clone(),
             ..RunSettings::default()
         },
         notes,

@@ -379,6 +379,10 @@ fn note_coherence(round: &mut Round, report: &Report) {
         if moved > 0 {
             round.line_transfers.insert(row.label.clone(), moved);
         }
+        let waited_ns = (found.wait_ns + found.spin_ns).round() as u64;
+        if waited_ns > 0 {
+            round.line_waits_ns.insert(row.label.clone(), waited_ns);
+        }
         if found.wait_ns > 0.0 || found.spin_ns > 0.0 {
             fields.insert(row.label.clone(), by_field(found));
         }

@@ -2,16 +2,19 @@
 //! cannot part. Each run has its directory below one (`results/model`, `results/sim`, ...); the page
 //! shows each at a glance, and the run's own report has the rest.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use cellbench_record::{
-    Counter, Damage, Entry, ReadError, Run, RunReader, Source, WriteError, write_atomically,
+    Counter, Damage, Entry, ReadError, Run, RunReader, Series, Source, WriteError, write_atomically,
 };
 
 use super::ground_truth::{self, Background};
-use super::markdown::{Page, disturbed, limits, measured, ruler, scaling, self_test};
+use super::layout::Columns;
+use super::markdown::{
+    Page, at_most_threads, disturbed, limits, measured, ruler, scaling, self_test, waits,
+};
 use super::{Loaded, number, overview, verdict};
 
 /// Runs kept below one directory.
@@ -68,6 +71,22 @@ impl Kept {
         Ok(Self { runs })
     }
 
+    /// For a simulated run with fields on lines of their own: the one with every field in its place.
+    fn base_of(&self, padded: &Loaded) -> Option<(&str, &Loaded)> {
+        let place = |loaded: &Loaded| {
+            let first = loaded.summary.entries.first()?;
+            Some((first.series.source.clone(), first.series.machine.clone()))
+        };
+        let is_base = |other: &Loaded| {
+            other.run.settings.own_lines.is_empty() && place(other) == place(padded)
+        };
+        if padded.run.settings.own_lines.is_empty() {
+            return None;
+        }
+        let (name, base) = self.runs.iter().find(|(_, loaded)| is_base(loaded))?;
+        Some((name, base))
+    }
+
     /// The page. `command` makes it again; `verification` is the text of VERIFICATION.md, if there
     /// is one, whose first table is shown.
     #[must_use]
@@ -85,7 +104,15 @@ impl Kept {
         page.line("");
         page.line(overview::LEGEND);
         for (name, loaded) in &self.runs {
-            run(&mut page, name, loaded);
+            // What differs from a run in nothing but where some fields lie is shown beside it.
+            if self.base_of(loaded).is_none() {
+                run(&mut page, name, loaded);
+            }
+        }
+        for (name, loaded) in &self.runs {
+            if let Some((base, unpadded)) = self.base_of(loaded) {
+                padding(&mut page, (base, unpadded), (name, loaded));
+            }
         }
         let all: Vec<&Entry> =
             self.runs.iter().flat_map(|(_, loaded)| &loaded.summary.entries).collect();
@@ -182,6 +209,7 @@ fn run(page: &mut Page, name: &str, loaded: &Loaded) {
     }
     measured(page, run);
     scaling(page, summary);
+    waits(page, summary);
     if source_of(loaded) != Some(&Source::Sim) {
         ruler(page, run);
         disturbed(page, summary);
@@ -189,6 +217,55 @@ fn run(page: &mut Page, name: &str, loaded: &Loaded) {
     }
     limits(page, &report);
     page.depth = 0;
+}
+
+/// Goodput that changes by less than this with a field's place is said to stay.
+const SAME_SHARE: f64 = 0.05;
+
+/// What lines of their own buy for some fields, at the most threads.
+fn padding(page: &mut Page, base: (&str, &Loaded), padded: (&str, &Loaded)) {
+    let (base_name, base) = base;
+    let (name, padded) = padded;
+    let labels: Vec<String> =
+        padded.run.settings.own_lines.iter().map(|label| format!("`{label}`")).collect();
+    page.section(&format!("With a line of its own for {} (`results/{name}`)", labels.join(", ")));
+    let mut columns = Columns::new(&[
+        ("kind, workload", false),
+        ("threads", true),
+        ("cell", false),
+        ("as it is, ok/s", true),
+        ("with it, ok/s", true),
+        ("ratio", true),
+    ]);
+    let of_base: HashMap<&Series, &Entry> =
+        base.summary.entries.iter().map(|entry| (&entry.series, entry)).collect();
+    let mut same = 0_u64;
+    for entry in at_most_threads(&padded.summary) {
+        let series = &entry.series;
+        let Some(before) = of_base.get(series) else { continue };
+        let (Some(was), Some(is)) = (before.goodput_ops_s, entry.goodput_ops_s) else { continue };
+        if (is / was - 1.0).abs() < SAME_SHARE {
+            same += 1;
+            continue;
+        }
+        columns.rows.push(vec![
+            format!("{}, {}", series.kind, series.workload),
+            series.threads.to_string(),
+            series.cell.clone(),
+            number::si(Some(was)),
+            number::si(Some(is)),
+            number::ratio(Some(is / was)),
+        ]);
+    }
+    page.line(&format!(
+        "Against `results/{base_name}`, at the most threads; medians over rounds. Within {}: {}.\n",
+        number::percent_chosen(SAME_SHARE),
+        number::count(same, "row")
+    ));
+    if !columns.rows.is_empty() {
+        page.table(&columns);
+    }
+    page.line(&format!("\n```\n{}\n```", padded.run.command_line));
 }
 
 /// Where the rows of a run come from, by its first.

@@ -10,8 +10,11 @@ pub(super) struct Mail;
 /// Columns of a mail, by custom of kernel lists.
 const WIDTH: usize = 72;
 
-/// Groups shown; a mail that is longer is not read.
-const GROUPS: usize = 12;
+/// Sentences shown.
+const HEADLINES: usize = 7;
+
+/// Rows shown, but for the first group, which is shown whole; a mail that is longer is not read.
+const ROWS: usize = 60;
 
 impl Format for Mail {
     fn name(&self) -> &'static str {
@@ -43,8 +46,13 @@ fn mail(report: &Report<'_>) -> String {
         }
     }
     text += "\n";
-    for headline in verdict::headlines(summary) {
-        paragraph(&mut text, &headline, "* ", "  ");
+    let headlines = verdict::headlines(summary);
+    for headline in headlines.iter().take(HEADLINES) {
+        paragraph(&mut text, headline, "* ", "  ");
+    }
+    if headlines.len() > HEADLINES {
+        let more = number::count((headlines.len() - HEADLINES) as u64, "further sentence");
+        paragraph(&mut text, &format!("{more} in RESULTS.md."), "* ", "  ");
     }
 
     let (shown, left_out) = chosen(summary);
@@ -63,7 +71,7 @@ fn mail(report: &Report<'_>) -> String {
     }
 
     text += "\n";
-    paragraph(&mut text, &reading(summary), "", "");
+    paragraph(&mut text, &reading(summary, run.settings.irq_save_cost_ns), "", "");
     text += "\nReproduce:\n";
     for (_, part) in hosts(run) {
         text += &wrap_command(&ascii(&part.command_line), WIDTH, "  ");
@@ -119,7 +127,13 @@ fn chosen(summary: &Summary) -> (Vec<Group<'_>>, usize) {
                     == (&series.workload, &series.engine, &series.placement, series.offered_ops_s)
         })
     });
-    let shown: Vec<Group<'_>> = at_most_threads.map(|(_, group)| *group).take(GROUPS).collect();
+    let mut rows = 0;
+    let fits = |group: &Group<'_>| {
+        let is_first = rows == 0;
+        rows += group.entries.len();
+        is_first || rows <= ROWS
+    };
+    let shown: Vec<Group<'_>> = at_most_threads.map(|(_, group)| *group).take_while(fits).collect();
     let left_out = total - shown.len();
     (shown, left_out)
 }
@@ -146,16 +160,22 @@ fn line(cell: &str, [goodput, ratio, interval, verdict, failed]: [&str; 5]) -> S
 }
 
 /// How the table is to be read.
-fn reading(summary: &Summary) -> String {
+fn reading(summary: &Summary, irq_save_cost_ns: f64) -> String {
     let disturbed = match summary.rounds_disturbed {
         0 => "No round was disturbed.".to_owned(),
         n => format!("{} left out.", number::count(n, "disturbed round")),
+    };
+    let masking = if irq_save_cost_ns > 0.0 {
+        let cost = number::time_ns(Some(irq_save_cost_ns));
+        format!(" Cells that mask interrupts are charged {cost} for it.")
+    } else {
+        String::new()
     };
     format!(
         "ok/s: successful operations per second, all threads (k = 10^3, M = 10^6); failed: share of \
          attempts that returned an error. Ratio: ok/s against {} in the same round, median over \
          rounds; intervals by bootstrap, verdicts after Holm's correction over {}; same: within {}. \
-         {disturbed}",
+         {disturbed}{masking}",
         summary.baseline,
         number::count(summary.comparisons, "comparison"),
         number::percent_chosen(summary.threshold_share),

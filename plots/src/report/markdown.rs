@@ -1,6 +1,8 @@
 //! Parts of a page in Markdown that the report of one run and the page of the kept runs share.
 
-use cellbench_record::{Run, Severity, Summary, rfc3339_utc};
+use std::collections::HashMap;
+
+use cellbench_record::{Entry, Run, Series, Severity, Summary, rfc3339_utc};
 
 use super::layout::{Columns, host_lines, hosts, place};
 use super::{Report, number};
@@ -144,6 +146,58 @@ pub(super) fn scaling(page: &mut Page, summary: &Summary) {
         let rows = number::count(same.len() as u64, "row");
         page.line(&format!("No fit for {rows}: {}.", same[0]));
     }
+}
+
+/// Fields named in a row of [`waits`].
+const FIELDS_SHOWN: usize = 3;
+/// A field is named if its line takes this share of the threads' time.
+const FIELD_SHARE: f64 = 0.01;
+
+/// Simulated runs: for which fields' lines the cores wait, at the most threads of each row.
+pub(super) fn waits(page: &mut Page, summary: &Summary) {
+    let mut columns = Columns::new(&[
+        ("kind, workload", false),
+        ("threads", true),
+        ("cell", false),
+        ("waiting", true),
+        ("for the line of", false),
+    ]);
+    for entry in at_most_threads(summary).filter(|entry| !entry.line_wait_shares.is_empty()) {
+        let series = &entry.series;
+        let mut fields: Vec<(&str, f64)> =
+            entry.line_wait_shares.iter().map(|(field, share)| (field.as_str(), *share)).collect();
+        fields.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(b.0)));
+        let all: f64 = fields.iter().map(|(_, share)| share).sum();
+        let named = fields.iter().filter(|(_, share)| *share >= FIELD_SHARE).take(FIELDS_SHOWN);
+        let named: Vec<String> = named
+            .map(|(field, share)| format!("`{field}` {}", number::percent(Some(*share))))
+            .collect();
+        columns.rows.push(vec![
+            format!("{}, {}", series.kind, series.workload),
+            series.threads.to_string(),
+            series.cell.clone(),
+            number::percent(Some(all)),
+            if named.is_empty() { "-".into() } else { named.join(", ") },
+        ]);
+    }
+    if columns.rows.is_empty() {
+        return;
+    }
+    page.section("What the cores wait for");
+    page.line("Share of the cores' time, by the field whose line they waited for.\n");
+    page.table(&columns);
+}
+
+/// The rows at the most threads that their cell, kind, workload and conditions were run at.
+pub(super) fn at_most_threads(summary: &Summary) -> impl Iterator<Item = &Entry> {
+    let mut most: HashMap<Series, u32> = HashMap::new();
+    let without_threads = |entry: &Entry| Series { threads: 0, ..entry.series.clone() };
+    for entry in &summary.entries {
+        let threads = most.entry(without_threads(entry)).or_default();
+        *threads = (*threads).max(entry.series.threads);
+    }
+    let is_most = move |entry: &&Entry| most[&without_threads(entry)] == entry.series.threads;
+    summary.entries.iter().filter(is_most)
 }
 
 pub(super) fn ruler(page: &mut Page, run: &Run) {

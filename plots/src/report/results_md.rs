@@ -4,7 +4,7 @@ use cellbench_record::{Entry, Run, Source, Summary};
 
 use super::ground_truth::{self, Background};
 use super::layout::{Columns, groups, verdict_word};
-use super::markdown::{Page, disturbed, limits, measured, or, ruler, scaling, self_test};
+use super::markdown::{Page, disturbed, limits, measured, or, ruler, scaling, self_test, waits};
 use super::{Format, Rendered, Report, number, overview, verdict};
 
 pub(super) struct ResultsMd;
@@ -59,6 +59,7 @@ fn results(report: &Report<'_>) -> String {
     let background = Background::of(std::iter::once(run).chain(&run.merged_from));
     ground_truth::section(&mut page, &all, background);
     scaling(&mut page, summary);
+    waits(&mut page, summary);
     counters(&mut page, summary);
     ruler(&mut page, run);
     disturbed(&mut page, summary);
