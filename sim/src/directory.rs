@@ -5,7 +5,8 @@
 //! on hitting, and a new owner keeps the line at least for its ownership window (the directory
 //! learns late that the line has arrived, and its next snoop takes time): so it completes several
 //! operations for one transfer, which is what makes contended atomics cheaper than a transfer
-//! each.
+//! each. A line that only a store in the store buffer asked for is not kept: the store takes effect
+//! when it arrives, and its core, which went on long ago, does not use the line then.
 //!
 //! Requests for one line are granted one at a time in the order in which they arrive at the
 //! directory (a quarter of a transfer after they were issued, so nearer cores get ahead). One that
@@ -75,7 +76,7 @@ impl World {
         let entry = &mut self.lines.lines[line as usize];
         let cost = scale(cost, first.factor);
         let mut at = (first.arrives_at + cost / 4).max(entry.free_at);
-        if entry.exclusive {
+        if entry.exclusive && entry.kept {
             at = at.max(entry.owner_ready_at + scale(cost, self.costs.ownership_share));
         }
         entry.grant_at = at;
@@ -199,6 +200,7 @@ impl World {
         entry.dirty = true;
         entry.owner_ready_at = here_at;
         entry.free_at = here_at + hold;
+        entry.kept = !request.buffered;
         entry.written = if request.want == Want::Own { request.words } else { 0 };
         entry.totals.invalidations += invalidated;
         self.lines.clear_sharers(line);

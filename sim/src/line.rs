@@ -56,6 +56,8 @@ pub(crate) struct Line {
     /// The owner's is the only copy: it may write.
     pub(crate) exclusive: bool,
     pub(crate) dirty: bool,
+    /// The owner's core waited for it, and keeps it for its ownership window.
+    pub(crate) kept: bool,
     /// Accesses must take the slow path: somebody sleeps on the line, or it is traced.
     pub(crate) watched: bool,
     pub(crate) traced: bool,
@@ -209,6 +211,7 @@ impl Line {
             first_toucher: NO_CACHE,
             exclusive: false,
             dirty: false,
+            kept: true,
             watched: false,
             traced: false,
             sleepers: 0,
