@@ -169,9 +169,14 @@ pub(super) fn waits(page: &mut Page, summary: &Summary) {
         fields.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(b.0)));
         let all: f64 = fields.iter().map(|(_, share)| share).sum();
         let named = fields.iter().filter(|(_, share)| *share >= FIELD_SHARE).take(FIELDS_SHOWN);
-        let named: Vec<String> = named
+        let mut named: Vec<String> = named
             .map(|(field, share)| format!("`{field}` {}", number::percent(Some(*share))))
             .collect();
+        // Who waits through the whole window is in no share.
+        let starved = entry.per_thread_ops_s.iter().filter(|ops| **ops == 0.0).count();
+        if starved > 0 {
+            named.push(format!("{} starved throughout", number::count(starved as u64, "core")));
+        }
         columns.rows.push(vec![
             format!("{}, {}", series.kind, series.workload),
             series.threads.to_string(),
