@@ -107,25 +107,3 @@ fn a_sender_strikes_as_well() {
     assert_whole(&subject, &measured);
     assert!(struck(&measured, "nmi").0 > 0);
 }
-
-#[test]
-#[ignore = "ten million interruptions for each generation: minutes each"]
-fn nmi_same_cell_ten_million_times() {
-    const WANTED: u64 = 10_000_000;
-    for subject in cells() {
-        let (mut attempts, mut successes, mut rounds) = (0, 0, 0);
-        while attempts < WANTED {
-            let measured = measure(&subject, "nmi-same-cell", 0, Duration::from_secs(5));
-            assert_whole(&subject, &measured);
-            let (more, ok) = struck(&measured, "nmi");
-            attempts += more;
-            successes += ok;
-            rounds += 1;
-        }
-        let share = 100.0 * successes as f64 / attempts as f64;
-        println!(
-            "{} {}: {attempts} interruptions in {rounds} rounds, {share:.2} % ok",
-            subject.name, subject.kind
-        );
-    }
-}

@@ -136,9 +136,9 @@ pub fn criterion() -> Criterion {
         .sample_size(30)
         .nresamples(5000);
     let given: Vec<String> = std::env::args().skip(1).collect();
-    // Half the time of a quick run would go into its pictures.
-    let is_quick = given.iter().any(|arg| arg == "--quick");
-    let criterion = if is_quick { criterion.without_plots() } else { criterion };
+    // Pictures of what was chosen: those of everything would take longer than measuring it.
+    let is_chosen = given.iter().any(|arg| !arg.starts_with('-'));
+    let criterion = if is_chosen { criterion } else { criterion.without_plots() };
     let theirs = without(&given, OWN_FLAGS, OWN_VALUES);
     if theirs == given {
         return criterion.configure_from_args();
