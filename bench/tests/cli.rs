@@ -168,6 +168,13 @@ fn a_full_disk_is_named_and_earlier_runs_stay_as_they_were() {
     assert_eq!(fs::read(run.join("rounds.jsonl")).unwrap(), before);
 }
 
+/// The cause is part of the message, and is not said again behind it.
+#[test]
+fn too_many_threads_are_refused_once() {
+    let line = error(&["run", "--threads", "4096"]);
+    assert_eq!(line.matches("asked for 4096 CPUs").count(), 1, "{line}");
+}
+
 /// The self-test's own run becomes the latest before its outcome is written into the one that was.
 #[test]
 fn a_self_test_is_written_into_the_run_that_was_the_latest() {

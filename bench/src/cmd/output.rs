@@ -23,7 +23,19 @@ pub(super) fn emit_json(value: &impl Serialize) -> anyhow::Result<()> {
 
 /// One line on standard error.
 pub(super) fn error(error: &anyhow::Error) {
-    say(&format!("cellbench: error: {}", one_line(&format!("{error:#}"))));
+    say(&format!("cellbench: error: {}", one_line(&with_causes(error))));
+}
+
+/// What an error says, and its causes as far as it does not say them itself.
+fn with_causes(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |said, cause| {
+        let cause = cause.to_string();
+        match said.is_empty() {
+            true => cause,
+            false if said.contains(&cause) => said,
+            false => format!("{said}: {cause}"),
+        }
+    })
 }
 
 /// Something the user should know, on standard error.
@@ -47,7 +59,15 @@ pub(super) fn colour() -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::one_line;
+    use anyhow::anyhow;
+
+    use super::{one_line, with_causes};
+
+    #[test]
+    fn no_cause_is_said_twice() {
+        let error = anyhow!("no such file").context("reading a: no such file").context("loading");
+        assert_eq!(with_causes(&error), "loading: reading a: no such file");
+    }
 
     #[test]
     fn an_error_is_one_line_whatever_its_cause_says() {
