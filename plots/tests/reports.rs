@@ -10,7 +10,7 @@ use cellbench_plots::report::{FORMATS, Loaded, comparison, terminal, verdict};
 use cellbench_plots::stats::random::SplitMix64;
 use cellbench_plots::{compare, merge, write_all, write_formats};
 use cellbench_record::{
-    Interval, Kind, Latency, Round, Run, RunReader, RunWriter, Series, Source, Verdict,
+    Entry, Interval, Kind, Latency, Round, Run, RunReader, RunWriter, Series, Source, Verdict,
 };
 
 fn loaded() -> (tempfile::TempDir, Loaded) {
@@ -101,6 +101,23 @@ fn verdicts_in_words() {
         summary.entries.iter().filter_map(|entry| verdict::sentence(summary, entry)).collect();
     insta::assert_snapshot!(sentences.join("\n"));
     insta::assert_snapshot!("headlines", verdict::headlines(summary).join("\n"));
+}
+
+/// A workload that puts several threads on each CPU is not what the others are told at.
+#[test]
+fn few_rows_with_more_threads_are_not_the_headline() {
+    let (_out, loaded) = loaded();
+    let mut summary = loaded.summary.clone();
+    let compared = summary.entries.iter().filter(|entry| entry.verdict.is_some());
+    let row = compared.max_by_key(|entry| entry.series.threads).unwrap().clone();
+    let under = |workload: &str, threads| {
+        let series = Series { workload: workload.into(), threads, ..row.series.clone() };
+        Entry { series, ..row.clone() }
+    };
+    summary.entries.push(under("another", row.series.threads));
+    let before = verdict::headlines(&summary);
+    summary.entries.push(under("oversubscribed", 4 * row.series.threads));
+    assert_eq!(verdict::headlines(&summary), before);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The outcome in words, as one would say it in a mail.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use cellbench_record::{Entry, OK, OutcomeCounts, Series, Source, Summary, Verdict};
 
@@ -58,12 +58,13 @@ pub fn sentence(summary: &Summary, entry: &Entry) -> Option<String> {
     Some(text)
 }
 
-/// The outcome of the run in a few sentences, one for each source, kind and cell, at the most
-/// threads measured. Over several workloads and placements it says how many went which way and
-/// names the extremes, so that no favourable row stands for all.
+/// The outcome of the run in a few sentences, one for each source, kind and cell, at the number of
+/// threads under which most workloads were run, of equals the largest: not at that of the few
+/// workloads that put several threads on a CPU. Over several workloads and placements it says how many
+/// went which way and names the extremes, so that no favourable row stands for all.
 #[must_use]
 pub fn headlines(summary: &Summary) -> Vec<String> {
-    // In order of appearance; the summary is sorted, so threads rise within a group.
+    // In order of appearance.
     let mut stories: Vec<Vec<&Entry>> = Vec::new();
     let mut index = HashMap::new();
     for entry in &summary.entries {
@@ -76,23 +77,27 @@ pub fn headlines(summary: &Summary) -> Vec<String> {
             stories.push(Vec::new());
             stories.len() - 1
         });
-        let story = &mut stories[place];
-        let most = story.first().map_or(0, |other| other.series.threads);
-        if series.threads > most {
-            story.clear();
-        }
-        if series.threads >= most {
-            story.push(entry);
-        }
+        stories[place].push(entry);
     }
     stories.iter().filter_map(|story| headline(summary, story)).collect()
+}
+
+/// The rows of a story at the number of threads that tells most.
+fn telling<'a>(story: &[&'a Entry]) -> Vec<&'a Entry> {
+    let mut rows: BTreeMap<u32, Vec<&Entry>> = BTreeMap::new();
+    for entry in story {
+        rows.entry(entry.series.threads).or_default().push(entry);
+    }
+    // Of equals the last.
+    rows.into_values().max_by_key(Vec::len).unwrap_or_default()
 }
 
 fn headline(summary: &Summary, story: &[&Entry]) -> Option<String> {
     if let Some(wrong) = story.iter().find(|entry| !entry.violations.is_empty()) {
         return sentence(summary, wrong);
     }
-    if let [entry] = story {
+    let story = telling(story);
+    if let [entry] = story[..] {
         return sentence(summary, entry);
     }
     let first = story.first()?;
