@@ -61,7 +61,8 @@ pub fn sentence(summary: &Summary, entry: &Entry) -> Option<String> {
 /// The outcome of the run in a few sentences, one for each source, kind and cell, at the number of
 /// threads under which most workloads were run, of equals the largest: not at that of the few
 /// workloads that put several threads on a CPU. Over several workloads and placements it says how many
-/// went which way and names the extremes, so that no favourable row stands for all.
+/// went which way and names the extremes of what is decided, so that no favourable row stands for all
+/// and no accident.
 #[must_use]
 pub fn headlines(summary: &Summary) -> Vec<String> {
     // In order of appearance.
@@ -116,8 +117,11 @@ fn headline(summary: &Summary, story: &[&Entry]) -> Option<String> {
     })
     .collect();
     let ratio_of = |entry: &&&Entry| entry.ratio.unwrap_or(1.0);
-    let slowest = story.iter().min_by(|a, b| ratio_of(a).total_cmp(&ratio_of(b)))?;
-    let fastest = story.iter().max_by(|a, b| ratio_of(a).total_cmp(&ratio_of(b)))?;
+    let is_decided = |entry: &&&Entry| entry.verdict != Some(Verdict::Undecided);
+    let decided: Vec<&Entry> = story.iter().filter(is_decided).copied().collect();
+    let certain = if decided.is_empty() { &story } else { &decided };
+    let slowest = certain.iter().min_by(|a, b| ratio_of(a).total_cmp(&ratio_of(b)))?;
+    let fastest = certain.iter().max_by(|a, b| ratio_of(a).total_cmp(&ratio_of(b)))?;
     let end = |entry: &Entry| {
         format!(
             "{}x ({}{})",
