@@ -177,7 +177,7 @@ fn rounds_interleave_and_become_records() {
         seen.iter().map(|(round, position, _)| (*round, *position)).collect();
     assert_eq!(places, [(0, 0), (0, 1), (1, 0), (1, 1)]);
     let workloads: BTreeSet<&str> = seen.iter().map(|(_, _, w)| w.as_str()).collect();
-    assert_eq!(workloads, BTreeSet::from(["empty", "lock-0ns"]));
+    assert_eq!(workloads, BTreeSet::from(["empty", "lock-irqsave"]));
 }
 
 #[test]
