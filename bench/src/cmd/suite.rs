@@ -137,17 +137,22 @@ pub fn criterion() -> Criterion {
         .nresamples(5000);
     let given: Vec<String> = std::env::args().skip(1).collect();
     // Pictures of what was chosen: those of everything would take longer than measuring it.
-    let is_chosen = given.iter().any(|arg| !arg.starts_with('-'));
-    let criterion = if is_chosen { criterion } else { criterion.without_plots() };
-    let theirs = without(&given, OWN_FLAGS, OWN_VALUES);
-    if theirs == given {
+    let chosen = filter(&given);
+    let criterion = if chosen.is_some() { criterion } else { criterion.without_plots() };
+    if without(&given, OWN_FLAGS, OWN_VALUES) == given {
         return criterion.configure_from_args();
     }
     // Criterion reads the process's arguments itself and would end at one that it does not know.
-    match theirs.into_iter().find(|arg| !arg.starts_with('-')) {
+    match chosen {
         Some(filter) => criterion.with_filter(filter),
         None => criterion,
     }
+}
+
+/// What benchmarks were chosen by: the argument that is neither a flag nor the value of one.
+fn filter(args: &[String]) -> Option<String> {
+    let rest = without(&without(args, OWN_FLAGS, OWN_VALUES), CRITERION_FLAGS, CRITERION_VALUES);
+    rest.into_iter().find(|arg| !arg.starts_with('-'))
 }
 
 /// The name of a flag, without its value.
@@ -190,6 +195,13 @@ mod tests {
     fn own_flags_are_left_aside_for_criterion() {
         let args = words("--bench --threads 1,2 --full solo-set --out=x");
         assert_eq!(without(&args, OWN_FLAGS, OWN_VALUES), words("--bench solo-set"));
+    }
+
+    #[test]
+    fn a_value_is_no_filter() {
+        assert_eq!(filter(&words("--bench --threads 1,2 --save-baseline before --quick")), None);
+        let chosen = words("--bench --threads 1,2 solo-set --sample-size 50");
+        assert_eq!(filter(&chosen).as_deref(), Some("solo-set"));
     }
 
     /// A flag that the suite takes and this list forgets would end Criterion.
