@@ -8,7 +8,8 @@ use crate::core::{State, Watched};
 use crate::costs::Ps;
 use crate::fiber;
 use crate::interrupt;
-use crate::line::Want;
+use crate::line::{By, Want};
+use crate::run_ahead::Ahead;
 use crate::stats::Statistics;
 use crate::store_buffer::Buffer;
 use crate::thread::{self, NO_LINE, Slot, ThreadState};
@@ -33,16 +34,19 @@ pub(crate) enum Access {
         new: u64,
     },
     Rmw,
+    /// A read-modify-write that adds. (The other ones with arithmetic are loops of
+    /// compare-and-exchange on x86 where their result is used.)
+    Add,
 }
 
 impl Access {
-    fn writes(self) -> bool {
+    pub(crate) fn writes(self) -> bool {
         !matches!(self, Self::Load { .. })
     }
 
     /// Whether it takes effect at its end, having kept the core busy until then.
     fn is_atomic(self) -> bool {
-        matches!(self, Self::Rmw | Self::FencedStore { .. })
+        matches!(self, Self::Rmw | Self::Add | Self::FencedStore { .. })
     }
 }
 
@@ -52,7 +56,8 @@ enum Phase {
     New,
     /// Counted, but not yet issued.
     Issue,
-    /// An atomic whose line was here when it began; its time is over.
+    /// An atomic whose line was here when it began; its time is over. If the line was lost
+    /// meanwhile, it begins again.
     Executed,
     /// It missed; the core was stalled since `issued_at` and goes on when the line is here.
     Arrived {
@@ -143,6 +148,7 @@ impl World {
             || slot.epoch != self.epoch
             || slot.line == NO_LINE
             || !core.stores.is_empty()
+            || !core.fetched.is_empty()
         {
             return false;
         }
@@ -175,15 +181,16 @@ impl World {
                 core.now = if fences { atomic_ends } else { core.now + cost.store };
                 row.stores += 1;
             }
-            Access::Rmw if owned => {
+            Access::Rmw | Access::Add if owned => {
                 core.now = atomic_ends;
                 row.rmws += 1;
             }
             _ => return false,
         }
         row.hits += 1;
+        let (me, now) = (self.current, core.now);
+        self.note_access(slot, words_at(address), access);
         if access.writes() {
-            let (me, now) = (self.current, core.now);
             self.note_writer(slot);
             self.line_written(slot.line, words_at(address), me, now);
         }
@@ -211,21 +218,25 @@ impl World {
         };
         if let Phase::New = phase {
             self.me().accesses += 1;
+            self.line_of(slot, address, labels);
+            self.note_access(slot, words_at(address), access);
             *phase = Phase::Issue;
         }
         if let Phase::Arrived { issued_at } = *phase {
             let waited = self.now() - issued_at;
-            self.me().waited += waited;
-            let line = self.line_of(slot, address, labels);
-            self.lines.lines[line as usize].totals.wait += waited;
-            let row = Statistics::key(slot.row, self.me().operation);
-            self.stats.row(row).wait += waited;
+            self.line_of(slot, address, labels);
+            self.charge_wait(slot, waited);
+            self.me().awaits = NO_LINE;
             let step = self.complete(slot, access, What::Access);
             // What the code branches on is not what it was when this core looked last.
-            if std::mem::take(&mut self.me().surprised)
-                && !matches!(access, Access::FencedStore { .. })
-            {
-                self.me().now += self.costs.restart;
+            let branches = !matches!(access, Access::FencedStore { .. } | Access::Add);
+            let restart = self.costs.restart;
+            let core = self.me();
+            if std::mem::take(&mut core.surprised) && branches {
+                core.now += restart;
+            }
+            if std::mem::take(&mut core.replays) {
+                core.now += restart;
             }
             return step;
         }
@@ -259,22 +270,25 @@ impl World {
                     return Step::Buffered;
                 }
             }
+            let asked = match self.run_ahead_says(line, access) {
+                Ahead::Nothing => false,
+                Ahead::ArrivesAt(at) => {
+                    let waited = at - self.now();
+                    self.charge_wait(slot, waited);
+                    self.me().now = at;
+                    continue;
+                }
+                Ahead::Asked => true,
+            };
             let cache = self.me().cache;
             let hits = match access {
                 Access::Load { .. } => self.lines.is_sharer(line, cache),
                 _ => self.may_write(line, cache),
             };
             if hits && access.is_atomic() && !matches!(phase, Phase::Executed) {
-                let grant_at = self.lines.lines[line as usize].grant_at;
-                if grant_at <= self.now() + 1 {
-                    // A snoop that waited for the atomic before is answered before the next.
-                    self.me().now = grant_at;
-                    continue;
-                }
                 let atomic = self.costs.hit[self.pace()].atomic;
                 let ends = atomic_start(self.now(), slot, self.current) + atomic;
                 self.me().now = ends;
-                self.lines.lines[line as usize].locked_until = ends;
                 *phase = Phase::Executed;
                 continue;
             }
@@ -295,11 +309,14 @@ impl World {
             let (me, issued_at) = (self.current, self.now());
             if let Access::Store { .. } = access {
                 self.buffer_store(index, slot, access, words);
-                self.request(line, want, (words, row), true, (me, issued_at));
+                self.request(line, want, (words, row), By::StoreBuffer, (me, issued_at));
                 self.complete(slot, access, What::Store);
                 return Step::Buffered;
             }
-            self.request(line, want, (words, row), false, (me, issued_at));
+            if !asked {
+                self.request(line, want, (words, row), By::Access, (me, issued_at));
+            }
+            self.run_ahead(line, asked);
             self.set_state(me, State::Stalled);
             *phase = Phase::Arrived { issued_at };
             if !self.hand_over() {
@@ -307,6 +324,14 @@ impl World {
             }
             return self.step(index, slot, address, access, labels, phase);
         }
+    }
+
+    /// The running core waited for the line of an access.
+    fn charge_wait(&mut self, slot: &Slot, waited: Ps) {
+        let row = Statistics::key(slot.row, self.me().operation);
+        self.me().waited += waited;
+        self.lines.lines[slot.line as usize].totals.wait += waited;
+        self.stats.row(row).wait += waited;
     }
 
     /// Charges an access whose line is here (or whose store is in the buffer), and counts it.
@@ -330,7 +355,7 @@ impl World {
                 row.stores += 1;
                 cost.atomic
             }
-            Access::Rmw => {
+            Access::Rmw | Access::Add => {
                 row.rmws += 1;
                 cost.atomic
             }

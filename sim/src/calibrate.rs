@@ -1,9 +1,9 @@
 //! From what can be measured on a machine to the figures of the model.
 //!
 //! A transfer cannot be timed by itself; what is measured is a ping-pong between two cores, or
-//! how fast two cores add to one counter. These functions run the same thing on the model and find
+//! how fast two cores exchange one word. These functions run the same thing on the model and find
 //! the figure at which it gives the measured result, so that measurement and model mean the same.
-//! The searches run without random variation.
+//! The searches run without random variation of latencies; windows of ownership vary as they do.
 
 use std::rc::Rc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
@@ -14,8 +14,8 @@ use crate::simulation::{SimError, Simulation};
 use crate::wait::wait_until;
 use crate::word::SimU64;
 
-/// Round trips of a simulated ping-pong, and additions of each core to a shared counter: without
-/// random variation a few hundred are as good as a million.
+/// Round trips of a simulated ping-pong, and transfers for which two cores exchange one word: with
+/// so little random variation a few hundred are as good as a million.
 const ROUNDS: u64 = 300;
 /// Halvings of the interval in a search: from two microseconds to some picoseconds.
 const HALVINGS: u32 = 20;
@@ -88,20 +88,20 @@ pub fn ping_pong_ns(
     Ok(report.duration_ns / (2 * ROUNDS) as f64)
 }
 
-/// Time per `fetch_add` when two hardware threads do nothing else to one word, in nanoseconds:
-/// elapsed time divided by the additions of both.
+/// Time per exchange when two hardware threads do nothing else to one word, in nanoseconds:
+/// elapsed time divided by the exchanges of both.
 ///
 /// # Errors
 /// As [`Simulation::spawn`] and [`Simulation::run`].
-pub fn contended_fetch_add_ns(machine: &MachineModel, cores: [usize; 2]) -> Result<f64, SimError> {
+pub fn contended_exchange_ns(machine: &MachineModel, cores: [usize; 2]) -> Result<f64, SimError> {
     let window_ns = ROUNDS as f64 * machine.transfer.cross_socket_ns;
     let mut simulation = Simulation::new(&steady(machine), 1);
-    let counter = Rc::new(Shared(SimU64::new("counter", 0)));
+    let word = Rc::new(Shared(SimU64::new("word", 0)));
     for core in cores {
-        let counter = Rc::clone(&counter);
+        let word = Rc::clone(&word);
         simulation.spawn(core, move || {
             while now_ns() < window_ns {
-                counter.0.fetch_add(1, Relaxed);
+                word.0.swap(1, Relaxed);
             }
         })?;
     }
@@ -188,7 +188,7 @@ pub fn fit_ping_pongs(
 /// exchange. All other figures are taken from `machine`.
 ///
 /// # Errors
-/// As [`contended_fetch_add_ns`].
+/// As [`contended_exchange_ns`].
 pub fn restart_from_exchanges(
     machine: &MachineModel,
     cores: [usize; 2],
@@ -197,7 +197,7 @@ pub fn restart_from_exchanges(
     search(LONGEST_RESTART_NS, |restart_ns| {
         let mut machine = machine.clone();
         machine.core.restart_ns = restart_ns;
-        Ok(contended_fetch_add_ns(&machine, cores)? >= measured_ns)
+        Ok(contended_exchange_ns(&machine, cores)? >= measured_ns)
     })
 }
 
@@ -287,7 +287,7 @@ mod tests {
         let exchange_ns = |restart_ns| {
             let mut machine = desktop();
             machine.core.restart_ns = restart_ns;
-            contended_fetch_add_ns(&machine, [0, 1]).expect("it runs")
+            contended_exchange_ns(&machine, [0, 1]).expect("it runs")
         };
         let (none_ns, some_ns) = (exchange_ns(0.0), exchange_ns(6.0));
         assert!(some_ns > 1.2 * none_ns, "{some_ns} and {none_ns}");
@@ -296,9 +296,9 @@ mod tests {
     }
 
     #[test]
-    fn two_cores_add_faster_than_a_transfer_each() {
+    fn two_cores_exchange_faster_than_a_transfer_each() {
         let machine = desktop();
-        let one_ns = contended_fetch_add_ns(&machine, [0, 1]).expect("it runs");
+        let one_ns = contended_exchange_ns(&machine, [0, 1]).expect("it runs");
         assert!(one_ns < machine.transfer.same_llc_ns, "{one_ns}");
         assert!(one_ns > machine.hit.atomic_ns, "{one_ns}");
     }

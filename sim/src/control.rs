@@ -20,6 +20,16 @@ pub fn now_ns() -> f64 {
     in_world(|world| ns(world.now())).unwrap_or(0.0)
 }
 
+/// Reads the clock as code on a real machine would: [`now_ns`], after the time that reading it takes
+/// ([`crate::machine::CoreCosts::clock_ns`]).
+pub fn read_clock_ns() -> f64 {
+    in_world(|world| {
+        let cost = world.costs.hit[world.pace()].clock;
+        world.me().now += cost;
+    });
+    now_ns()
+}
+
 /// The hardware thread of the simulated machine that the caller runs on; `None` outside a
 /// simulation.
 pub fn current_core() -> Option<usize> {

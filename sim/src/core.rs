@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use crate::costs::Ps;
 use crate::interrupt::Agenda;
-use crate::thread::Commit;
+use crate::run_ahead::{Expected, Fetched, Trail};
+use crate::thread::{Commit, NO_LINE};
 
 /// What a core is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,8 +83,16 @@ pub(crate) struct Core {
     /// Since when it sleeps, rests or drains.
     pub(crate) asleep_since: Ps,
     pub(crate) drain: Drain,
+    /// The line it stalls for, if it had asked for it ahead.
+    pub(crate) awaits: u32,
+    /// What it did after what, what it will do next, and what it asked for because of that.
+    pub(crate) trail: Trail,
+    pub(crate) expected: Vec<Expected>,
+    pub(crate) fetched: Vec<Fetched>,
     /// The line it stalls for comes from another core that wrote it.
     pub(crate) surprised: bool,
+    /// It lost a line that it had read ahead: it will read it again, and what came after.
+    pub(crate) replays: bool,
     /// Number of the present sleep, so that a timer of an earlier one is known as stale.
     pub(crate) sleep: u32,
     pub(crate) agenda: Agenda,
@@ -109,7 +118,12 @@ impl Core {
             watched: Vec::new(),
             asleep_since: 0,
             drain: Drain::default(),
+            awaits: NO_LINE,
+            trail: Trail::new(),
+            expected: Vec::new(),
+            fetched: Vec::new(),
             surprised: false,
+            replays: false,
             sleep: 0,
             agenda: Agenda::default(),
             accesses: 0,

@@ -33,6 +33,7 @@ pub(crate) struct HitPs {
     pub(crate) partial_store: Ps,
     pub(crate) fence: Ps,
     pub(crate) pause: Ps,
+    pub(crate) clock: Ps,
 }
 
 /// Where a cache (that is: a core) is, in dense numbers.
@@ -56,10 +57,14 @@ pub(crate) struct Costs {
     pub(crate) ownership_window: Ps,
     /// Share of a transfer for which a new owner keeps the line, in 1/65536.
     pub(crate) ownership_share: u64,
+    /// Variation of that share, in 1/65536 of it.
+    pub(crate) ownership_spread: u64,
     pub(crate) migratory: bool,
     pub(crate) store_buffer_entries: usize,
     pub(crate) drained_by_atomics: bool,
     pub(crate) restart: Ps,
+    /// Accesses that a core looks ahead while it waits.
+    pub(crate) run_ahead: u32,
     pub(crate) interrupt: Ps,
     pub(crate) context_switch: Ps,
     /// Random variation in 1/65536.
@@ -102,6 +107,7 @@ impl Costs {
             partial_store: ps(model.hit.partial_store_ns * factor),
             fence: ps(model.hit.fence_ns * factor),
             pause: ps(model.core.pause_ns * factor).max(1),
+            clock: ps(model.core.clock_ns * factor),
         };
         Self {
             hit: [hit(1.0), hit(model.core.smt_slowdown)],
@@ -113,10 +119,12 @@ impl Costs {
             snoop_issue: ps(model.directory.snoop_issue_ns),
             ownership_window: ps(model.directory.ownership_window_ns),
             ownership_share: (model.directory.ownership_share * 65536.0) as u64,
+            ownership_spread: (model.directory.ownership_spread * 65536.0) as u64,
             migratory: model.directory.migratory,
             store_buffer_entries: model.store_buffer.entries as usize,
             drained_by_atomics: model.store_buffer.drained_by_atomics,
             restart: ps(model.core.restart_ns),
+            run_ahead: model.core.run_ahead,
             interrupt: ps(model.core.interrupt_ns),
             context_switch: ps(model.core.context_switch_ns),
             jitter: (model.core.jitter * 65536.0) as u64,

@@ -5,8 +5,10 @@
 //! on hitting, and a new owner keeps the line at least for its ownership window (the directory
 //! learns late that the line has arrived, and its next snoop takes time): so it completes several
 //! operations for one transfer, which is what makes contended atomics cheaper than a transfer
-//! each. A line that only a store in the store buffer asked for is not kept: the store takes effect
-//! when it arrives, and its core, which went on long ago, does not use the line then.
+//! each. The window varies: what else the directory has to do is not simulated. A line that only a
+//! store in the store buffer asked for is not kept: the store takes effect when it arrives, and its
+//! core, which went on long ago, does not use the line then. Nor is one that a core asked for ahead,
+//! unless it adds to it (see `run_ahead`).
 //!
 //! Requests for one line are granted one at a time in the order in which they arrive at the
 //! directory (a quarter of a transfer after they were issued, so nearer cores get ahead). One that
@@ -20,7 +22,7 @@
 
 use crate::costs::{NEVER, Ps, scale};
 use crate::events::Happening;
-use crate::line::{MIGRATES, NO_CACHE, Request, Want};
+use crate::line::{By, MIGRATES, NO_CACHE, Request, Want};
 use crate::machine::Distance;
 use crate::protocol::Supplier;
 use crate::timeline::What;
@@ -44,14 +46,14 @@ impl World {
         line: u32,
         want: Want,
         (words, row): (u16, u32),
-        buffered: bool,
+        by: By,
         (core, now): (u16, Ps),
     ) {
         let cache = self.cores[core as usize].cache;
         let factor = self.factor();
         let (_, cost) = self.supply(line, cache, want, now);
         let arrives_at = now + scale(cost, factor) / 4;
-        let request = Request { core, want, buffered, words, row, arrives_at, factor };
+        let request = Request { core, want, by, words, row, arrives_at, factor };
         let entry = &mut self.lines.lines[line as usize];
         let position = entry
             .queue
@@ -77,7 +79,8 @@ impl World {
         let cost = scale(cost, first.factor);
         let mut at = (first.arrives_at + cost / 4).max(entry.free_at);
         if entry.exclusive && entry.kept {
-            at = at.max(entry.owner_ready_at + scale(cost, self.costs.ownership_share));
+            let window = scale(scale(cost, self.costs.ownership_share), entry.kept_factor);
+            at = at.max(entry.owner_ready_at + window);
         }
         entry.grant_at = at;
         self.push(at, Happening::Grant { line });
@@ -87,13 +90,6 @@ impl World {
     pub(crate) fn grant(&mut self, line: u32, at: Ps) {
         let entry = &mut self.lines.lines[line as usize];
         if entry.grant_at != at {
-            return;
-        }
-        if at <= entry.locked_until {
-            // The snoop is there in the midst of an atomic, and waits for its end.
-            let at = entry.locked_until + 1;
-            entry.grant_at = at;
-            self.push(at, Happening::Grant { line });
             return;
         }
         entry.grant_at = NEVER;
@@ -107,17 +103,26 @@ impl World {
             Want::Own => self.grant_ownership(line, at, cache, &request),
         };
         self.trace(line, here_at, request.core, request.row, What::Arrival);
-        if request.buffered {
-            for store in &mut self.cores[request.core as usize].stores {
-                if store.line == line && store.done_at == NEVER {
-                    store.done_at = here_at;
+        match request.by {
+            By::Access => self.push(here_at, Happening::Resume { core: request.core }),
+            By::StoreBuffer => {
+                for store in &mut self.cores[request.core as usize].stores {
+                    if store.line == line && store.done_at == NEVER {
+                        store.done_at = here_at;
+                    }
+                }
+                self.push(here_at, Happening::Commit { core: request.core });
+            }
+            By::RunAhead { .. } => {
+                if self.fetched(request.core, line, here_at) {
+                    self.push(here_at, Happening::Resume { core: request.core });
                 }
             }
-            self.push(here_at, Happening::Commit { core: request.core });
-        } else {
-            self.push(here_at, Happening::Resume { core: request.core });
         }
         self.schedule_grant(line);
+        while let Some(core) = self.losers.pop() {
+            self.fetch_again(core, line, at);
+        }
     }
 
     fn grant_read(&mut self, line: u32, at: Ps, cache: u16, request: &Request) -> Ps {
@@ -172,7 +177,13 @@ impl World {
     fn grant_ownership(&mut self, line: u32, at: Ps, cache: u16, request: &Request) -> Ps {
         let (source, cost) = self.supply(line, cache, request.want, at);
         self.count_source(line, cache, source, request);
-        let invalidated = self.lines.sharers(line).filter(|&sharer| sharer != cache).count() as u64;
+        let mut invalidated = 0;
+        let mut losers = std::mem::take(&mut self.losers);
+        for sharer in self.lines.sharers(line).filter(|&sharer| sharer != cache) {
+            invalidated += 1;
+            losers.extend(self.threads_of(sharer));
+        }
+        self.losers = losers;
         if self.costs.migratory {
             let entry = &mut self.lines.lines[line as usize];
             if (entry.written == 0 && entry.exclusive) || entry.home == cache {
@@ -190,8 +201,11 @@ impl World {
             + scale(cost, request.factor) / 2
             + invalidated.saturating_sub(1) * self.costs.snoop_issue;
         // The operation it took the line for is completed before the next snoop is answered.
+        let buffered = request.by == By::StoreBuffer;
         let first_operation =
-            if request.buffered { self.costs.hit[0].store } else { self.costs.hit[0].atomic };
+            if buffered { self.costs.hit[0].store } else { self.costs.hit[0].atomic };
+        let spread = self.costs.ownership_spread;
+        let kept_factor = 65536 - spread + self.rng.below(2 * spread + 1);
         let hold = self.costs.ownership_window.max(first_operation);
         let entry = &mut self.lines.lines[line as usize];
         entry.owner = cache;
@@ -200,7 +214,8 @@ impl World {
         entry.dirty = true;
         entry.owner_ready_at = here_at;
         entry.free_at = here_at + hold;
-        entry.kept = !request.buffered;
+        entry.kept = matches!(request.by, By::Access | By::RunAhead { adds: true });
+        entry.kept_factor = kept_factor;
         entry.written = if request.want == Want::Own { request.words } else { 0 };
         entry.totals.invalidations += invalidated;
         self.lines.clear_sharers(line);
@@ -245,7 +260,13 @@ impl World {
             Source::Cache(from) => {
                 row.count_transfer(self.costs.distance(from, cache));
                 row.hitms += u64::from(entry.dirty);
-                self.cores[request.core as usize].surprised = entry.dirty && !request.buffered;
+                let core = &mut self.cores[request.core as usize];
+                match request.by {
+                    By::Access => core.surprised = entry.dirty,
+                    By::RunAhead { .. } if core.awaits == line => core.surprised = entry.dirty,
+                    // It was read ahead of everything that could have gone wrong by it.
+                    _ => {}
+                }
                 entry.totals.transfers += 1;
             }
             Source::Llc => row.llc_fills += 1,

@@ -38,6 +38,7 @@
 //! | [`wait_until`], [`wait_until_deadline`] | sleep until a line that the condition read is invalidated |
 //! | [`advance`] | local computation for some nanoseconds |
 //! | [`now_ns`], [`current_core`] | virtual clock and hardware thread of the caller |
+//! | [`read_clock_ns`] | the clock, at the price of reading it |
 //! | [`set_operation`], [`operation`] | the operation that accesses are attributed to |
 //! | [`mask_interrupts`], [`unmask_interrupts`] | a nesting count, as `local_irq_disable` keeps one |
 //! | [`send_interrupt`] | interrupt or NMI to a core, as an inter-processor interrupt |
@@ -65,9 +66,9 @@
 //! # Where to start reading
 //!
 //! [`word`](SimWord) is what the code sees; `access` decides hit or miss; `directory` moves lines;
-//! `wait` and `interrupt` are what else stops a core; `world` chooses who runs next. [`machine`]
-//! describes machines, [`calibrate`] fits them to measurements, [`report`] is the outcome.
-
+//! `run_ahead` says what a waiting core asks for besides; `wait` and `interrupt` are what else stops
+//! a core; `world` chooses who runs next. [`machine`] describes machines, [`calibrate`] fits them to
+//! measurements, [`report`] is the outcome.
 mod access;
 pub mod calibrate;
 mod control;
@@ -82,6 +83,7 @@ pub mod machine;
 pub mod protocol;
 pub mod report;
 mod rng;
+mod run_ahead;
 mod simulation;
 mod stats;
 mod store_buffer;
@@ -94,7 +96,7 @@ mod world;
 
 pub use control::{
     OperationGuard, advance, current_core, fence, mask_interrupts, now_ns, operation, pause,
-    send_interrupt, set_operation, unmask_interrupts,
+    read_clock_ns, send_interrupt, set_operation, unmask_interrupts,
 };
 pub use interrupt::{Interrupt, Trigger};
 pub use machine::MachineModel;

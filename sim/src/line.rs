@@ -27,13 +27,24 @@ pub(crate) enum Want {
     Own,
 }
 
+/// On whose behalf a line is requested.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    /// An access that waits for it.
+    Access,
+    /// A store in the store buffer: the core does not wait.
+    StoreBuffer,
+    /// A core that waits for another line, and will want this one next: to add to it first of all,
+    /// or for anything else.
+    RunAhead { adds: bool },
+}
+
 /// A request that waits at a line's directory.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Request {
     pub(crate) core: u16,
     pub(crate) want: Want,
-    /// Made by a store in the store buffer: the core does not wait.
-    pub(crate) buffered: bool,
+    pub(crate) by: By,
     /// The four-byte words of the line that the access touches, one bit each.
     pub(crate) words: u16,
     /// Row of the statistics it counts in.
@@ -56,8 +67,10 @@ pub(crate) struct Line {
     /// The owner's is the only copy: it may write.
     pub(crate) exclusive: bool,
     pub(crate) dirty: bool,
-    /// The owner's core waited for it, and keeps it for its ownership window.
+    /// The owner keeps it for its ownership window: its core waited for it, or adds to it.
     pub(crate) kept: bool,
+    /// This owner's variation of the window, in 1/65536.
+    pub(crate) kept_factor: u64,
     /// Accesses must take the slow path: somebody sleeps on the line, or it is traced.
     pub(crate) watched: bool,
     pub(crate) traced: bool,
@@ -69,8 +82,6 @@ pub(crate) struct Line {
     pub(crate) owner_ready_at: Ps,
     /// When the first request in the queue is served, or [`NEVER`].
     pub(crate) grant_at: Ps,
-    /// Until when its owner executes an atomic on it, and answers no snoop.
-    pub(crate) locked_until: Ps,
     /// No request is served before.
     pub(crate) free_at: Ps,
     pub(crate) queue: VecDeque<Request>,
@@ -212,13 +223,13 @@ impl Line {
             exclusive: false,
             dirty: false,
             kept: true,
+            kept_factor: 1 << 16,
             watched: false,
             traced: false,
             sleepers: 0,
             version: 0,
             owner_ready_at: 0,
             grant_at: NEVER,
-            locked_until: 0,
             free_at: 0,
             queue: VecDeque::new(),
             written: 0,

@@ -6,8 +6,8 @@
 //! [`MachineModel::from_host`].
 //!
 //! What the model leaves out: cache capacity and associativity (a line once fetched stays until
-//! it is invalidated), memory and link bandwidth, prefetching, out-of-order overlap of misses
-//! other than through the store buffer, frequency changes, and distance within one LLC (every pair
+//! it is invalidated), memory and link bandwidth, what a hardware prefetcher fetches, frequency
+//! changes, and distance within one LLC (every pair
 //! of cores in it is equally far apart unless a measured matrix says otherwise).
 
 mod check;
@@ -132,6 +132,9 @@ pub struct DirectoryCosts {
     /// comes from the way of the acknowledgement and the next snoop (0 to 1). The longer of the
     /// two holds.
     pub ownership_share: f64,
+    /// How much that part of the window varies from one taking of a line to the next: it is
+    /// multiplied by a factor drawn evenly from `1 - spread` to `1 + spread` (0 to 1).
+    pub ownership_spread: f64,
     /// Whether a line that was twice read and then written by the next core moves to its next
     /// reader for writing at once (A. L. Cox, R. J. Fowler, "Adaptive cache coherency for
     /// detecting migratory shared data", ISCA 1993), until a reader does not write it.
@@ -156,8 +159,14 @@ pub struct CoreCosts {
     pub pause_ns: f64,
     /// What a core loses when a line arrives that another core has written, in nanoseconds: the
     /// accesses behind the one that waited are replayed, and the branch on the value, which is
-    /// another than the last time, goes the other way.
+    /// another than the last time, goes the other way. Additions, on whose result nothing hangs
+    /// at once, do not lose it; a core that loses a line which it had read ahead does.
     pub restart_ns: f64,
+    /// Accesses that a core looks ahead while it waits for a line: it asks for the lines of those
+    /// that it made after this one the last time (0: it asks for one line after the other).
+    pub run_ahead: u32,
+    /// Reading the clock, in nanoseconds.
+    pub clock_ns: f64,
     /// Factor on every cost of a hardware thread while another thread of its core is busy (1: no
     /// loss; 2: the two get the throughput of one).
     pub smt_slowdown: f64,

@@ -8,7 +8,7 @@ use crate::access::Access;
 use crate::core::{BufferedStore, Drain, State};
 use crate::costs::{NEVER, Ps};
 use crate::events::Happening;
-use crate::line::Want;
+use crate::line::{By, Want};
 use crate::stats::Statistics;
 use crate::thread::{Commit, Slot};
 use crate::world::World;
@@ -42,7 +42,7 @@ impl World {
         }
         let pending = core.pending_store(line);
         match access {
-            Access::Rmw | Access::FencedStore { .. } if drains => {
+            Access::Rmw | Access::Add | Access::FencedStore { .. } if drains => {
                 Buffer::Blocks(core.stores.len() - 1)
             }
             Access::Store { .. } if core.stores.len() >= entries => Buffer::Blocks(0),
@@ -91,7 +91,7 @@ impl World {
                     }
                 }
                 let counted = (store.words, store.row);
-                self.request(store.line, Want::Own, counted, true, (core, at));
+                self.request(store.line, Want::Own, counted, By::StoreBuffer, (core, at));
                 break;
             }
             self.cores[core as usize].stores.pop_front();

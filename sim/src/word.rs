@@ -218,7 +218,17 @@ impl<T: Value> SimWord<T> {
 impl<T: Integer> SimWord<T> {
     #[inline]
     fn update(&self, _order: Ordering, new: impl Fn(T) -> T) -> T {
-        T::from_bits(self.access(Access::Rmw, |bits| {
+        self.updated(Access::Rmw, new)
+    }
+
+    #[inline]
+    fn add(&self, _order: Ordering, new: impl Fn(T) -> T) -> T {
+        self.updated(Access::Add, new)
+    }
+
+    #[inline]
+    fn updated(&self, access: Access, new: impl Fn(T) -> T) -> T {
+        T::from_bits(self.access(access, |bits| {
             let old = *bits;
             *bits = new(T::from_bits(old)).to_bits();
             old
@@ -228,13 +238,13 @@ impl<T: Integer> SimWord<T> {
     /// Adds, wrapping; returns the previous value.
     #[inline]
     pub fn fetch_add(&self, value: T, order: Ordering) -> T {
-        self.update(order, |old| old.plus(value))
+        self.add(order, |old| old.plus(value))
     }
 
     /// Subtracts, wrapping; returns the previous value.
     #[inline]
     pub fn fetch_sub(&self, value: T, order: Ordering) -> T {
-        self.update(order, |old| old.minus(value))
+        self.add(order, |old| old.minus(value))
     }
 
     /// Bitwise or; returns the previous value.

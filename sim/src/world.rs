@@ -43,6 +43,10 @@ pub(crate) struct World {
     pub(crate) committed: Vec<Commit>,
     /// Cores to wake, kept to save an allocation for each invalidation.
     pub(crate) to_wake: Vec<u16>,
+    /// Cores that just lost a line, kept for the same reason.
+    pub(crate) losers: Vec<u16>,
+    /// Hardware threads of each core.
+    threads_of: Vec<Vec<u16>>,
     /// Busy hardware threads of each core; empty if no core has two with code.
     busy: Vec<u16>,
 }
@@ -50,6 +54,10 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(costs: Costs, protocol: Protocol, seed: u64, time_limit: Ps) -> Self {
         let cores = costs.cache_of.iter().map(|&cache| Core::new(cache)).collect();
+        let mut threads_of = vec![Vec::new(); costs.cache_count()];
+        for (thread, &cache) in costs.cache_of.iter().enumerate() {
+            threads_of[cache as usize].push(thread as u16);
+        }
         Self {
             epoch: 0,
             protocol,
@@ -70,6 +78,8 @@ impl World {
             abandoned: false,
             committed: Vec::new(),
             to_wake: Vec::new(),
+            losers: Vec::new(),
+            threads_of,
             busy: Vec::new(),
         }
     }
@@ -91,6 +101,9 @@ impl World {
             self.lookahead = shortest - shortest * self.costs.jitter / 65536;
         }
         for &core in used {
+            if self.costs.run_ahead > 0 {
+                self.cores[core as usize].trail.prepare();
+            }
             let at = self.rng.below(start_spread + 1);
             self.set_state(core, State::Running);
             self.events.push(at, Happening::Resume { core });
@@ -121,6 +134,11 @@ impl World {
             return 0;
         }
         usize::from(self.busy[self.cores[self.current as usize].cache as usize] > 1)
+    }
+
+    /// The hardware threads that use a cache.
+    pub(crate) fn threads_of(&self, cache: u16) -> &[u16] {
+        &self.threads_of[cache as usize]
     }
 
     pub(crate) fn set_state(&mut self, core: u16, state: State) {

@@ -3,7 +3,7 @@
 //!
 //! | measured | by | figure of the model |
 //! |---|---|---|
-//! | load, store, atomic, fence, pause | one CPU, an owned line | costs of hits |
+//! | load, store, atomic, fence, pause, clock | one CPU, an owned line | costs of hits |
 //! | ping-pong by loads and stores, two lines | two CPUs | transfer |
 //! | ping-pong by compare-exchange, one line | two CPUs | ownership share |
 //! | ping-pong by loads and stores, one line | two CPUs | whether lines migrate |
@@ -89,6 +89,8 @@ pub struct Alone {
     pub partial_store_ns: f64,
     /// The spin-loop hint.
     pub pause_ns: f64,
+    /// Reading the clock.
+    pub clock_ns: f64,
     /// A turn of [`Memory::spend`].
     pub turn_ns: f64,
 }
@@ -196,6 +198,11 @@ fn alone(cpu: CpuId, clock: &Clock) -> Result<Alone, PinError> {
             Native::relax();
         }
     })?;
+    let clock_ns = step_ns(&|_, steps| {
+        for _ in 0..steps {
+            black_box(Native::now_ns());
+        }
+    })?;
     let turn_ns = step_ns(&|_, steps| {
         for _ in 0..steps {
             Native::spend(TURNS);
@@ -208,6 +215,7 @@ fn alone(cpu: CpuId, clock: &Clock) -> Result<Alone, PinError> {
         fence_ns: (fenced_ns - store_ns).max(0.0),
         partial_store_ns: (byte_ns - whole_ns).max(0.0),
         pause_ns,
+        clock_ns,
         turn_ns,
     })
 }
@@ -277,6 +285,7 @@ impl Microbenchmarks {
             fence_ns: middle(&|one| one.alone.fence_ns),
             partial_store_ns: middle(&|one| one.alone.partial_store_ns),
             pause_ns: middle(&|one| one.alone.pause_ns),
+            clock_ns: middle(&|one| one.alone.clock_ns),
             turn_ns: middle(&|one| one.alone.turn_ns),
         };
         result.one_line_ns = middle(&|one| one.one_line_ns);
@@ -304,8 +313,8 @@ impl Microbenchmarks {
         let (a, b) = self.pairs().next().ok_or(HostError::OneCpu)?;
         let compare_exchange_ns = typical(&self.compare_exchange_ns);
         let base = self.vendor()?;
-        let Alone { load_ns, store_ns, atomic_ns, fence_ns, partial_store_ns, pause_ns, .. } =
-            self.alone;
+        let Alone { load_ns, store_ns, atomic_ns, fence_ns, partial_store_ns, .. } = self.alone;
+        let Alone { pause_ns, clock_ns, .. } = self.alone;
         let read_write_ns = typical(&self.read_write_ns);
         let migratory = self.one_line_ns < MIGRATORY_SHARE * read_write_ns;
         let measured = |transfer_ns: Vec<Vec<f64>>, ownership_share, restart_ns| {
@@ -322,7 +331,12 @@ impl Microbenchmarks {
                     ..base.directory
                 },
                 store_buffer: base.store_buffer,
-                core: cellbench_sim::machine::CoreCosts { pause_ns, restart_ns, ..base.core },
+                core: cellbench_sim::machine::CoreCosts {
+                    pause_ns,
+                    restart_ns,
+                    clock_ns,
+                    ..base.core
+                },
             })?;
             model.sources = sources(&base);
             Ok::<_, HostError>(model)
@@ -373,7 +387,7 @@ fn sources(base: &MachineModel) -> Vec<Source> {
     };
     vec![
         source(
-            &["hit", "core.pause_ns"],
+            &["hit", "core.pause_ns", "core.clock_ns"],
             SourceKind::Measured,
             "Loops of one CPU on a line that it owns.".to_owned(),
         ),
@@ -425,6 +439,7 @@ mod tests {
                 fence_ns: 1.9,
                 partial_store_ns: 4.0,
                 pause_ns: 24.0,
+                clock_ns: 25.0,
                 turn_ns: 0.28,
             },
             compare_exchange_ns: both(compare_exchange_ns),
@@ -448,7 +463,7 @@ mod tests {
         assert_eq!((machine.name.as_str(), machine.core.pause_ns), ("host", 24.0));
         assert!(machine.directory.migratory);
         let exchange_ns =
-            cellbench_sim::calibrate::contended_fetch_add_ns(&machine, [0, 1]).expect("it runs");
+            cellbench_sim::calibrate::contended_exchange_ns(&machine, [0, 1]).expect("it runs");
         assert!((exchange_ns / 8.0 - 1.0).abs() < 0.1, "{exchange_ns}");
     }
 

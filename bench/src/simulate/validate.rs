@@ -32,7 +32,7 @@ pub const WORST_BAR: f64 = 0.40;
 /// Cells whose measured times differ by less than this are not put in an order.
 const SAME_SHARE: f64 = 0.10;
 /// Simulations of each row, each with a seed of its own; the median counts.
-const SEEDS: u64 = 3;
+const SEEDS: u64 = 9;
 /// Kind of the rows that are neither cells nor locks.
 const PRIMITIVE: &str = "primitive";
 

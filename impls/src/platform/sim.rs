@@ -7,7 +7,7 @@
 
 use core::sync::atomic::Ordering;
 
-use cellbench_sim::{Integer, SimWord, Value, advance, fence, now_ns, pause};
+use cellbench_sim::{Integer, SimWord, Value, advance, fence, now_ns, pause, read_clock_ns};
 
 use super::{Exclusive, IntWord, Label, Memory, SplitWord, Word};
 
@@ -144,7 +144,7 @@ impl Memory for Simulated {
     }
 
     fn now_ns() -> u64 {
-        now_ns() as u64
+        read_clock_ns() as u64
     }
 
     fn spend(turns: u32) {

@@ -68,12 +68,15 @@ impl MachineModel {
             ("directory.snoop_issue_ns", self.directory.snoop_issue_ns),
             ("directory.ownership_window_ns", self.directory.ownership_window_ns),
             ("core.restart_ns", self.core.restart_ns),
+            ("core.clock_ns", self.core.clock_ns),
             ("core.interrupt_ns", self.core.interrupt_ns),
             ("core.context_switch_ns", self.core.context_switch_ns),
         ] {
             check.range(field, value, 0.0, MAX_COST_NS)?;
         }
         check.range("directory.ownership_share", self.directory.ownership_share, 0.0, 1.0)?;
+        check.range("directory.ownership_spread", self.directory.ownership_spread, 0.0, 1.0)?;
+        check.range("core.run_ahead", f64::from(self.core.run_ahead), 0.0, 64.0)?;
         check.range("core.smt_slowdown", self.core.smt_slowdown, 1.0, 8.0)?;
         check.range("core.jitter", self.core.jitter, 0.0, 0.5)?;
         check.range("store_buffer.entries", f64::from(self.store_buffer.entries), 1.0, 1024.0)

@@ -1,0 +1,236 @@
+//! Run-ahead: what an out-of-order core asks for while it waits for a line.
+//!
+//! The instructions behind a miss are in the reorder buffer, and those whose addresses are known ask
+//! for their lines at once, locked ones included: misses that do not depend on each other overlap.
+//! Between cores that want the same lines this cuts both ways. A line that was asked for early is
+//! here early, and is gone again by the time the core gets to it.
+//!
+//! The code of a fiber cannot be looked at ahead of its execution. A core remembers instead which
+//! access it made the last time after the two lines that it used just before ([`Trail`]), and takes
+//! it that it makes the same now, as a branch predictor would. Repeated reads of one line predict
+//! themselves, so that a core that spins runs ahead into the loop, not past it; and nobody runs
+//! ahead past the condition of a wait, which is expected not to hold.
+//!
+//! Like a line that a buffered store asked for, one that was asked for ahead is not kept when it
+//! arrives (nobody waits for it yet), except by additions: on the Zen 4 host on which this was looked
+//! at, two cores that add to one line do so in runs twice as long as two that exchange or
+//! compare-and-exchange.
+
+use crate::access::Access;
+use crate::core::State;
+use crate::costs::{NEVER, Ps};
+use crate::line::{By, Want};
+use crate::stats::Statistics;
+use crate::thread::{NO_LINE, Slot};
+use crate::world::World;
+
+/// Entries of a [`Trail`], a power of two: the accesses of some operations.
+const TRAIL_ENTRIES: usize = 256;
+
+/// What an access does with its line, as far as it matters to those who ask ahead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Read,
+    Write,
+    Add,
+    /// Read by the condition of a wait.
+    Wait,
+}
+
+/// An access that is expected.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Expected {
+    line: u32,
+    usage: Use,
+    words: u16,
+    /// Row of the statistics it counts in.
+    row: u32,
+}
+
+impl Expected {
+    const NONE: Self = Self { line: NO_LINE, usage: Use::Wait, words: 0, row: 0 };
+}
+
+/// What a core did after what: the access that came after each two.
+#[derive(Debug)]
+pub(crate) struct Trail {
+    /// Lines of the last two accesses, the older one first.
+    last: (u32, u32),
+    /// By a hash of two lines: these lines and the access that came after them.
+    next: Vec<((u32, u32), Expected)>,
+}
+
+impl Trail {
+    pub(crate) fn new() -> Self {
+        Self { last: (NO_LINE, NO_LINE), next: Vec::new() }
+    }
+
+    /// Ready for [`Self::note`]: cores that run no code need no table.
+    pub(crate) fn prepare(&mut self) {
+        self.next = vec![((NO_LINE, NO_LINE), Expected::NONE); TRAIL_ENTRIES];
+    }
+
+    #[inline]
+    fn entry((before, here): (u32, u32)) -> usize {
+        let mixed = before.wrapping_mul(0x9e37_79b1) ^ here.wrapping_mul(0x85eb_ca6b);
+        mixed as usize >> 16 & (TRAIL_ENTRIES - 1)
+    }
+
+    /// Notes an access.
+    #[inline]
+    fn note(&mut self, access: Expected) {
+        let last = self.last;
+        self.last = (last.1, access.line);
+        if let Some(entry) = self.next.get_mut(Self::entry(last)) {
+            *entry = (last, access);
+        }
+    }
+
+    /// What came after two lines the last time.
+    fn after(&self, lines: (u32, u32)) -> Option<Expected> {
+        self.next.get(Self::entry(lines)).filter(|(known, _)| *known == lines).map(|entry| entry.1)
+    }
+}
+
+/// A line that a core asked for ahead.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fetched {
+    line: u32,
+    owned: bool,
+    /// Or [`NEVER`] while that is not known.
+    arrives_at: Ps,
+}
+
+/// What a core's run-ahead means for an access.
+pub(crate) enum Ahead {
+    Nothing,
+    /// Its line is on its way.
+    ArrivesAt(Ps),
+    /// Its line was asked for, and is not on its way yet.
+    Asked,
+}
+
+impl World {
+    /// Notes an access of the running core for its run-ahead.
+    #[inline]
+    pub(crate) fn note_access(&mut self, slot: &Slot, words: u16, access: Access) {
+        if self.costs.run_ahead == 0 {
+            return;
+        }
+        let core = &mut self.cores[self.current as usize];
+        let usage = match access {
+            _ if core.watching => Use::Wait,
+            Access::Load { .. } => Use::Read,
+            Access::Add => Use::Add,
+            _ => Use::Write,
+        };
+        let row = Statistics::key(slot.row, core.operation);
+        core.trail.note(Expected { line: slot.line, usage, words, row });
+    }
+
+    /// What the running core's run-ahead means for an access to a line.
+    pub(crate) fn run_ahead_says(&mut self, line: u32, access: Access) -> Ahead {
+        let core = self.me();
+        if core.fetched.is_empty() {
+            return Ahead::Nothing;
+        }
+        let now = core.now;
+        let Some(position) = core.fetched.iter().position(|fetched| fetched.line == line) else {
+            core.fetched.retain(|fetched| fetched.arrives_at > now);
+            return Ahead::Nothing;
+        };
+        let fetched = core.fetched[position];
+        let suffices = fetched.owned || !access.writes();
+        if fetched.arrives_at == NEVER {
+            // A store asks for its line itself, and does not wait.
+            let waits = suffices && !matches!(access, Access::Store { .. });
+            return if waits { Ahead::Asked } else { Ahead::Nothing };
+        }
+        core.fetched.swap_remove(position);
+        if fetched.arrives_at > now { Ahead::ArrivesAt(fetched.arrives_at) } else { Ahead::Nothing }
+    }
+
+    /// The running core begins to wait for a line, which it may have asked for ahead: asks for those
+    /// that it will want next.
+    pub(crate) fn run_ahead(&mut self, line: u32, asked: bool) {
+        let me = self.current as usize;
+        let now = self.now();
+        let core = &mut self.cores[me];
+        core.awaits = if asked { line } else { NO_LINE };
+        core.fetched.retain(|fetched| fetched.line != line);
+        core.expected.clear();
+        if core.watching {
+            return;
+        }
+        let mut expected = std::mem::take(&mut core.expected);
+        let mut lines = core.trail.last;
+        for _ in 0..self.costs.run_ahead {
+            let Some(next) = core.trail.after(lines) else { break };
+            if next.usage == Use::Wait {
+                break;
+            }
+            lines = (lines.1, next.line);
+            if next.line == line {
+                continue;
+            }
+            match expected.iter_mut().find(|known: &&mut Expected| known.line == next.line) {
+                // Read first and then written: it is asked for to be written.
+                Some(known) if known.usage == Use::Read && next.usage != Use::Read => {
+                    known.usage = Use::Write;
+                }
+                Some(_) => {}
+                None => expected.push(next),
+            }
+        }
+        for next in &expected {
+            self.fetch(me, next, now);
+        }
+        self.cores[me].expected = expected;
+    }
+
+    /// A core that waits for another line lost this one: if it will want it, it asks for it again.
+    pub(crate) fn fetch_again(&mut self, core: u16, line: u32, now: Ps) {
+        let entry = &self.cores[core as usize];
+        if entry.state == State::Stalled
+            && let Some(&next) = entry.expected.iter().find(|next| next.line == line)
+        {
+            if next.usage != Use::Add {
+                self.cores[core as usize].replays = true;
+            }
+            self.fetch(core as usize, &next, now);
+        }
+    }
+
+    fn fetch(&mut self, core: usize, next: &Expected, now: Ps) {
+        let entry = &self.cores[core];
+        let (line, cache) = (next.line, entry.cache);
+        let owned = next.usage != Use::Read;
+        let asked = |fetched: &Fetched| fetched.line == line && fetched.arrives_at == NEVER;
+        let here =
+            if owned { self.may_write(line, cache) } else { self.lines.is_sharer(line, cache) };
+        if here
+            || entry.fetched.iter().any(asked)
+            || entry.pending_store(line).is_some()
+            || self.lines.lines[line as usize].live_words == 0
+        {
+            return;
+        }
+        let core_fetched = &mut self.cores[core].fetched;
+        core_fetched.retain(|fetched| fetched.line != line);
+        core_fetched.push(Fetched { line, owned, arrives_at: NEVER });
+        let want = if owned { Want::Own } else { Want::Read };
+        let by = By::RunAhead { adds: next.usage == Use::Add };
+        self.request(line, want, (next.words, next.row), by, (core as u16, now));
+    }
+
+    /// A line that a core asked for ahead was granted. Returns whether the core waits for it.
+    pub(crate) fn fetched(&mut self, core: u16, line: u32, here_at: Ps) -> bool {
+        let core = &mut self.cores[core as usize];
+        for fetched in &mut core.fetched {
+            if fetched.line == line && fetched.arrives_at == NEVER {
+                fetched.arrives_at = here_at;
+            }
+        }
+        core.awaits == line && core.state == State::Stalled
+    }
+}

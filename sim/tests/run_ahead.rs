@@ -1,0 +1,174 @@
+//! What a core asks for while it waits: misses that do not depend on each other overlap.
+
+mod common;
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
+
+use cellbench_sim::calibrate::{PingPong, contended_exchange_ns, ping_pong_ns};
+use cellbench_sim::{MachineModel, SimU64, Simulation, advance, now_ns, read_clock_ns, wait_until};
+use common::{Padded, fetch_add_ns, steady};
+
+const LINES: usize = 8;
+
+fn machine(run_ahead: u32) -> MachineModel {
+    let mut machine = steady("desktop");
+    machine.core.run_ahead = run_ahead;
+    machine
+}
+
+/// Two cores hand eight lines to and fro; returns what one of them takes for the lines of a turn,
+/// after some turns.
+fn turn_ns(run_ahead: u32, step: fn(&SimU64)) -> f64 {
+    const TURNS: u64 = 12;
+    let lines: Rc<[Padded<SimU64>; LINES]> =
+        Rc::new(std::array::from_fn(|_| Padded(SimU64::new("line", 0))));
+    let turn = Rc::new(Padded(SimU64::new("turn", 0)));
+    let last_ns = Rc::new(Cell::new(0.0));
+    let mut simulation = Simulation::new(&machine(run_ahead), 1);
+    for side in 0..2 {
+        let (lines, turn) = (Rc::clone(&lines), Rc::clone(&turn));
+        let last_ns = Rc::clone(&last_ns);
+        let code = move || {
+            for round in 0..TURNS {
+                let mine = 2 * round + side;
+                // Acquire pairs with the other side's release.
+                wait_until(|| (turn.0.load(Acquire) == mine).then_some(()));
+                let began_ns = now_ns();
+                for line in lines.iter() {
+                    step(&line.0);
+                }
+                last_ns.set(now_ns() - began_ns);
+                turn.0.store(mine + 1, Release);
+            }
+        };
+        simulation.spawn(side as usize, code).expect("the machine has the core");
+    }
+    simulation.run().expect("it runs");
+    last_ns.get()
+}
+
+#[test]
+fn misses_of_known_lines_overlap_and_others_do_not() {
+    let transfer_ns = machine(0).transfer.same_llc_ns;
+    let steps: [fn(&SimU64); 3] = [
+        |word| {
+            word.fetch_add(1, SeqCst);
+        },
+        |word| {
+            word.swap(1, AcqRel);
+        },
+        |word| {
+            word.load(Relaxed);
+            word.store(1, SeqCst);
+        },
+    ];
+    for (number, step) in steps.into_iter().enumerate() {
+        let (in_order_ns, ahead_ns) = (turn_ns(0, step), turn_ns(8, step));
+        assert!(in_order_ns > 7.0 * transfer_ns, "step {number}: {in_order_ns} ns in order");
+        assert!(ahead_ns < 0.5 * in_order_ns, "step {number}: {ahead_ns} of {in_order_ns} ns");
+        assert!(ahead_ns > transfer_ns, "step {number}: {ahead_ns} ns");
+    }
+}
+
+/// A core that spins on a line expects to go on spinning: it does not ask for what comes after.
+#[test]
+fn nobody_runs_ahead_past_a_spin_loop() {
+    for style in [PingPong::CompareExchange, PingPong::LoadStore, PingPong::TwoLines] {
+        let one_way_ns = |run_ahead| ping_pong_ns(&machine(run_ahead), [0, 1], style);
+        let (in_order_ns, ahead_ns) = (one_way_ns(0).expect("it runs"), one_way_ns(8));
+        let ahead_ns = ahead_ns.expect("it runs");
+        assert!((ahead_ns / in_order_ns - 1.0).abs() < 0.02, "{style:?}: {ahead_ns}");
+    }
+}
+
+/// The other core takes every line back before it is used: asking for it early was for nothing.
+#[test]
+fn a_line_asked_for_ahead_can_be_lost_before_it_is_used() {
+    let transfers = |run_ahead| {
+        let lines: Rc<[Padded<SimU64>; LINES]> =
+            Rc::new(std::array::from_fn(|_| Padded(SimU64::new("line", 0))));
+        let mut simulation = Simulation::new(&machine(run_ahead), 1);
+        for core in 0..2 {
+            let lines = Rc::clone(&lines);
+            let code = move || {
+                for _ in 0..100 {
+                    for line in lines.iter() {
+                        line.0.swap(1, SeqCst);
+                    }
+                }
+            };
+            simulation.spawn(core, code).expect("the machine has the core");
+        }
+        let totals = simulation.run().expect("it runs").totals;
+        assert_eq!(totals.rmws, 2 * 100 * LINES as u64, "each exchange counts once");
+        totals.transfers()
+    };
+    let (in_order, ahead) = (transfers(0), transfers(8));
+    assert!(ahead > in_order, "{ahead} transfers, {in_order} in order");
+}
+
+#[test]
+fn a_restart_costs_exchanges_and_no_additions() {
+    let with_restart = |restart_ns| {
+        let mut machine = machine(8);
+        machine.core.restart_ns = restart_ns;
+        let exchange_ns = contended_exchange_ns(&machine, [0, 1]).expect("it runs");
+        (fetch_add_ns(&machine, 2).0, exchange_ns)
+    };
+    let ((add_ns, exchange_ns), (add_restarting_ns, exchange_restarting_ns)) =
+        (with_restart(0.0), with_restart(5.0));
+    assert_eq!(add_ns, add_restarting_ns);
+    assert!(exchange_restarting_ns > 1.2 * exchange_ns);
+}
+
+#[test]
+fn windows_of_ownership_vary_by_the_spread() {
+    let runs = |spread| {
+        let mut machine = machine(0);
+        machine.directory.ownership_spread = spread;
+        machine.directory.ownership_share = 0.9;
+        let word = Rc::new(Padded(SimU64::new("word", 0)));
+        let lengths = Rc::new(Cell::new([0_u32; 64]));
+        let mut simulation = Simulation::new(&machine, 1);
+        for core in 0..2 {
+            let (word, lengths) = (Rc::clone(&word), Rc::clone(&lengths));
+            let code = move || {
+                let (mut last, mut length) = (u64::MAX, 0);
+                while now_ns() < 20_000.0 {
+                    let seen = word.0.fetch_add(1, SeqCst);
+                    if seen == last.wrapping_add(1) {
+                        length += 1;
+                    } else {
+                        let mut found = lengths.get();
+                        found[length] += 1;
+                        lengths.set(found);
+                        length = 0;
+                    }
+                    last = seen;
+                }
+            };
+            simulation.spawn(core, code).expect("the machine has the core");
+        }
+        simulation.run().expect("it runs");
+        lengths.get().iter().filter(|&&count| count > 5).count()
+    };
+    assert!(runs(0.5) > runs(0.0) + 2, "lengths: {} and {}", runs(0.5), runs(0.0));
+}
+
+#[test]
+fn reading_the_clock_takes_its_time() {
+    let mut machine = machine(8);
+    machine.core.clock_ns = 25.0;
+    let mut simulation = Simulation::new(&machine, 1);
+    let code = || {
+        advance(100.0);
+        let free_ns = now_ns();
+        assert_eq!(now_ns(), free_ns);
+        assert!((read_clock_ns() - free_ns - 25.0).abs() < 0.01);
+    };
+    simulation.spawn(0, code).expect("core 0 exists");
+    simulation.run().expect("it runs");
+    assert_eq!(read_clock_ns(), 0.0);
+}
