@@ -31,6 +31,9 @@ const PILOT_STEPS: u32 = 6;
 const WINDOW_STEPS: f64 = 4_000.0;
 /// Steps of each worker in a window: at least and at most.
 const WORKER_STEPS: (f64, f64) = (16.0, 1_000.0);
+/// The longest window. Where some steps end by a timeout of a quarter of a second and the others take
+/// nanoseconds, their mean says little about how many there will be.
+const LONGEST_WINDOW_NS: f64 = 5e6;
 /// Time before the window, as a share of it: queues are as long as they get.
 const WARM_UP_SHARE: f64 = 0.5;
 /// A worker on a real core passes a quiescent state after some hundred steps; a short window is to
@@ -117,7 +120,8 @@ pub fn effort(spec: &Spec, machine: &Machine<'_>, seed: u64) -> Result<Effort, S
         };
         let steps = (WINDOW_STEPS / spec.cpus.len() as f64).clamp(WORKER_STEPS.0, WORKER_STEPS.1);
         stage.leave(ended.is_err());
-        Ok(Effort { window_ns: (step_ns * steps).ceil(), allocates: after > before })
+        let window_ns = (step_ns * steps).min(LONGEST_WINDOW_NS).ceil();
+        Ok(Effort { window_ns, allocates: after > before })
     })
 }
 

@@ -4,7 +4,9 @@
 //! The machine that predicts is calibrated by other microbenchmarks ([`super::host`]) than those
 //! predicted here. A virtual machine's CPUs may be moved meanwhile, to where a line travels twice
 //! as far or not at all; so everything is measured in passes, each between two ping-pongs, and a
-//! pass counts only if the host held still in it and was where it was in most others.
+//! pass counts only if the host held still in it and was where it was in most others. A row whose
+//! passes still disagree has several regimes, none of which is *the* time it takes: it is shown, and
+//! not counted.
 
 mod measure;
 mod table;
@@ -29,8 +31,13 @@ use crate::simulate::plan::topology;
 pub const MEDIAN_BAR: f64 = 0.20;
 /// And the largest one.
 pub const WORST_BAR: f64 = 0.40;
-/// Cells whose measured times differ by less than this are not put in an order.
+/// Cells whose measured times differ by less than this, or whose quartiles overlap, are not put in an
+/// order.
 const SAME_SHARE: f64 = 0.10;
+/// The model tells two cells apart if it sees this difference: its own seeds differ by less.
+const TIE_SHARE: f64 = 0.02;
+/// A row has several regimes if its upper quartile is so many times its lower one.
+const REGIMES_RATIO: f64 = 1.5;
 /// Simulations of each row, each with a seed of its own; the median counts.
 const SEEDS: u64 = 9;
 /// Kind of the rows that are neither cells nor locks.
@@ -70,10 +77,18 @@ pub struct MeasuredRow {
     pub workload: String,
     /// Time for each success of both threads together, the median of the passes that count.
     pub median_ns: f64,
-    /// The least of these passes.
-    pub least_ns: f64,
-    /// The most.
-    pub most_ns: f64,
+    /// The lower quartile of these passes.
+    pub lower_ns: f64,
+    /// The upper one.
+    pub upper_ns: f64,
+}
+
+impl MeasuredRow {
+    /// Whether the passes agree so far that there is one time to predict.
+    #[must_use]
+    pub fn is_one_regime(&self) -> bool {
+        self.upper_ns < self.lower_ns * REGIMES_RATIO
+    }
 }
 
 /// A prediction beside its measurement.
@@ -108,12 +123,15 @@ pub struct Validation {
     pub machine: String,
     /// Row by row.
     pub rows: Vec<Row>,
-    /// Median of the absolute errors.
+    /// Median of the absolute errors of rows with one regime.
     pub median_error: f64,
     /// The largest of them.
     pub worst_error: f64,
-    /// Pairs of cells under one workload whose measured times differ by a tenth or more.
+    /// Pairs of cells under one workload that the host puts in an order: both have one regime, and
+    /// their times differ by a tenth or more and by their quartiles.
     pub ordered_pairs: usize,
+    /// Those of them that the model does not tell apart.
+    pub ties: usize,
     /// Those of them that are predicted the other way round.
     pub inversions: Vec<Inversion>,
 }
@@ -156,14 +174,16 @@ impl Validation {
             let error = predicted_ns / row.median_ns - 1.0;
             rows.push(Row { measured: row.clone(), predicted_ns, error });
         }
-        let mut errors: Vec<f64> = rows.iter().map(|row| row.error.abs()).collect();
+        let counted = rows.iter().filter(|row| row.measured.is_one_regime());
+        let mut errors: Vec<f64> = counted.map(|row| row.error.abs()).collect();
         let worst_error = errors.iter().copied().fold(0.0, f64::max);
-        let (ordered_pairs, inversions) = order(&rows);
+        let Order { pairs: ordered_pairs, ties, inversions } = order(&rows);
         Ok(Self {
             machine: machine.to_toml(),
             median_error: median(&mut errors),
             worst_error,
             ordered_pairs,
+            ties,
             inversions,
             rows,
             measured,
@@ -228,10 +248,18 @@ fn spec(machine: &MachineModel, row: &MeasuredRow) -> Result<Spec, PlanError> {
     Ok(spec)
 }
 
-/// Pairs of cells that the host puts in an order, and those that the model puts in the other.
-fn order(rows: &[Row]) -> (usize, Vec<Inversion>) {
-    let mut pairs = 0;
-    let mut inversions = Vec::new();
+/// What became of the host's order in the model.
+struct Order {
+    /// Pairs that the host puts in an order.
+    pairs: usize,
+    /// Those that the model does not.
+    ties: usize,
+    /// Those that it puts in the other.
+    inversions: Vec<Inversion>,
+}
+
+fn order(rows: &[Row]) -> Order {
+    let mut found = Order { pairs: 0, ties: 0, inversions: Vec::new() };
     for (position, one) in rows.iter().enumerate() {
         for other in &rows[position + 1..] {
             let (a, b) = (&one.measured, &other.measured);
@@ -239,12 +267,16 @@ fn order(rows: &[Row]) -> (usize, Vec<Inversion>) {
                 continue;
             }
             let (fast, slow) = if a.median_ns < b.median_ns { (one, other) } else { (other, one) };
-            if slow.measured.median_ns < fast.measured.median_ns * (1.0 + SAME_SHARE) {
+            let apart = fast.measured.upper_ns < slow.measured.lower_ns
+                && slow.measured.median_ns >= fast.measured.median_ns * (1.0 + SAME_SHARE);
+            if !apart || !a.is_one_regime() || !b.is_one_regime() {
                 continue;
             }
-            pairs += 1;
-            if fast.predicted_ns > slow.predicted_ns {
-                inversions.push(Inversion {
+            found.pairs += 1;
+            if (fast.predicted_ns / slow.predicted_ns).ln().abs() < TIE_SHARE {
+                found.ties += 1;
+            } else if fast.predicted_ns > slow.predicted_ns {
+                found.inversions.push(Inversion {
                     workload: a.workload.clone(),
                     faster: fast.measured.subject.clone(),
                     predicted_faster: slow.measured.subject.clone(),
@@ -252,7 +284,7 @@ fn order(rows: &[Row]) -> (usize, Vec<Inversion>) {
             }
         }
     }
-    (pairs, inversions)
+    found
 }
 
 #[cfg(test)]
@@ -266,8 +298,8 @@ mod tests {
                 kind: "timer".to_owned(),
                 workload: "same-cell".to_owned(),
                 median_ns: measured_ns,
-                least_ns: measured_ns,
-                most_ns: measured_ns,
+                lower_ns: measured_ns * 0.99,
+                upper_ns: measured_ns * 1.01,
             },
             predicted_ns,
             error: predicted_ns / measured_ns - 1.0,
@@ -277,10 +309,22 @@ mod tests {
     #[test]
     fn only_clear_differences_have_an_order() {
         let rows = [row("a", 10.0, 12.0), row("b", 10.5, 9.0), row("c", 20.0, 11.0)];
-        let (pairs, inversions) = order(&rows);
-        assert_eq!(pairs, 2);
-        let inversion = &inversions[0];
-        assert_eq!((inversions.len(), inversion.faster.as_str()), (1, "a"));
+        let found = order(&rows);
+        assert_eq!((found.pairs, found.ties), (2, 0));
+        let inversion = &found.inversions[0];
+        assert_eq!((found.inversions.len(), inversion.faster.as_str()), (1, "a"));
         assert_eq!(inversion.predicted_faster, "c");
+    }
+
+    #[test]
+    fn a_prediction_alike_is_no_order_and_overlapping_quartiles_are_none_either() {
+        let mut rows = [row("a", 10.0, 12.0), row("b", 12.0, 12.1), row("c", 20.0, 13.0)];
+        let found = order(&rows);
+        assert_eq!((found.pairs, found.ties, found.inversions.len()), (3, 1, 0));
+        rows[1].measured.lower_ns = 9.0;
+        let found = order(&rows);
+        assert_eq!((found.pairs, found.ties), (2, 0), "a and b overlap");
+        rows[1].measured.upper_ns = 19.0;
+        assert_eq!(order(&rows).pairs, 1, "b has several regimes");
     }
 }

@@ -17,9 +17,9 @@ use crate::simulate::host::{self, HostError, Microbenchmarks};
 use crate::simulate::primitive::{self, PRIMITIVES};
 
 /// Passes that are made.
-const PASSES: usize = 9;
+const PASSES: usize = 25;
 /// Fewest that must count.
-const FEWEST: usize = 3;
+const FEWEST: usize = 9;
 /// Ping-pongs of one pass differ by less than this, and so do those of the passes that count.
 const STILL_SHARE: f64 = 0.15;
 /// Window of each measurement.
@@ -189,7 +189,8 @@ fn row(subject: &Subject, mut times_ns: Vec<f64>) -> MeasuredRow {
             (spec.subject.name.clone(), spec.subject.kind.to_string(), spec.workload.to_owned())
         }
     };
-    let least_ns = times_ns.iter().copied().fold(f64::INFINITY, f64::min);
-    let most_ns = times_ns.iter().copied().fold(0.0, f64::max);
-    MeasuredRow { subject, kind, workload, median_ns: median(&mut times_ns), least_ns, most_ns }
+    times_ns.sort_by(f64::total_cmp);
+    let last = times_ns.len() - 1;
+    let (lower_ns, upper_ns) = (times_ns[last / 4], times_ns[last - last / 4]);
+    MeasuredRow { subject, kind, workload, median_ns: median(&mut times_ns), lower_ns, upper_ns }
 }

@@ -33,7 +33,7 @@ impl Display for Validation {
         writeln!(
             f,
             "| 2 threads: ns for each success | {:>8} | {:>17} | {:>9} | {:>6} |",
-            "measured", "least to most", "predicted", "error"
+            "measured", "quartiles", "predicted", "error"
         )?;
         writeln!(f, "|:{:-<30}|{:->9}:|{:->18}:|{:->10}:|{:->7}:|", "", "", "", "", "")?;
         for row in &self.rows {
@@ -42,15 +42,22 @@ impl Display for Validation {
         writeln!(f)?;
         writeln!(
             f,
-            "Median error {:.0} % (bar {:.0} %), worst {:.0} % (bar {:.0} %); {} of {} pairs of \
-             cells in the wrong order.",
+            "Median error {:.0} % (bar {:.0} %), worst {:.0} % (bar {:.0} %); of {} pairs of cells \
+             {} in the wrong order, {} not told apart.",
             self.median_error * 1e2,
             MEDIAN_BAR * 1e2,
             self.worst_error * 1e2,
             WORST_BAR * 1e2,
+            self.ordered_pairs,
             self.inversions.len(),
-            self.ordered_pairs
+            self.ties
         )?;
+        if !self.rows.iter().all(|row| row.measured.is_one_regime()) {
+            writeln!(
+                f,
+                "Errors in brackets do not count: the passes disagree, there is no one time."
+            )?;
+        }
         for inversion in &self.inversions {
             writeln!(
                 f,
@@ -65,13 +72,14 @@ impl Display for Validation {
 fn line(f: &mut Formatter<'_>, row: &Row) -> fmt::Result {
     let measured = &row.measured;
     let name = format!("{} {}", measured.subject, measured.workload);
-    let range = format!("{:.1} to {:.1}", measured.least_ns, measured.most_ns);
+    let range = format!("{:.1} to {:.1}", measured.lower_ns, measured.upper_ns);
+    let percent = format!("{:+.0}%", row.error * 1e2);
+    let error = if measured.is_one_regime() { percent } else { format!("({percent})") };
     writeln!(
         f,
-        "| {:<29} | {:>8.1} | {range:>17} | {:>9.1} | {:>+5.0}% |",
+        "| {:<29} | {:>8.1} | {range:>17} | {:>9.1} | {error:>6} |",
         name.trim_end(),
         measured.median_ns,
-        row.predicted_ns,
-        row.error * 1e2
+        row.predicted_ns
     )
 }
