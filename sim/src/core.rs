@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use crate::costs::Ps;
 use crate::interrupt::Agenda;
+use crate::rng::Rng;
 use crate::thread::Commit;
 
 /// What a core is doing.
@@ -72,6 +73,9 @@ pub(crate) struct Watched {
 pub(crate) struct Core {
     pub(crate) now: Ps,
     pub(crate) cache: u16,
+    /// Its own random numbers: what it draws does not depend on when the others draw, that is, on
+    /// how far the simulator lets it run ahead of them.
+    pub(crate) rng: Rng,
     pub(crate) state: State,
     /// Operation that its accesses are attributed to.
     pub(crate) operation: u16,
@@ -102,6 +106,7 @@ impl Core {
         Self {
             now: 0,
             cache,
+            rng: Rng::new(0),
             state: State::Unused,
             operation: 0,
             stores: VecDeque::new(),

@@ -48,7 +48,7 @@ impl World {
         (core, now): (u16, Ps),
     ) {
         let cache = self.cores[core as usize].cache;
-        let factor = self.factor();
+        let factor = self.factor(core);
         let (_, cost) = self.supply(line, cache, want, now);
         let arrives_at = now + scale(cost, factor) / 4;
         let request = Request { core, want, buffered, words, row, arrives_at, factor };

@@ -178,7 +178,7 @@ impl World {
             Repeat::Never => None,
             // Those missed meanwhile are one, as interrupts of one line that is pending are.
             Repeat::Every(period) => Some(now + period - (now - appointment.at) % period),
-            Repeat::Random(mean) => Some(now + (self.rng.exponential(mean) as Ps).max(1)),
+            Repeat::Random(mean) => Some(now + (me.rng.exponential(mean) as Ps).max(1)),
         };
         let agenda = &mut self.me().agenda;
         match next {

@@ -132,7 +132,7 @@ impl World {
         let row = entry.watched.iter().find(|watched| watched.line == line).map_or(0, |w| w.row);
         self.trace(line, at, core, row, What::Wake);
         let round = self.costs.hit[0].pause + self.costs.hit[0].load;
-        let phase = self.rng.below(round);
+        let phase = self.cores[core as usize].rng.below(round);
         self.end_sleep(core, at + phase);
         self.set_state(core, State::Running);
         self.push(at + phase, Happening::Resume { core });

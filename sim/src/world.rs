@@ -27,7 +27,7 @@ pub(crate) struct World {
     pub(crate) timeline: Timeline,
     /// Labels of words that do not share their lines.
     pub(crate) own_lines: Vec<String>,
-    pub(crate) rng: Rng,
+    rng: Rng,
     /// The core whose fiber runs.
     pub(crate) current: u16,
     /// Until when the running core may go on with hits without looking at the event queue.
@@ -95,6 +95,9 @@ impl World {
             self.set_state(core, State::Running);
             self.events.push(at, Happening::Resume { core });
         }
+        for &core in used {
+            self.cores[core as usize].rng = Rng::new(self.rng.next_u64());
+        }
     }
 
     /// From now on accesses happen at once and cost nothing.
@@ -132,10 +135,10 @@ impl World {
         entry.state = state;
     }
 
-    /// A factor close to one, in 1/65536, for the random variation of a duration.
-    pub(crate) fn factor(&mut self) -> u64 {
+    /// A factor close to one, in 1/65536, for the random variation of a duration on a core.
+    pub(crate) fn factor(&mut self, core: u16) -> u64 {
         let jitter = self.costs.jitter;
-        65536 - jitter + self.rng.below(2 * jitter + 1)
+        65536 - jitter + self.cores[core as usize].rng.below(2 * jitter + 1)
     }
 
     /// Queues an event; the running core must then not pass it unseen.
