@@ -209,9 +209,14 @@ impl World {
             }
             other => other,
         };
-        if let Phase::New = phase {
-            self.me().accesses += 1;
-            *phase = Phase::Issue;
+        match *phase {
+            Phase::New => {
+                self.me().accesses += 1;
+                *phase = Phase::Issue;
+            }
+            // It waited for its turn only, and has it now.
+            Phase::Issue if self.hit(slot, address, access) => return Step::Perform,
+            _ => {}
         }
         if let Phase::Arrived { issued_at } = *phase {
             let waited = self.now() - issued_at;
@@ -233,6 +238,7 @@ impl World {
             if self.me().is_due() {
                 return Step::Attend;
             }
+            let ahead = self.now() > self.limit;
             if !self.synchronise() {
                 return Step::Switch;
             }
@@ -240,6 +246,9 @@ impl World {
                 return Step::Attend;
             }
             let line = self.line_of(slot, address, labels);
+            if ahead && matches!(phase, Phase::Issue) && self.hit(slot, address, access) {
+                return Step::Perform;
+            }
             let words = words_at(address);
             match self.store_buffer_says(line, words, slot, access) {
                 Buffer::Nothing => {}
