@@ -161,18 +161,10 @@ impl Costs {
         }
     }
 
-    /// The cheapest transfer or fill there is: nothing one core does reaches another sooner than
-    /// half of it.
-    pub(crate) fn shortest_transfer(&self) -> Ps {
-        let caches = 0..self.caches.len() as u16;
-        let measured = self.matrix.is_some().then(|| {
-            let pairs = caches.clone().flat_map(|a| caches.clone().map(move |b| (a, b)));
-            pairs.filter(|(a, b)| a != b).map(|(a, b)| self.transfer(a, b)).min()
-        });
-        let transfer = measured.flatten().unwrap_or(self.by_distance[1]);
-        [transfer, self.by_distance[2], self.by_distance[3], self.llc_fill, self.memory_fill]
-            .into_iter()
-            .min()
-            .unwrap_or(0)
+    /// The cheapest transfer between two of some caches, or [`NEVER`] if there are no two.
+    pub(crate) fn shortest_transfer(&self, caches: &[u16]) -> Ps {
+        let others = |from: u16| caches.iter().filter(move |&&to| to != from);
+        let costs = |&from: &u16| others(from).map(move |&to| self.transfer(from, to)).min();
+        caches.iter().filter_map(costs).min().unwrap_or(NEVER)
     }
 }

@@ -1,11 +1,19 @@
 //! The simulated machine in motion: cores, lines, the event queue and who runs next.
 //!
-//! A core runs ahead of the others only as far as nothing they do can reach it: up to the time of
-//! the next event plus half the shortest transfer ("lookahead"), and only with hits. Whatever
-//! involves another core happens in the order of simulated time.
+//! A core runs ahead of the others only as far as nothing they do can reach it, and only with
+//! hits. Whatever involves another core happens in the order of simulated time.
+//!
+//! How far that is: others take away a copy or the right to write it by the grant of a request.
+//! If the request is made already, the line knows when it is served next (`grant_at`), and a hit
+//! must end before. Any other request will be made by a core that goes on at some event in the
+//! queue, so not before the next event. It goes to the directory and on to the holder of the copy:
+//! two quarters of what the transfer from that holder costs, or of more (a write pays for the
+//! farthest copy). So nothing can reach a core before the time of the next event plus half the
+//! shortest transfer between two caches in use, with the smallest random factor (the *lookahead*).
+//! Fills from memory or from the last-level cache may be cheaper, but take nothing from anybody.
 
 use crate::core::{Core, State};
-use crate::costs::{Costs, NEVER, Ps};
+use crate::costs::{Costs, NEVER, Ps, scale};
 use crate::events::{EventQueue, Happening};
 use crate::line::{LineTable, NO_CACHE};
 use crate::protocol::Protocol;
@@ -79,16 +87,17 @@ impl World {
     pub(crate) fn start(&mut self, epoch: u32, used: &[u16], start_spread: Ps) {
         self.epoch = epoch;
         self.unfinished = used.len();
-        let mut threads = vec![0_u16; self.costs.cache_count()];
-        for &core in used {
-            threads[self.cores[core as usize].cache as usize] += 1;
-        }
-        if threads.iter().any(|&count| count > 1) {
-            self.busy = vec![0; threads.len()];
+        let mut caches: Vec<u16> =
+            used.iter().map(|&core| self.cores[core as usize].cache).collect();
+        caches.sort_unstable();
+        caches.dedup();
+        if caches.len() < used.len() {
+            // SMT siblings reach each other at once.
+            self.busy = vec![0; self.costs.cache_count()];
         } else {
-            // Siblings reach each other at once; without them half a transfer is the least.
-            let shortest = self.costs.shortest_transfer() / 2;
-            self.lookahead = shortest - shortest * self.costs.jitter / 65536;
+            let shortest = self.costs.shortest_transfer(&caches);
+            // A hit at the very moment at which the line is lost would come too late.
+            self.lookahead = (scale(shortest, 65536 - self.costs.jitter) / 4 * 2).saturating_sub(1);
         }
         for &core in used {
             let at = self.rng.below(start_spread + 1);
