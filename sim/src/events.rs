@@ -31,76 +31,216 @@ impl Happening {
     }
 }
 
+/// Time of an event, then its rank and number.
+type Key = (Ps, u64);
+
+/// A pending event of the wheel.
 #[derive(Debug, Clone, Copy)]
 struct Event {
-    /// Time, rank and number of the event, from the most significant bit: one comparison orders
-    /// two events.
-    key: u128,
+    key: Key,
+    what: Happening,
+    /// The one after it in its bucket, or among those to be used again.
+    next: u32,
+}
+
+/// First and last event of a bucket; both are [`NONE`] if it is empty.
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    first: u32,
+    last: u32,
+}
+
+/// An event beyond the wheel. The earlier one is the greater: the standard heap gives the greatest
+/// first.
+#[derive(Debug)]
+struct FarEvent {
+    key: Key,
     what: Happening,
 }
 
-impl Event {
-    fn at(&self) -> Ps {
-        (self.key >> 64) as Ps
-    }
-}
-
-impl PartialEq for Event {
+impl PartialEq for FarEvent {
     fn eq(&self, other: &Self) -> bool {
         self.key == other.key
     }
 }
 
-impl Eq for Event {}
+impl Eq for FarEvent {}
 
-impl PartialOrd for Event {
+impl PartialOrd for FarEvent {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Event {
-    /// The earlier event is the greater one: the standard heap gives the greatest first.
-    #[inline]
+impl Ord for FarEvent {
     fn cmp(&self, other: &Self) -> Ordering {
         other.key.cmp(&self.key)
     }
 }
 
-/// Pending events.
-#[derive(Debug, Default)]
+/// Pending events: a wheel of sorted buckets for the next half microsecond, where nearly all
+/// events are, and a heap for those beyond.
+///
+/// Nothing is pushed that is more than a bucket before the last event taken, except for grants
+/// that are overdue: these go into the bucket of that event, at its head. So the buckets, from that
+/// one around the wheel, are in the order of time.
+#[derive(Debug)]
 pub(crate) struct EventQueue {
-    heap: BinaryHeap<Event>,
+    events: Vec<Event>,
+    /// First event of those to be used again.
+    free: u32,
+    buckets: Box<[Bucket]>,
+    /// One bit for each bucket that is not empty, and one for each word of these that is not 0.
+    occupied: [u64; BUCKETS / 64],
+    occupied_words: u32,
+    /// The next event of the wheel, or [`NONE`], and its bucket.
+    next: u32,
+    next_bucket: usize,
+    /// Bucket, counted from time 0, of the last event taken.
+    base: u64,
+    far: BinaryHeap<FarEvent>,
     pushed: u64,
+}
+
+/// No event.
+const NONE: u32 = u32::MAX;
+/// Width of a bucket in picoseconds, as a power of two.
+const BUCKET_SHIFT: u32 = 8;
+/// A word of bits has a bit for each of 64 buckets, and one word has a bit for each such word.
+const BUCKETS: usize = 64 * u32::BITS as usize;
+
+impl Default for EventQueue {
+    fn default() -> Self {
+        Self {
+            events: Vec::new(),
+            free: NONE,
+            buckets: vec![Bucket { first: NONE, last: NONE }; BUCKETS].into_boxed_slice(),
+            occupied: [0; BUCKETS / 64],
+            occupied_words: 0,
+            next: NONE,
+            next_bucket: 0,
+            base: 0,
+            far: BinaryHeap::new(),
+            pushed: 0,
+        }
+    }
 }
 
 impl EventQueue {
     pub(crate) fn push(&mut self, at: Ps, what: Happening) {
-        let event = self.number(at, what);
-        self.heap.push(event);
-    }
-
-    /// Replaces the next event: as taking it and pushing the other, at the price of one of them.
-    pub(crate) fn replace_next(&mut self, at: Ps, what: Happening) {
-        let event = self.number(at, what);
-        if let Some(mut next) = self.heap.peek_mut() {
-            *next = event;
+        self.pushed += 1;
+        let key = (at, what.rank() << 63 | self.pushed);
+        let bucket = (at >> BUCKET_SHIFT).max(self.base);
+        if bucket - self.base >= BUCKETS as u64 {
+            self.far.push(FarEvent { key, what });
+            return;
+        }
+        let number = self.store(Event { key, what, next: NONE });
+        let place = bucket as usize % BUCKETS;
+        self.insert(place, number, key);
+        if self.next == NONE || key < self.events[self.next as usize].key {
+            self.next = number;
+            self.next_bucket = place;
         }
     }
 
-    fn number(&mut self, at: Ps, what: Happening) -> Event {
-        self.pushed += 1;
-        let order = what.rank() << 63 | self.pushed;
-        Event { key: u128::from(at) << 64 | u128::from(order), what }
+    fn store(&mut self, event: Event) -> u32 {
+        let number = self.free;
+        if let Some(old) = self.events.get_mut(number as usize) {
+            self.free = old.next;
+            *old = event;
+            return number;
+        }
+        self.events.push(event);
+        (self.events.len() - 1) as u32
+    }
+
+    /// Puts an event into its place in a bucket.
+    fn insert(&mut self, place: usize, number: u32, key: Key) {
+        let bucket = &mut self.buckets[place];
+        if bucket.first == NONE {
+            *bucket = Bucket { first: number, last: number };
+            self.occupied[place / 64] |= 1 << (place % 64);
+            self.occupied_words |= 1 << (place / 64);
+            return;
+        }
+        if key > self.events[bucket.last as usize].key {
+            self.events[bucket.last as usize].next = number;
+            bucket.last = number;
+            return;
+        }
+        let mut after = bucket.first;
+        if key < self.events[after as usize].key {
+            bucket.first = number;
+            self.events[number as usize].next = after;
+            return;
+        }
+        // Ends before the last one, which is later.
+        let before = loop {
+            let next = self.events[after as usize].next;
+            if key < self.events[next as usize].key {
+                break next;
+            }
+            after = next;
+        };
+        self.events[after as usize].next = number;
+        self.events[number as usize].next = before;
+    }
+
+    /// Replaces the next event: as taking it and pushing the other.
+    pub(crate) fn replace_next(&mut self, at: Ps, what: Happening) {
+        self.pop();
+        self.push(at, what);
     }
 
     pub(crate) fn pop(&mut self) -> Option<(Ps, Happening)> {
-        self.heap.pop().map(|event| (event.at(), event.what))
+        let near = self.events.get(self.next as usize);
+        if let Some(far) = self.far.peek()
+            && near.is_none_or(|near| far.key < near.key)
+        {
+            let FarEvent { key: (at, _), what } = self.far.pop()?;
+            self.base = self.base.max(at >> BUCKET_SHIFT);
+            return Some((at, what));
+        }
+        let &Event { key: (at, _), what, next } = near?;
+        self.base = self.base.max(at >> BUCKET_SHIFT);
+        self.events[self.next as usize].next = self.free;
+        self.free = self.next;
+        self.next = next;
+        self.buckets[self.next_bucket].first = next;
+        if next == NONE {
+            self.find_next();
+        }
+        Some((at, what))
+    }
+
+    /// Finds the next event of the wheel when its bucket has become empty.
+    fn find_next(&mut self) {
+        let place = self.next_bucket;
+        let word = place / 64;
+        self.occupied[word] &= !(1 << (place % 64));
+        self.occupied_words &= !(u32::from(self.occupied[word] == 0) << word);
+        let later = self.occupied[word] & (u64::MAX << (place % 64));
+        self.next_bucket = if later != 0 {
+            word * 64 + later.trailing_zeros() as usize
+        } else if self.occupied_words != 0 {
+            // From the word after it, around the wheel; its own word comes last.
+            let turned = self.occupied_words.rotate_right(word as u32 + 1);
+            let word = (word + 1 + turned.trailing_zeros() as usize) % (BUCKETS / 64);
+            word * 64 + self.occupied[word].trailing_zeros() as usize
+        } else {
+            return;
+        };
+        self.next = self.buckets[self.next_bucket].first;
     }
 
     #[inline]
     pub(crate) fn next(&self) -> Option<(Ps, Happening)> {
-        self.heap.peek().map(|event| (event.at(), event.what))
+        let near = self.events.get(self.next as usize);
+        match self.far.peek() {
+            Some(far) if near.is_none_or(|near| far.key < near.key) => Some((far.key.0, far.what)),
+            _ => near.map(|near| (near.key.0, near.what)),
+        }
     }
 }
 
@@ -138,5 +278,39 @@ mod tests {
         let order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
         let expected = [(2, 2), (3, 3), (4, 4), (4, 7), (5, 5)];
         assert_eq!(order, expected.map(|(at, core)| (at, Happening::Resume { core })));
+    }
+
+    #[test]
+    fn any_order_of_pushes_comes_out_sorted() {
+        let mut rng = crate::rng::Rng::new(3);
+        let mut queue = EventQueue::default();
+        let mut expected = Vec::new();
+        let mut now = 0;
+        for number in 1..20_000_u64 {
+            // Overdue, of the same time, near and far beyond the wheel.
+            let spans = [0, 300, 5_000, 400_000, 3_000_000];
+            let span = spans[rng.below(spans.len() as u64) as usize];
+            let at = (now + rng.below(span + 1)).saturating_sub(rng.below(2) * rng.below(900));
+            let what = match rng.below(2) {
+                0 => Happening::Grant { line: number as u32 },
+                _ => Happening::Resume { core: (number % 60_000) as u16 },
+            };
+            queue.push(at, what);
+            expected.push((at, what.rank(), number, what));
+            if rng.below(100) < 49 {
+                continue;
+            }
+            let first =
+                expected.iter().enumerate().min_by_key(|(_, event)| (event.0, event.1, event.2));
+            let (position, &(at, _, _, what)) = first.expect("one was pushed");
+            assert_eq!(queue.next(), Some((at, what)));
+            assert_eq!(queue.pop(), Some((at, what)));
+            expected.swap_remove(position);
+            now = now.max(at);
+        }
+        expected.sort_by_key(|event| (event.0, event.1, event.2));
+        let rest: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
+        assert_eq!(rest, expected.iter().map(|event| (event.0, event.3)).collect::<Vec<_>>());
+        assert_eq!(queue.next(), None);
     }
 }
