@@ -36,12 +36,12 @@ pub(crate) enum Access {
 }
 
 impl Access {
-    fn writes(self) -> bool {
+    fn writes(&self) -> bool {
         !matches!(self, Self::Load { .. })
     }
 
     /// Whether it takes effect at its end, having kept the core busy until then.
-    fn is_atomic(self) -> bool {
+    fn is_atomic(&self) -> bool {
         matches!(self, Self::Rmw | Self::FencedStore { .. })
     }
 }
@@ -79,7 +79,7 @@ enum Step {
 pub(crate) fn perform<R>(
     handle: u32,
     address: usize,
-    access: Access,
+    access: &Access,
     apply: impl Fn(&mut u64) -> R,
 ) -> R {
     let done = thread::with(|thread| {
@@ -102,7 +102,7 @@ pub(crate) fn perform<R>(
 fn perform_stepwise<R>(
     handle: u32,
     address: usize,
-    access: Access,
+    access: &Access,
     apply: &impl Fn(&mut u64) -> R,
 ) -> R {
     let mut phase = Phase::New;
@@ -135,7 +135,7 @@ impl World {
     /// Charges an access that certainly hits and that nothing can come before; or does nothing and
     /// returns that it is not such an access.
     #[inline]
-    fn hit(&mut self, slot: &mut Slot, address: usize, access: Access) -> bool {
+    fn hit(&mut self, slot: &mut Slot, address: usize, access: &Access) -> bool {
         let pace = self.pace();
         let core = &mut self.cores[self.current as usize];
         if core.now > self.limit
@@ -157,7 +157,7 @@ impl World {
             return false;
         }
         let row = self.stats.row(Statistics::key(slot.row, core.operation));
-        match access {
+        match *access {
             Access::Load { .. } => {
                 if !owned && !self.lines.is_sharer(slot.line, core.cache) {
                     return false;
@@ -195,7 +195,7 @@ impl World {
         index: u32,
         slot: &mut Slot,
         address: usize,
-        access: Access,
+        access: &Access,
         labels: &[&'static str],
         phase: &mut Phase,
     ) -> Step {
@@ -203,11 +203,13 @@ impl World {
             return Step::Perform;
         }
         // Where atomics do not drain the store buffer, neither does an ordered store.
-        let access = match access {
+        let unfenced;
+        let access = match *access {
             Access::FencedStore { mask, new } if !self.costs.drained_by_atomics => {
-                Access::Store { mask, new }
+                unfenced = Access::Store { mask, new };
+                &unfenced
             }
-            other => other,
+            _ => access,
         };
         match *phase {
             Phase::New => {
@@ -319,12 +321,12 @@ impl World {
     }
 
     /// Charges an access whose line is here (or whose store is in the buffer), and counts it.
-    fn complete(&mut self, slot: &mut Slot, access: Access, what: What) -> Step {
+    fn complete(&mut self, slot: &mut Slot, access: &Access, what: What) -> Step {
         let pace = self.pace();
         let cost = self.costs.hit[pace];
         let key = Statistics::key(slot.row, self.me().operation);
         let row = self.stats.row(key);
-        let cost = match access {
+        let cost = match *access {
             Access::Load { .. } => {
                 row.loads += 1;
                 cost.load

@@ -32,7 +32,7 @@ impl World {
         line: u32,
         words: u16,
         slot: &Slot,
-        access: Access,
+        access: &Access,
     ) -> Buffer {
         let entries = self.costs.store_buffer_entries;
         let drains = self.costs.drained_by_atomics;
@@ -41,7 +41,7 @@ impl World {
             return Buffer::Nothing;
         }
         let pending = core.pending_store(line);
-        match access {
+        match *access {
             Access::Rmw | Access::FencedStore { .. } if drains => {
                 Buffer::Blocks(core.stores.len() - 1)
             }
@@ -66,8 +66,8 @@ impl World {
     }
 
     /// Puts a store of the running core into its buffer.
-    pub(crate) fn buffer_store(&mut self, index: u32, slot: &Slot, access: Access, words: u16) {
-        let Access::Store { mask, new } = access else { return };
+    pub(crate) fn buffer_store(&mut self, index: u32, slot: &Slot, access: &Access, words: u16) {
+        let Access::Store { mask, new } = *access else { return };
         let row = Statistics::key(slot.row, self.me().operation);
         let commit = Commit { slot: index, generation: slot.generation, mask, new };
         let line = slot.line;
