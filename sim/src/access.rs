@@ -146,15 +146,21 @@ impl World {
         {
             return false;
         }
-        let line = &self.lines.lines[slot.line as usize];
+        let line = &mut self.lines.lines[slot.line as usize];
         if line.watched || line.grant_at <= core.now {
             return false;
         }
         let owned = line.exclusive && line.owner == core.cache;
         let cost = &self.costs.hit[pace];
         let atomic_ends = atomic_start(core.now, slot, self.current) + cost.atomic;
-        if access.is_atomic() && (atomic_ends > self.limit || line.grant_at <= atomic_ends) {
-            return false;
+        let fenced = self.costs.drained_by_atomics;
+        if matches!(access, Access::Rmw) || (fenced && access.is_atomic()) {
+            // Once begun it keeps others from the line until its end; but not an SMT sibling.
+            let reached = atomic_ends > self.limit && !self.busy.is_empty();
+            if !owned || reached || line.grant_at <= core.now + 1 {
+                return false;
+            }
+            line.locked_until = atomic_ends;
         }
         let row = self.stats.row(Statistics::key(slot.row, core.operation));
         match *access {
@@ -171,8 +177,7 @@ impl World {
                 slot.partial_until = partial_until(mask, core.now, cost.partial_store);
             }
             Access::FencedStore { .. } if owned => {
-                let fences = self.costs.drained_by_atomics;
-                core.now = if fences { atomic_ends } else { core.now + cost.store };
+                core.now = if fenced { atomic_ends } else { core.now + cost.store };
                 row.stores += 1;
             }
             Access::Rmw if owned => {

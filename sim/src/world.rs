@@ -52,7 +52,7 @@ pub(crate) struct World {
     /// Cores to wake, kept to save an allocation for each invalidation.
     pub(crate) to_wake: Vec<u16>,
     /// Busy hardware threads of each core; empty if no core has two with code.
-    busy: Vec<u16>,
+    pub(crate) busy: Vec<u16>,
 }
 
 impl World {
