@@ -83,14 +83,14 @@ pub(crate) fn perform<R>(
     apply: impl Fn(&mut u64) -> R,
 ) -> R {
     let done = thread::with(|thread| {
-        thread.settle();
         let index = thread.index(handle);
-        let slot = &mut thread.slots[index];
-        let free = match &mut thread.world {
-            Some(world) => world.hit(slot, address, access),
-            None => true,
-        };
-        free.then(|| apply(&mut slot.value))
+        let ThreadState { slots, words, world, .. } = thread;
+        match world {
+            Some(world) => world
+                .hit(&mut slots[index], address, access)
+                .then(|| apply(&mut world.words[index].value)),
+            None => Some(apply(&mut words[index].value)),
+        }
     });
     match done {
         Some(result) => result,
@@ -109,15 +109,12 @@ fn perform_stepwise<R>(
     loop {
         let step = thread::with(|thread| {
             let index = thread.index(handle);
-            let ThreadState { slots, labels, world, .. } = thread;
-            let Some(world) = world else { return Ok(apply(&mut slots[index].value)) };
+            let ThreadState { slots, words, labels, world, .. } = thread;
+            let Some(world) = world else { return Ok(apply(&mut words[index].value)) };
             let slot = &mut slots[index];
             let step = world.step(index as u32, slot, address, access, labels, &mut phase);
             match step {
-                Step::Perform => {
-                    thread::settle(slots, &mut world.committed);
-                    Ok(apply(&mut slots[index].value))
-                }
+                Step::Perform => Ok(apply(&mut world.words[index].value)),
                 Step::Forward(mut bits) => Ok(apply(&mut bits)),
                 Step::Buffered => Ok(apply(&mut 0)),
                 other => Err(other),
@@ -257,7 +254,7 @@ impl World {
                 return Step::Perform;
             }
             let words = words_at(address);
-            match self.store_buffer_says(line, words, slot, access) {
+            match self.store_buffer_says(index, line, words, access) {
                 Buffer::Nothing => {}
                 Buffer::Forwards(bits) => {
                     self.complete(slot, access, What::Hit);

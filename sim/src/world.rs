@@ -20,7 +20,7 @@ use crate::protocol::Protocol;
 use crate::report::End;
 use crate::rng::Rng;
 use crate::stats::{Member, Statistics};
-use crate::thread::{Commit, NO_CORE, NO_LINE, Slot};
+use crate::thread::{NO_CORE, NO_LINE, Slot, Word};
 use crate::timeline::Timeline;
 
 /// The simulated machine in motion.
@@ -47,8 +47,8 @@ pub(crate) struct World {
     pub(crate) end: Option<End>,
     /// Set when the code of a core panics: what its destructors do is done at once and free.
     pub(crate) abandoned: bool,
-    /// Stores that have left the store buffers, to be applied before a value is read.
-    pub(crate) committed: Vec<Commit>,
+    /// What the simulated words hold, by the number of their slots.
+    pub(crate) words: Vec<Word>,
     /// Cores to wake, kept to save an allocation for each invalidation.
     pub(crate) to_wake: Vec<u16>,
     /// Busy hardware threads of each core; empty if no core has two with code.
@@ -76,7 +76,7 @@ impl World {
             unfinished: 0,
             end: None,
             abandoned: false,
-            committed: Vec::new(),
+            words: Vec::new(),
             to_wake: Vec::new(),
             busy: Vec::new(),
         }
