@@ -114,7 +114,12 @@ fn perform_stepwise<R>(
             let slot = &mut slots[index];
             let step = world.step(index as u32, slot, address, access, labels, &mut phase);
             match step {
-                Step::Perform => Ok(apply(&mut world.words[index].value)),
+                Step::Perform => {
+                    if world.me().watching {
+                        world.note_look(index as u32, slot, access, words_at(address));
+                    }
+                    Ok(apply(&mut world.words[index].value))
+                }
                 Step::Forward(mut bits) => Ok(apply(&mut bits)),
                 Step::Buffered => Ok(apply(&mut 0)),
                 other => Err(other),
@@ -215,6 +220,11 @@ impl World {
         };
         match *phase {
             Phase::New => {
+                if self.me().watching
+                    && let Some(bits) = self.me().looks.known(index, access)
+                {
+                    return Step::Forward(bits);
+                }
                 self.me().accesses += 1;
                 *phase = Phase::Issue;
             }
@@ -223,19 +233,14 @@ impl World {
             _ => {}
         }
         if let Phase::Arrived { issued_at } = *phase {
-            let waited = self.now() - issued_at;
-            self.me().waited += waited;
             let line = self.line_of(slot, address, labels);
-            self.lines.lines[line as usize].totals.wait += waited;
             let row = Statistics::key(slot.row, self.me().operation);
-            self.stats.row(row).wait += waited;
+            self.count_stall(line, row, issued_at);
             let step = self.complete(slot, access, What::Access);
-            // What the code branches on is not what it was when this core looked last.
-            if std::mem::take(&mut self.me().surprised)
-                && !matches!(access, Access::FencedStore { .. })
-            {
-                self.me().now += self.costs.restart;
+            if matches!(access, Access::FencedStore { .. }) {
+                self.me().surprised = false;
             }
+            self.charge_restart();
             return step;
         }
         loop {
@@ -257,6 +262,7 @@ impl World {
             match self.store_buffer_says(index, line, words, access) {
                 Buffer::Nothing => {}
                 Buffer::Forwards(bits) => {
+                    self.me().looks.spoil();
                     self.complete(slot, access, What::Hit);
                     return Step::Forward(bits);
                 }
@@ -267,6 +273,7 @@ impl World {
                     return Step::Switch;
                 }
                 Buffer::Joins => {
+                    self.me().looks.spoil();
                     self.buffer_store(index, slot, access, words);
                     self.complete(slot, access, What::Hit);
                     return Step::Buffered;
@@ -307,6 +314,7 @@ impl World {
             let want = if access.writes() { Want::Own } else { Want::Read };
             let (me, issued_at) = (self.current, self.now());
             if let Access::Store { .. } = access {
+                self.me().looks.spoil();
                 self.buffer_store(index, slot, access, words);
                 self.request(line, want, (words, row), true, (me, issued_at));
                 self.complete(slot, access, What::Store);
@@ -322,17 +330,50 @@ impl World {
         }
     }
 
+    /// Counts the time for which the running core was stalled for a line.
+    pub(crate) fn count_stall(&mut self, line: u32, row: u32, since: Ps) {
+        let waited = self.now() - since;
+        self.me().waited += waited;
+        self.lines.lines[line as usize].totals.wait += waited;
+        self.stats.row(row).wait += waited;
+    }
+
+    /// Charges what it costs the running core if the line it waited for was written by another:
+    /// what the code branches on is not what it was when this core looked last.
+    pub(crate) fn charge_restart(&mut self) {
+        if std::mem::take(&mut self.me().surprised) {
+            self.me().now += self.costs.restart;
+        }
+    }
+
+    /// Charges a load whose line is here, and counts it.
+    pub(crate) fn complete_load(&mut self, line: u32, label: u32, what: What) {
+        let cost = self.costs.hit[self.pace()].load;
+        let key = Statistics::key(label, self.me().operation);
+        let row = self.stats.row(key);
+        row.loads += 1;
+        row.hits += u64::from(what == What::Hit);
+        let (me, at) = (self.current, self.now());
+        self.trace(line, at, me, key, what);
+        self.me().now += cost;
+        if self.me().watching {
+            let version = self.lines.lines[line as usize].version;
+            self.watch(line, key, version);
+        }
+    }
+
     /// Charges an access whose line is here (or whose store is in the buffer), and counts it.
     fn complete(&mut self, slot: &mut Slot, access: &Access, what: What) -> Step {
+        if let Access::Load { .. } = access {
+            self.complete_load(slot.line, slot.row, what);
+            return Step::Perform;
+        }
         let pace = self.pace();
         let cost = self.costs.hit[pace];
         let key = Statistics::key(slot.row, self.me().operation);
         let row = self.stats.row(key);
         let cost = match *access {
-            Access::Load { .. } => {
-                row.loads += 1;
-                cost.load
-            }
+            Access::Load { .. } => unreachable!("completed above"),
             Access::Store { mask, .. } => {
                 row.stores += 1;
                 let now = self.cores[self.current as usize].now;

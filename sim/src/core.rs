@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use crate::costs::Ps;
 use crate::interrupt::Agenda;
+use crate::reread::Looks;
 use crate::rng::Rng;
 use crate::thread::Commit;
 
@@ -83,6 +84,8 @@ pub(crate) struct Core {
     /// Whether a wait's condition is being evaluated, and what it read so far.
     pub(crate) watching: bool,
     pub(crate) watched: Vec<Watched>,
+    /// The loads of that condition.
+    pub(crate) looks: Looks,
     /// Since when it sleeps, rests or drains.
     pub(crate) asleep_since: Ps,
     pub(crate) drain: Drain,
@@ -112,6 +115,7 @@ impl Core {
             stores: VecDeque::new(),
             watching: false,
             watched: Vec::new(),
+            looks: Looks::default(),
             asleep_since: 0,
             drain: Drain::default(),
             surprised: false,

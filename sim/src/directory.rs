@@ -115,7 +115,7 @@ impl World {
             }
             self.push(here_at, Happening::Commit { core: request.core });
         } else {
-            self.push(here_at, Happening::Resume { core: request.core });
+            self.push_going_on(here_at, request.core);
         }
         self.schedule_grant(line);
     }

@@ -18,6 +18,8 @@ pub(crate) enum Happening {
     Commit { core: u16 },
     /// A sleeping core wakes by its timer, unless it woke and slept again in between.
     Timer { core: u16, sleep: u32 },
+    /// A waiting core goes on to repeat the loads of its condition, without its fiber.
+    Reread { core: u16 },
     /// A core goes on.
     Resume { core: u16 },
 }
@@ -26,7 +28,7 @@ impl Happening {
     fn rank(self) -> u64 {
         match self {
             Self::Grant { .. } | Self::Commit { .. } => 0,
-            Self::Timer { .. } | Self::Resume { .. } => 1,
+            Self::Timer { .. } | Self::Reread { .. } | Self::Resume { .. } => 1,
         }
     }
 }

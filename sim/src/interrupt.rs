@@ -198,6 +198,7 @@ impl World {
             watched: std::mem::take(&mut core.watched),
             operation: core.operation,
         };
+        core.looks.forget();
         core.agenda.nest(kind, true);
         self.set_limit();
         interrupted
@@ -209,6 +210,7 @@ impl World {
         core.now += exit;
         core.watching = interrupted.watching;
         core.watched = interrupted.watched;
+        core.looks.forget();
         core.operation = interrupted.operation;
         core.agenda.nest(kind, false);
         self.set_limit();

@@ -65,7 +65,8 @@
 //! # Where to start reading
 //!
 //! [`word`](SimWord) is what the code sees; `access` decides hit or miss; `directory` moves lines;
-//! `wait` and `interrupt` are what else stops a core; `world` chooses who runs next. [`machine`]
+//! `wait` and `interrupt` are what else stops a core (`reread` is waiting without the fiber);
+//! `world` chooses who runs next. [`machine`]
 //! describes machines, [`calibrate`] fits them to measurements, [`report`] is the outcome.
 
 mod access;
@@ -81,6 +82,7 @@ mod line;
 pub mod machine;
 pub mod protocol;
 pub mod report;
+mod reread;
 mod rng;
 mod simulation;
 mod stats;

@@ -132,6 +132,12 @@ pub(crate) fn drop_word(handle: u32) {
 pub(crate) fn peek_word(handle: u32) -> u64 {
     with(|thread| {
         let index = thread.index(handle);
+        if let Some(world) = &mut thread.world
+            && world.current != NO_CORE
+        {
+            // A condition that looks at it depends on more than on its loads.
+            world.me().looks.spoil();
+        }
         thread.words()[index].value
     })
 }

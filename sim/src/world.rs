@@ -156,6 +156,25 @@ impl World {
         self.limit = self.limit.min(at.saturating_add(self.lookahead));
     }
 
+    /// Queues the event at which a core goes on that was stalled or asleep.
+    pub(crate) fn push_going_on(&mut self, at: Ps, core: u16) {
+        let rereads = self.cores[core as usize].looks.active();
+        self.push(
+            at,
+            if rereads { Happening::Reread { core } } else { Happening::Resume { core } },
+        );
+    }
+
+    /// Whether everything before a time has happened.
+    pub(crate) fn is_next(&self, now: Ps) -> bool {
+        now <= self.time_limit
+            && match self.events.next() {
+                Some((at, Happening::Grant { .. } | Happening::Commit { .. })) => at > now,
+                Some((at, _)) => at >= now,
+                None => true,
+            }
+    }
+
     /// Sets how far the core that is about to run may go on its own.
     pub(crate) fn set_limit(&mut self) {
         let next = self.events.next().map_or(NEVER, |(at, _)| at).min(self.time_limit);
@@ -180,6 +199,14 @@ impl World {
                 Some((at, Happening::Commit { core })) if at <= now => {
                     self.events.pop();
                     self.commit(core, at);
+                }
+                Some((at, Happening::Reread { core })) if at < now => {
+                    self.events.pop();
+                    if self.reread(core, at) {
+                        self.events.push(now, Happening::Resume { core: me });
+                        self.go_on(core, at);
+                        return false;
+                    }
                 }
                 Some((at, Happening::Resume { core })) if at < now => {
                     self.events.replace_next(now, Happening::Resume { core: me });
@@ -226,6 +253,12 @@ impl World {
                         continue;
                     }
                     self.end_sleep(core, at);
+                    core
+                }
+                Happening::Reread { core } => {
+                    if !self.reread(core, at) {
+                        continue;
+                    }
                     core
                 }
                 Happening::Resume { core } => core,
