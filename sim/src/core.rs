@@ -69,35 +69,36 @@ pub(crate) struct Watched {
     pub(crate) row: u32,
 }
 
-/// One virtual core.
+/// One virtual core. What each of its events touches comes first, in few lines of the host's cache.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct Core {
     pub(crate) now: Ps,
-    pub(crate) cache: u16,
     /// Its own random numbers: what it draws does not depend on when the others draw, that is, on
     /// how far the simulator lets it run ahead of them.
     pub(crate) rng: Rng,
-    pub(crate) state: State,
-    /// Operation that its accesses are attributed to.
-    pub(crate) operation: u16,
-    pub(crate) stores: VecDeque<BufferedStore>,
-    /// Whether a wait's condition is being evaluated, and what it read so far.
-    pub(crate) watching: bool,
-    pub(crate) watched: Vec<Watched>,
-    /// The loads of that condition.
-    pub(crate) looks: Looks,
     /// Since when it sleeps, rests or drains.
     pub(crate) asleep_since: Ps,
-    pub(crate) drain: Drain,
-    /// The line it stalls for comes from another core that wrote it.
-    pub(crate) surprised: bool,
+    pub(crate) waited: Ps,
+    pub(crate) spun: Ps,
     /// Number of the present sleep, so that a timer of an earlier one is known as stale.
     pub(crate) sleep: u32,
+    pub(crate) cache: u16,
+    /// Operation that its accesses are attributed to.
+    pub(crate) operation: u16,
+    pub(crate) state: State,
+    /// Whether a wait's condition is being evaluated.
+    pub(crate) watching: bool,
+    /// The line it stalls for comes from another core that wrote it.
+    pub(crate) surprised: bool,
+    /// The loads of that condition, and the lines it read so far.
+    pub(crate) looks: Looks,
+    pub(crate) watched: Vec<Watched>,
+    pub(crate) stores: VecDeque<BufferedStore>,
     pub(crate) agenda: Agenda,
     /// Accesses made so far; counted only where the agenda has an event that depends on it.
     pub(crate) accesses: u64,
-    pub(crate) waited: Ps,
-    pub(crate) spun: Ps,
+    pub(crate) drain: Drain,
     /// Stalled from outside or preempted.
     pub(crate) off: Ps,
     pub(crate) finished_at: Option<Ps>,
@@ -131,6 +132,7 @@ impl Core {
     }
 
     /// Whether something is due that interrupts the core.
+    #[inline]
     pub(crate) fn is_due(&self) -> bool {
         self.agenda.is_due(self.now, self.accesses)
     }

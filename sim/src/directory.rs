@@ -70,12 +70,13 @@ impl World {
 
     /// Queues the grant of the first request that waits for a line.
     fn schedule_grant(&mut self, line: u32) {
-        let Some(&first) = self.lines.lines[line as usize].queue.front() else { return };
+        let Some(first) = self.lines.lines[line as usize].queue.front() else { return };
+        let (arrives_at, factor) = (first.arrives_at, first.factor);
         let cache = self.cores[first.core as usize].cache;
-        let (_, cost) = self.supply(line, cache, first.want, first.arrives_at);
+        let (_, cost) = self.supply(line, cache, first.want, arrives_at);
         let entry = &mut self.lines.lines[line as usize];
-        let cost = scale(cost, first.factor);
-        let mut at = (first.arrives_at + cost / 4).max(entry.free_at);
+        let cost = scale(cost, factor);
+        let mut at = (arrives_at + cost / 4).max(entry.free_at);
         if entry.exclusive && entry.kept {
             at = at.max(entry.owner_ready_at + scale(cost, self.costs.ownership_share));
         }

@@ -38,30 +38,32 @@ struct Look {
 
 /// What a core knows of the condition it waits for.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(crate) struct Looks {
     /// The loads of its last evaluation, in their order.
     loads: Vec<Look>,
-    /// Something else was done than to load.
-    impure: bool,
     /// So many of the loads were repeated for the evaluation that comes.
-    known: usize,
+    known: u32,
     /// So many of these the evaluation has asked for.
-    given: usize,
+    given: u32,
     /// The loads may be repeated when the core wakes.
     repeats: bool,
     /// The core may go back to sleep on what they find.
     decides: bool,
     /// The loads are being repeated, and so many were.
     active: bool,
-    position: usize,
-    /// Since when the one at that position waits for its line.
-    stalled_since: Option<Ps>,
+    position: u32,
+    /// The one at that position waits for its line since a time.
+    stalled: bool,
+    /// Something else was done than to load.
+    impure: bool,
+    stalled_since: Ps,
 }
 
 impl Looks {
     /// An evaluation begins. Returns whether some of its loads are known.
     pub(crate) fn begin(&mut self) -> bool {
-        self.loads.truncate(self.known);
+        self.loads.truncate(self.known as usize);
         self.impure = false;
         self.given = 0;
         self.are_known()
@@ -72,14 +74,14 @@ impl Looks {
         if self.given == self.known {
             return None;
         }
-        let look = &self.loads[self.given];
+        let look = &self.loads[self.given as usize];
         if look.slot == slot && matches!(access, Access::Load { mask } if *mask == look.mask) {
             self.given += 1;
             return Some(look.found);
         }
         // The condition takes another way than the last time.
         self.known = self.given;
-        self.loads.truncate(self.given);
+        self.loads.truncate(self.given as usize);
         None
     }
 
@@ -98,7 +100,7 @@ impl Looks {
     /// The evaluation has ended.
     pub(crate) fn end(&mut self) {
         if self.given < self.known {
-            self.loads.truncate(self.given);
+            self.loads.truncate(self.given as usize);
         }
         self.known = 0;
         self.given = 0;
@@ -116,7 +118,7 @@ impl Looks {
     pub(crate) fn wake(&mut self) -> bool {
         self.active = self.repeats;
         self.position = 0;
-        self.stalled_since = None;
+        self.stalled = false;
         self.active
     }
 
@@ -170,9 +172,11 @@ impl World {
     fn repeat_loads(&mut self) -> bool {
         loop {
             let me = self.current;
-            let position = self.me().looks.position;
-            let look = self.me().looks.loads[position];
-            if let Some(since) = self.me().looks.stalled_since.take() {
+            let looks = &mut self.cores[me as usize].looks;
+            let position = looks.position as usize;
+            let look = looks.loads[position];
+            if std::mem::take(&mut looks.stalled) {
+                let since = looks.stalled_since;
                 let key = Statistics::key(look.label, self.me().operation);
                 self.count_stall(look.line, key, since);
                 self.complete_load(look.line, look.label, What::Access);
@@ -195,7 +199,9 @@ impl World {
                     let key = Statistics::key(look.label, self.me().operation);
                     self.request(look.line, Want::Read, (look.words, key), false, (me, now));
                     self.set_state(me, State::Stalled);
-                    self.me().looks.stalled_since = Some(now);
+                    let looks = &mut self.me().looks;
+                    looks.stalled = true;
+                    looks.stalled_since = now;
                     return false;
                 }
                 self.complete_load(look.line, look.label, What::Hit);
@@ -207,7 +213,7 @@ impl World {
             if (found ^ look.found) & look.mask != 0 {
                 return true;
             }
-            if looks.position < looks.loads.len() {
+            if (looks.position as usize) < looks.loads.len() {
                 continue;
             }
             if !looks.decides {
