@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::line::bits;
 use crate::machine::{Distance, MachineModel};
 
 /// Simulated time and durations in picoseconds.
@@ -67,6 +68,10 @@ pub(crate) struct Costs {
     /// Dense number of the core of each hardware thread. A cache is identified by its core.
     pub(crate) cache_of: Vec<u16>,
     caches: Vec<CachePlace>,
+    /// The caches of each LLC and of each socket as sets, one bit each, in so many words.
+    set_words: usize,
+    llc_sets: Vec<u64>,
+    socket_sets: Vec<u64>,
     /// Transfer cost by [`Distance`].
     by_distance: [Ps; 4],
     /// Measured transfer cost between caches, `from * caches + to`.
@@ -88,6 +93,16 @@ impl Costs {
             });
             cache_of.push(cache);
         }
+        let set_words = caches.len().div_ceil(64);
+        let sets = |group: fn(&CachePlace) -> u16| {
+            let groups = caches.iter().map(group).max().map_or(0, |last| usize::from(last) + 1);
+            let mut sets = vec![0; groups * set_words];
+            for (cache, place) in caches.iter().enumerate() {
+                sets[usize::from(group(place)) * set_words + cache / 64] |= 1 << (cache % 64);
+            }
+            sets
+        };
+        let (llc_sets, socket_sets) = (sets(|place| place.llc), sets(|place| place.socket));
         let matrix = model.transfer.matrix_ns.as_ref().map(|rows| {
             let row = |&from: &usize| {
                 let cells = &rows[from];
@@ -122,6 +137,9 @@ impl Costs {
             jitter: (model.core.jitter * 65536.0) as u64,
             cache_of,
             caches,
+            set_words,
+            llc_sets,
+            socket_sets,
             by_distance: [
                 0,
                 ps(model.transfer.same_llc_ns),
@@ -140,6 +158,7 @@ impl Costs {
         self.caches.len()
     }
 
+    #[inline]
     pub(crate) fn distance(&self, from: u16, to: u16) -> Distance {
         let (a, b) = (self.caches[from as usize], self.caches[to as usize]);
         if from == to {
@@ -154,11 +173,31 @@ impl Costs {
     }
 
     /// Cost of a transfer between two caches.
+    #[inline]
     pub(crate) fn transfer(&self, from: u16, to: u16) -> Ps {
         match &self.matrix {
             Some(matrix) if from != to => matrix[from as usize * self.caches.len() + to as usize],
             _ => self.by_distance[self.distance(from, to) as usize],
         }
+    }
+
+    /// Cost of the dearest transfer from one of a set of caches (one bit each) to a cache.
+    pub(crate) fn farthest(&self, set: &[u64], to: u16) -> Ps {
+        if self.matrix.is_some() {
+            return bits(set).map(|from| self.transfer(from, to)).max().unwrap_or(0);
+        }
+        let CachePlace { llc, socket } = self.caches[to as usize];
+        let group = |number: u16| usize::from(number) * self.set_words..;
+        let (llcs, sockets) = (&self.llc_sets[group(llc)], &self.socket_sets[group(socket)]);
+        let (mut same_llc, mut cross_llc, mut cross_socket) = (0, 0, 0);
+        for (word, ((&set, &llc), &socket)) in set.iter().zip(llcs).zip(sockets).enumerate() {
+            let own = if word == usize::from(to / 64) { 1 << (to % 64) } else { 0 };
+            same_llc |= set & llc & !own;
+            cross_llc |= set & socket & !llc;
+            cross_socket |= set & !socket;
+        }
+        let there = [same_llc, cross_llc, cross_socket].into_iter().zip(&self.by_distance[1..]);
+        there.filter(|&(set, _)| set != 0).map(|(_, &cost)| cost).max().unwrap_or(0)
     }
 
     /// The cheapest transfer between two of some caches, or [`NEVER`] if there are no two.

@@ -53,12 +53,12 @@ impl World {
         let arrives_at = now + scale(cost, factor) / 4;
         let request = Request { core, want, buffered, words, row, arrives_at, factor };
         let entry = &mut self.lines.lines[line as usize];
-        let position = entry
-            .queue
-            .iter()
-            .rposition(|other| other.arrives_at <= arrives_at)
-            .map_or(0, |before| before + 1);
-        entry.queue.insert(position, request);
+        let mut position = entry.queue.len();
+        entry.queue.push_back(request);
+        while position > 0 && entry.queue[position - 1].arrives_at > arrives_at {
+            entry.queue.swap(position - 1, position);
+            position -= 1;
+        }
         entry.totals.longest_queue = entry.totals.longest_queue.max(entry.queue.len() as u64);
         let counted = self.stats.row(row);
         counted.rfos += u64::from(want == Want::Own);
@@ -173,7 +173,8 @@ impl World {
     fn grant_ownership(&mut self, line: u32, at: Ps, cache: u16, request: &Request) -> Ps {
         let (source, cost) = self.supply(line, cache, request.want, at);
         self.count_source(line, cache, source, request);
-        let invalidated = self.lines.sharers(line).filter(|&sharer| sharer != cache).count() as u64;
+        let copies: u32 = self.lines.sharers(line).iter().map(|word| word.count_ones()).sum();
+        let invalidated = u64::from(copies) - u64::from(self.lines.is_sharer(line, cache));
         if self.costs.migratory {
             let entry = &mut self.lines.lines[line as usize];
             if (entry.written == 0 && entry.exclusive) || entry.home == cache {
@@ -231,8 +232,7 @@ impl World {
         if want == Want::Read {
             return (source, cost);
         }
-        let farthest = self.lines.sharers(line).map(|sharer| costs.transfer(sharer, cache)).max();
-        (source, cost.max(farthest.unwrap_or(0)))
+        (source, cost.max(costs.farthest(self.lines.sharers(line), cache)))
     }
 
     fn count_source(&mut self, line: u32, cache: u16, source: Source, request: &Request) {

@@ -171,9 +171,10 @@ impl LineTable {
         self.sharers[first..first + self.sharer_words].fill(0);
     }
 
-    pub(crate) fn sharers(&self, line: u32) -> impl Iterator<Item = u16> + '_ {
+    /// The caches with a copy as a set, one bit each.
+    pub(crate) fn sharers(&self, line: u32) -> &[u64] {
         let first = line as usize * self.sharer_words;
-        bits(&self.sharers[first..first + self.sharer_words])
+        &self.sharers[first..first + self.sharer_words]
     }
 
     pub(crate) fn add_sleeper(&mut self, line: u32, core: u16) {
@@ -232,7 +233,7 @@ impl Line {
 }
 
 /// Positions of the set bits, ascending.
-fn bits(words: &[u64]) -> impl Iterator<Item = u16> + '_ {
+pub(crate) fn bits(words: &[u64]) -> impl Iterator<Item = u16> + '_ {
     words.iter().enumerate().flat_map(|(position, &word)| {
         std::iter::successors(Some(word), |rest| Some(rest & rest.wrapping_sub(1)))
             .take_while(|&rest| rest != 0)
@@ -266,7 +267,7 @@ mod tests {
         for cache in [0, 63, 64, 255, 256, 299] {
             table.add_sharer(line, cache);
         }
-        assert_eq!(table.sharers(line).collect::<Vec<_>>(), [0, 63, 64, 255, 256, 299]);
+        assert_eq!(bits(table.sharers(line)).collect::<Vec<_>>(), [0, 63, 64, 255, 256, 299]);
         table.add_sleeper(line, 399);
         table.add_sleeper(line, 399);
         table.add_sleeper(line, 1);
