@@ -37,7 +37,7 @@ pub(crate) struct HitPs {
 }
 
 /// Where a cache (that is: a core) is, in dense numbers.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct CachePlace {
     llc: u16,
     socket: u16,

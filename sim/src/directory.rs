@@ -53,24 +53,19 @@ impl World {
         let arrives_at = now + scale(cost, factor) / 4;
         let request = Request { core, want, buffered, words, row, arrives_at, factor };
         let entry = &mut self.lines.lines[line as usize];
-        let mut position = entry.queue.len();
-        entry.queue.push_back(request);
-        while position > 0 && entry.queue[position - 1].arrives_at > arrives_at {
-            entry.queue.swap(position - 1, position);
-            position -= 1;
-        }
+        let first = entry.queue.insert(request);
         entry.totals.longest_queue = entry.totals.longest_queue.max(entry.queue.len() as u64);
         let counted = self.stats.row(row);
         counted.rfos += u64::from(want == Want::Own);
         self.trace(line, now, core, row, What::Request);
-        if position == 0 {
+        if first {
             self.schedule_grant(line);
         }
     }
 
     /// Queues the grant of the first request that waits for a line.
     fn schedule_grant(&mut self, line: u32) {
-        let Some(first) = self.lines.lines[line as usize].queue.front() else { return };
+        let Some(first) = self.lines.lines[line as usize].queue.first() else { return };
         let (arrives_at, factor) = (first.arrives_at, first.factor);
         let cache = self.cores[first.core as usize].cache;
         let (_, cost) = self.supply(line, cache, first.want, arrives_at);
@@ -98,7 +93,7 @@ impl World {
             return;
         }
         entry.grant_at = NEVER;
-        let Some(request) = entry.queue.pop_front() else { return };
+        let Some(request) = entry.queue.pop() else { return };
         let cache = self.cores[request.core as usize].cache;
         let here_at = match request.want {
             Want::Read if self.lines.is_sharer(line, cache) => at,
@@ -229,7 +224,8 @@ impl World {
         } else {
             (Source::Cache(entry.home), costs.transfer(entry.home, cache))
         };
-        if want == Want::Read {
+        // The owner's is the only copy there is: it is the farthest.
+        if want == Want::Read || entry.exclusive {
             return (source, cost);
         }
         (source, cost.max(costs.farthest(self.lines.sharers(line), cache)))

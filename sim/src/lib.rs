@@ -81,6 +81,7 @@ mod interrupt;
 mod line;
 pub mod machine;
 pub mod protocol;
+mod queue;
 pub mod report;
 mod reread;
 mod rng;

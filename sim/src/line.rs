@@ -4,9 +4,10 @@
 //! where the allocator put them. When the last word in a line is dropped the line is forgotten
 //! and its number used again: whether freed memory is reused does not matter either.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
 use crate::costs::{NEVER, Ps};
+use crate::queue::RequestQueue;
 use crate::stats::{LineTotals, Member};
 
 /// Bytes of a cache line, as a power of two.
@@ -73,7 +74,7 @@ pub(crate) struct Line {
     pub(crate) locked_until: Ps,
     /// No request is served before.
     pub(crate) free_at: Ps,
-    pub(crate) queue: VecDeque<Request>,
+    pub(crate) queue: RequestQueue,
     /// Words written since the line last changed its owner.
     pub(crate) written: u16,
     /// How often in a row the line was read and then written by the next core, up to
@@ -221,7 +222,7 @@ impl Line {
             grant_at: NEVER,
             locked_until: 0,
             free_at: 0,
-            queue: VecDeque::new(),
+            queue: RequestQueue::default(),
             written: 0,
             migrations: 0,
             live_words: 0,
