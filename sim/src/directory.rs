@@ -20,22 +20,11 @@
 
 use crate::costs::{NEVER, Ps, scale};
 use crate::events::Happening;
-use crate::line::{MIGRATES, NO_CACHE, Request, Want};
+use crate::line::{MIGRATES, NO_CACHE, Request, Source, Want};
 use crate::machine::Distance;
 use crate::protocol::Supplier;
 use crate::timeline::What;
 use crate::world::World;
-
-/// Who supplies a line's data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Source {
-    Cache(u16),
-    /// The last-level cache shared with the requester.
-    Llc,
-    Memory,
-    /// Nobody: the requester has a copy and needs only the others gone.
-    Own,
-}
 
 impl World {
     /// Requests a line for a core.
@@ -49,27 +38,32 @@ impl World {
     ) {
         let cache = self.cores[core as usize].cache;
         let factor = self.factor(core);
-        let (_, cost) = self.supply(line, cache, want, now);
+        let (source, cost) = self.supply(line, cache, want, now);
         let arrives_at = now + scale(cost, factor) / 4;
         let request = Request { core, want, buffered, words, row, arrives_at, factor };
         let entry = &mut self.lines.lines[line as usize];
         let first = entry.queue.insert(request);
+        // What was found for it holds when it arrives, too.
+        let known = entry.forwards(now).then_some((source, cost));
         entry.totals.longest_queue = entry.totals.longest_queue.max(entry.queue.len() as u64);
         let counted = self.stats.row(row);
         counted.rfos += u64::from(want == Want::Own);
         self.trace(line, now, core, row, What::Request);
         if first {
-            self.schedule_grant(line);
+            self.schedule_grant(line, known);
         }
     }
 
-    /// Queues the grant of the first request that waits for a line.
-    fn schedule_grant(&mut self, line: u32) {
+    /// Queues the grant of the first request that waits for a line. Who supplies it may be known.
+    fn schedule_grant(&mut self, line: u32, known: Option<(Source, Ps)>) {
         let Some(first) = self.lines.lines[line as usize].queue.first() else { return };
         let (arrives_at, factor) = (first.arrives_at, first.factor);
         let cache = self.cores[first.core as usize].cache;
-        let (_, cost) = self.supply(line, cache, first.want, arrives_at);
+        let (source, cost) =
+            known.unwrap_or_else(|| self.supply(line, cache, first.want, arrives_at));
         let entry = &mut self.lines.lines[line as usize];
+        entry.grant_source = entry.forwards(arrives_at).then_some(source);
+        entry.grant_cost = cost;
         let cost = scale(cost, factor);
         let mut at = (arrives_at + cost / 4).max(entry.free_at);
         if entry.exclusive && entry.kept {
@@ -113,11 +107,11 @@ impl World {
         } else {
             self.push_going_on(here_at, request.core);
         }
-        self.schedule_grant(line);
+        self.schedule_grant(line, None);
     }
 
     fn grant_read(&mut self, line: u32, at: Ps, cache: u16, request: &Request) -> Ps {
-        let (source, cost) = self.supply(line, cache, Want::Read, at);
+        let (source, cost) = self.supply_granted(line, cache, Want::Read, at);
         let here_at = at + scale(cost, request.factor) / 2;
         self.count_source(line, cache, source, request);
         let (protocol, service) = (self.protocol, self.costs.service);
@@ -166,7 +160,7 @@ impl World {
     }
 
     fn grant_ownership(&mut self, line: u32, at: Ps, cache: u16, request: &Request) -> Ps {
-        let (source, cost) = self.supply(line, cache, request.want, at);
+        let (source, cost) = self.supply_granted(line, cache, request.want, at);
         self.count_source(line, cache, source, request);
         let copies: u32 = self.lines.sharers(line).iter().map(|word| word.count_ones()).sum();
         let invalidated = u64::from(copies) - u64::from(self.lines.is_sharer(line, cache));
@@ -205,16 +199,23 @@ impl World {
         here_at
     }
 
+    /// Who supplies the line of a request that is granted now.
+    fn supply_granted(&self, line: u32, cache: u16, want: Want, at: Ps) -> (Source, Ps) {
+        let entry = &self.lines.lines[line as usize];
+        match entry.grant_source {
+            Some(source) => (source, entry.grant_cost),
+            None => self.supply(line, cache, want, at),
+        }
+    }
+
     /// Who supplies a line to a cache at a time, and what that costs from request to arrival.
     fn supply(&self, line: u32, cache: u16, want: Want, at: Ps) -> (Source, Ps) {
         let entry = &self.lines.lines[line as usize];
         let costs = &self.costs;
-        // A forwarder (MESIF) whose own copy is on the way cannot supply it; the home can.
-        let forwards = entry.exclusive || entry.dirty || entry.owner_ready_at <= at;
         let (source, cost) = if self.lines.is_sharer(line, cache) {
             (Source::Own, costs.llc_fill)
-        } else if entry.owner != NO_CACHE && forwards {
-            (Source::Cache(entry.owner), costs.transfer(entry.owner, cache))
+        } else if entry.owner != NO_CACHE && entry.forwards(at) {
+            (Source::Owner, costs.transfer(entry.owner, cache))
         } else if entry.home == NO_CACHE {
             let local = costs.distance(entry.first_toucher, cache) != Distance::CrossSocket;
             let fill = if local { costs.memory_fill } else { costs.remote_memory_fill };
@@ -222,7 +223,7 @@ impl World {
         } else if costs.distance(entry.home, cache) <= Distance::SameLlc {
             (Source::Llc, costs.llc_fill)
         } else {
-            (Source::Cache(entry.home), costs.transfer(entry.home, cache))
+            (Source::Home, costs.transfer(entry.home, cache))
         };
         // The owner's is the only copy there is: it is the farthest.
         if want == Want::Read || entry.exclusive {
@@ -239,7 +240,8 @@ impl World {
         row.false_sharing += u64::from(falsely);
         entry.totals.false_sharing += u64::from(falsely);
         match source {
-            Source::Cache(from) => {
+            Source::Owner | Source::Home => {
+                let from = if source == Source::Owner { entry.owner } else { entry.home };
                 row.count_transfer(self.costs.distance(from, cache));
                 row.hitms += u64::from(entry.dirty);
                 self.cores[request.core as usize].surprised = entry.dirty && !request.buffered;

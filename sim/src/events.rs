@@ -25,10 +25,37 @@ pub(crate) enum Happening {
 }
 
 impl Happening {
+    #[inline]
     fn rank(self) -> u64 {
         match self {
             Self::Grant { .. } | Self::Commit { .. } => 0,
             Self::Timer { .. } | Self::Reread { .. } | Self::Resume { .. } => 1,
+        }
+    }
+
+    /// As one number, for the queue: the parts of an enum are written one by one, and a processor
+    /// stalls when they are read together soon after.
+    #[inline]
+    fn pack(self) -> u64 {
+        let (kind, core, number) = match self {
+            Self::Grant { line } => (0, 0, line),
+            Self::Commit { core } => (1, core, 0),
+            Self::Timer { core, sleep } => (2, core, sleep),
+            Self::Reread { core } => (3, core, 0),
+            Self::Resume { core } => (4, core, 0),
+        };
+        kind | u64::from(core) << 16 | u64::from(number) << 32
+    }
+
+    #[inline]
+    fn unpack(packed: u64) -> Self {
+        let (core, number) = ((packed >> 16) as u16, (packed >> 32) as u32);
+        match packed & 0xff {
+            0 => Self::Grant { line: number },
+            1 => Self::Commit { core },
+            2 => Self::Timer { core, sleep: number },
+            3 => Self::Reread { core },
+            _ => Self::Resume { core },
         }
     }
 }
@@ -40,7 +67,7 @@ type Key = (Ps, u64);
 #[derive(Debug, Clone, Copy)]
 struct Event {
     key: Key,
-    what: Happening,
+    what: u64,
     /// The one after it in its bucket, or among those to be used again.
     next: u32,
 }
@@ -57,7 +84,7 @@ struct Bucket {
 #[derive(Debug)]
 struct FarEvent {
     key: Key,
-    what: Happening,
+    what: u64,
 }
 
 impl PartialEq for FarEvent {
@@ -91,10 +118,11 @@ pub(crate) struct EventQueue {
     events: Vec<Event>,
     /// First event of those to be used again.
     free: u32,
-    buckets: Box<[Bucket]>,
-    /// One bit for each bucket that is not empty, and one for each word of these that is not 0.
+    buckets: Box<[Bucket; BUCKETS]>,
+    /// One bit for each bucket that is not empty.
     occupied: [u64; BUCKETS / 64],
-    occupied_words: u32,
+    /// Events in the wheel.
+    count: usize,
     /// The next event of the wheel, or [`NONE`], and its bucket.
     next: u32,
     next_bucket: usize,
@@ -106,19 +134,20 @@ pub(crate) struct EventQueue {
 
 /// No event.
 const NONE: u32 = u32::MAX;
+/// No event, as a number.
+const NOTHING: u64 = u64::MAX;
 /// Width of a bucket in picoseconds, as a power of two.
 const BUCKET_SHIFT: u32 = 8;
-/// A word of bits has a bit for each of 64 buckets, and one word has a bit for each such word.
-const BUCKETS: usize = 64 * u32::BITS as usize;
+const BUCKETS: usize = 2048;
 
 impl Default for EventQueue {
     fn default() -> Self {
         Self {
             events: Vec::new(),
             free: NONE,
-            buckets: vec![Bucket { first: NONE, last: NONE }; BUCKETS].into_boxed_slice(),
+            buckets: Box::new([Bucket { first: NONE, last: NONE }; BUCKETS]),
             occupied: [0; BUCKETS / 64],
-            occupied_words: 0,
+            count: 0,
             next: NONE,
             next_bucket: 0,
             base: 0,
@@ -129,9 +158,14 @@ impl Default for EventQueue {
 }
 
 impl EventQueue {
+    #[inline]
     pub(crate) fn push(&mut self, at: Ps, what: Happening) {
+        self.push_packed(at, what.rank() << 63, what.pack());
+    }
+
+    fn push_packed(&mut self, at: Ps, rank: u64, what: u64) {
         self.pushed += 1;
-        let key = (at, what.rank() << 63 | self.pushed);
+        let key = (at, rank | self.pushed);
         let bucket = (at >> BUCKET_SHIFT).max(self.base);
         if bucket - self.base >= BUCKETS as u64 {
             self.far.push(FarEvent { key, what });
@@ -140,12 +174,14 @@ impl EventQueue {
         let number = self.store(Event { key, what, next: NONE });
         let place = bucket as usize % BUCKETS;
         self.insert(place, number, key);
-        if self.next == NONE || key < self.events[self.next as usize].key {
+        self.count += 1;
+        if self.events.get(self.next as usize).is_none_or(|next| key < next.key) {
             self.next = number;
             self.next_bucket = place;
         }
     }
 
+    #[inline]
     fn store(&mut self, event: Event) -> u32 {
         let number = self.free;
         if let Some(old) = self.events.get_mut(number as usize) {
@@ -158,14 +194,20 @@ impl EventQueue {
     }
 
     /// Puts an event into its place in a bucket.
+    #[inline]
     fn insert(&mut self, place: usize, number: u32, key: Key) {
         let bucket = &mut self.buckets[place];
         if bucket.first == NONE {
             *bucket = Bucket { first: number, last: number };
             self.occupied[place / 64] |= 1 << (place % 64);
-            self.occupied_words |= 1 << (place / 64);
             return;
         }
+        self.insert_among(place, number, key);
+    }
+
+    /// The same, if there are others.
+    fn insert_among(&mut self, place: usize, number: u32, key: Key) {
+        let bucket = &mut self.buckets[place];
         if key > self.events[bucket.last as usize].key {
             self.events[bucket.last as usize].next = number;
             bucket.last = number;
@@ -190,59 +232,72 @@ impl EventQueue {
     }
 
     /// Replaces the next event: as taking it and pushing the other.
+    #[inline]
     pub(crate) fn replace_next(&mut self, at: Ps, what: Happening) {
-        self.pop();
+        self.pop_packed();
         self.push(at, what);
     }
 
+    #[inline]
     pub(crate) fn pop(&mut self) -> Option<(Ps, Happening)> {
-        let near = self.events.get(self.next as usize);
-        if let Some(far) = self.far.peek()
-            && near.is_none_or(|near| far.key < near.key)
+        let (at, what) = self.pop_packed();
+        (what != NOTHING).then(|| (at, Happening::unpack(what)))
+    }
+
+    /// The next event, or [`NOTHING`].
+    fn pop_packed(&mut self) -> (Ps, u64) {
+        if !self.far.is_empty()
+            && self.far_is_next()
+            && let Some(FarEvent { key: (at, _), what }) = self.far.pop()
         {
-            let FarEvent { key: (at, _), what } = self.far.pop()?;
             self.base = self.base.max(at >> BUCKET_SHIFT);
-            return Some((at, what));
+            return (at, what);
         }
-        let &Event { key: (at, _), what, next } = near?;
-        self.base = self.base.max(at >> BUCKET_SHIFT);
-        self.events[self.next as usize].next = self.free;
-        self.free = self.next;
+        let number = self.next;
+        let Some(event) = self.events.get_mut(number as usize) else { return (0, NOTHING) };
+        let Event { key: (at, _), what, next } = *event;
+        event.next = self.free;
+        self.free = number;
         self.next = next;
-        self.buckets[self.next_bucket].first = next;
+        self.base = self.base.max(at >> BUCKET_SHIFT);
+        self.count -= 1;
+        let bucket = self.next_bucket % BUCKETS;
+        self.buckets[bucket].first = next;
         if next == NONE {
-            self.find_next();
+            self.find_next(bucket);
         }
-        Some((at, what))
+        (at, what)
+    }
+
+    fn far_is_next(&self) -> bool {
+        let near = self.events.get(self.next as usize);
+        self.far.peek().is_some_and(|far| near.is_none_or(|near| far.key < near.key))
     }
 
     /// Finds the next event of the wheel when its bucket has become empty.
-    fn find_next(&mut self) {
-        let place = self.next_bucket;
-        let word = place / 64;
-        self.occupied[word] &= !(1 << (place % 64));
-        self.occupied_words &= !(u32::from(self.occupied[word] == 0) << word);
-        let later = self.occupied[word] & (u64::MAX << (place % 64));
-        self.next_bucket = if later != 0 {
-            word * 64 + later.trailing_zeros() as usize
-        } else if self.occupied_words != 0 {
-            // From the word after it, around the wheel; its own word comes last.
-            let turned = self.occupied_words.rotate_right(word as u32 + 1);
-            let word = (word + 1 + turned.trailing_zeros() as usize) % (BUCKETS / 64);
-            word * 64 + self.occupied[word].trailing_zeros() as usize
-        } else {
+    #[inline]
+    fn find_next(&mut self, empty: usize) {
+        let mut word = empty / 64;
+        self.occupied[word] &= !(1 << (empty % 64));
+        if self.count == 0 {
             return;
-        };
-        self.next = self.buckets[self.next_bucket].first;
+        }
+        // Around the wheel; those before the empty bucket in its word come last.
+        let mut found = self.occupied[word] & (u64::MAX << (empty % 64));
+        while found == 0 {
+            word = (word + 1) % (BUCKETS / 64);
+            found = self.occupied[word];
+        }
+        self.next_bucket = word * 64 + found.trailing_zeros() as usize;
+        self.next = self.buckets[self.next_bucket % BUCKETS].first;
     }
 
     #[inline]
     pub(crate) fn next(&self) -> Option<(Ps, Happening)> {
-        let near = self.events.get(self.next as usize);
-        match self.far.peek() {
-            Some(far) if near.is_none_or(|near| far.key < near.key) => Some((far.key.0, far.what)),
-            _ => near.map(|near| (near.key.0, near.what)),
+        if !self.far.is_empty() && self.far_is_next() {
+            return self.far.peek().map(|far| (far.key.0, Happening::unpack(far.what)));
         }
+        self.events.get(self.next as usize).map(|near| (near.key.0, Happening::unpack(near.what)))
     }
 }
 

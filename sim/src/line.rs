@@ -28,6 +28,20 @@ pub(crate) enum Want {
     Own,
 }
 
+/// Who supplies a line's data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The cache that owns it.
+    Owner,
+    /// The cache that is its home.
+    Home,
+    /// The last-level cache shared with the requester.
+    Llc,
+    Memory,
+    /// Nobody: the requester has a copy and needs only the others gone.
+    Own,
+}
+
 /// A request that waits at a line's directory.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Request {
@@ -70,6 +84,9 @@ pub(crate) struct Line {
     pub(crate) owner_ready_at: Ps,
     /// When the first request in the queue is served, or [`NEVER`].
     pub(crate) grant_at: Ps,
+    /// Who supplies it and at what cost, if that cannot change until then.
+    pub(crate) grant_source: Option<Source>,
+    pub(crate) grant_cost: Ps,
     /// Until when its owner executes an atomic on it, and answers no snoop.
     pub(crate) locked_until: Ps,
     /// No request is served before.
@@ -206,6 +223,13 @@ impl LineTable {
 }
 
 impl Line {
+    /// Whether its owner supplies it at a time: a forwarder (MESIF) whose own copy is on the way
+    /// cannot; the home can. Once it can, that changes with the next grant only.
+    #[inline]
+    pub(crate) fn forwards(&self, at: Ps) -> bool {
+        self.exclusive || self.dirty || self.owner_ready_at <= at
+    }
+
     fn new(key: usize) -> Self {
         Self {
             owner: NO_CACHE,
@@ -220,6 +244,8 @@ impl Line {
             version: 0,
             owner_ready_at: 0,
             grant_at: NEVER,
+            grant_source: None,
+            grant_cost: 0,
             locked_until: 0,
             free_at: 0,
             queue: RequestQueue::default(),
