@@ -87,7 +87,8 @@ impl World {
             return;
         }
         entry.grant_at = NEVER;
-        let Some(request) = entry.queue.pop() else { return };
+        let Some(&request) = entry.queue.first() else { return };
+        entry.queue.remove_first();
         let cache = self.cores[request.core as usize].cache;
         let here_at = match request.want {
             Want::Read if self.lines.is_sharer(line, cache) => at,

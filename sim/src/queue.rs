@@ -39,22 +39,21 @@ impl RequestQueue {
     }
 
     /// The request that is served next.
+    #[inline]
     pub(crate) fn first(&self) -> Option<&Request> {
         self.requests.get(self.served)
     }
 
-    /// Takes the request that is served next.
-    pub(crate) fn pop(&mut self) -> Option<Request> {
-        let request = *self.first()?;
+    /// Takes away the request that is served next.
+    pub(crate) fn remove_first(&mut self) {
         self.served += 1;
-        if self.served == self.requests.len() {
+        if self.served >= self.requests.len() {
             self.requests.clear();
             self.served = 0;
         } else if self.served == SERVED_KEPT {
             self.requests.drain(..SERVED_KEPT);
             self.served = 0;
         }
-        Some(request)
     }
 }
 
@@ -62,6 +61,12 @@ impl RequestQueue {
 mod tests {
     use super::*;
     use crate::line::Want;
+
+    fn pop(queue: &mut RequestQueue) -> Option<Request> {
+        let first = queue.first().copied();
+        queue.remove_first();
+        first
+    }
 
     fn request(core: u16, arrives_at: u64) -> Request {
         let want = Want::Read;
@@ -76,7 +81,7 @@ mod tests {
         assert!(!queue.insert(request(3, 50)));
         assert!(queue.insert(request(4, 10)));
         assert_eq!(queue.first().map(|first| first.core), Some(4));
-        let order: Vec<u16> = std::iter::from_fn(|| queue.pop()).map(|next| next.core).collect();
+        let order: Vec<u16> = std::iter::from_fn(|| pop(&mut queue)).map(|next| next.core).collect();
         assert_eq!(order, [4, 1, 3, 2]);
         assert!(queue.is_empty());
     }
@@ -88,7 +93,7 @@ mod tests {
             // Of each three the last arrives first.
             queue.insert(request(core, u64::from(core / 3 * 3 + 2 - core % 3)));
             if core >= 300 {
-                let served = queue.pop().map(|served| served.arrives_at);
+                let served = pop(&mut queue).map(|served| served.arrives_at);
                 assert_eq!(served, Some(u64::from(core - 300)));
             }
         }
