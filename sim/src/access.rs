@@ -331,6 +331,7 @@ impl World {
     }
 
     /// Counts the time for which the running core was stalled for a line.
+    #[inline]
     pub(crate) fn count_stall(&mut self, line: u32, row: u32, since: Ps) {
         let waited = self.now() - since;
         self.me().waited += waited;
@@ -340,6 +341,7 @@ impl World {
 
     /// Charges what it costs the running core if the line it waited for was written by another:
     /// what the code branches on is not what it was when this core looked last.
+    #[inline]
     pub(crate) fn charge_restart(&mut self) {
         if std::mem::take(&mut self.me().surprised) {
             self.me().now += self.costs.restart;
@@ -347,6 +349,7 @@ impl World {
     }
 
     /// Charges a load whose line is here, and counts it.
+    #[inline]
     pub(crate) fn complete_load(&mut self, line: u32, label: u32, what: What) {
         let cost = self.costs.hit[self.pace()].load;
         let key = Statistics::key(label, self.me().operation);
@@ -369,8 +372,8 @@ impl World {
             return Step::Perform;
         }
         let pace = self.pace();
-        let cost = self.costs.hit[pace];
         let key = Statistics::key(slot.row, self.me().operation);
+        let cost = &self.costs.hit[pace];
         let row = self.stats.row(key);
         let cost = match *access {
             Access::Load { .. } => unreachable!("completed above"),
@@ -411,6 +414,7 @@ impl World {
     }
 
     /// Notes that the condition of a wait accessed a line, whose version was `before`.
+    #[inline]
     fn watch(&mut self, line: u32, row: u32, before: u32) {
         let version = self.lines.lines[line as usize].version;
         let watched = &mut self.me().watched;

@@ -16,7 +16,9 @@ pub(crate) fn ps(ns: f64) -> Ps {
 }
 
 pub(crate) fn ns(ps: Ps) -> f64 {
-    ps as f64 / 1e3
+    // Processors convert signed numbers, and need several instructions for others.
+    let number = i64::try_from(ps).map_or(ps as f64, |signed| signed as f64);
+    number / 1e3
 }
 
 /// A duration times a factor in 1/65536.

@@ -43,24 +43,26 @@ impl World {
         let request = Request { core, want, buffered, words, row, arrives_at, factor };
         let entry = &mut self.lines.lines[line as usize];
         let first = entry.queue.insert(request);
-        // What was found for it holds when it arrives, too.
-        let known = entry.forwards(now).then_some((source, cost));
+        if first {
+            // What was found for it holds when it arrives, too.
+            entry.grant_source = entry.forwards(now).then_some(source);
+            entry.grant_cost = cost;
+        }
         entry.totals.longest_queue = entry.totals.longest_queue.max(entry.queue.len() as u64);
         let counted = self.stats.row(row);
         counted.rfos += u64::from(want == Want::Own);
         self.trace(line, now, core, row, What::Request);
         if first {
-            self.schedule_grant(line, known);
+            self.schedule_grant(line);
         }
     }
 
-    /// Queues the grant of the first request that waits for a line. Who supplies it may be known.
-    fn schedule_grant(&mut self, line: u32, known: Option<(Source, Ps)>) {
+    /// Queues the grant of the first request that waits for a line.
+    fn schedule_grant(&mut self, line: u32) {
         let Some(first) = self.lines.lines[line as usize].queue.first() else { return };
         let (arrives_at, factor) = (first.arrives_at, first.factor);
         let cache = self.cores[first.core as usize].cache;
-        let (source, cost) =
-            known.unwrap_or_else(|| self.supply(line, cache, first.want, arrives_at));
+        let (source, cost) = self.supply_granted(line, cache, first.want, arrives_at);
         let entry = &mut self.lines.lines[line as usize];
         entry.grant_source = entry.forwards(arrives_at).then_some(source);
         entry.grant_cost = cost;
@@ -108,7 +110,8 @@ impl World {
         } else {
             self.push_going_on(here_at, request.core);
         }
-        self.schedule_grant(line, None);
+        self.lines.lines[line as usize].grant_source = None;
+        self.schedule_grant(line);
     }
 
     fn grant_read(&mut self, line: u32, at: Ps, cache: u16, request: &Request) -> Ps {
@@ -163,7 +166,11 @@ impl World {
     fn grant_ownership(&mut self, line: u32, at: Ps, cache: u16, request: &Request) -> Ps {
         let (source, cost) = self.supply_granted(line, cache, request.want, at);
         self.count_source(line, cache, source, request);
-        let copies: u32 = self.lines.sharers(line).iter().map(|word| word.count_ones()).sum();
+        let copies = if self.lines.lines[line as usize].exclusive {
+            1
+        } else {
+            self.lines.sharers(line).iter().map(|word| word.count_ones()).sum()
+        };
         let invalidated = u64::from(copies) - u64::from(self.lines.is_sharer(line, cache));
         if self.costs.migratory {
             let entry = &mut self.lines.lines[line as usize];
@@ -195,12 +202,12 @@ impl World {
         entry.kept = !request.buffered;
         entry.written = if request.want == Want::Own { request.words } else { 0 };
         entry.totals.invalidations += invalidated;
-        self.lines.clear_sharers(line);
-        self.lines.add_sharer(line, cache);
+        self.lines.set_only_sharer(line, cache);
         here_at
     }
 
-    /// Who supplies the line of a request that is granted now.
+    /// Who supplies a line to the cache that is first in its queue; it may be known already.
+    #[inline]
     fn supply_granted(&self, line: u32, cache: u16, want: Want, at: Ps) -> (Source, Ps) {
         let entry = &self.lines.lines[line as usize];
         match entry.grant_source {

@@ -184,7 +184,16 @@ impl LineTable {
         self.sharers[line as usize * self.sharer_words + cache as usize / 64] |= 1 << (cache % 64);
     }
 
-    pub(crate) fn clear_sharers(&mut self, line: u32) {
+    /// Leaves one cache with a copy.
+    pub(crate) fn set_only_sharer(&mut self, line: u32, cache: u16) {
+        let first = line as usize * self.sharer_words;
+        let words = &mut self.sharers[first..first + self.sharer_words];
+        for (number, word) in words.iter_mut().enumerate() {
+            *word = if number == usize::from(cache / 64) { 1 << (cache % 64) } else { 0 };
+        }
+    }
+
+    fn clear_sharers(&mut self, line: u32) {
         let first = line as usize * self.sharer_words;
         self.sharers[first..first + self.sharer_words].fill(0);
     }

@@ -81,7 +81,8 @@ mod tests {
         assert!(!queue.insert(request(3, 50)));
         assert!(queue.insert(request(4, 10)));
         assert_eq!(queue.first().map(|first| first.core), Some(4));
-        let order: Vec<u16> = std::iter::from_fn(|| pop(&mut queue)).map(|next| next.core).collect();
+        let order: Vec<u16> =
+            std::iter::from_fn(|| pop(&mut queue)).map(|next| next.core).collect();
         assert_eq!(order, [4, 1, 3, 2]);
         assert!(queue.is_empty());
     }

@@ -170,47 +170,46 @@ impl World {
     }
 
     fn repeat_loads(&mut self) -> bool {
+        let me = self.current;
         loop {
-            let me = self.current;
-            let looks = &mut self.cores[me as usize].looks;
-            let position = looks.position as usize;
-            let look = looks.loads[position];
-            if std::mem::take(&mut looks.stalled) {
-                let since = looks.stalled_since;
-                let key = Statistics::key(look.label, self.me().operation);
-                self.count_stall(look.line, key, since);
-                self.complete_load(look.line, look.label, What::Access);
+            let core = &mut self.cores[me as usize];
+            let now = core.now;
+            let position = core.looks.position as usize;
+            let &Look { slot, generation, line, words, label, .. } = &core.looks.loads[position];
+            let key = Statistics::key(label, core.operation);
+            if std::mem::take(&mut core.looks.stalled) {
+                let since = core.looks.stalled_since;
+                self.count_stall(line, key, since);
+                self.complete_load(line, label, What::Access);
                 self.charge_restart();
             } else {
                 if position == 0 {
-                    self.me().watched.clear();
+                    core.watched.clear();
                 }
-                if self.me().is_due()
-                    || self.words[look.slot as usize].generation != look.generation
-                {
+                if core.is_due() || self.words[slot as usize].generation != generation {
                     return true;
                 }
-                let now = self.now();
                 if !self.is_next(now) {
                     self.push(now, Happening::Reread { core: me });
                     return false;
                 }
-                if !self.lines.is_sharer(look.line, self.cores[me as usize].cache) {
-                    let key = Statistics::key(look.label, self.me().operation);
-                    self.request(look.line, Want::Read, (look.words, key), false, (me, now));
+                let core = &mut self.cores[me as usize];
+                if !self.lines.is_sharer(line, core.cache) {
+                    core.looks.stalled = true;
+                    core.looks.stalled_since = now;
                     self.set_state(me, State::Stalled);
-                    let looks = &mut self.me().looks;
-                    looks.stalled = true;
-                    looks.stalled_since = now;
+                    self.request(line, Want::Read, (words, key), false, (me, now));
                     return false;
                 }
-                self.complete_load(look.line, look.label, What::Hit);
+                self.complete_load(line, label, What::Hit);
             }
-            let found = self.words[look.slot as usize].value;
+            let found = self.words[slot as usize].value;
             let looks = &mut self.cores[me as usize].looks;
-            looks.loads[position].found = found;
+            let look = &mut looks.loads[position];
+            let changed = (found ^ look.found) & look.mask;
+            look.found = found;
             looks.position += 1;
-            if (found ^ look.found) & look.mask != 0 {
+            if changed != 0 {
                 return true;
             }
             if (looks.position as usize) < looks.loads.len() {

@@ -99,27 +99,25 @@ impl World {
     /// its loop if one of them has changed already. Returns whether it sleeps.
     pub(crate) fn fall_asleep(&mut self, poll: Option<Ps>) -> bool {
         let me = self.current;
-        let cache = self.me().cache;
-        let watched = std::mem::take(&mut self.me().watched);
-        let unchanged = watched.iter().all(|entry| {
-            self.lines.lines[entry.line as usize].version == entry.version
-                && self.lines.is_sharer(entry.line, cache)
+        let pause = self.costs.hit[self.pace()].pause;
+        let lines = &mut self.lines;
+        let core = &mut self.cores[me as usize];
+        let unchanged = core.watched.iter().all(|entry| {
+            lines.lines[entry.line as usize].version == entry.version
+                && lines.is_sharer(entry.line, core.cache)
         });
-        let now = self.now();
-        if watched.is_empty() || !unchanged {
-            let pause = self.costs.hit[self.pace()].pause;
-            let core = self.me();
+        if core.watched.is_empty() || !unchanged {
             core.now += pause;
             core.spun += pause;
-            core.watched = watched;
             return false;
         }
-        for entry in &watched {
-            self.lines.add_sleeper(entry.line, me);
-            self.trace(entry.line, now, me, entry.row, What::Sleep);
+        for entry in &core.watched {
+            lines.add_sleeper(entry.line, me);
+            if lines.lines[entry.line as usize].traced {
+                self.timeline.record(core.now, me, entry.row, What::Sleep);
+            }
         }
-        let core = self.me();
-        core.watched = watched;
+        let now = core.now;
         let possible = core.stores.is_empty() && !core.agenda.counts_accesses();
         core.looks.sleep(possible, poll.is_none());
         let wake_at = poll.map_or(NEVER, |poll| now.saturating_add(poll));
@@ -143,17 +141,19 @@ impl World {
 
     /// Lets a core that sleeps notice, in its loop, that a line it watches is lost or was written.
     pub(crate) fn wake(&mut self, core: u16, line: u32, at: Ps) {
-        let entry = &self.cores[core as usize];
+        let entry = &mut self.cores[core as usize];
         if entry.state != State::Asleep {
             return;
         }
-        let row = entry.watched.iter().find(|watched| watched.line == line).map_or(0, |w| w.row);
-        self.trace(line, at, core, row, What::Wake);
+        if self.lines.lines[line as usize].traced {
+            let watched = entry.watched.iter().find(|watched| watched.line == line);
+            self.timeline.record(at, core, watched.map_or(0, |watched| watched.row), What::Wake);
+        }
         let round = self.costs.hit[0].pause + self.costs.hit[0].load;
-        let phase = self.cores[core as usize].rng.below(round);
+        let phase = entry.rng.below(round);
+        entry.looks.wake();
         self.end_sleep(core, at + phase);
         self.set_state(core, State::Running);
-        self.cores[core as usize].looks.wake();
         self.push_going_on(at + phase, core);
     }
 
