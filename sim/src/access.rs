@@ -40,12 +40,12 @@ pub(crate) enum Access {
 }
 
 impl Access {
-    pub(crate) fn writes(self) -> bool {
+    pub(crate) fn writes(&self) -> bool {
         !matches!(self, Self::Load { .. })
     }
 
     /// Whether it takes effect at its end, having kept the core busy until then.
-    fn is_atomic(self) -> bool {
+    fn is_atomic(&self) -> bool {
         matches!(self, Self::Rmw | Self::Add | Self::FencedStore { .. })
     }
 }
@@ -84,18 +84,18 @@ enum Step {
 pub(crate) fn perform<R>(
     handle: u32,
     address: usize,
-    access: Access,
+    access: &Access,
     apply: impl Fn(&mut u64) -> R,
 ) -> R {
     let done = thread::with(|thread| {
-        thread.settle();
         let index = thread.index(handle);
-        let slot = &mut thread.slots[index];
-        let free = match &mut thread.world {
-            Some(world) => world.hit(slot, address, access),
-            None => true,
-        };
-        free.then(|| apply(&mut slot.value))
+        let ThreadState { slots, words, world, .. } = thread;
+        match world {
+            Some(world) => world
+                .hit(&mut slots[index], address, access, false)
+                .then(|| apply(&mut world.words[index].value)),
+            None => Some(apply(&mut words[index].value)),
+        }
     });
     match done {
         Some(result) => result,
@@ -107,21 +107,23 @@ pub(crate) fn perform<R>(
 fn perform_stepwise<R>(
     handle: u32,
     address: usize,
-    access: Access,
+    access: &Access,
     apply: &impl Fn(&mut u64) -> R,
 ) -> R {
     let mut phase = Phase::New;
     loop {
         let step = thread::with(|thread| {
             let index = thread.index(handle);
-            let ThreadState { slots, labels, world, .. } = thread;
-            let Some(world) = world else { return Ok(apply(&mut slots[index].value)) };
+            let ThreadState { slots, words, labels, world, .. } = thread;
+            let Some(world) = world else { return Ok(apply(&mut words[index].value)) };
             let slot = &mut slots[index];
             let step = world.step(index as u32, slot, address, access, labels, &mut phase);
             match step {
                 Step::Perform => {
-                    thread::settle(slots, &mut world.committed);
-                    Ok(apply(&mut slots[index].value))
+                    if world.me().watching {
+                        world.note_look(index as u32, slot, access, words_at(address));
+                    }
+                    Ok(apply(&mut world.words[index].value))
                 }
                 Step::Forward(mut bits) => Ok(apply(&mut bits)),
                 Step::Buffered => Ok(apply(&mut 0)),
@@ -140,7 +142,7 @@ impl World {
     /// Charges an access that certainly hits and that nothing can come before; or does nothing and
     /// returns that it is not such an access.
     #[inline]
-    fn hit(&mut self, slot: &mut Slot, address: usize, access: Access) -> bool {
+    fn hit(&mut self, slot: &mut Slot, address: usize, access: &Access, noted: bool) -> bool {
         let pace = self.pace();
         let core = &mut self.cores[self.current as usize];
         if core.now > self.limit
@@ -159,11 +161,14 @@ impl World {
         let owned = line.exclusive && line.owner == core.cache;
         let cost = &self.costs.hit[pace];
         let atomic_ends = atomic_start(core.now, slot, self.current) + cost.atomic;
-        if access.is_atomic() && (atomic_ends > self.limit || line.grant_at <= atomic_ends) {
-            return false;
+        let fenced = self.costs.drained_by_atomics;
+        if matches!(access, Access::Rmw | Access::Add) || (fenced && access.is_atomic()) {
+            if !owned || atomic_ends > self.limit || line.grant_at <= atomic_ends {
+                return false;
+            }
         }
         let row = self.stats.row(Statistics::key(slot.row, core.operation));
-        match access {
+        match *access {
             Access::Load { .. } => {
                 if !owned && !self.lines.is_sharer(slot.line, core.cache) {
                     return false;
@@ -177,8 +182,7 @@ impl World {
                 slot.partial_until = partial_until(mask, core.now, cost.partial_store);
             }
             Access::FencedStore { .. } if owned => {
-                let fences = self.costs.drained_by_atomics;
-                core.now = if fences { atomic_ends } else { core.now + cost.store };
+                core.now = if fenced { atomic_ends } else { core.now + cost.store };
                 row.stores += 1;
             }
             Access::Rmw | Access::Add if owned => {
@@ -189,7 +193,9 @@ impl World {
         }
         row.hits += 1;
         let (me, now) = (self.current, core.now);
-        self.note_access(slot, words_at(address), access);
+        if !noted {
+            self.note_access(slot, words_at(address), access);
+        }
         if access.writes() {
             self.note_writer(slot);
             self.line_written(slot.line, words_at(address), me, now);
@@ -202,7 +208,7 @@ impl World {
         index: u32,
         slot: &mut Slot,
         address: usize,
-        access: Access,
+        access: &Access,
         labels: &[&'static str],
         phase: &mut Phase,
     ) -> Step {
@@ -210,40 +216,48 @@ impl World {
             return Step::Perform;
         }
         // Where atomics do not drain the store buffer, neither does an ordered store.
-        let access = match access {
+        let unfenced;
+        let access = match *access {
             Access::FencedStore { mask, new } if !self.costs.drained_by_atomics => {
-                Access::Store { mask, new }
+                unfenced = Access::Store { mask, new };
+                &unfenced
             }
-            other => other,
+            _ => access,
         };
-        if let Phase::New = phase {
-            self.me().accesses += 1;
-            self.line_of(slot, address, labels);
-            self.note_access(slot, words_at(address), access);
-            *phase = Phase::Issue;
+        match *phase {
+            Phase::New => {
+                if self.me().watching
+                    && let Some(bits) = self.me().looks.known(index, access)
+                {
+                    return Step::Forward(bits);
+                }
+                self.me().accesses += 1;
+                self.line_of(slot, address, labels);
+                self.note_access(slot, words_at(address), access);
+                *phase = Phase::Issue;
+            }
+            // It waited for its turn only, and has it now.
+            Phase::Issue if self.hit(slot, address, access, true) => return Step::Perform,
+            _ => {}
         }
         if let Phase::Arrived { issued_at } = *phase {
-            let waited = self.now() - issued_at;
-            self.line_of(slot, address, labels);
-            self.charge_wait(slot, waited);
+            let line = self.line_of(slot, address, labels);
+            let row = Statistics::key(slot.row, self.me().operation);
+            self.count_stall(line, row, issued_at);
             self.me().awaits = NO_LINE;
             let step = self.complete(slot, access, What::Access);
-            // What the code branches on is not what it was when this core looked last.
-            let branches = !matches!(access, Access::FencedStore { .. } | Access::Add);
-            let restart = self.costs.restart;
-            let core = self.me();
-            if std::mem::take(&mut core.surprised) && branches {
-                core.now += restart;
+            if matches!(access, Access::FencedStore { .. } | Access::Add) {
+                // No branch hangs on it.
+                self.me().surprised = false;
             }
-            if std::mem::take(&mut core.replays) {
-                core.now += restart;
-            }
+            self.charge_restart();
             return step;
         }
         loop {
             if self.me().is_due() {
                 return Step::Attend;
             }
+            let ahead = self.now() > self.limit;
             if !self.synchronise() {
                 return Step::Switch;
             }
@@ -251,10 +265,14 @@ impl World {
                 return Step::Attend;
             }
             let line = self.line_of(slot, address, labels);
+            if ahead && matches!(phase, Phase::Issue) && self.hit(slot, address, access, true) {
+                return Step::Perform;
+            }
             let words = words_at(address);
-            match self.store_buffer_says(line, words, slot, access) {
+            match self.store_buffer_says(index, line, words, access) {
                 Buffer::Nothing => {}
                 Buffer::Forwards(bits) => {
+                    self.me().looks.spoil();
                     self.complete(slot, access, What::Hit);
                     return Step::Forward(bits);
                 }
@@ -265,6 +283,7 @@ impl World {
                     return Step::Switch;
                 }
                 Buffer::Joins => {
+                    self.me().looks.spoil();
                     self.buffer_store(index, slot, access, words);
                     self.complete(slot, access, What::Hit);
                     return Step::Buffered;
@@ -273,9 +292,9 @@ impl World {
             let asked = match self.run_ahead_says(line, access) {
                 Ahead::Nothing => false,
                 Ahead::ArrivesAt(at) => {
-                    let waited = at - self.now();
-                    self.charge_wait(slot, waited);
-                    self.me().now = at;
+                    let row = Statistics::key(slot.row, self.me().operation);
+                    let since = std::mem::replace(&mut self.me().now, at);
+                    self.count_stall(line, row, since);
                     continue;
                 }
                 Ahead::Asked => true,
@@ -308,6 +327,7 @@ impl World {
             let want = if access.writes() { Want::Own } else { Want::Read };
             let (me, issued_at) = (self.current, self.now());
             if let Access::Store { .. } = access {
+                self.me().looks.spoil();
                 self.buffer_store(index, slot, access, words);
                 self.request(line, want, (words, row), By::StoreBuffer, (me, issued_at));
                 self.complete(slot, access, What::Store);
@@ -326,25 +346,59 @@ impl World {
         }
     }
 
-    /// The running core waited for the line of an access.
-    fn charge_wait(&mut self, slot: &Slot, waited: Ps) {
-        let row = Statistics::key(slot.row, self.me().operation);
+    /// Counts the time for which the running core was stalled for a line.
+    #[inline]
+    pub(crate) fn count_stall(&mut self, line: u32, row: u32, since: Ps) {
+        let waited = self.now() - since;
         self.me().waited += waited;
-        self.lines.lines[slot.line as usize].totals.wait += waited;
+        self.lines.lines[line as usize].totals.wait += waited;
         self.stats.row(row).wait += waited;
     }
 
-    /// Charges an access whose line is here (or whose store is in the buffer), and counts it.
-    fn complete(&mut self, slot: &mut Slot, access: Access, what: What) -> Step {
-        let pace = self.pace();
-        let cost = self.costs.hit[pace];
-        let key = Statistics::key(slot.row, self.me().operation);
+    /// Charges what it costs the running core if the line it waited for was written by another
+    /// (what the code branches on is not what it was when this core looked last), and if it lost one
+    /// that it had read ahead.
+    #[inline]
+    pub(crate) fn charge_restart(&mut self) {
+        let restart = self.costs.restart;
+        let core = self.me();
+        if std::mem::take(&mut core.surprised) {
+            core.now += restart;
+        }
+        if std::mem::take(&mut core.replays) {
+            core.now += restart;
+        }
+    }
+
+    /// Charges a load whose line is here, and counts it.
+    #[inline]
+    pub(crate) fn complete_load(&mut self, line: u32, label: u32, what: What) {
+        let cost = self.costs.hit[self.pace()].load;
+        let key = Statistics::key(label, self.me().operation);
         let row = self.stats.row(key);
-        let cost = match access {
-            Access::Load { .. } => {
-                row.loads += 1;
-                cost.load
-            }
+        row.loads += 1;
+        row.hits += u64::from(what == What::Hit);
+        let (me, at) = (self.current, self.now());
+        self.trace(line, at, me, key, what);
+        self.me().now += cost;
+        if self.me().watching {
+            let version = self.lines.lines[line as usize].version;
+            self.watch(line, key, version);
+        }
+    }
+
+    /// Charges an access whose line is here (or whose store is in the buffer), and counts it.
+    fn complete(&mut self, slot: &mut Slot, access: &Access, what: What) -> Step {
+        if let Access::Load { .. } = access {
+            self.complete_load(slot.line, slot.row, what);
+            return Step::Perform;
+        }
+        let pace = self.pace();
+        let key = Statistics::key(slot.row, self.me().operation);
+        let cost = &self.costs.hit[pace];
+        let row = self.stats.row(key);
+        let cost = match *access {
+            Access::Load { .. } => unreachable!("completed above"),
             Access::Store { mask, .. } => {
                 row.stores += 1;
                 let now = self.cores[self.current as usize].now;
@@ -382,6 +436,7 @@ impl World {
     }
 
     /// Notes that the condition of a wait accessed a line, whose version was `before`.
+    #[inline]
     fn watch(&mut self, line: u32, row: u32, before: u32) {
         let version = self.lines.lines[line as usize].version;
         let watched = &mut self.me().watched;

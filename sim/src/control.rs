@@ -42,7 +42,7 @@ pub fn advance(duration_ns: f64) {
     let rest = in_world(|world| {
         let shared = world.pace() == 1;
         let slowdown = if shared { world.costs.smt_slowdown } else { 1.0 };
-        let duration = scale(ps(duration_ns * slowdown), world.factor());
+        let duration = scale(ps(duration_ns * slowdown), world.factor(world.current));
         let core = world.me();
         let until = core.now.saturating_add(duration);
         if duration < INTERRUPTIBLE && until < core.agenda.attention_at() {

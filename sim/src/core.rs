@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use crate::costs::Ps;
 use crate::interrupt::Agenda;
+use crate::reread::Looks;
+use crate::rng::Rng;
 use crate::run_ahead::{Expected, Fetched, Trail};
 use crate::thread::{Commit, NO_LINE};
 
@@ -68,38 +70,44 @@ pub(crate) struct Watched {
     pub(crate) row: u32,
 }
 
-/// One virtual core.
+/// One virtual core. What each of its events touches comes first, in few lines of the host's cache.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct Core {
     pub(crate) now: Ps,
-    pub(crate) cache: u16,
-    pub(crate) state: State,
-    /// Operation that its accesses are attributed to.
-    pub(crate) operation: u16,
-    pub(crate) stores: VecDeque<BufferedStore>,
-    /// Whether a wait's condition is being evaluated, and what it read so far.
-    pub(crate) watching: bool,
-    pub(crate) watched: Vec<Watched>,
+    /// Its own random numbers: what it draws does not depend on when the others draw, that is, on
+    /// how far the simulator lets it run ahead of them.
+    pub(crate) rng: Rng,
     /// Since when it sleeps, rests or drains.
     pub(crate) asleep_since: Ps,
-    pub(crate) drain: Drain,
-    /// The line it stalls for, if it had asked for it ahead.
-    pub(crate) awaits: u32,
-    /// What it did after what, what it will do next, and what it asked for because of that.
-    pub(crate) trail: Trail,
-    pub(crate) expected: Vec<Expected>,
-    pub(crate) fetched: Vec<Fetched>,
+    pub(crate) waited: Ps,
+    pub(crate) spun: Ps,
+    /// Number of the present sleep, so that a timer of an earlier one is known as stale.
+    pub(crate) sleep: u32,
+    pub(crate) cache: u16,
+    /// Operation that its accesses are attributed to.
+    pub(crate) operation: u16,
+    pub(crate) state: State,
+    /// Whether a wait's condition is being evaluated.
+    pub(crate) watching: bool,
     /// The line it stalls for comes from another core that wrote it.
     pub(crate) surprised: bool,
     /// It lost a line that it had read ahead: it will read it again, and what came after.
     pub(crate) replays: bool,
-    /// Number of the present sleep, so that a timer of an earlier one is known as stale.
-    pub(crate) sleep: u32,
+    /// The line it stalls for, if it had asked for it ahead.
+    pub(crate) awaits: u32,
+    /// What it asked for ahead, because of what it will do next and did after what.
+    pub(crate) fetched: Vec<Fetched>,
+    pub(crate) expected: Vec<Expected>,
+    pub(crate) trail: Trail,
+    /// The loads of that condition, and the lines it read so far.
+    pub(crate) looks: Looks,
+    pub(crate) watched: Vec<Watched>,
+    pub(crate) stores: VecDeque<BufferedStore>,
     pub(crate) agenda: Agenda,
     /// Accesses made so far; counted only where the agenda has an event that depends on it.
     pub(crate) accesses: u64,
-    pub(crate) waited: Ps,
-    pub(crate) spun: Ps,
+    pub(crate) drain: Drain,
     /// Stalled from outside or preempted.
     pub(crate) off: Ps,
     pub(crate) finished_at: Option<Ps>,
@@ -111,11 +119,13 @@ impl Core {
         Self {
             now: 0,
             cache,
+            rng: Rng::new(0),
             state: State::Unused,
             operation: 0,
             stores: VecDeque::new(),
             watching: false,
             watched: Vec::new(),
+            looks: Looks::default(),
             asleep_since: 0,
             drain: Drain::default(),
             awaits: NO_LINE,
@@ -136,6 +146,7 @@ impl Core {
     }
 
     /// Whether something is due that interrupts the core.
+    #[inline]
     pub(crate) fn is_due(&self) -> bool {
         self.agenda.is_due(self.now, self.accesses)
     }

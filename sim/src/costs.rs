@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::line::bits;
 use crate::machine::{Distance, MachineModel};
 
 /// Simulated time and durations in picoseconds.
@@ -15,7 +16,9 @@ pub(crate) fn ps(ns: f64) -> Ps {
 }
 
 pub(crate) fn ns(ps: Ps) -> f64 {
-    ps as f64 / 1e3
+    // Processors convert signed numbers, and need several instructions for others.
+    let number = i64::try_from(ps).map_or(ps as f64, |signed| signed as f64);
+    number / 1e3
 }
 
 /// A duration times a factor in 1/65536.
@@ -37,7 +40,7 @@ pub(crate) struct HitPs {
 }
 
 /// Where a cache (that is: a core) is, in dense numbers.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct CachePlace {
     llc: u16,
     socket: u16,
@@ -72,6 +75,10 @@ pub(crate) struct Costs {
     /// Dense number of the core of each hardware thread. A cache is identified by its core.
     pub(crate) cache_of: Vec<u16>,
     caches: Vec<CachePlace>,
+    /// The caches of each LLC and of each socket as sets, one bit each, in so many words.
+    set_words: usize,
+    llc_sets: Vec<u64>,
+    socket_sets: Vec<u64>,
     /// Transfer cost by [`Distance`].
     by_distance: [Ps; 4],
     /// Measured transfer cost between caches, `from * caches + to`.
@@ -93,6 +100,16 @@ impl Costs {
             });
             cache_of.push(cache);
         }
+        let set_words = caches.len().div_ceil(64);
+        let sets = |group: fn(&CachePlace) -> u16| {
+            let groups = caches.iter().map(group).max().map_or(0, |last| usize::from(last) + 1);
+            let mut sets = vec![0; groups * set_words];
+            for (cache, place) in caches.iter().enumerate() {
+                sets[usize::from(group(place)) * set_words + cache / 64] |= 1 << (cache % 64);
+            }
+            sets
+        };
+        let (llc_sets, socket_sets) = (sets(|place| place.llc), sets(|place| place.socket));
         let matrix = model.transfer.matrix_ns.as_ref().map(|rows| {
             let row = |&from: &usize| {
                 let cells = &rows[from];
@@ -130,6 +147,9 @@ impl Costs {
             jitter: (model.core.jitter * 65536.0) as u64,
             cache_of,
             caches,
+            set_words,
+            llc_sets,
+            socket_sets,
             by_distance: [
                 0,
                 ps(model.transfer.same_llc_ns),
@@ -148,6 +168,7 @@ impl Costs {
         self.caches.len()
     }
 
+    #[inline]
     pub(crate) fn distance(&self, from: u16, to: u16) -> Distance {
         let (a, b) = (self.caches[from as usize], self.caches[to as usize]);
         if from == to {
@@ -162,6 +183,7 @@ impl Costs {
     }
 
     /// Cost of a transfer between two caches.
+    #[inline]
     pub(crate) fn transfer(&self, from: u16, to: u16) -> Ps {
         match &self.matrix {
             Some(matrix) if from != to => matrix[from as usize * self.caches.len() + to as usize],
@@ -169,18 +191,29 @@ impl Costs {
         }
     }
 
-    /// The cheapest transfer or fill there is: nothing one core does reaches another sooner than
-    /// half of it.
-    pub(crate) fn shortest_transfer(&self) -> Ps {
-        let caches = 0..self.caches.len() as u16;
-        let measured = self.matrix.is_some().then(|| {
-            let pairs = caches.clone().flat_map(|a| caches.clone().map(move |b| (a, b)));
-            pairs.filter(|(a, b)| a != b).map(|(a, b)| self.transfer(a, b)).min()
-        });
-        let transfer = measured.flatten().unwrap_or(self.by_distance[1]);
-        [transfer, self.by_distance[2], self.by_distance[3], self.llc_fill, self.memory_fill]
-            .into_iter()
-            .min()
-            .unwrap_or(0)
+    /// Cost of the dearest transfer from one of a set of caches (one bit each) to a cache.
+    pub(crate) fn farthest(&self, set: &[u64], to: u16) -> Ps {
+        if self.matrix.is_some() {
+            return bits(set).map(|from| self.transfer(from, to)).max().unwrap_or(0);
+        }
+        let CachePlace { llc, socket } = self.caches[to as usize];
+        let group = |number: u16| usize::from(number) * self.set_words..;
+        let (llcs, sockets) = (&self.llc_sets[group(llc)], &self.socket_sets[group(socket)]);
+        let (mut same_llc, mut cross_llc, mut cross_socket) = (0, 0, 0);
+        for (word, ((&set, &llc), &socket)) in set.iter().zip(llcs).zip(sockets).enumerate() {
+            let own = if word == usize::from(to / 64) { 1 << (to % 64) } else { 0 };
+            same_llc |= set & llc & !own;
+            cross_llc |= set & socket & !llc;
+            cross_socket |= set & !socket;
+        }
+        let there = [same_llc, cross_llc, cross_socket].into_iter().zip(&self.by_distance[1..]);
+        there.filter(|&(set, _)| set != 0).map(|(_, &cost)| cost).max().unwrap_or(0)
+    }
+
+    /// The cheapest transfer between two of some caches, or [`NEVER`] if there are no two.
+    pub(crate) fn shortest_transfer(&self, caches: &[u16]) -> Ps {
+        let others = |from: u16| caches.iter().filter(move |&&to| to != from);
+        let costs = |&from: &u16| others(from).map(move |&to| self.transfer(from, to)).min();
+        caches.iter().filter_map(costs).min().unwrap_or(NEVER)
     }
 }

@@ -22,22 +22,11 @@
 
 use crate::costs::{NEVER, Ps, scale};
 use crate::events::Happening;
-use crate::line::{By, MIGRATES, NO_CACHE, Request, Want};
+use crate::line::{By, MIGRATES, NO_CACHE, Request, Source, Want};
 use crate::machine::Distance;
 use crate::protocol::Supplier;
 use crate::timeline::What;
 use crate::world::World;
-
-/// Who supplies a line's data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Source {
-    Cache(u16),
-    /// The last-level cache shared with the requester.
-    Llc,
-    Memory,
-    /// Nobody: the requester has a copy and needs only the others gone.
-    Own,
-}
 
 impl World {
     /// Requests a line for a core.
@@ -50,34 +39,37 @@ impl World {
         (core, now): (u16, Ps),
     ) {
         let cache = self.cores[core as usize].cache;
-        let factor = self.factor();
-        let (_, cost) = self.supply(line, cache, want, now);
+        let factor = self.factor(core);
+        let (source, cost) = self.supply(line, cache, want, now);
         let arrives_at = now + scale(cost, factor) / 4;
         let request = Request { core, want, by, words, row, arrives_at, factor };
         let entry = &mut self.lines.lines[line as usize];
-        let position = entry
-            .queue
-            .iter()
-            .rposition(|other| other.arrives_at <= arrives_at)
-            .map_or(0, |before| before + 1);
-        entry.queue.insert(position, request);
+        let first = entry.queue.insert(request);
+        if first {
+            // What was found for it holds when it arrives, too.
+            entry.grant_source = entry.forwards(now).then_some(source);
+            entry.grant_cost = cost;
+        }
         entry.totals.longest_queue = entry.totals.longest_queue.max(entry.queue.len() as u64);
         let counted = self.stats.row(row);
         counted.rfos += u64::from(want == Want::Own);
         self.trace(line, now, core, row, What::Request);
-        if position == 0 {
+        if first {
             self.schedule_grant(line);
         }
     }
 
     /// Queues the grant of the first request that waits for a line.
     fn schedule_grant(&mut self, line: u32) {
-        let Some(&first) = self.lines.lines[line as usize].queue.front() else { return };
+        let Some(first) = self.lines.lines[line as usize].queue.first() else { return };
+        let (arrives_at, factor) = (first.arrives_at, first.factor);
         let cache = self.cores[first.core as usize].cache;
-        let (_, cost) = self.supply(line, cache, first.want, first.arrives_at);
+        let (source, cost) = self.supply_granted(line, cache, first.want, arrives_at);
         let entry = &mut self.lines.lines[line as usize];
-        let cost = scale(cost, first.factor);
-        let mut at = (first.arrives_at + cost / 4).max(entry.free_at);
+        entry.grant_source = entry.forwards(arrives_at).then_some(source);
+        entry.grant_cost = cost;
+        let cost = scale(cost, factor);
+        let mut at = (arrives_at + cost / 4).max(entry.free_at);
         if entry.exclusive && entry.kept {
             let window = scale(scale(cost, self.costs.ownership_share), entry.kept_factor);
             at = at.max(entry.owner_ready_at + window);
@@ -93,7 +85,8 @@ impl World {
             return;
         }
         entry.grant_at = NEVER;
-        let Some(request) = entry.queue.pop_front() else { return };
+        let Some(&request) = entry.queue.first() else { return };
+        entry.queue.remove_first();
         let cache = self.cores[request.core as usize].cache;
         let here_at = match request.want {
             Want::Read if self.lines.is_sharer(line, cache) => at,
@@ -104,7 +97,7 @@ impl World {
         };
         self.trace(line, here_at, request.core, request.row, What::Arrival);
         match request.by {
-            By::Access => self.push(here_at, Happening::Resume { core: request.core }),
+            By::Access => self.push_going_on(here_at, request.core),
             By::StoreBuffer => {
                 for store in &mut self.cores[request.core as usize].stores {
                     if store.line == line && store.done_at == NEVER {
@@ -115,10 +108,11 @@ impl World {
             }
             By::RunAhead { .. } => {
                 if self.fetched(request.core, line, here_at) {
-                    self.push(here_at, Happening::Resume { core: request.core });
+                    self.push_going_on(here_at, request.core);
                 }
             }
         }
+        self.lines.lines[line as usize].grant_source = None;
         self.schedule_grant(line);
         while let Some(core) = self.losers.pop() {
             self.fetch_again(core, line, at);
@@ -126,7 +120,7 @@ impl World {
     }
 
     fn grant_read(&mut self, line: u32, at: Ps, cache: u16, request: &Request) -> Ps {
-        let (source, cost) = self.supply(line, cache, Want::Read, at);
+        let (source, cost) = self.supply_granted(line, cache, Want::Read, at);
         let here_at = at + scale(cost, request.factor) / 2;
         self.count_source(line, cache, source, request);
         let (protocol, service) = (self.protocol, self.costs.service);
@@ -175,15 +169,15 @@ impl World {
     }
 
     fn grant_ownership(&mut self, line: u32, at: Ps, cache: u16, request: &Request) -> Ps {
-        let (source, cost) = self.supply(line, cache, request.want, at);
+        let (source, cost) = self.supply_granted(line, cache, request.want, at);
         self.count_source(line, cache, source, request);
-        let mut invalidated = 0;
-        let mut losers = std::mem::take(&mut self.losers);
-        for sharer in self.lines.sharers(line).filter(|&sharer| sharer != cache) {
-            invalidated += 1;
-            losers.extend(self.threads_of(sharer));
-        }
-        self.losers = losers;
+        let copies = if self.lines.lines[line as usize].exclusive {
+            1
+        } else {
+            self.lines.sharers(line).iter().map(|word| word.count_ones()).sum()
+        };
+        let invalidated = u64::from(copies) - u64::from(self.lines.is_sharer(line, cache));
+        self.note_losers(line, cache);
         if self.costs.migratory {
             let entry = &mut self.lines.lines[line as usize];
             if (entry.written == 0 && entry.exclusive) || entry.home == cache {
@@ -205,7 +199,8 @@ impl World {
         let first_operation =
             if buffered { self.costs.hit[0].store } else { self.costs.hit[0].atomic };
         let spread = self.costs.ownership_spread;
-        let kept_factor = 65536 - spread + self.rng.below(2 * spread + 1);
+        let rng = &mut self.cores[request.core as usize].rng;
+        let kept_factor = 65536 - spread + rng.below(2 * spread + 1);
         let hold = self.costs.ownership_window.max(first_operation);
         let entry = &mut self.lines.lines[line as usize];
         entry.owner = cache;
@@ -218,21 +213,28 @@ impl World {
         entry.kept_factor = kept_factor;
         entry.written = if request.want == Want::Own { request.words } else { 0 };
         entry.totals.invalidations += invalidated;
-        self.lines.clear_sharers(line);
-        self.lines.add_sharer(line, cache);
+        self.lines.set_only_sharer(line, cache);
         here_at
+    }
+
+    /// Who supplies a line to the cache that is first in its queue; it may be known already.
+    #[inline]
+    fn supply_granted(&self, line: u32, cache: u16, want: Want, at: Ps) -> (Source, Ps) {
+        let entry = &self.lines.lines[line as usize];
+        match entry.grant_source {
+            Some(source) => (source, entry.grant_cost),
+            None => self.supply(line, cache, want, at),
+        }
     }
 
     /// Who supplies a line to a cache at a time, and what that costs from request to arrival.
     fn supply(&self, line: u32, cache: u16, want: Want, at: Ps) -> (Source, Ps) {
         let entry = &self.lines.lines[line as usize];
         let costs = &self.costs;
-        // A forwarder (MESIF) whose own copy is on the way cannot supply it; the home can.
-        let forwards = entry.exclusive || entry.dirty || entry.owner_ready_at <= at;
         let (source, cost) = if self.lines.is_sharer(line, cache) {
             (Source::Own, costs.llc_fill)
-        } else if entry.owner != NO_CACHE && forwards {
-            (Source::Cache(entry.owner), costs.transfer(entry.owner, cache))
+        } else if entry.owner != NO_CACHE && entry.forwards(at) {
+            (Source::Owner, costs.transfer(entry.owner, cache))
         } else if entry.home == NO_CACHE {
             let local = costs.distance(entry.first_toucher, cache) != Distance::CrossSocket;
             let fill = if local { costs.memory_fill } else { costs.remote_memory_fill };
@@ -240,13 +242,13 @@ impl World {
         } else if costs.distance(entry.home, cache) <= Distance::SameLlc {
             (Source::Llc, costs.llc_fill)
         } else {
-            (Source::Cache(entry.home), costs.transfer(entry.home, cache))
+            (Source::Home, costs.transfer(entry.home, cache))
         };
-        if want == Want::Read {
+        // The owner's is the only copy there is: it is the farthest.
+        if want == Want::Read || entry.exclusive {
             return (source, cost);
         }
-        let farthest = self.lines.sharers(line).map(|sharer| costs.transfer(sharer, cache)).max();
-        (source, cost.max(farthest.unwrap_or(0)))
+        (source, cost.max(costs.farthest(self.lines.sharers(line), cache)))
     }
 
     fn count_source(&mut self, line: u32, cache: u16, source: Source, request: &Request) {
@@ -257,7 +259,8 @@ impl World {
         row.false_sharing += u64::from(falsely);
         entry.totals.false_sharing += u64::from(falsely);
         match source {
-            Source::Cache(from) => {
+            Source::Owner | Source::Home => {
+                let from = if source == Source::Owner { entry.owner } else { entry.home };
                 row.count_transfer(self.costs.distance(from, cache));
                 row.hitms += u64::from(entry.dirty);
                 let core = &mut self.cores[request.core as usize];

@@ -18,89 +18,286 @@ pub(crate) enum Happening {
     Commit { core: u16 },
     /// A sleeping core wakes by its timer, unless it woke and slept again in between.
     Timer { core: u16, sleep: u32 },
+    /// A waiting core goes on to repeat the loads of its condition, without its fiber.
+    Reread { core: u16 },
     /// A core goes on.
     Resume { core: u16 },
 }
 
 impl Happening {
+    #[inline]
     fn rank(self) -> u64 {
         match self {
             Self::Grant { .. } | Self::Commit { .. } => 0,
-            Self::Timer { .. } | Self::Resume { .. } => 1,
+            Self::Timer { .. } | Self::Reread { .. } | Self::Resume { .. } => 1,
+        }
+    }
+
+    /// As one number, for the queue: the parts of an enum are written one by one, and a processor
+    /// stalls when they are read together soon after.
+    #[inline]
+    fn pack(self) -> u64 {
+        let (kind, core, number) = match self {
+            Self::Grant { line } => (0, 0, line),
+            Self::Commit { core } => (1, core, 0),
+            Self::Timer { core, sleep } => (2, core, sleep),
+            Self::Reread { core } => (3, core, 0),
+            Self::Resume { core } => (4, core, 0),
+        };
+        kind | u64::from(core) << 16 | u64::from(number) << 32
+    }
+
+    #[inline]
+    fn unpack(packed: u64) -> Self {
+        let (core, number) = ((packed >> 16) as u16, (packed >> 32) as u32);
+        match packed & 0xff {
+            0 => Self::Grant { line: number },
+            1 => Self::Commit { core },
+            2 => Self::Timer { core, sleep: number },
+            3 => Self::Reread { core },
+            _ => Self::Resume { core },
         }
     }
 }
 
+/// Time of an event, then its rank and number.
+type Key = (Ps, u64);
+
+/// A pending event of the wheel.
 #[derive(Debug, Clone, Copy)]
 struct Event {
-    /// Time, rank and number of the event, from the most significant bit: one comparison orders
-    /// two events.
-    key: u128,
-    what: Happening,
+    key: Key,
+    what: u64,
+    /// The one after it in its bucket, or among those to be used again.
+    next: u32,
 }
 
-impl Event {
-    fn at(&self) -> Ps {
-        (self.key >> 64) as Ps
-    }
+/// First and last event of a bucket; both are [`NONE`] if it is empty.
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    first: u32,
+    last: u32,
 }
 
-impl PartialEq for Event {
+/// An event beyond the wheel. The earlier one is the greater: the standard heap gives the greatest
+/// first.
+#[derive(Debug)]
+struct FarEvent {
+    key: Key,
+    what: u64,
+}
+
+impl PartialEq for FarEvent {
     fn eq(&self, other: &Self) -> bool {
         self.key == other.key
     }
 }
 
-impl Eq for Event {}
+impl Eq for FarEvent {}
 
-impl PartialOrd for Event {
+impl PartialOrd for FarEvent {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Event {
-    /// The earlier event is the greater one: the standard heap gives the greatest first.
-    #[inline]
+impl Ord for FarEvent {
     fn cmp(&self, other: &Self) -> Ordering {
         other.key.cmp(&self.key)
     }
 }
 
-/// Pending events.
-#[derive(Debug, Default)]
+/// Pending events: a wheel of sorted buckets for the next half microsecond, where nearly all
+/// events are, and a heap for those beyond.
+///
+/// Nothing is pushed that is more than a bucket before the last event taken, except for grants
+/// that are overdue: these go into the bucket of that event, at its head. So the buckets, from that
+/// one around the wheel, are in the order of time.
+#[derive(Debug)]
 pub(crate) struct EventQueue {
-    heap: BinaryHeap<Event>,
+    events: Vec<Event>,
+    /// First event of those to be used again.
+    free: u32,
+    buckets: Box<[Bucket; BUCKETS]>,
+    /// One bit for each bucket that is not empty.
+    occupied: [u64; BUCKETS / 64],
+    /// Events in the wheel.
+    count: usize,
+    /// The next event of the wheel, or [`NONE`], and its bucket.
+    next: u32,
+    next_bucket: usize,
+    /// Bucket, counted from time 0, of the last event taken.
+    base: u64,
+    far: BinaryHeap<FarEvent>,
     pushed: u64,
 }
 
+/// No event.
+const NONE: u32 = u32::MAX;
+/// No event, as a number.
+const NOTHING: u64 = u64::MAX;
+/// Width of a bucket in picoseconds, as a power of two.
+const BUCKET_SHIFT: u32 = 8;
+const BUCKETS: usize = 2048;
+
+impl Default for EventQueue {
+    fn default() -> Self {
+        Self {
+            events: Vec::new(),
+            free: NONE,
+            buckets: Box::new([Bucket { first: NONE, last: NONE }; BUCKETS]),
+            occupied: [0; BUCKETS / 64],
+            count: 0,
+            next: NONE,
+            next_bucket: 0,
+            base: 0,
+            far: BinaryHeap::new(),
+            pushed: 0,
+        }
+    }
+}
+
 impl EventQueue {
+    #[inline]
     pub(crate) fn push(&mut self, at: Ps, what: Happening) {
-        let event = self.number(at, what);
-        self.heap.push(event);
+        self.push_packed(at, what.rank() << 63, what.pack());
     }
 
-    /// Replaces the next event: as taking it and pushing the other, at the price of one of them.
-    pub(crate) fn replace_next(&mut self, at: Ps, what: Happening) {
-        let event = self.number(at, what);
-        if let Some(mut next) = self.heap.peek_mut() {
-            *next = event;
+    fn push_packed(&mut self, at: Ps, rank: u64, what: u64) {
+        self.pushed += 1;
+        let key = (at, rank | self.pushed);
+        let bucket = (at >> BUCKET_SHIFT).max(self.base);
+        if bucket - self.base >= BUCKETS as u64 {
+            self.far.push(FarEvent { key, what });
+            return;
+        }
+        let number = self.store(Event { key, what, next: NONE });
+        let place = bucket as usize % BUCKETS;
+        self.insert(place, number, key);
+        self.count += 1;
+        if self.events.get(self.next as usize).is_none_or(|next| key < next.key) {
+            self.next = number;
+            self.next_bucket = place;
         }
     }
 
-    fn number(&mut self, at: Ps, what: Happening) -> Event {
-        self.pushed += 1;
-        let order = what.rank() << 63 | self.pushed;
-        Event { key: u128::from(at) << 64 | u128::from(order), what }
+    #[inline]
+    fn store(&mut self, event: Event) -> u32 {
+        let number = self.free;
+        if let Some(old) = self.events.get_mut(number as usize) {
+            self.free = old.next;
+            *old = event;
+            return number;
+        }
+        self.events.push(event);
+        (self.events.len() - 1) as u32
     }
 
+    /// Puts an event into its place in a bucket.
+    #[inline]
+    fn insert(&mut self, place: usize, number: u32, key: Key) {
+        let bucket = &mut self.buckets[place];
+        if bucket.first == NONE {
+            *bucket = Bucket { first: number, last: number };
+            self.occupied[place / 64] |= 1 << (place % 64);
+            return;
+        }
+        self.insert_among(place, number, key);
+    }
+
+    /// The same, if there are others.
+    fn insert_among(&mut self, place: usize, number: u32, key: Key) {
+        let bucket = &mut self.buckets[place];
+        if key > self.events[bucket.last as usize].key {
+            self.events[bucket.last as usize].next = number;
+            bucket.last = number;
+            return;
+        }
+        let mut after = bucket.first;
+        if key < self.events[after as usize].key {
+            bucket.first = number;
+            self.events[number as usize].next = after;
+            return;
+        }
+        // Ends before the last one, which is later.
+        let before = loop {
+            let next = self.events[after as usize].next;
+            if key < self.events[next as usize].key {
+                break next;
+            }
+            after = next;
+        };
+        self.events[after as usize].next = number;
+        self.events[number as usize].next = before;
+    }
+
+    /// Replaces the next event: as taking it and pushing the other.
+    #[inline]
+    pub(crate) fn replace_next(&mut self, at: Ps, what: Happening) {
+        self.pop_packed();
+        self.push(at, what);
+    }
+
+    #[inline]
     pub(crate) fn pop(&mut self) -> Option<(Ps, Happening)> {
-        self.heap.pop().map(|event| (event.at(), event.what))
+        let (at, what) = self.pop_packed();
+        (what != NOTHING).then(|| (at, Happening::unpack(what)))
+    }
+
+    /// The next event, or [`NOTHING`].
+    fn pop_packed(&mut self) -> (Ps, u64) {
+        if !self.far.is_empty()
+            && self.far_is_next()
+            && let Some(FarEvent { key: (at, _), what }) = self.far.pop()
+        {
+            self.base = self.base.max(at >> BUCKET_SHIFT);
+            return (at, what);
+        }
+        let number = self.next;
+        let Some(event) = self.events.get_mut(number as usize) else { return (0, NOTHING) };
+        let Event { key: (at, _), what, next } = *event;
+        event.next = self.free;
+        self.free = number;
+        self.next = next;
+        self.base = self.base.max(at >> BUCKET_SHIFT);
+        self.count -= 1;
+        let bucket = self.next_bucket % BUCKETS;
+        self.buckets[bucket].first = next;
+        if next == NONE {
+            self.find_next(bucket);
+        }
+        (at, what)
+    }
+
+    fn far_is_next(&self) -> bool {
+        let near = self.events.get(self.next as usize);
+        self.far.peek().is_some_and(|far| near.is_none_or(|near| far.key < near.key))
+    }
+
+    /// Finds the next event of the wheel when its bucket has become empty.
+    #[inline]
+    fn find_next(&mut self, empty: usize) {
+        let mut word = empty / 64;
+        self.occupied[word] &= !(1 << (empty % 64));
+        if self.count == 0 {
+            return;
+        }
+        // Around the wheel; those before the empty bucket in its word come last.
+        let mut found = self.occupied[word] & (u64::MAX << (empty % 64));
+        while found == 0 {
+            word = (word + 1) % (BUCKETS / 64);
+            found = self.occupied[word];
+        }
+        self.next_bucket = word * 64 + found.trailing_zeros() as usize;
+        self.next = self.buckets[self.next_bucket % BUCKETS].first;
     }
 
     #[inline]
     pub(crate) fn next(&self) -> Option<(Ps, Happening)> {
-        self.heap.peek().map(|event| (event.at(), event.what))
+        if !self.far.is_empty() && self.far_is_next() {
+            return self.far.peek().map(|far| (far.key.0, Happening::unpack(far.what)));
+        }
+        self.events.get(self.next as usize).map(|near| (near.key.0, Happening::unpack(near.what)))
     }
 }
 
@@ -138,5 +335,39 @@ mod tests {
         let order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
         let expected = [(2, 2), (3, 3), (4, 4), (4, 7), (5, 5)];
         assert_eq!(order, expected.map(|(at, core)| (at, Happening::Resume { core })));
+    }
+
+    #[test]
+    fn any_order_of_pushes_comes_out_sorted() {
+        let mut rng = crate::rng::Rng::new(3);
+        let mut queue = EventQueue::default();
+        let mut expected = Vec::new();
+        let mut now = 0;
+        for number in 1..20_000_u64 {
+            // Overdue, of the same time, near and far beyond the wheel.
+            let spans = [0, 300, 5_000, 400_000, 3_000_000];
+            let span = spans[rng.below(spans.len() as u64) as usize];
+            let at = (now + rng.below(span + 1)).saturating_sub(rng.below(2) * rng.below(900));
+            let what = match rng.below(2) {
+                0 => Happening::Grant { line: number as u32 },
+                _ => Happening::Resume { core: (number % 60_000) as u16 },
+            };
+            queue.push(at, what);
+            expected.push((at, what.rank(), number, what));
+            if rng.below(100) < 49 {
+                continue;
+            }
+            let first =
+                expected.iter().enumerate().min_by_key(|(_, event)| (event.0, event.1, event.2));
+            let (position, &(at, _, _, what)) = first.expect("one was pushed");
+            assert_eq!(queue.next(), Some((at, what)));
+            assert_eq!(queue.pop(), Some((at, what)));
+            expected.swap_remove(position);
+            now = now.max(at);
+        }
+        expected.sort_by_key(|event| (event.0, event.1, event.2));
+        let rest: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
+        assert_eq!(rest, expected.iter().map(|event| (event.0, event.3)).collect::<Vec<_>>());
+        assert_eq!(queue.next(), None);
     }
 }

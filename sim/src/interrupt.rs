@@ -84,16 +84,31 @@ struct Appointment {
 }
 
 /// What is to come over a core.
-#[derive(Default, Clone)]
+#[derive(Clone)]
+#[repr(C)]
 pub(crate) struct Agenda {
-    /// Ordered by time, then by age.
-    timed: Vec<Appointment>,
+    /// When the core is interrupted next, as it is now, or [`NEVER`].
+    attention_at: Ps,
     /// Ordered by number of the access.
     by_access: Vec<(u64, Deed)>,
+    /// Ordered by time, then by age.
+    timed: Vec<Appointment>,
     masked: u32,
     in_irq: bool,
     in_nmi: bool,
-    attention_at: Option<Ps>,
+}
+
+impl Default for Agenda {
+    fn default() -> Self {
+        Self {
+            attention_at: NEVER,
+            by_access: Vec::new(),
+            timed: Vec::new(),
+            masked: 0,
+            in_irq: false,
+            in_nmi: false,
+        }
+    }
 }
 
 impl fmt::Debug for Agenda {
@@ -119,17 +134,24 @@ impl Agenda {
     }
 
     /// When something is due that the core may be interrupted by as it is now.
+    #[inline]
     pub(crate) fn attention_at(&self) -> Ps {
-        self.attention_at.unwrap_or(NEVER)
+        self.attention_at
     }
 
+    #[inline]
     pub(crate) fn counts_accesses(&self) -> bool {
         !self.by_access.is_empty()
     }
 
+    #[inline]
     pub(crate) fn is_due(&self, now: Ps, accesses: u64) -> bool {
-        self.attention_at() <= now
-            || self.by_access.iter().any(|(at, deed)| *at <= accesses && self.admits(deed))
+        self.attention_at <= now || (self.counts_accesses() && self.is_due_by_access(accesses))
+    }
+
+    #[cold]
+    fn is_due_by_access(&self, accesses: u64) -> bool {
+        self.by_access.iter().any(|(at, deed)| *at <= accesses && self.admits(deed))
     }
 
     /// Whether something sent by a core has not been served.
@@ -149,7 +171,7 @@ impl Agenda {
 
     fn refresh(&mut self) {
         let admitted = self.timed.iter().find(|appointment| self.admits(&appointment.deed));
-        self.attention_at = admitted.map(|appointment| appointment.at);
+        self.attention_at = admitted.map_or(NEVER, |appointment| appointment.at);
     }
 
     fn nest(&mut self, kind: Interrupt, entering: bool) {
@@ -178,7 +200,7 @@ impl World {
             Repeat::Never => None,
             // Those missed meanwhile are one, as interrupts of one line that is pending are.
             Repeat::Every(period) => Some(now + period - (now - appointment.at) % period),
-            Repeat::Random(mean) => Some(now + (self.rng.exponential(mean) as Ps).max(1)),
+            Repeat::Random(mean) => Some(now + (me.rng.exponential(mean) as Ps).max(1)),
         };
         let agenda = &mut self.me().agenda;
         match next {
@@ -198,6 +220,7 @@ impl World {
             watched: std::mem::take(&mut core.watched),
             operation: core.operation,
         };
+        core.looks.forget();
         core.agenda.nest(kind, true);
         self.set_limit();
         interrupted
@@ -209,6 +232,7 @@ impl World {
         core.now += exit;
         core.watching = interrupted.watching;
         core.watched = interrupted.watched;
+        core.looks.forget();
         core.operation = interrupted.operation;
         core.agenda.nest(kind, false);
         self.set_limit();

@@ -67,8 +67,9 @@
 //!
 //! [`word`](SimWord) is what the code sees; `access` decides hit or miss; `directory` moves lines;
 //! `run_ahead` says what a waiting core asks for besides; `wait` and `interrupt` are what else stops
-//! a core; `world` chooses who runs next. [`machine`] describes machines, [`calibrate`] fits them to
-//! measurements, [`report`] is the outcome.
+//! a core (`reread` is waiting without the fiber); `world` chooses who runs next. [`machine`]
+//! describes machines, [`calibrate`] fits them to measurements, [`report`] is the outcome.
+
 mod access;
 pub mod calibrate;
 mod control;
@@ -81,7 +82,9 @@ mod interrupt;
 mod line;
 pub mod machine;
 pub mod protocol;
+mod queue;
 pub mod report;
+mod reread;
 mod rng;
 mod run_ahead;
 mod simulation;

@@ -4,9 +4,10 @@
 //! where the allocator put them. When the last word in a line is dropped the line is forgotten
 //! and its number used again: whether freed memory is reused does not matter either.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
 use crate::costs::{NEVER, Ps};
+use crate::queue::RequestQueue;
 use crate::stats::{LineTotals, Member};
 
 /// Bytes of a cache line, as a power of two.
@@ -37,6 +38,20 @@ pub(crate) enum By {
     /// A core that waits for another line, and will want this one next: to add to it first of all,
     /// or for anything else.
     RunAhead { adds: bool },
+}
+
+/// Who supplies a line's data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The cache that owns it.
+    Owner,
+    /// The cache that is its home.
+    Home,
+    /// The last-level cache shared with the requester.
+    Llc,
+    Memory,
+    /// Nobody: the requester has a copy and needs only the others gone.
+    Own,
 }
 
 /// A request that waits at a line's directory.
@@ -82,9 +97,12 @@ pub(crate) struct Line {
     pub(crate) owner_ready_at: Ps,
     /// When the first request in the queue is served, or [`NEVER`].
     pub(crate) grant_at: Ps,
+    /// Who supplies it and at what cost, if that cannot change until then.
+    pub(crate) grant_source: Option<Source>,
+    pub(crate) grant_cost: Ps,
     /// No request is served before.
     pub(crate) free_at: Ps,
-    pub(crate) queue: VecDeque<Request>,
+    pub(crate) queue: RequestQueue,
     /// Words written since the line last changed its owner.
     pub(crate) written: u16,
     /// How often in a row the line was read and then written by the next core, up to
@@ -177,14 +195,24 @@ impl LineTable {
         self.sharers[line as usize * self.sharer_words + cache as usize / 64] |= 1 << (cache % 64);
     }
 
-    pub(crate) fn clear_sharers(&mut self, line: u32) {
+    /// Leaves one cache with a copy.
+    pub(crate) fn set_only_sharer(&mut self, line: u32, cache: u16) {
+        let first = line as usize * self.sharer_words;
+        let words = &mut self.sharers[first..first + self.sharer_words];
+        for (number, word) in words.iter_mut().enumerate() {
+            *word = if number == usize::from(cache / 64) { 1 << (cache % 64) } else { 0 };
+        }
+    }
+
+    fn clear_sharers(&mut self, line: u32) {
         let first = line as usize * self.sharer_words;
         self.sharers[first..first + self.sharer_words].fill(0);
     }
 
-    pub(crate) fn sharers(&self, line: u32) -> impl Iterator<Item = u16> + '_ {
+    /// The caches with a copy as a set, one bit each.
+    pub(crate) fn sharers(&self, line: u32) -> &[u64] {
         let first = line as usize * self.sharer_words;
-        bits(&self.sharers[first..first + self.sharer_words])
+        &self.sharers[first..first + self.sharer_words]
     }
 
     pub(crate) fn add_sleeper(&mut self, line: u32, core: u16) {
@@ -215,6 +243,13 @@ impl LineTable {
 }
 
 impl Line {
+    /// Whether its owner supplies it at a time: a forwarder (MESIF) whose own copy is on the way
+    /// cannot; the home can. Once it can, that changes with the next grant only.
+    #[inline]
+    pub(crate) fn forwards(&self, at: Ps) -> bool {
+        self.exclusive || self.dirty || self.owner_ready_at <= at
+    }
+
     fn new(key: usize) -> Self {
         Self {
             owner: NO_CACHE,
@@ -230,8 +265,10 @@ impl Line {
             version: 0,
             owner_ready_at: 0,
             grant_at: NEVER,
+            grant_source: None,
+            grant_cost: 0,
             free_at: 0,
-            queue: VecDeque::new(),
+            queue: RequestQueue::default(),
             written: 0,
             migrations: 0,
             live_words: 0,
@@ -243,7 +280,7 @@ impl Line {
 }
 
 /// Positions of the set bits, ascending.
-fn bits(words: &[u64]) -> impl Iterator<Item = u16> + '_ {
+pub(crate) fn bits(words: &[u64]) -> impl Iterator<Item = u16> + '_ {
     words.iter().enumerate().flat_map(|(position, &word)| {
         std::iter::successors(Some(word), |rest| Some(rest & rest.wrapping_sub(1)))
             .take_while(|&rest| rest != 0)
@@ -277,7 +314,7 @@ mod tests {
         for cache in [0, 63, 64, 255, 256, 299] {
             table.add_sharer(line, cache);
         }
-        assert_eq!(table.sharers(line).collect::<Vec<_>>(), [0, 63, 64, 255, 256, 299]);
+        assert_eq!(bits(table.sharers(line)).collect::<Vec<_>>(), [0, 63, 64, 255, 256, 299]);
         table.add_sleeper(line, 399);
         table.add_sleeper(line, 399);
         table.add_sleeper(line, 1);

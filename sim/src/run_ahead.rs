@@ -19,7 +19,7 @@
 use crate::access::Access;
 use crate::core::State;
 use crate::costs::{NEVER, Ps};
-use crate::line::{By, Want};
+use crate::line::{By, Want, bits};
 use crate::stats::Statistics;
 use crate::thread::{NO_LINE, Slot};
 use crate::world::World;
@@ -113,7 +113,7 @@ pub(crate) enum Ahead {
 impl World {
     /// Notes an access of the running core for its run-ahead.
     #[inline]
-    pub(crate) fn note_access(&mut self, slot: &Slot, words: u16, access: Access) {
+    pub(crate) fn note_access(&mut self, slot: &Slot, words: u16, access: &Access) {
         if self.costs.run_ahead == 0 {
             return;
         }
@@ -128,8 +128,35 @@ impl World {
         core.trail.note(Expected { line: slot.line, usage, words, row });
     }
 
+    /// As [`Self::note_access`], of a load of a wait's condition that is repeated.
+    pub(crate) fn note_reread(&mut self, line: u32, words: u16, row: u32) {
+        if self.costs.run_ahead > 0 {
+            self.me().trail.note(Expected { line, usage: Use::Wait, words, row });
+        }
+    }
+
+    /// Whether lines that the running core asked for ahead are on their way.
+    pub(crate) fn is_fetching(&mut self) -> bool {
+        let core = self.me();
+        let now = core.now;
+        core.fetched.retain(|fetched| fetched.arrives_at > now);
+        !core.fetched.is_empty()
+    }
+
+    /// A cache takes a line: notes whose it was, for [`Self::fetch_again`].
+    pub(crate) fn note_losers(&mut self, line: u32, cache: u16) {
+        if self.costs.run_ahead == 0 {
+            return;
+        }
+        let mut losers = std::mem::take(&mut self.losers);
+        for loser in bits(self.lines.sharers(line)).filter(|&loser| loser != cache) {
+            losers.extend(self.threads_of(loser));
+        }
+        self.losers = losers;
+    }
+
     /// What the running core's run-ahead means for an access to a line.
-    pub(crate) fn run_ahead_says(&mut self, line: u32, access: Access) -> Ahead {
+    pub(crate) fn run_ahead_says(&mut self, line: u32, access: &Access) -> Ahead {
         let core = self.me();
         if core.fetched.is_empty() {
             return Ahead::Nothing;

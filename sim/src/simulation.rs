@@ -219,6 +219,7 @@ impl Simulation {
         }
         thread::with(|thread| {
             thread.epoch += 1;
+            world.words = std::mem::take(&mut thread.words);
             world.start(thread.epoch, &used, start_spread);
             if used.is_empty() {
                 world.end = Some(End::Completed);
@@ -229,11 +230,12 @@ impl Simulation {
         });
         let panicked = drive(&mut fibers);
         let world = thread::with(|thread| {
-            if let Some(world) = &mut thread.world {
+            let mut world = thread.world.take();
+            if let Some(world) = &mut world {
                 world.flush_stores();
+                thread.words = std::mem::take(&mut world.words);
             }
-            thread.settle();
-            thread.world.take()
+            world
         });
         for fiber in fibers.into_iter().flatten() {
             fiber::retire(fiber);

@@ -10,7 +10,7 @@ use crate::costs::{NEVER, Ps};
 use crate::events::Happening;
 use crate::line::{By, Want};
 use crate::stats::Statistics;
-use crate::thread::{Commit, Slot};
+use crate::thread::{Commit, Slot, Word};
 use crate::world::World;
 
 /// What the store buffer means for an access.
@@ -29,19 +29,20 @@ impl World {
     /// What the running core's store buffer means for an access.
     pub(crate) fn store_buffer_says(
         &mut self,
+        index: u32,
         line: u32,
         words: u16,
-        slot: &Slot,
-        access: Access,
+        access: &Access,
     ) -> Buffer {
         let entries = self.costs.store_buffer_entries;
         let drains = self.costs.drained_by_atomics;
-        let core = self.me();
+        let core = &self.cores[self.current as usize];
         if core.stores.is_empty() {
             return Buffer::Nothing;
         }
+        let generation = self.words[index as usize].generation;
         let pending = core.pending_store(line);
-        match access {
+        match *access {
             Access::Rmw | Access::Add | Access::FencedStore { .. } if drains => {
                 Buffer::Blocks(core.stores.len() - 1)
             }
@@ -51,7 +52,7 @@ impl World {
                 let same_word = |store: &&BufferedStore| {
                     store.line == line
                         && store.words == words
-                        && store.commit.generation == slot.generation
+                        && store.commit.generation == generation
                 };
                 match core.stores.iter().rev().find(same_word) {
                     // A narrow store does not give the whole word: the load waits for it.
@@ -66,10 +67,11 @@ impl World {
     }
 
     /// Puts a store of the running core into its buffer.
-    pub(crate) fn buffer_store(&mut self, index: u32, slot: &Slot, access: Access, words: u16) {
-        let Access::Store { mask, new } = access else { return };
+    pub(crate) fn buffer_store(&mut self, index: u32, slot: &Slot, access: &Access, words: u16) {
+        let Access::Store { mask, new } = *access else { return };
         let row = Statistics::key(slot.row, self.me().operation);
-        let commit = Commit { slot: index, generation: slot.generation, mask, new };
+        let generation = self.words[index as usize].generation;
+        let commit = Commit { slot: index, generation, mask, new };
         let line = slot.line;
         let core = self.me();
         // If the line was granted to an older store already, no other grant will come.
@@ -95,7 +97,7 @@ impl World {
                 break;
             }
             self.cores[core as usize].stores.pop_front();
-            self.committed.push(store.commit);
+            apply(&mut self.words, &store.commit);
             self.line_written(store.line, store.words, core, at);
         }
         let entry = &mut self.cores[core as usize];
@@ -139,7 +141,18 @@ impl World {
     /// Ends all waiting in store buffers at once: the simulation is over.
     pub(crate) fn flush_stores(&mut self) {
         for core in &mut self.cores {
-            self.committed.extend(core.stores.drain(..).map(|store| store.commit));
+            for store in core.stores.drain(..) {
+                apply(&mut self.words, &store.commit);
+            }
         }
+    }
+}
+
+/// Lets a store take effect.
+fn apply(words: &mut [Word], commit: &Commit) {
+    let word = &mut words[commit.slot as usize];
+    // A word dropped meanwhile is nobody's any more.
+    if word.generation == commit.generation {
+        word.value = word.value & !commit.mask | commit.new;
     }
 }

@@ -1,6 +1,7 @@
 //! What one OS thread keeps: the table of its simulated words, and the simulation it runs.
 //!
-//! A word's own bytes hold only a handle (see `word`), so value and label live here. All virtual
+//! A word's own bytes hold only a handle (see `word`), so value and label live here (the values in
+//! the simulation while one runs: it looks at them too). All virtual
 //! cores of a simulation are fibers of one OS thread; many simulations run in parallel on many.
 //!
 //! [`with`] is the only way in, and hands out the only `&mut`: code passed to it must not suspend
@@ -23,10 +24,17 @@ pub(crate) const NO_LINE: u32 = u32::MAX;
 /// No virtual core: the word was created outside a simulation.
 pub(crate) const NO_CORE: u16 = u16::MAX;
 
-/// One simulated word.
+/// What a simulated word holds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Word {
+    pub(crate) value: u64,
+    /// Grows each time the slot is used for a new word.
+    pub(crate) generation: u32,
+}
+
+/// What is known of one simulated word.
 #[derive(Debug, Clone)]
 pub(crate) struct Slot {
-    pub(crate) value: u64,
     /// Address the line below was looked up for.
     pub(crate) address: usize,
     /// Dense number of the cache line in the simulation `epoch`, or [`NO_LINE`].
@@ -42,12 +50,10 @@ pub(crate) struct Slot {
     pub(crate) last_writer: u16,
     /// Dense number of the label in the simulation `epoch`: selects the rows of its statistics.
     pub(crate) row: u32,
-    /// Grows each time the slot is used for a new word.
-    pub(crate) generation: u32,
     live: bool,
 }
 
-/// A store to be applied to a slot.
+/// A store to be applied to a word.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Commit {
     pub(crate) slot: u32,
@@ -60,6 +66,8 @@ pub(crate) struct Commit {
 pub(crate) struct ThreadState {
     tag: u32,
     pub(crate) slots: Vec<Slot>,
+    /// By the same number; empty while a simulation runs, which has them then.
+    pub(crate) words: Vec<Word>,
     free: Vec<u32>,
     pub(crate) labels: Vec<&'static str>,
     /// Labels by address, so that the text is compared once for each place it occurs in a program.
@@ -123,9 +131,14 @@ pub(crate) fn drop_word(handle: u32) {
 
 pub(crate) fn peek_word(handle: u32) -> u64 {
     with(|thread| {
-        thread.settle();
         let index = thread.index(handle);
-        thread.slots[index].value
+        if let Some(world) = &mut thread.world
+            && world.current != NO_CORE
+        {
+            // A condition that looks at it depends on more than on its loads.
+            world.me().looks.spoil();
+        }
+        thread.words()[index].value
     })
 }
 
@@ -141,6 +154,7 @@ impl ThreadState {
         Self {
             tag: (NEXT_TAG.fetch_add(1, Ordering::Relaxed) & 0xff) << INDEX_BITS,
             slots: Vec::new(),
+            words: Vec::new(),
             free: Vec::new(),
             labels: Vec::new(),
             label_of_text: HashMap::new(),
@@ -149,14 +163,9 @@ impl ThreadState {
         }
     }
 
-    /// Brings the values up to date with the stores that have left the store buffers.
-    #[inline]
-    pub(crate) fn settle(&mut self) {
-        if let Some(world) = &mut self.world
-            && !world.committed.is_empty()
-        {
-            settle(&mut self.slots, &mut world.committed);
-        }
+    /// What the words hold.
+    fn words(&mut self) -> &mut Vec<Word> {
+        self.world.as_mut().map_or(&mut self.words, |world| &mut world.words)
     }
 
     /// The slot of a handle.
@@ -172,7 +181,6 @@ impl ThreadState {
     fn create(&mut self, label: &'static str, value: u64) -> u32 {
         let creator = self.world.as_ref().map_or(NO_CORE, |world| world.current);
         let slot = Slot {
-            value,
             address: 0,
             line: NO_LINE,
             epoch: self.epoch,
@@ -181,17 +189,18 @@ impl ThreadState {
             partial_until: 0,
             last_writer: NO_CORE,
             row: 0,
-            generation: 0,
             live: true,
         };
         let index = if let Some(index) = self.free.pop() {
-            let generation = self.slots[index as usize].generation.wrapping_add(1);
-            self.slots[index as usize] = Slot { generation, ..slot };
+            self.slots[index as usize] = slot;
+            let word = &mut self.words()[index as usize];
+            *word = Word { value, generation: word.generation.wrapping_add(1) };
             index
         } else {
             let index = u32::try_from(self.slots.len()).expect("the index is checked below");
             assert!(index <= INDEX_MASK, "more than {INDEX_MASK} simulated words on one OS thread");
             self.slots.push(slot);
+            self.words().push(Word { value, generation: 0 });
             index
         };
         index | self.tag
@@ -226,17 +235,6 @@ impl ThreadState {
         }) as u32;
         self.label_of_text.insert(key, id);
         id
-    }
-}
-
-/// Applies stores that have left the store buffers, in their order.
-pub(crate) fn settle(slots: &mut [Slot], committed: &mut Vec<Commit>) {
-    for commit in committed.drain(..) {
-        let slot = &mut slots[commit.slot as usize];
-        // A word dropped meanwhile is nobody's any more.
-        if slot.generation == commit.generation {
-            slot.value = slot.value & !commit.mask | commit.new;
-        }
     }
 }
 

@@ -18,9 +18,11 @@ use crate::world::World;
 /// Runs `condition` until it returns a value, sleeping in between until a line that it read is
 /// invalidated.
 ///
-/// The condition is an expression over loads (a compare-and-exchange in it is allowed); it runs
-/// once for each time that something it read may have changed. A condition that reads nothing is
-/// run again after each pause.
+/// The condition is an expression over loads (a compare-and-exchange in it is allowed), and over
+/// nothing else that changes while it waits; it runs once for each time that something it read has
+/// changed. (Loads that find what they found before are charged, but the condition is not run for
+/// them, unless it did something else than to load.) A condition that reads nothing is run again
+/// after each pause.
 ///
 /// # Panics
 /// Outside a running simulation, if the condition does not hold at once: nobody could change that.
@@ -28,8 +30,9 @@ pub fn wait_until<R>(condition: impl FnMut() -> Option<R>) -> R {
     wait(None, condition)
 }
 
-/// As [`wait_until`], but runs the condition at least every `poll_ns` of simulated time too: for
-/// conditions that look at the clock, as the timeout of a resilient lock does.
+/// As [`wait_until`], but runs the condition at least every `poll_ns` of simulated time too, and
+/// each time that a line it read was invalidated: for conditions that look at the clock, as the
+/// timeout of a resilient lock does.
 ///
 /// # Panics
 /// As [`wait_until`].
@@ -62,7 +65,10 @@ fn wait<R>(poll: Option<Ps>, mut condition: impl FnMut() -> Option<R>) -> R {
         if !goes_on {
             fiber::switch();
         }
-        interrupt::attend();
+        // What came while a load was repeated is attended to behind that load.
+        if interrupt::in_world(|world| world.me().looks.are_known()) != Some(true) {
+            interrupt::attend();
+        }
     }
 }
 
@@ -70,43 +76,53 @@ impl World {
     fn watch_begins(&mut self) {
         let core = self.me();
         core.watching = true;
-        core.watched.clear();
+        if !core.looks.begin() {
+            core.watched.clear();
+        }
         self.set_limit();
     }
 
     fn watch_ends(&mut self) {
-        self.me().watching = false;
+        let core = self.me();
+        core.watching = false;
+        core.looks.end();
         self.set_limit();
     }
 
-    /// Puts the running core to sleep on the lines its condition read, or charges one round of
-    /// its loop if one of them has changed already. Returns whether it goes on at once; if not,
-    /// another core was chosen.
+    /// Lets the running core wait on the lines its condition read. Returns whether it goes on at
+    /// once; if not, another core was chosen.
     fn sleep(&mut self, poll: Option<Ps>) -> bool {
+        !self.fall_asleep(poll) || self.hand_over()
+    }
+
+    /// Puts the running core to sleep on the lines its condition read, or charges one round of
+    /// its loop if one of them has changed already. Returns whether it sleeps.
+    pub(crate) fn fall_asleep(&mut self, poll: Option<Ps>) -> bool {
         let me = self.current;
-        let cache = self.me().cache;
-        let watched = std::mem::take(&mut self.me().watched);
-        let unchanged = watched.iter().all(|entry| {
-            self.lines.lines[entry.line as usize].version == entry.version
-                && self.lines.is_sharer(entry.line, cache)
+        let pause = self.costs.hit[self.pace()].pause;
+        let lines = &mut self.lines;
+        let core = &mut self.cores[me as usize];
+        let unchanged = core.watched.iter().all(|entry| {
+            lines.lines[entry.line as usize].version == entry.version
+                && lines.is_sharer(entry.line, core.cache)
         });
-        let now = self.now();
-        if watched.is_empty() || !unchanged {
-            let pause = self.costs.hit[self.pace()].pause;
-            let core = self.me();
+        if core.watched.is_empty() || !unchanged {
             core.now += pause;
             core.spun += pause;
-            core.watched = watched;
-            return true;
+            return false;
         }
-        for entry in &watched {
-            self.lines.add_sleeper(entry.line, me);
-            self.trace(entry.line, now, me, entry.row, What::Sleep);
+        for entry in &core.watched {
+            lines.add_sleeper(entry.line, me);
+            if lines.lines[entry.line as usize].traced {
+                self.timeline.record(core.now, me, entry.row, What::Sleep);
+            }
         }
-        self.me().watched = watched;
+        let now = core.now;
+        let possible = core.stores.is_empty() && !core.agenda.counts_accesses();
+        core.looks.sleep(possible, poll.is_none());
         let wake_at = poll.map_or(NEVER, |poll| now.saturating_add(poll));
         self.doze(State::Asleep, wake_at);
-        self.hand_over()
+        true
     }
 
     /// Puts the running core to sleep with a timer, which an interrupt shortens.
@@ -125,17 +141,20 @@ impl World {
 
     /// Lets a core that sleeps notice, in its loop, that a line it watches is lost or was written.
     pub(crate) fn wake(&mut self, core: u16, line: u32, at: Ps) {
-        let entry = &self.cores[core as usize];
+        let entry = &mut self.cores[core as usize];
         if entry.state != State::Asleep {
             return;
         }
-        let row = entry.watched.iter().find(|watched| watched.line == line).map_or(0, |w| w.row);
-        self.trace(line, at, core, row, What::Wake);
+        if self.lines.lines[line as usize].traced {
+            let watched = entry.watched.iter().find(|watched| watched.line == line);
+            self.timeline.record(at, core, watched.map_or(0, |watched| watched.row), What::Wake);
+        }
         let round = self.costs.hit[0].pause + self.costs.hit[0].load;
-        let phase = self.rng.below(round);
+        let phase = entry.rng.below(round);
+        entry.looks.wake();
         self.end_sleep(core, at + phase);
         self.set_state(core, State::Running);
-        self.push(at + phase, Happening::Resume { core });
+        self.push_going_on(at + phase, core);
     }
 
     /// Ends a sleep or rest: accounts for the time, and forgets who was to wake the core.

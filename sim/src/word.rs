@@ -211,7 +211,7 @@ impl<T: Value> SimWord<T> {
 
     #[inline]
     fn access<R>(&self, access: Access, apply: impl Fn(&mut u64) -> R) -> R {
-        access::perform(self.handle.handle(), (&raw const *self).addr(), access, apply)
+        access::perform(self.handle.handle(), (&raw const *self).addr(), &access, apply)
     }
 }
 

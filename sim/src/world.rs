@@ -1,18 +1,26 @@
 //! The simulated machine in motion: cores, lines, the event queue and who runs next.
 //!
-//! A core runs ahead of the others only as far as nothing they do can reach it: up to the time of
-//! the next event plus half the shortest transfer ("lookahead"), and only with hits. Whatever
-//! involves another core happens in the order of simulated time.
+//! A core runs ahead of the others only as far as nothing they do can reach it, and only with
+//! hits. Whatever involves another core happens in the order of simulated time.
+//!
+//! How far that is: others take away a copy or the right to write it by the grant of a request.
+//! If the request is made already, the line knows when it is served next (`grant_at`), and a hit
+//! must end before. Any other request will be made by a core that goes on at some event in the
+//! queue, so not before the next event. It goes to the directory and on to the holder of the copy:
+//! two quarters of what the transfer from that holder costs, or of more (a write pays for the
+//! farthest copy). So nothing can reach a core before the time of the next event plus half the
+//! shortest transfer between two caches in use, with the smallest random factor (the *lookahead*).
+//! Fills from memory or from the last-level cache may be cheaper, but take nothing from anybody.
 
 use crate::core::{Core, State};
-use crate::costs::{Costs, NEVER, Ps};
+use crate::costs::{Costs, NEVER, Ps, scale};
 use crate::events::{EventQueue, Happening};
 use crate::line::{LineTable, NO_CACHE};
 use crate::protocol::Protocol;
 use crate::report::End;
 use crate::rng::Rng;
 use crate::stats::{Member, Statistics};
-use crate::thread::{Commit, NO_CORE, NO_LINE, Slot};
+use crate::thread::{NO_CORE, NO_LINE, Slot, Word};
 use crate::timeline::Timeline;
 
 /// The simulated machine in motion.
@@ -27,7 +35,7 @@ pub(crate) struct World {
     pub(crate) timeline: Timeline,
     /// Labels of words that do not share their lines.
     pub(crate) own_lines: Vec<String>,
-    pub(crate) rng: Rng,
+    rng: Rng,
     /// The core whose fiber runs.
     pub(crate) current: u16,
     /// Until when the running core may go on with hits without looking at the event queue.
@@ -39,8 +47,8 @@ pub(crate) struct World {
     pub(crate) end: Option<End>,
     /// Set when the code of a core panics: what its destructors do is done at once and free.
     pub(crate) abandoned: bool,
-    /// Stores that have left the store buffers, to be applied before a value is read.
-    pub(crate) committed: Vec<Commit>,
+    /// What the simulated words hold, by the number of their slots.
+    pub(crate) words: Vec<Word>,
     /// Cores to wake, kept to save an allocation for each invalidation.
     pub(crate) to_wake: Vec<u16>,
     /// Cores that just lost a line, kept for the same reason.
@@ -48,7 +56,7 @@ pub(crate) struct World {
     /// Hardware threads of each core.
     threads_of: Vec<Vec<u16>>,
     /// Busy hardware threads of each core; empty if no core has two with code.
-    busy: Vec<u16>,
+    pub(crate) busy: Vec<u16>,
 }
 
 impl World {
@@ -76,7 +84,7 @@ impl World {
             unfinished: 0,
             end: None,
             abandoned: false,
-            committed: Vec::new(),
+            words: Vec::new(),
             to_wake: Vec::new(),
             losers: Vec::new(),
             threads_of,
@@ -89,16 +97,17 @@ impl World {
     pub(crate) fn start(&mut self, epoch: u32, used: &[u16], start_spread: Ps) {
         self.epoch = epoch;
         self.unfinished = used.len();
-        let mut threads = vec![0_u16; self.costs.cache_count()];
-        for &core in used {
-            threads[self.cores[core as usize].cache as usize] += 1;
-        }
-        if threads.iter().any(|&count| count > 1) {
-            self.busy = vec![0; threads.len()];
+        let mut caches: Vec<u16> =
+            used.iter().map(|&core| self.cores[core as usize].cache).collect();
+        caches.sort_unstable();
+        caches.dedup();
+        if caches.len() < used.len() {
+            // SMT siblings reach each other at once.
+            self.busy = vec![0; self.costs.cache_count()];
         } else {
-            // Siblings reach each other at once; without them half a transfer is the least.
-            let shortest = self.costs.shortest_transfer() / 2;
-            self.lookahead = shortest - shortest * self.costs.jitter / 65536;
+            let shortest = self.costs.shortest_transfer(&caches);
+            // A hit at the very moment at which the line is lost would come too late.
+            self.lookahead = (scale(shortest, 65536 - self.costs.jitter) / 4 * 2).saturating_sub(1);
         }
         for &core in used {
             if self.costs.run_ahead > 0 {
@@ -107,6 +116,9 @@ impl World {
             let at = self.rng.below(start_spread + 1);
             self.set_state(core, State::Running);
             self.events.push(at, Happening::Resume { core });
+        }
+        for &core in used {
+            self.cores[core as usize].rng = Rng::new(self.rng.next_u64());
         }
     }
 
@@ -150,16 +162,35 @@ impl World {
         entry.state = state;
     }
 
-    /// A factor close to one, in 1/65536, for the random variation of a duration.
-    pub(crate) fn factor(&mut self) -> u64 {
+    /// A factor close to one, in 1/65536, for the random variation of a duration on a core.
+    pub(crate) fn factor(&mut self, core: u16) -> u64 {
         let jitter = self.costs.jitter;
-        65536 - jitter + self.rng.below(2 * jitter + 1)
+        65536 - jitter + self.cores[core as usize].rng.below(2 * jitter + 1)
     }
 
     /// Queues an event; the running core must then not pass it unseen.
     pub(crate) fn push(&mut self, at: Ps, what: Happening) {
         self.events.push(at, what);
         self.limit = self.limit.min(at.saturating_add(self.lookahead));
+    }
+
+    /// Queues the event at which a core goes on that was stalled or asleep.
+    pub(crate) fn push_going_on(&mut self, at: Ps, core: u16) {
+        let rereads = self.cores[core as usize].looks.active();
+        self.push(
+            at,
+            if rereads { Happening::Reread { core } } else { Happening::Resume { core } },
+        );
+    }
+
+    /// Whether everything before a time has happened.
+    pub(crate) fn is_next(&self, now: Ps) -> bool {
+        now <= self.time_limit
+            && match self.events.next() {
+                Some((at, Happening::Grant { .. } | Happening::Commit { .. })) => at > now,
+                Some((at, _)) => at >= now,
+                None => true,
+            }
     }
 
     /// Sets how far the core that is about to run may go on its own.
@@ -186,6 +217,14 @@ impl World {
                 Some((at, Happening::Commit { core })) if at <= now => {
                     self.events.pop();
                     self.commit(core, at);
+                }
+                Some((at, Happening::Reread { core })) if at < now => {
+                    self.events.pop();
+                    if self.reread(core, at) {
+                        self.events.push(now, Happening::Resume { core: me });
+                        self.go_on(core, at);
+                        return false;
+                    }
                 }
                 Some((at, Happening::Resume { core })) if at < now => {
                     self.events.replace_next(now, Happening::Resume { core: me });
@@ -232,6 +271,12 @@ impl World {
                         continue;
                     }
                     self.end_sleep(core, at);
+                    core
+                }
+                Happening::Reread { core } => {
+                    if !self.reread(core, at) {
+                        continue;
+                    }
                     core
                 }
                 Happening::Resume { core } => core,

@@ -112,7 +112,8 @@ fn a_measured_host_becomes_a_machine_with_its_own_distances() {
     assert_eq!((costs.threads(), costs.cache_count()), (8, 4));
     assert_eq!(costs.cache_of[1], costs.cache_of[5], "siblings share a cache");
     assert_eq!(costs.transfer(2, 1), 240_000, "from the matrix, in picoseconds");
-    assert_eq!(costs.shortest_transfer(), crate::costs::ps(machine.fill.llc_ns));
+    assert_eq!(costs.shortest_transfer(&[0, 1, 2, 3]), 40_000, "from 0 to 1");
+    assert_eq!(costs.shortest_transfer(&[1, 3]), 160_000, "from 1 to 3");
 }
 
 #[test]

@@ -1,0 +1,103 @@
+//! The queue at a line's directory.
+
+use crate::line::Request;
+
+/// Requests that wait for one line, in the order in which they arrive at the directory.
+///
+/// They are issued nearly in that order, so a new one has its place a few steps from the end.
+#[derive(Debug, Default)]
+pub(crate) struct RequestQueue {
+    requests: Vec<Request>,
+    /// So many at the beginning were served already.
+    served: usize,
+}
+
+/// So many served requests are kept before the others are moved to the beginning.
+const SERVED_KEPT: usize = 64;
+
+impl RequestQueue {
+    pub(crate) fn len(&self) -> usize {
+        self.requests.len() - self.served
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Puts a request behind all that arrive before it or with it. Returns whether it is the first.
+    pub(crate) fn insert(&mut self, request: Request) -> bool {
+        let mut place = self.requests.len();
+        self.requests.push(request);
+        let waiting = &mut self.requests[self.served..];
+        place -= self.served;
+        while place > 0 && waiting[place - 1].arrives_at > request.arrives_at {
+            waiting[place] = waiting[place - 1];
+            place -= 1;
+        }
+        waiting[place] = request;
+        place == 0
+    }
+
+    /// The request that is served next.
+    #[inline]
+    pub(crate) fn first(&self) -> Option<&Request> {
+        self.requests.get(self.served)
+    }
+
+    /// Takes away the request that is served next.
+    pub(crate) fn remove_first(&mut self) {
+        self.served += 1;
+        if self.served >= self.requests.len() {
+            self.requests.clear();
+            self.served = 0;
+        } else if self.served == SERVED_KEPT {
+            self.requests.drain(..SERVED_KEPT);
+            self.served = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::line::{By, Want};
+
+    fn pop(queue: &mut RequestQueue) -> Option<Request> {
+        let first = queue.first().copied();
+        queue.remove_first();
+        first
+    }
+
+    fn request(core: u16, arrives_at: u64) -> Request {
+        let want = Want::Read;
+        Request { core, want, by: By::Access, words: 1, row: 0, arrives_at, factor: 65536 }
+    }
+
+    #[test]
+    fn requests_are_served_by_arrival_then_age() {
+        let mut queue = RequestQueue::default();
+        assert!(queue.insert(request(1, 50)));
+        assert!(!queue.insert(request(2, 60)));
+        assert!(!queue.insert(request(3, 50)));
+        assert!(queue.insert(request(4, 10)));
+        assert_eq!(queue.first().map(|first| first.core), Some(4));
+        let order: Vec<u16> =
+            std::iter::from_fn(|| pop(&mut queue)).map(|next| next.core).collect();
+        assert_eq!(order, [4, 1, 3, 2]);
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn a_queue_that_never_empties_stays_in_order() {
+        let mut queue = RequestQueue::default();
+        for core in 0..1000 {
+            // Of each three the last arrives first.
+            queue.insert(request(core, u64::from(core / 3 * 3 + 2 - core % 3)));
+            if core >= 300 {
+                let served = pop(&mut queue).map(|served| served.arrives_at);
+                assert_eq!(served, Some(u64::from(core - 300)));
+            }
+        }
+        assert_eq!(queue.len(), 300);
+    }
+}
