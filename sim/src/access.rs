@@ -162,10 +162,9 @@ impl World {
         let cost = &self.costs.hit[pace];
         let atomic_ends = atomic_start(core.now, slot, self.current) + cost.atomic;
         let fenced = self.costs.drained_by_atomics;
-        if matches!(access, Access::Rmw | Access::Add) || (fenced && access.is_atomic()) {
-            if !owned || atomic_ends > self.limit || line.grant_at <= atomic_ends {
-                return false;
-            }
+        let atomic = matches!(access, Access::Rmw | Access::Add) || (fenced && access.is_atomic());
+        if atomic && (!owned || atomic_ends > self.limit || line.grant_at <= atomic_ends) {
+            return false;
         }
         let row = self.stats.row(Statistics::key(slot.row, core.operation));
         match *access {

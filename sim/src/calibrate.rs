@@ -21,9 +21,6 @@ const ROUNDS: u64 = 300;
 const HALVINGS: u32 = 20;
 /// Longest transfer looked for.
 const LONGEST_NS: f64 = 2_000.0;
-/// Turns of fitting one of two figures while the other stands still: each depends little on the
-/// other, so the rest halves several times in each turn.
-const FIT_TURNS: u32 = 6;
 /// Longest restart looked for.
 const LONGEST_RESTART_NS: f64 = 100.0;
 /// Ownership shares below this are none.
@@ -153,36 +150,6 @@ pub fn ownership_share_from_ping_pong(
     Ok(if share < SHARE_RESOLUTION { 0.0 } else { share })
 }
 
-/// Transfer cost and ownership share together, from two ping-pongs between the same two hardware
-/// threads: compare-and-exchange ([`PingPong::CompareExchange`]), in which the holder of the line
-/// goes on using it, and loads and stores on two lines ([`PingPong::TwoLines`]), in which it does
-/// not. All other figures are taken from `machine`; the result is a copy of it with these two.
-///
-/// # Errors
-/// As [`ping_pong_ns`].
-pub fn fit_ping_pongs(
-    machine: &MachineModel,
-    cores: [usize; 2],
-    compare_exchange_ns: f64,
-    two_lines_ns: f64,
-) -> Result<MachineModel, SimError> {
-    let mut fitted = machine.clone();
-    fitted.transfer.matrix_ns = None;
-    for _ in 0..FIT_TURNS {
-        let found = transfer_from_ping_pong(&fitted, cores, PingPong::TwoLines, two_lines_ns)?;
-        fitted.transfer.same_llc_ns = found;
-        fitted.transfer.cross_llc_ns = found;
-        fitted.transfer.cross_socket_ns = found;
-        fitted.directory.ownership_share = ownership_share_from_ping_pong(
-            &fitted,
-            cores,
-            PingPong::CompareExchange,
-            compare_exchange_ns,
-        )?;
-    }
-    Ok(fitted)
-}
-
 /// The time a core loses with each line that arrives ([`crate::machine::CoreCosts::restart_ns`]) at
 /// which two hardware threads that do nothing but exchange one word take `measured_ns` for each
 /// exchange. All other figures are taken from `machine`.
@@ -265,19 +232,6 @@ mod tests {
             let found = ownership_share_from_ping_pong(&desktop(), [0, 1], style, measured_ns);
             assert!((found.expect("it runs") - share).abs() < 0.01);
         }
-    }
-
-    #[test]
-    fn two_ping_pongs_give_back_transfer_and_ownership_share() {
-        let mut machine = desktop();
-        machine.directory.ownership_share = 0.3;
-        machine.transfer.same_llc_ns = 44.0;
-        let measured = [PingPong::CompareExchange, PingPong::TwoLines]
-            .map(|style| ping_pong_ns(&machine, [0, 1], style).expect("it runs"));
-        let fitted = fit_ping_pongs(&desktop(), [0, 1], measured[0], measured[1]).expect("it runs");
-        let (transfer_ns, share) = (fitted.transfer.same_llc_ns, fitted.directory.ownership_share);
-        assert!((transfer_ns - 44.0).abs() < 1.5, "{transfer_ns}");
-        assert!((share - 0.3).abs() < 0.05, "{share}");
     }
 
     #[test]

@@ -4,16 +4,16 @@
 //! | measured | by | figure of the model |
 //! |---|---|---|
 //! | load, store, atomic, fence, pause, clock | one CPU, an owned line | costs of hits |
-//! | ping-pong by loads and stores, two lines | two CPUs | transfer |
+//! | loads of lines that the other wrote, each found in the one before | two CPUs | transfer |
 //! | ping-pong by compare-exchange, one line | two CPUs | ownership share |
-//! | ping-pong by loads and stores, one line | two CPUs | whether lines migrate |
+//! | ping-pong by loads and stores, one line and two lines | two CPUs | whether lines migrate |
 //! | exchanges of one word, nothing else | two CPUs | what a core loses when a line arrives |
 //!
-//! The first two ping-pongs determine transfer and ownership share together, by simulating the same
-//! ping-pongs ([`cellbench_sim::calibrate::fit_ping_pongs`]); the exchanges then determine the
-//! restart. Where lines migrate, a ping-pong takes one transfer on one line and two on two lines.
-//! What cannot be measured so (store
-//! buffer, memory, interrupts) is taken from the built-in machine of the same vendor, and the
+//! Such a chain of loads takes a transfer for each line, as nothing in it overlaps. Ownership share and
+//! restart are the figures at which the model gives the measured ping-pong and exchanges. Where lines
+//! migrate, a ping-pong takes one transfer on one line and two on two lines. Between other CPUs than
+//! the first two, transfers are those of the ping-pongs, in the same ratio. What cannot be measured so
+//! (store buffer, memory, interrupts) is taken from the built-in machine of the same vendor, and the
 //! machine's sources say so.
 
 use std::hint::black_box;
@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU64, fence};
 use std::time::Duration;
 
 use cellbench_impls::platform::{Memory, Native, SplitWord, Word};
-use cellbench_sim::calibrate::{fit_ping_pongs, restart_from_exchanges};
+use cellbench_sim::calibrate::{PingPong, ownership_share_from_ping_pong, restart_from_exchanges};
 use cellbench_sim::machine::{
     Distance, HitCosts, HostMeasurements, MachineError, Place, Source, SourceKind,
 };
@@ -48,6 +48,13 @@ const WINDOWS: usize = 5;
 const MIGRATORY_SHARE: f64 = 0.75;
 /// Turns of fitting ping-pongs and exchanges, which depend on each other a little.
 const FIT_TURNS: usize = 3;
+/// Lines of a chain, a power of two: more than are under way at once, and far less than a cache.
+const CHAIN_LINES: usize = 64;
+/// Steps from one line of the chain to the next: odd, so that all are visited, and not what a
+/// prefetcher would guess.
+const CHAIN_STRIDE: usize = 27;
+/// Times that each CPU follows the chain; the median counts.
+const CHAIN_ROUNDS: u64 = 100;
 /// Round trips of a ping-pong on one line; half of them before time is taken.
 const ROUND_TRIPS: u64 = 2_000;
 /// Turns of [`Memory::spend`] in a step.
@@ -70,6 +77,9 @@ pub struct Microbenchmarks {
     pub read_write_ns: Vec<Vec<Option<f64>>>,
     /// One way of a ping-pong by loads and stores on one line, between the first two CPUs.
     pub one_line_ns: f64,
+    /// A load of a line that the other of the first two CPUs wrote, whose address stands in such a
+    /// line.
+    pub chain_ns: f64,
     /// Time for each exchange when the first two CPUs do nothing but exchange one word.
     pub exchange_ns: f64,
 }
@@ -147,6 +157,7 @@ pub fn measure(
         compare_exchange_ns: matrix(Method::CompareExchange)?.one_way_ns,
         read_write_ns: matrix(Method::ReadWrite)?.one_way_ns,
         one_line_ns: one_line(&cpus[..2], clock)?,
+        chain_ns: chain(&cpus[..2], clock)?,
         exchange_ns: exchanges(&cpus[..2], clock)?,
     })
 }
@@ -254,6 +265,48 @@ fn one_line(cpus: &[CpuId], clock: &Clock) -> Result<f64, PinError> {
     Ok(median(&mut times?))
 }
 
+/// Two CPUs take turns to follow a chain of lines, writing to each; a load, the median of all turns.
+fn chain(cpus: &[CpuId], clock: &Clock) -> Result<f64, PinError> {
+    let words = || [AtomicU64::new(0), AtomicU64::new(0)];
+    let lines: Vec<CachePadded<[AtomicU64; 2]>> =
+        (0..CHAIN_LINES).map(|_| CachePadded::new(words())).collect();
+    for (number, line) in lines.iter().enumerate() {
+        // Relaxed: there are no threads yet.
+        line[0].store(((number + CHAIN_STRIDE) % CHAIN_LINES) as u64, Relaxed);
+    }
+    let turn = CachePadded::new(AtomicU64::new(0));
+    let follow = |side: u64| -> Result<Vec<f64>, PinError> {
+        let pinned = pin(cpus[side as usize]);
+        let mut times_ns = Vec::with_capacity(CHAIN_ROUNDS as usize);
+        // Who could not be pinned takes part, so that the other one ends.
+        for round in 0..CHAIN_ROUNDS {
+            let mine = 2 * round + side;
+            // Acquire pairs with the other side's release.
+            Native::wait_until(|| (turn.load(Acquire) == mine).then_some(()));
+            let start = clock.start();
+            let mut here = 0;
+            for _ in 0..CHAIN_LINES {
+                let line = &lines[here as usize % CHAIN_LINES];
+                // Relaxed: ordered by the turn.
+                here = line[0].load(Relaxed);
+                line[1].store(mine, Relaxed);
+            }
+            black_box(here);
+            times_ns.push(clock.elapsed_ns(start, clock.stop()) / CHAIN_LINES as f64);
+            turn.store(mine + 1, Release);
+        }
+        pinned.map(|()| times_ns)
+    };
+    let follow = &follow;
+    std::thread::scope(|scope| {
+        let sides = [0, 1].map(|side| scope.spawn(move || follow(side)));
+        let [ping, pong] = sides.map(|side| side.join().expect("following does not panic"));
+        let mut times_ns = ping?;
+        times_ns.extend(pong?);
+        Ok(median(&mut times_ns))
+    })
+}
+
 /// Two CPUs do nothing but exchange one word; the median of some.
 fn exchanges(cpus: &[CpuId], clock: &Clock) -> Result<f64, PinError> {
     let word = CachePadded::new(AtomicU64::new(0));
@@ -289,6 +342,7 @@ impl Microbenchmarks {
             turn_ns: middle(&|one| one.alone.turn_ns),
         };
         result.one_line_ns = middle(&|one| one.one_line_ns);
+        result.chain_ns = middle(&|one| one.chain_ns);
         result.exchange_ns = middle(&|one| one.exchange_ns);
         for from in 0..result.cpus.len() {
             for to in (0..result.cpus.len()).filter(|&to| to != from) {
@@ -341,21 +395,22 @@ impl Microbenchmarks {
             model.sources = sources(&base);
             Ok::<_, HostError>(model)
         };
-        let some = |ns: f64| vec![vec![ns; self.cpus.len()]; self.cpus.len()];
-        let share = base.directory.ownership_share;
-        let first = measured(some(compare_exchange_ns), share, base.core.restart_ns)?;
-        let mut fitted = first;
-        for _ in 0..FIT_TURNS {
-            fitted = fit_ping_pongs(&fitted, [a, b], compare_exchange_ns, read_write_ns)?;
-            fitted.core.restart_ns = restart_from_exchanges(&fitted, [a, b], self.exchange_ns)?;
-        }
         // Hits are a small part of a ping-pong: other pairs differ by their transfer.
-        let scale = fitted.transfer.same_llc_ns / compare_exchange_ns;
+        let first_ns = self.compare_exchange_ns[a][b].unwrap_or(compare_exchange_ns);
+        let scale = (self.chain_ns - load_ns) / first_ns;
         let row = |row: &Vec<Option<f64>>| {
             row.iter().map(|ns| ns.map_or(0.0, |ns| ns * scale)).collect::<Vec<f64>>()
         };
-        let matrix = self.compare_exchange_ns.iter().map(row).collect();
-        measured(matrix, fitted.directory.ownership_share, fitted.core.restart_ns)
+        let matrix: Vec<Vec<f64>> = self.compare_exchange_ns.iter().map(row).collect();
+        let share = base.directory.ownership_share;
+        let mut fitted = measured(matrix, share, base.core.restart_ns)?;
+        for _ in 0..FIT_TURNS {
+            let style = PingPong::CompareExchange;
+            fitted.directory.ownership_share =
+                ownership_share_from_ping_pong(&fitted, [a, b], style, first_ns)?;
+            fitted.core.restart_ns = restart_from_exchanges(&fitted, [a, b], self.exchange_ns)?;
+        }
+        Ok(fitted)
     }
 
     /// Each two of the CPUs that a line moves between.
@@ -392,10 +447,16 @@ fn sources(base: &MachineModel) -> Vec<Source> {
             "Loops of one CPU on a line that it owns.".to_owned(),
         ),
         source(
-            &["transfer", "directory.ownership_share"],
+            &["transfer"],
             SourceKind::Measured,
-            "The figures at which the model gives the measured ping-pongs, by compare-exchange on \
-             one line and by loads and stores on two."
+            "Loads of lines that the other CPU wrote, each found in the one before, less a load \
+             that hits; other pairs of CPUs in the ratio of their ping-pongs."
+                .to_owned(),
+        ),
+        source(
+            &["directory.ownership_share"],
+            SourceKind::Measured,
+            "The figure at which the model gives the measured ping-pong by compare-exchange."
                 .to_owned(),
         ),
         source(
@@ -445,6 +506,7 @@ mod tests {
             compare_exchange_ns: both(compare_exchange_ns),
             read_write_ns: both(read_write_ns),
             one_line_ns: 27.0,
+            chain_ns: 29.0,
             exchange_ns: 8.0,
         }
     }
@@ -453,13 +515,12 @@ mod tests {
     fn the_machine_gives_the_ping_pongs_it_was_made_from() {
         use cellbench_sim::calibrate::{PingPong, ping_pong_ns};
         let machine = measured(26.0, 54.0).machine().expect("possible figures");
-        for (style, expected_ns) in [(PingPong::CompareExchange, 26.0), (PingPong::TwoLines, 54.0)]
-        {
-            let found_ns = ping_pong_ns(&machine, [0, 1], style).expect("it runs");
-            // An owner completes the atomic that it is in: times come in steps of one.
-            let step_ns = machine.hit.atomic_ns;
-            assert!((found_ns - expected_ns).abs() < 1.1 * step_ns, "{style:?}: {found_ns}");
-        }
+        let one_way_ns = ping_pong_ns(&machine, [0, 1], PingPong::CompareExchange);
+        let one_way_ns = one_way_ns.expect("it runs");
+        // An owner completes the atomic that it is in: times come in steps of one.
+        assert!((one_way_ns - 26.0).abs() < 1.1 * machine.hit.atomic_ns, "{one_way_ns}");
+        let transfer_ns = machine.transfer.matrix_ns.as_ref().expect("measured")[0][1];
+        assert!((transfer_ns - 28.7).abs() < 0.01, "{transfer_ns}");
         assert_eq!((machine.name.as_str(), machine.core.pause_ns), ("host", 24.0));
         assert!(machine.directory.migratory);
         let exchange_ns =
