@@ -316,6 +316,7 @@ impl World {
         slot.line = line;
         slot.address = address;
         slot.last_writer = NO_CORE;
+        slot.many_writers = false;
         slot.partial_until = 0;
         slot.row = self.stats.label(slot.label, label);
         let toucher = self.cores[self.current as usize].cache;
@@ -373,6 +374,12 @@ impl World {
             return;
         }
         slot.last_writer = self.current;
+        if !slot.many_writers {
+            self.note_new_writer(slot);
+        }
+    }
+
+    fn note_new_writer(&mut self, slot: &mut Slot) {
         let offset = (slot.address & 63) as u8;
         let mut members = self.lines.lines[slot.line as usize].members.iter_mut();
         if let Some(member) =
@@ -382,6 +389,7 @@ impl World {
                 member.first_writer = self.current;
             } else if member.first_writer != self.current {
                 member.many_writers = true;
+                slot.many_writers = true;
             }
         }
     }
