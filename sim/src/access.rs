@@ -260,9 +260,6 @@ impl World {
             if !self.synchronise() {
                 return Step::Switch;
             }
-            if self.me().is_due() {
-                return Step::Attend;
-            }
             let line = self.line_of(slot, address, labels);
             if ahead && matches!(phase, Phase::Issue) && self.hit(slot, address, access, true) {
                 return Step::Perform;

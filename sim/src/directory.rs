@@ -60,6 +60,7 @@ impl World {
     }
 
     /// Queues the grant of the first request that waits for a line.
+    #[inline(always)]
     fn schedule_grant(&mut self, line: u32) {
         let Some(first) = self.lines.lines[line as usize].queue.first() else { return };
         let (arrives_at, factor) = (first.arrives_at, first.factor);
@@ -119,6 +120,7 @@ impl World {
         }
     }
 
+    #[inline(always)]
     fn grant_read(&mut self, line: u32, at: Ps, cache: u16, request: &Request) -> Ps {
         let (source, cost) = self.supply_granted(line, cache, Want::Read, at);
         let here_at = at + scale(cost, request.factor) / 2;
@@ -228,6 +230,7 @@ impl World {
     }
 
     /// Who supplies a line to a cache at a time, and what that costs from request to arrival.
+    #[inline(always)]
     fn supply(&self, line: u32, cache: u16, want: Want, at: Ps) -> (Source, Ps) {
         let entry = &self.lines.lines[line as usize];
         let costs = &self.costs;
@@ -251,6 +254,7 @@ impl World {
         (source, cost.max(costs.farthest(self.lines.sharers(line), cache)))
     }
 
+    #[inline]
     fn count_source(&mut self, line: u32, cache: u16, source: Source, request: &Request) {
         let entry = &mut self.lines.lines[line as usize];
         let row = self.stats.row(request.row);

@@ -7,7 +7,7 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use crate::costs::Ps;
+use crate::costs::{NEVER, Ps};
 
 /// What happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -290,6 +290,17 @@ impl EventQueue {
         }
         self.next_bucket = word * 64 + found.trailing_zeros() as usize;
         self.next = self.buckets[self.next_bucket % BUCKETS].first;
+    }
+
+    /// When the next event is, or [`NEVER`].
+    #[inline]
+    pub(crate) fn next_at(&self) -> Ps {
+        let near = self.events.get(self.next as usize).map_or(NEVER, |near| near.key.0);
+        if self.far.is_empty() { near } else { near.min(self.far_at()) }
+    }
+
+    fn far_at(&self) -> Ps {
+        self.far.peek().map_or(NEVER, |far| far.key.0)
     }
 
     #[inline]

@@ -48,6 +48,8 @@ pub(crate) struct Slot {
     pub(crate) partial_until: Ps,
     /// Core that wrote it last in this simulation, or [`NO_CORE`].
     pub(crate) last_writer: u16,
+    /// Whether the statistics know that several cores write it.
+    pub(crate) many_writers: bool,
     /// Dense number of the label in the simulation `epoch`: selects the rows of its statistics.
     pub(crate) row: u32,
     live: bool,
@@ -188,6 +190,7 @@ impl ThreadState {
             creator,
             partial_until: 0,
             last_writer: NO_CORE,
+            many_writers: false,
             row: 0,
             live: true,
         };

@@ -158,6 +158,7 @@ impl World {
     }
 
     /// Ends a sleep or rest: accounts for the time, and forgets who was to wake the core.
+    #[inline(always)]
     pub(crate) fn end_sleep(&mut self, core: u16, at: Ps) {
         let entry = &mut self.cores[core as usize];
         if entry.state != State::Asleep {

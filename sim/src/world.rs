@@ -13,7 +13,7 @@
 //! Fills from memory or from the last-level cache may be cheaper, but take nothing from anybody.
 
 use crate::core::{Core, State};
-use crate::costs::{Costs, NEVER, Ps, scale};
+use crate::costs::{Costs, Ps, scale};
 use crate::events::{EventQueue, Happening};
 use crate::line::{LineTable, NO_CACHE};
 use crate::protocol::Protocol;
@@ -185,17 +185,17 @@ impl World {
 
     /// Whether everything before a time has happened.
     pub(crate) fn is_next(&self, now: Ps) -> bool {
-        now <= self.time_limit
-            && match self.events.next() {
-                Some((at, Happening::Grant { .. } | Happening::Commit { .. })) => at > now,
-                Some((at, _)) => at >= now,
-                None => true,
-            }
+        let next_at = self.events.next_at();
+        let lines_are_next = || {
+            let next = self.events.next();
+            matches!(next, Some((_, Happening::Grant { .. } | Happening::Commit { .. })))
+        };
+        now <= self.time_limit && (next_at > now || next_at == now && !lines_are_next())
     }
 
     /// Sets how far the core that is about to run may go on its own.
     pub(crate) fn set_limit(&mut self) {
-        let next = self.events.next().map_or(NEVER, |(at, _)| at).min(self.time_limit);
+        let next = self.events.next_at().min(self.time_limit);
         let core = &self.cores[self.current as usize];
         self.limit = if core.watching || core.agenda.counts_accesses() {
             0
@@ -209,6 +209,10 @@ impl World {
     pub(crate) fn synchronise(&mut self) -> bool {
         let (me, now) = (self.current, self.now());
         while now <= self.time_limit {
+            if self.events.next_at() > now {
+                self.set_limit();
+                return true;
+            }
             match self.events.next() {
                 Some((at, Happening::Grant { line })) if at <= now => {
                     self.events.pop();
@@ -330,6 +334,7 @@ impl World {
         slot.line = line;
         slot.address = address;
         slot.last_writer = NO_CORE;
+        slot.many_writers = false;
         slot.partial_until = 0;
         slot.row = self.stats.label(slot.label, label);
         let toucher = self.cores[self.current as usize].cache;
@@ -387,6 +392,12 @@ impl World {
             return;
         }
         slot.last_writer = self.current;
+        if !slot.many_writers {
+            self.note_new_writer(slot);
+        }
+    }
+
+    fn note_new_writer(&mut self, slot: &mut Slot) {
         let offset = (slot.address & 63) as u8;
         let mut members = self.lines.lines[slot.line as usize].members.iter_mut();
         if let Some(member) =
@@ -396,6 +407,7 @@ impl World {
                 member.first_writer = self.current;
             } else if member.first_writer != self.current {
                 member.many_writers = true;
+                slot.many_writers = true;
             }
         }
     }
