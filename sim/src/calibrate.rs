@@ -1,28 +1,24 @@
 //! From what can be measured on a machine to the figures of the model.
 //!
-//! A transfer cannot be timed by itself; what is measured is a ping-pong between two cores, or
-//! how fast two cores exchange one word. These functions run the same thing on the model and find
+//! An ownership window cannot be timed by itself; what is measured is a ping-pong between two cores. These functions run the same thing on the model and find
 //! the figure at which it gives the measured result, so that measurement and model mean the same.
 //! The searches run without random variation of latencies; windows of ownership vary as they do.
 
 use std::rc::Rc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
-use crate::control::now_ns;
 use crate::machine::MachineModel;
 use crate::simulation::{SimError, Simulation};
 use crate::wait::wait_until;
 use crate::word::SimU64;
 
-/// Round trips of a simulated ping-pong, and transfers for which two cores exchange one word: with
-/// so little random variation a few hundred are as good as a million.
+/// Round trips of a simulated ping-pong: with so little random variation a few hundred are as good as
+/// a million.
 const ROUNDS: u64 = 300;
 /// Halvings of the interval in a search: from two microseconds to some picoseconds.
 const HALVINGS: u32 = 20;
 /// Longest transfer looked for.
 const LONGEST_NS: f64 = 2_000.0;
-/// Longest restart looked for.
-const LONGEST_RESTART_NS: f64 = 100.0;
 /// Ownership shares below this are none.
 const SHARE_RESOLUTION: f64 = 1e-6;
 
@@ -85,28 +81,6 @@ pub fn ping_pong_ns(
     Ok(report.duration_ns / (2 * ROUNDS) as f64)
 }
 
-/// Time per exchange when two hardware threads do nothing else to one word, in nanoseconds:
-/// elapsed time divided by the exchanges of both.
-///
-/// # Errors
-/// As [`Simulation::spawn`] and [`Simulation::run`].
-pub fn contended_exchange_ns(machine: &MachineModel, cores: [usize; 2]) -> Result<f64, SimError> {
-    let window_ns = ROUNDS as f64 * machine.transfer.cross_socket_ns;
-    let mut simulation = Simulation::new(&steady(machine), 1);
-    let word = Rc::new(Shared(SimU64::new("word", 0)));
-    for core in cores {
-        let word = Rc::clone(&word);
-        simulation.spawn(core, move || {
-            while now_ns() < window_ns {
-                word.0.swap(1, Relaxed);
-            }
-        })?;
-    }
-    simulation.start_spread_ns(0.0);
-    let report = simulation.run()?;
-    Ok(report.duration_ns / report.totals.rmws as f64)
-}
-
 /// The transfer cost in the meaning of [`crate::machine::TransferCosts`] at which a ping-pong on
 /// the model takes `measured_ns` one way. All other figures are taken from `machine`.
 ///
@@ -148,24 +122,6 @@ pub fn ownership_share_from_ping_pong(
     })?;
     // The search ends next to the border, not on it.
     Ok(if share < SHARE_RESOLUTION { 0.0 } else { share })
-}
-
-/// The time a core loses with each line that arrives ([`crate::machine::CoreCosts::restart_ns`]) at
-/// which two hardware threads that do nothing but exchange one word take `measured_ns` for each
-/// exchange. All other figures are taken from `machine`.
-///
-/// # Errors
-/// As [`contended_exchange_ns`].
-pub fn restart_from_exchanges(
-    machine: &MachineModel,
-    cores: [usize; 2],
-    measured_ns: f64,
-) -> Result<f64, SimError> {
-    search(LONGEST_RESTART_NS, |restart_ns| {
-        let mut machine = machine.clone();
-        machine.core.restart_ns = restart_ns;
-        Ok(contended_exchange_ns(&machine, cores)? >= measured_ns)
-    })
 }
 
 /// The smallest value up to `high` at which `reached` holds; it must hold from some value on.
@@ -232,28 +188,5 @@ mod tests {
             let found = ownership_share_from_ping_pong(&desktop(), [0, 1], style, measured_ns);
             assert!((found.expect("it runs") - share).abs() < 0.01);
         }
-    }
-
-    #[test]
-    fn exchanges_give_back_the_restart() {
-        let mut machine = desktop();
-        machine.core.restart_ns = 0.0;
-        let exchange_ns = |restart_ns| {
-            let mut machine = desktop();
-            machine.core.restart_ns = restart_ns;
-            contended_exchange_ns(&machine, [0, 1]).expect("it runs")
-        };
-        let (none_ns, some_ns) = (exchange_ns(0.0), exchange_ns(6.0));
-        assert!(some_ns > 1.2 * none_ns, "{some_ns} and {none_ns}");
-        let found = restart_from_exchanges(&machine, [0, 1], some_ns).expect("it runs");
-        assert!((exchange_ns(found) / some_ns - 1.0).abs() < 0.1, "{found}");
-    }
-
-    #[test]
-    fn two_cores_exchange_faster_than_a_transfer_each() {
-        let machine = desktop();
-        let one_ns = contended_exchange_ns(&machine, [0, 1]).expect("it runs");
-        assert!(one_ns < machine.transfer.same_llc_ns, "{one_ns}");
-        assert!(one_ns > machine.hit.atomic_ns, "{one_ns}");
     }
 }

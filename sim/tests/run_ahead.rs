@@ -6,9 +6,9 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 
-use cellbench_sim::calibrate::{PingPong, contended_exchange_ns, ping_pong_ns};
+use cellbench_sim::calibrate::{PingPong, ping_pong_ns};
 use cellbench_sim::{MachineModel, SimU64, Simulation, advance, now_ns, read_clock_ns, wait_until};
-use common::{Padded, fetch_add_ns, steady};
+use common::{Padded, fetch_add_ns, rounds, steady};
 
 const LINES: usize = 8;
 
@@ -114,7 +114,11 @@ fn a_restart_costs_exchanges_and_no_additions() {
     let with_restart = |restart_ns| {
         let mut machine = machine(8);
         machine.core.restart_ns = restart_ns;
-        let exchange_ns = contended_exchange_ns(&machine, [0, 1]).expect("it runs");
+        let word = Padded(SimU64::new("word", 0));
+        let (exchanges, report) = rounds(&machine, 1, 2, 50_000.0, move |_| {
+            word.0.swap(1, SeqCst);
+        });
+        let exchange_ns = report.duration_ns / exchanges.iter().sum::<u64>() as f64;
         (fetch_add_ns(&machine, 2).0, exchange_ns)
     };
     let ((add_ns, exchange_ns), (add_restarting_ns, exchange_restarting_ns)) =

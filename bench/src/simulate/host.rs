@@ -4,13 +4,14 @@
 //! | measured | by | figure of the model |
 //! |---|---|---|
 //! | load, store, atomic, fence, pause, clock | one CPU, an owned line | costs of hits |
+//! | branches that nobody can predict | one CPU | what a core loses when a line arrives |
+//! | an operation that is refused at once | one CPU | code between operations |
 //! | loads of lines that the other wrote, each found in the one before | two CPUs | transfer |
 //! | ping-pong by compare-exchange, one line | two CPUs | ownership share |
 //! | ping-pong by loads and stores, one line and two lines | two CPUs | whether lines migrate |
-//! | exchanges of one word, nothing else | two CPUs | what a core loses when a line arrives |
 //!
-//! Such a chain of loads takes a transfer for each line, as nothing in it overlaps. Ownership share and
-//! restart are the figures at which the model gives the measured ping-pong and exchanges. Where lines
+//! Such a chain of loads takes a transfer for each line, as nothing in it overlaps. The
+//! ownership share is the figure at which the model gives the measured ping-pong. Where lines
 //! migrate, a ping-pong takes one transfer on one line and two on two lines. Between other CPUs than
 //! the first two, transfers are those of the ping-pongs, in the same ratio. What cannot be measured so
 //! (store buffer, memory, interrupts) is taken from the built-in machine of the same vendor, and the
@@ -23,11 +24,13 @@ use std::sync::atomic::{AtomicU64, fence};
 use std::time::Duration;
 
 use cellbench_impls::platform::{Memory, Native, SplitWord, Word};
-use cellbench_sim::calibrate::{PingPong, ownership_share_from_ping_pong, restart_from_exchanges};
+use cellbench_sim::calibrate::{PingPong, ownership_share_from_ping_pong};
 use cellbench_sim::machine::{
     Distance, HitCosts, HostMeasurements, MachineError, Place, Source, SourceKind,
 };
 use cellbench_sim::{MachineModel, SimError};
+use cellbench_workloads::registry::trial;
+use cellbench_workloads::{Params, Worker};
 use crossbeam_utils::CachePadded;
 use serde::{Deserialize, Serialize};
 
@@ -46,8 +49,8 @@ const WINDOWS: usize = 5;
 /// A ping-pong that takes less than this share of the time on one line moves the line once where the
 /// other moves it twice: half the time, but for what both spend in their loops.
 const MIGRATORY_SHARE: f64 = 0.75;
-/// Turns of fitting ping-pongs and exchanges, which depend on each other a little.
-const FIT_TURNS: usize = 3;
+/// The design, kind and workload whose operations are refused: on a cell that nobody initialised.
+const REFUSED: (&str, &str, &str) = ("cmpxchg-state", "timer", "same-cell");
 /// Lines of a chain, a power of two: more than are under way at once, and far less than a cache.
 const CHAIN_LINES: usize = 64;
 /// Steps from one line of the chain to the next: odd, so that all are visited, and not what a
@@ -57,6 +60,9 @@ const CHAIN_STRIDE: usize = 27;
 const CHAIN_ROUNDS: u64 = 100;
 /// Round trips of a ping-pong on one line; half of them before time is taken.
 const ROUND_TRIPS: u64 = 2_000;
+/// A seed that is not zero, and a bit of the numbers that it begins.
+const RANDOM_SEED: u64 = 88_172_645_463_325_252;
+const RANDOM_BIT: u64 = 0x100;
 /// Turns of [`Memory::spend`] in a step.
 const TURNS: u32 = 1_000;
 
@@ -80,8 +86,6 @@ pub struct Microbenchmarks {
     /// A load of a line that the other of the first two CPUs wrote, whose address stands in such a
     /// line.
     pub chain_ns: f64,
-    /// Time for each exchange when the first two CPUs do nothing but exchange one word.
-    pub exchange_ns: f64,
 }
 
 /// Costs on one CPU that owns the line it uses.
@@ -101,6 +105,10 @@ pub struct Alone {
     pub pause_ns: f64,
     /// Reading the clock.
     pub clock_ns: f64,
+    /// A branch that was predicted wrongly, beyond one that was not.
+    pub mispredict_ns: f64,
+    /// A step of a workload whose operation is refused at once.
+    pub operation_ns: f64,
     /// A turn of [`Memory::spend`].
     pub turn_ns: f64,
 }
@@ -158,15 +166,15 @@ pub fn measure(
         read_write_ns: matrix(Method::ReadWrite)?.one_way_ns,
         one_line_ns: one_line(&cpus[..2], clock)?,
         chain_ns: chain(&cpus[..2], clock)?,
-        exchange_ns: exchanges(&cpus[..2], clock)?,
     })
 }
 
 fn alone(cpu: CpuId, clock: &Clock) -> Result<Alone, PinError> {
     let word = CachePadded::new(AtomicU64::new(0));
     let step_ns = |batch: &(dyn Fn(usize, u32) + Sync)| -> Result<f64, PinError> {
-        let windows: Result<Vec<f64>, PinError> =
-            (0..WINDOWS).map(|_| primitive::measure(&[cpu], clock, WINDOW, batch)).collect();
+        let windows: Result<Vec<f64>, PinError> = (0..WINDOWS)
+            .map(|_| Ok(primitive::measure(&[cpu], clock, WINDOW, batch)?.step_ns))
+            .collect();
         Ok(median(&mut windows?))
     };
     // Relaxed, but where the ordering is what is measured: there is one thread.
@@ -214,6 +222,9 @@ fn alone(cpu: CpuId, clock: &Clock) -> Result<Alone, PinError> {
             black_box(Native::now_ns());
         }
     })?;
+    // Every other one of the random branches is predicted wrongly.
+    let (unpredictable_ns, predictable_ns) =
+        (step_ns(&branches(RANDOM_BIT))?, step_ns(&branches(0))?);
     let turn_ns = step_ns(&|_, steps| {
         for _ in 0..steps {
             Native::spend(TURNS);
@@ -227,8 +238,43 @@ fn alone(cpu: CpuId, clock: &Clock) -> Result<Alone, PinError> {
         partial_store_ns: (byte_ns - whole_ns).max(0.0),
         pause_ns,
         clock_ns,
+        mispredict_ns: (2.0 * (unpredictable_ns - predictable_ns)).max(0.0),
+        operation_ns: step_ns(&refused())?,
         turn_ns,
     })
+}
+
+/// Branches on the bits of `mask` in random numbers.
+fn branches(mask: u64) -> impl Fn(usize, u32) + Sync {
+    let state = AtomicU64::new(RANDOM_SEED);
+    move |_, steps| {
+        // The mask is not known to the compiler: it branches whatever the mask is.
+        let mask = black_box(mask);
+        // Other numbers each time, or they would be learnt. Relaxed: there is one thread.
+        let mut random = state.load(Relaxed);
+        let mut sum = 0_u64;
+        for _ in 0..steps {
+            // G. Marsaglia, "Xorshift RNGs", 2003.
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            sum = if random & mask != 0 { black_box(sum + 1) } else { black_box(sum + 3) };
+        }
+        black_box(sum);
+        state.store(random, Relaxed);
+    }
+}
+
+/// Steps whose operation is refused at once.
+fn refused() -> impl Fn(usize, u32) + Sync {
+    let (cell, kind, workload) = REFUSED;
+    let params = Params::new(1, RANDOM_SEED);
+    let trial = trial::<Native>(cell, kind, workload, &params).expect("in the registries");
+    move |_, steps| {
+        let cpu = trial.machine().cpu(cellbench_impls::CpuId(0));
+        // It does not enter, which would initialise the cell.
+        trial.batch(&cpu, &mut Worker::new(0, RANDOM_SEED), steps);
+    }
 }
 
 /// Two CPUs pass one word back and forth by loads and stores; one way, the median of some.
@@ -307,19 +353,6 @@ fn chain(cpus: &[CpuId], clock: &Clock) -> Result<f64, PinError> {
     })
 }
 
-/// Two CPUs do nothing but exchange one word; the median of some.
-fn exchanges(cpus: &[CpuId], clock: &Clock) -> Result<f64, PinError> {
-    let word = CachePadded::new(AtomicU64::new(0));
-    let batch = |worker: usize, steps: u32| {
-        for _ in 0..steps {
-            black_box(word.swap(worker as u64, SeqCst));
-        }
-    };
-    let windows: Result<Vec<f64>, PinError> =
-        (0..WINDOWS).map(|_| primitive::measure(cpus, clock, WINDOW, &batch)).collect();
-    Ok(median(&mut windows?))
-}
-
 impl Microbenchmarks {
     /// The median of several measurements of the same CPUs, figure by figure.
     ///
@@ -339,11 +372,12 @@ impl Microbenchmarks {
             partial_store_ns: middle(&|one| one.alone.partial_store_ns),
             pause_ns: middle(&|one| one.alone.pause_ns),
             clock_ns: middle(&|one| one.alone.clock_ns),
+            mispredict_ns: middle(&|one| one.alone.mispredict_ns),
+            operation_ns: middle(&|one| one.alone.operation_ns),
             turn_ns: middle(&|one| one.alone.turn_ns),
         };
         result.one_line_ns = middle(&|one| one.one_line_ns);
         result.chain_ns = middle(&|one| one.chain_ns);
-        result.exchange_ns = middle(&|one| one.exchange_ns);
         for from in 0..result.cpus.len() {
             for to in (0..result.cpus.len()).filter(|&to| to != from) {
                 let at = |matrix: &Vec<Vec<Option<f64>>>| matrix[from][to].unwrap_or(0.0);
@@ -371,7 +405,7 @@ impl Microbenchmarks {
         let Alone { pause_ns, clock_ns, .. } = self.alone;
         let read_write_ns = typical(&self.read_write_ns);
         let migratory = self.one_line_ns < MIGRATORY_SHARE * read_write_ns;
-        let measured = |transfer_ns: Vec<Vec<f64>>, ownership_share, restart_ns| {
+        let measured = |transfer_ns: Vec<Vec<f64>>, ownership_share| {
             let mut model = MachineModel::from_host(HostMeasurements {
                 cpu_model: self.cpu_model.clone(),
                 threads: self.places.clone(),
@@ -387,8 +421,9 @@ impl Microbenchmarks {
                 store_buffer: base.store_buffer,
                 core: cellbench_sim::machine::CoreCosts {
                     pause_ns,
-                    restart_ns,
                     clock_ns,
+                    restart_ns: self.alone.mispredict_ns,
+                    operation_ns: self.alone.operation_ns,
                     ..base.core
                 },
             })?;
@@ -402,14 +437,10 @@ impl Microbenchmarks {
             row.iter().map(|ns| ns.map_or(0.0, |ns| ns * scale)).collect::<Vec<f64>>()
         };
         let matrix: Vec<Vec<f64>> = self.compare_exchange_ns.iter().map(row).collect();
-        let share = base.directory.ownership_share;
-        let mut fitted = measured(matrix, share, base.core.restart_ns)?;
-        for _ in 0..FIT_TURNS {
-            let style = PingPong::CompareExchange;
-            fitted.directory.ownership_share =
-                ownership_share_from_ping_pong(&fitted, [a, b], style, first_ns)?;
-            fitted.core.restart_ns = restart_from_exchanges(&fitted, [a, b], self.exchange_ns)?;
-        }
+        let mut fitted = measured(matrix, base.directory.ownership_share)?;
+        let style = PingPong::CompareExchange;
+        fitted.directory.ownership_share =
+            ownership_share_from_ping_pong(&fitted, [a, b], style, first_ns)?;
         Ok(fitted)
     }
 
@@ -460,11 +491,15 @@ fn sources(base: &MachineModel) -> Vec<Source> {
                 .to_owned(),
         ),
         source(
-            &["directory.migratory", "core.restart_ns"],
+            &["directory.migratory"],
             SourceKind::Measured,
-            "Whether a ping-pong by loads and stores is much faster on one line than on two; and \
-             the figure at which exchanges of two CPUs on one word take what they were measured."
+            "Whether a ping-pong by loads and stores is much faster on one line than on two."
                 .to_owned(),
+        ),
+        source(
+            &["core.restart_ns", "core.operation_ns"],
+            SourceKind::Measured,
+            "Branches that nobody can predict; operations that are refused at once.".to_owned(),
         ),
         source(
             &["protocol", "fill", "directory", "store_buffer", "core"],
@@ -501,13 +536,14 @@ mod tests {
                 partial_store_ns: 4.0,
                 pause_ns: 24.0,
                 clock_ns: 25.0,
+                mispredict_ns: 4.5,
+                operation_ns: 1.0,
                 turn_ns: 0.28,
             },
             compare_exchange_ns: both(compare_exchange_ns),
             read_write_ns: both(read_write_ns),
             one_line_ns: 27.0,
             chain_ns: 29.0,
-            exchange_ns: 8.0,
         }
     }
 
@@ -523,9 +559,7 @@ mod tests {
         assert!((transfer_ns - 28.7).abs() < 0.01, "{transfer_ns}");
         assert_eq!((machine.name.as_str(), machine.core.pause_ns), ("host", 24.0));
         assert!(machine.directory.migratory);
-        let exchange_ns =
-            cellbench_sim::calibrate::contended_exchange_ns(&machine, [0, 1]).expect("it runs");
-        assert!((exchange_ns / 8.0 - 1.0).abs() < 0.1, "{exchange_ns}");
+        assert_eq!((machine.core.restart_ns, machine.core.operation_ns), (4.5, 1.0));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::host::pin::{PinError, pin};
 use crate::host::{Clock, ThreadProbe};
 
 /// Windows that are tried until one is undisturbed.
-const TRIES: usize = 4;
+const TRIES: usize = 8;
 /// Steps between two looks at the clock.
 const CHUNK: u32 = 512;
 /// Simulated time of one prediction: some thousand transfers.
@@ -118,10 +118,18 @@ pub fn build<M: Memory>(name: &str, turn_ns: f64) -> Batch {
     }
 }
 
-/// Measures nanoseconds for each step of `batch`, all CPUs of `cpus` together: the reciprocal of
-/// their combined rate. A window in which a worker lost its CPU is tried again, a few times. Each
-/// worker counts what it does in a window of its own, after a quarter
-/// of it to warm up.
+/// What one window showed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Window {
+    /// Nanoseconds for each step, all CPUs together: the reciprocal of their combined rate.
+    pub step_ns: f64,
+    /// Times that a worker lost its CPU.
+    pub switches: u64,
+}
+
+/// Measures the steps of `batch` on all CPUs of `cpus` at once. A window in which a worker lost its
+/// CPU is tried again, a few times. Each worker counts what it does in a window of its own, after a
+/// quarter of it to warm up.
 ///
 /// # Errors
 /// [`PinError`] if a CPU cannot be used.
@@ -130,7 +138,7 @@ pub fn measure(
     clock: &Clock,
     window: Duration,
     batch: &(dyn Fn(usize, u32) + Sync),
-) -> Result<f64, PinError> {
+) -> Result<Window, PinError> {
     let mut found = measure_once(cpus, clock, window, batch)?;
     for _ in 1..TRIES {
         if found.switches == 0 {
@@ -138,14 +146,7 @@ pub fn measure(
         }
         found = measure_once(cpus, clock, window, batch)?;
     }
-    Ok(found.step_ns)
-}
-
-/// One window.
-struct Window {
-    step_ns: f64,
-    /// Times that a worker lost its CPU.
-    switches: u64,
+    Ok(found)
 }
 
 fn measure_once(

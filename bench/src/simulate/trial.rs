@@ -262,9 +262,10 @@ impl<'a> Stage<'a> {
         for label in self.machine.own_lines {
             simulation.own_line(label);
         }
+        let between_ns = self.machine.model.core.operation_ns;
         for (cpu, worker) in self.spec.cpus.iter().zip(self.workers.take()) {
             let (trial, work) = (Arc::clone(&self.trial), Rc::clone(work));
-            let code = move || run_worker(&*trial, worker, &work, what);
+            let code = move || run_worker(&*trial, worker, &work, what, between_ns);
             simulation.spawn(cpu.0 as usize, code).map_err(failed)?;
         }
         match catch_unwind(AssertUnwindSafe(|| simulation.run())) {
@@ -307,7 +308,13 @@ impl CellVisitor<Sim> for Reserve<'_, '_> {
 }
 
 /// The code of a virtual core.
-fn run_worker(trial: &dyn Trial<Sim>, mut worker: Worker, work: &RefCell<Work>, what: Loop) {
+fn run_worker(
+    trial: &dyn Trial<Sim>,
+    mut worker: Worker,
+    work: &RefCell<Work>,
+    what: Loop,
+    between_ns: f64,
+) {
     let index = worker.index as usize;
     let cpu = trial.machine().cpu(CpuId(worker.index));
     let wait_ns = START_NS - now_ns();
@@ -318,6 +325,7 @@ fn run_worker(trial: &dyn Trial<Sim>, mut worker: Worker, work: &RefCell<Work>, 
     let mut until_quiescent = STEPS_PER_QUIESCENT_STATE;
     let mut step = |worker: &mut Worker| {
         trial.batch(&cpu, worker, 1);
+        advance(between_ns);
         until_quiescent -= 1;
         if until_quiescent == 0 {
             cpu.quiescent();

@@ -69,6 +69,7 @@ impl MachineModel {
             ("directory.ownership_window_ns", self.directory.ownership_window_ns),
             ("core.restart_ns", self.core.restart_ns),
             ("core.clock_ns", self.core.clock_ns),
+            ("core.operation_ns", self.core.operation_ns),
             ("core.interrupt_ns", self.core.interrupt_ns),
             ("core.context_switch_ns", self.core.context_switch_ns),
         ] {
