@@ -76,7 +76,7 @@ fn main() {
             pairs[core / 2].0.fetch_add(1, SeqCst);
         });
         let lock = Padded(SimU64::new("lock", 0));
-        measure("test-and-set lock", &machine, cores, 3e6, move |_| {
+        measure("test-and-set lock", &machine, cores, 3e7, move |_| {
             wait_until(|| (lock.0.load(Relaxed) == 0 && lock.0.swap(1, SeqCst) == 0).then_some(()));
             advance(20.0);
             lock.0.store(0, SeqCst);

@@ -56,8 +56,8 @@ enum Phase {
     New,
     /// Counted, but not yet issued.
     Issue,
-    /// An atomic whose line was here when it began; its time is over. If the line was lost
-    /// meanwhile, it begins again.
+    /// An atomic whose line was here when it began; its time is over. If the line was granted to
+    /// another one meanwhile, who had asked for it before, it begins again.
     Executed,
     /// It missed; the core was stalled since `issued_at` and goes on when the line is here.
     Arrived {
@@ -154,7 +154,7 @@ impl World {
         {
             return false;
         }
-        let line = &self.lines.lines[slot.line as usize];
+        let line = &mut self.lines.lines[slot.line as usize];
         if line.watched || line.grant_at <= core.now {
             return false;
         }
@@ -163,8 +163,13 @@ impl World {
         let atomic_ends = atomic_start(core.now, slot, self.current) + cost.atomic;
         let fenced = self.costs.drained_by_atomics;
         let atomic = matches!(access, Access::Rmw | Access::Add) || (fenced && access.is_atomic());
-        if atomic && (!owned || atomic_ends > self.limit || line.grant_at <= atomic_ends) {
-            return false;
+        if atomic {
+            // An SMT sibling may reach the line at any time.
+            let reached = atomic_ends > self.limit && !self.busy.is_empty();
+            if !owned || reached || line.grant_at <= atomic_ends {
+                return false;
+            }
+            line.locked_until = atomic_ends;
         }
         let row = self.stats.row(Statistics::key(slot.row, core.operation));
         match *access {
@@ -305,7 +310,13 @@ impl World {
                 let ends = atomic_start(self.now(), slot, self.current) + atomic;
                 self.me().now = ends;
                 *phase = Phase::Executed;
-                continue;
+                let entry = &mut self.lines.lines[line as usize];
+                if entry.grant_at <= ends {
+                    continue;
+                }
+                // Nobody asked for the line in time: it is kept to the end.
+                entry.locked_until = ends;
+                return self.complete(slot, access, What::Hit);
             }
             // Stores become visible in order: one whose line is here waits for those before it. (A
             // real core would go on meanwhile; the next to see the store sees it at the same time.)

@@ -85,6 +85,12 @@ impl World {
         if entry.grant_at != at {
             return;
         }
+        if at <= entry.locked_until {
+            let at = entry.locked_until + 1;
+            entry.grant_at = at;
+            self.push(at, Happening::Grant { line });
+            return;
+        }
         entry.grant_at = NEVER;
         let Some(&request) = entry.queue.first() else { return };
         entry.queue.remove_first();

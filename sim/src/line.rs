@@ -100,6 +100,9 @@ pub(crate) struct Line {
     /// Who supplies it and at what cost, if that cannot change until then.
     pub(crate) grant_source: Option<Source>,
     pub(crate) grant_cost: Ps,
+    /// Until when its owner executes an atomic on it, which had begun before anybody's request was
+    /// due: such a request waits for the end.
+    pub(crate) locked_until: Ps,
     /// No request is served before.
     pub(crate) free_at: Ps,
     pub(crate) queue: RequestQueue,
@@ -267,6 +270,7 @@ impl Line {
             grant_at: NEVER,
             grant_source: None,
             grant_cost: 0,
+            locked_until: 0,
             free_at: 0,
             queue: RequestQueue::default(),
             written: 0,
