@@ -149,7 +149,8 @@ pub fn simulate(
         let mut without = Vec::new();
         let broken = match ended {
             Ok(report) => {
-                note_coherence(&mut round, &report);
+                let window_ns = effort.window_ns * spec.cpus.len() as f64;
+                note_coherence(&mut round, &report, window_ns / work.attributed_ns);
                 let has = |label: &String| report.rows.iter().any(|row| row.label == *label);
                 without.extend(machine.own_lines.iter().filter(|label| !has(label)).cloned());
                 None
@@ -201,6 +202,9 @@ struct Work {
     latencies: Latencies,
     /// Longest time that a worker took for its steps.
     longest_ns: f64,
+    /// Time whose accesses are attributed to the window, all workers together: whole steps, of which
+    /// the first begins in the window and the last ends behind it.
+    attributed_ns: f64,
 }
 
 impl Work {
@@ -210,6 +214,7 @@ impl Work {
             total: Tally::default(),
             latencies: Latencies::for_ops_of(&Tally::default()),
             longest_ns: 0.0,
+            attributed_ns: 0.0,
         }))
     }
 }
@@ -338,9 +343,11 @@ fn run_worker(
         Loop::Window { start_ns, end_ns } => {
             let mut attribution = Attribution::Changed(Box::default());
             let mut now = began_ns;
+            let mut attributed_from_ns = f64::INFINITY;
             while now < end_ns {
                 if now >= start_ns {
                     set_operation(WINDOW);
+                    attributed_from_ns = attributed_from_ns.min(now);
                 }
                 attribution.before(&worker.tally);
                 step(&mut worker);
@@ -357,6 +364,7 @@ fn run_worker(
                 now = after;
             }
             set_operation("");
+            work.borrow_mut().attributed_ns += (now - attributed_from_ns).max(0.0);
         }
     }
     let took_ns = now_ns() - began_ns;
@@ -381,8 +389,9 @@ fn waiting(report: &Report) -> String {
     format!("{cores} cores have not finished; they wait for {}", labels.join(", "))
 }
 
-/// What moved in the window, by field, and which lines were waited for.
-fn note_coherence(round: &mut Round, report: &Report) {
+/// What moved in the window, by field, and which lines were waited for. `share` is the window's of the
+/// time that is attributed to it.
+fn note_coherence(round: &mut Round, report: &Report, share: f64) {
     let mut fields = serde_json::Map::new();
     let rows = report.rows.iter().filter(|row| row.operation == WINDOW);
     for row in rows {
@@ -391,7 +400,7 @@ fn note_coherence(round: &mut Round, report: &Report) {
         if moved > 0 {
             round.line_transfers.insert(row.label.clone(), moved);
         }
-        let waited_ns = (found.wait_ns + found.spin_ns).round() as u64;
+        let waited_ns = ((found.wait_ns + found.spin_ns) * share).round() as u64;
         if waited_ns > 0 {
             round.line_waits_ns.insert(row.label.clone(), waited_ns);
         }
@@ -476,6 +485,17 @@ mod tests {
         let timed: u64 = latencies.iter().map(|(_, values)| values.len()).sum();
         assert_eq!(timed, round.attempts());
         assert!(round.attempts() > 1_000, "{}", round.attempts());
+    }
+
+    /// Steps that reach beyond the window are long here: their waits are of the window in part only.
+    #[test]
+    fn nobody_waits_longer_than_the_window() {
+        let model = MachineModel::preset("epyc-genoa-2s").expect("built in");
+        let spec = spec(&model, "cmpxchg-state", "churn", 192);
+        let round = simulated_on(&Machine::of(&model), &spec, 1).round;
+        let waited_ns: u64 = round.line_waits_ns.values().sum();
+        let share = waited_ns as f64 / (round.duration_s * 1e9 * 192.0);
+        assert!(share > 0.9 && share <= 1.0, "{share}");
     }
 
     #[test]
