@@ -357,7 +357,9 @@ impl World {
     #[inline]
     pub(crate) fn count_stall(&mut self, line: u32, row: u32, since: Ps) {
         let waited = self.now() - since;
-        self.me().waited += waited;
+        let core = self.me();
+        core.waited += waited;
+        core.stalled = true;
         self.lines.lines[line as usize].totals.wait += waited;
         self.stats.row(row).wait += waited;
     }

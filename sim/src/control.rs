@@ -56,6 +56,14 @@ pub fn advance(duration_ns: f64) {
     }
 }
 
+/// Local computation that an out-of-order core overlaps with its accesses as long as these hit:
+/// [`advance`], if the calling core has waited for a line since the last call of this.
+pub fn advance_after_stall(duration_ns: f64) {
+    if in_world(|world| std::mem::take(&mut world.me().stalled)) == Some(true) {
+        advance(duration_ns);
+    }
+}
+
 /// The spin-loop hint, for loops that cannot be written with [`crate::wait_until`].
 pub fn pause() {
     in_world(|world| {

@@ -92,6 +92,8 @@ pub(crate) struct Core {
     pub(crate) watching: bool,
     /// The line it stalls for comes from another core that wrote it.
     pub(crate) surprised: bool,
+    /// It waited for a line since [`crate::advance_after_stall`].
+    pub(crate) stalled: bool,
     /// It lost a line that it had read ahead: it will read it again, and what came after.
     pub(crate) replays: bool,
     /// The line it stalls for, if it had asked for it ahead.
@@ -133,6 +135,7 @@ impl Core {
             expected: Vec::new(),
             fetched: Vec::new(),
             surprised: false,
+            stalled: false,
             replays: false,
             sleep: 0,
             agenda: Agenda::default(),

@@ -37,6 +37,7 @@
 //! | [`pause`] | the spin-loop hint, charged |
 //! | [`wait_until`], [`wait_until_deadline`] | sleep until a line that the condition read is invalidated |
 //! | [`advance`] | local computation for some nanoseconds |
+//! | [`advance_after_stall`] | the same, hidden behind accesses that hit |
 //! | [`now_ns`], [`current_core`] | virtual clock and hardware thread of the caller |
 //! | [`read_clock_ns`] | the clock, at the price of reading it |
 //! | [`set_operation`], [`operation`] | the operation that accesses are attributed to |
@@ -98,8 +99,8 @@ mod word;
 mod world;
 
 pub use control::{
-    OperationGuard, advance, current_core, fence, mask_interrupts, now_ns, operation, pause,
-    read_clock_ns, send_interrupt, set_operation, unmask_interrupts,
+    OperationGuard, advance, advance_after_stall, current_core, fence, mask_interrupts, now_ns,
+    operation, pause, read_clock_ns, send_interrupt, set_operation, unmask_interrupts,
 };
 pub use interrupt::{Interrupt, Trigger};
 pub use machine::MachineModel;

@@ -167,9 +167,9 @@ pub struct CoreCosts {
     pub run_ahead: u32,
     /// Reading the clock, in nanoseconds.
     pub clock_ns: f64,
-    /// Code between two operations that nothing hides, in nanoseconds: between releasing a lock and
-    /// taking it again, for example. The simulator does not know what an operation is; who drives
-    /// it charges this ([`crate::advance`]).
+    /// Code between two operations, in nanoseconds, where accesses that hit do not hide it: after an
+    /// operation that had to wait for a line. The simulator does not know what an operation is; who
+    /// drives it charges this ([`crate::advance_after_stall`]).
     pub operation_ns: f64,
     /// Factor on every cost of a hardware thread while another thread of its core is busy (1: no
     /// loss; 2: the two get the throughput of one).

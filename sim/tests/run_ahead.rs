@@ -7,7 +7,10 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 
 use cellbench_sim::calibrate::{PingPong, ping_pong_ns};
-use cellbench_sim::{MachineModel, SimU64, Simulation, advance, now_ns, read_clock_ns, wait_until};
+use cellbench_sim::{
+    MachineModel, SimU64, Simulation, advance, advance_after_stall, now_ns, read_clock_ns,
+    wait_until,
+};
 use common::{Padded, fetch_add_ns, rounds, steady};
 
 const LINES: usize = 8;
@@ -159,6 +162,25 @@ fn windows_of_ownership_vary_by_the_spread() {
         lengths.get().iter().filter(|&&count| count > 5).count()
     };
     assert!(runs(0.5) > runs(0.0) + 2, "lengths: {} and {}", runs(0.5), runs(0.0));
+}
+
+#[test]
+fn code_is_hidden_behind_accesses_that_hit() {
+    let word = Rc::new(Padded(SimU64::new("word", 0)));
+    let mut simulation = Simulation::new(&machine(8), 1);
+    let code = move || {
+        let charged_ns = || {
+            let before_ns = now_ns();
+            advance_after_stall(7.0);
+            now_ns() - before_ns
+        };
+        word.0.fetch_add(1, SeqCst);
+        assert!((charged_ns() - 7.0).abs() < 0.01, "it came from memory");
+        word.0.fetch_add(1, SeqCst);
+        assert_eq!(charged_ns(), 0.0, "it was here");
+    };
+    simulation.spawn(0, code).expect("core 0 exists");
+    simulation.run().expect("it runs");
 }
 
 #[test]

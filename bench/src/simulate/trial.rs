@@ -11,7 +11,9 @@ use cellbench_impls::registry::{CellVisitor, visit_cell};
 use cellbench_impls::{AsyncCell, Cpu, CpuId};
 use cellbench_record::{Invariants, Round, ThreadCount};
 use cellbench_sim::report::Counters;
-use cellbench_sim::{End, MachineModel, Report, Simulation, advance, now_ns, set_operation};
+use cellbench_sim::{
+    End, MachineModel, Report, Simulation, advance, advance_after_stall, now_ns, set_operation,
+};
 use cellbench_workloads::registry::trial;
 use cellbench_workloads::tally::outcome_id;
 use cellbench_workloads::{Params, Tally, Trial, Worker};
@@ -330,7 +332,7 @@ fn run_worker(
     let mut until_quiescent = STEPS_PER_QUIESCENT_STATE;
     let mut step = |worker: &mut Worker| {
         trial.batch(&cpu, worker, 1);
-        advance(between_ns);
+        advance_after_stall(between_ns);
         until_quiescent -= 1;
         if until_quiescent == 0 {
             cpu.quiescent();

@@ -36,8 +36,8 @@ pub const WORST_BAR: f64 = 0.40;
 const SAME_SHARE: f64 = 0.10;
 /// The model tells two cells apart if it sees this difference: its own seeds differ by less.
 const TIE_SHARE: f64 = 0.02;
-/// A row has several regimes if its upper quartile is so many times its lower one.
-const REGIMES_RATIO: f64 = 1.5;
+/// A row has several regimes if its quartiles are further apart than the model is to be right.
+const REGIMES_RATIO: f64 = 1.0 / (1.0 - MEDIAN_BAR);
 /// Simulations of each row, each with a seed of its own; the median counts.
 const SEEDS: u64 = 9;
 /// Kind of the rows that are neither cells nor locks.
