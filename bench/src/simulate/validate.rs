@@ -321,7 +321,7 @@ mod tests {
         let mut rows = [row("a", 10.0, 12.0), row("b", 12.0, 12.1), row("c", 20.0, 13.0)];
         let found = order(&rows);
         assert_eq!((found.pairs, found.ties, found.inversions.len()), (3, 1, 0));
-        rows[1].measured.lower_ns = 9.0;
+        rows[1].measured.lower_ns = 9.9;
         let found = order(&rows);
         assert_eq!((found.pairs, found.ties), (2, 0), "a and b overlap");
         rows[1].measured.upper_ns = 19.0;
