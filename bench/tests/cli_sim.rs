@@ -133,7 +133,7 @@ fn measured(ticket_lock_ns: f64) -> String {
     let row = |subject: &str, kind: &str, workload: &str, ns: f64| {
         serde_json::json!({
             "subject": subject, "kind": kind, "workload": workload,
-            "median_ns": ns, "least_ns": ns, "most_ns": ns,
+            "median_ns": ns, "lower_ns": ns, "upper_ns": ns,
         })
     };
     let between = |ns: f64| serde_json::json!([[null, ns], [ns, null]]);
@@ -146,12 +146,13 @@ fn measured(ticket_lock_ns: f64) -> String {
             "places": [{"core": 0, "llc": 0, "socket": 0}, {"core": 1, "llc": 0, "socket": 0}],
             "alone": {
                 "load_ns": 0.3, "store_ns": 0.2, "atomic_ns": 2.1, "fence_ns": 1.9,
-                "partial_store_ns": 4.0, "pause_ns": 24.0, "turn_ns": 0.28,
+                "partial_store_ns": 4.0, "pause_ns": 24.0, "clock_ns": 25.0, "mispredict_ns": 4.5,
+                "operation_ns": 1.0, "turn_ns": 0.28,
             },
             "compare_exchange_ns": between(26.0),
             "read_write_ns": between(54.0),
             "one_line_ns": 27.0,
-            "exchange_ns": 8.0,
+            "chain_ns": 29.0,
         },
         "rows": [
             row("ticket-lock", "primitive", "", ticket_lock_ns),
