@@ -1,7 +1,8 @@
 //! From what can be measured on a machine to the figures of the model.
 //!
-//! An ownership window cannot be timed by itself; what is measured is a ping-pong between two cores. These functions run the same thing on the model and find
-//! the figure at which it gives the measured result, so that measurement and model mean the same.
+//! An ownership window cannot be timed by itself; what is measured is a ping-pong between two cores.
+//! These functions run the same thing on the model and find the figure at which it gives the measured
+//! result, so that measurement and model mean the same.
 //! The searches run without random variation of latencies; windows of ownership vary as they do.
 
 use std::rc::Rc;
@@ -15,10 +16,8 @@ use crate::word::SimU64;
 /// Round trips of a simulated ping-pong: with so little random variation a few hundred are as good as
 /// a million.
 const ROUNDS: u64 = 300;
-/// Halvings of the interval in a search: from two microseconds to some picoseconds.
+/// Halvings of the interval in a search: from one to a millionth.
 const HALVINGS: u32 = 20;
-/// Longest transfer looked for.
-const LONGEST_NS: f64 = 2_000.0;
 /// Ownership shares below this are none.
 const SHARE_RESOLUTION: f64 = 1e-6;
 
@@ -81,27 +80,6 @@ pub fn ping_pong_ns(
     Ok(report.duration_ns / (2 * ROUNDS) as f64)
 }
 
-/// The transfer cost in the meaning of [`crate::machine::TransferCosts`] at which a ping-pong on
-/// the model takes `measured_ns` one way. All other figures are taken from `machine`.
-///
-/// # Errors
-/// As [`ping_pong_ns`].
-pub fn transfer_from_ping_pong(
-    machine: &MachineModel,
-    cores: [usize; 2],
-    style: PingPong,
-    measured_ns: f64,
-) -> Result<f64, SimError> {
-    search(LONGEST_NS, |transfer_ns| {
-        let mut machine = machine.clone();
-        machine.transfer.matrix_ns = None;
-        machine.transfer.same_llc_ns = transfer_ns;
-        machine.transfer.cross_llc_ns = transfer_ns;
-        machine.transfer.cross_socket_ns = transfer_ns;
-        Ok(ping_pong_ns(&machine, cores, style)? >= measured_ns)
-    })
-}
-
 /// The ownership share ([`crate::machine::DirectoryCosts::ownership_share`]) at which a ping-pong
 /// on the model takes `measured_ns` one way, where the transfer cost is known by other means (a
 /// load's latency to a modified line, for example). All other figures are taken from `machine`.
@@ -153,18 +131,6 @@ mod tests {
 
     fn desktop() -> MachineModel {
         MachineModel::preset("desktop").expect("a built-in machine")
-    }
-
-    #[test]
-    fn a_ping_pong_gives_back_the_transfer_it_was_simulated_with() {
-        let machine = desktop();
-        for style in [PingPong::CompareExchange, PingPong::LoadStore, PingPong::TwoLines] {
-            let one_way_ns = ping_pong_ns(&machine, [0, 1], style).expect("it runs");
-            let found = transfer_from_ping_pong(&machine, [0, 1], style, one_way_ns);
-            let found = found.expect("it runs");
-            let known = machine.transfer.same_llc_ns;
-            assert!((found - known).abs() < 0.05 * known, "{style:?}: {found} for {known}");
-        }
     }
 
     #[test]

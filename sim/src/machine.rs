@@ -7,8 +7,8 @@
 //!
 //! What the model leaves out: cache capacity and associativity (a line once fetched stays until
 //! it is invalidated), memory and link bandwidth, what a hardware prefetcher fetches, frequency
-//! changes, and distance within one LLC (every pair
-//! of cores in it is equally far apart unless a measured matrix says otherwise).
+//! changes, and distance within one LLC (every pair of cores in it is equally far apart unless a
+//! measured matrix says otherwise).
 
 mod check;
 mod error;

@@ -143,14 +143,18 @@ impl World {
         !core.fetched.is_empty()
     }
 
-    /// A cache takes a line: notes whose it was, for [`Self::fetch_again`].
+    /// A cache takes a line: notes who had it and waits for another one, for [`Self::fetch_again`].
     pub(crate) fn note_losers(&mut self, line: u32, cache: u16) {
         if self.costs.run_ahead == 0 {
             return;
         }
         let mut losers = std::mem::take(&mut self.losers);
+        let waits_for_more = |&&thread: &&u16| {
+            let core = &self.cores[thread as usize];
+            core.state == State::Stalled && !core.expected.is_empty()
+        };
         for loser in bits(self.lines.sharers(line)).filter(|&loser| loser != cache) {
-            losers.extend(self.threads_of(loser));
+            losers.extend(self.threads_of(loser).iter().filter(waits_for_more));
         }
         self.losers = losers;
     }
@@ -217,10 +221,8 @@ impl World {
 
     /// A core that waits for another line lost this one: if it will want it, it asks for it again.
     pub(crate) fn fetch_again(&mut self, core: u16, line: u32, now: Ps) {
-        let entry = &self.cores[core as usize];
-        if entry.state == State::Stalled
-            && let Some(&next) = entry.expected.iter().find(|next| next.line == line)
-        {
+        let mut expected = self.cores[core as usize].expected.iter();
+        if let Some(&next) = expected.find(|next| next.line == line) {
             if next.usage != Use::Add {
                 self.cores[core as usize].replays = true;
             }

@@ -477,6 +477,15 @@ mod tests {
         assert!(moved(&together) > 0 && moved(&apart) == 0, "{:?}", apart.line_transfers);
     }
 
+    /// A step that ends in a deadlock takes a millisecond, and a thousand are wanted.
+    #[test]
+    fn a_window_has_an_end_however_long_its_steps_are() {
+        let model = MachineModel::preset("desktop").expect("built in");
+        let spec = spec(&model, "rqspin", "lock-abba", 2);
+        let effort = effort(&spec, &Machine::of(&model), 1).expect("it runs");
+        assert_eq!(effort.window_ns, LONGEST_WINDOW_NS);
+    }
+
     #[test]
     fn counts_and_latencies_are_those_of_the_window() {
         let Simulated { round, latencies, .. } = simulated("spin-queued", "same-cell", 4, 1);

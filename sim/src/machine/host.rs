@@ -8,9 +8,6 @@ use crate::machine::DirectoryCosts;
 use crate::protocol::Protocol;
 
 /// What was measured on a host, or read from it, to simulate it.
-///
-/// Where a ping-pong time between two threads is what was measured, turn it into a transfer cost
-/// with [`crate::calibrate::transfer_from_ping_pong`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct HostMeasurements {
     /// CPU model, as the host names it.
