@@ -11,7 +11,7 @@ use cellbench_sim::{
     MachineModel, SimU64, Simulation, advance, advance_after_stall, now_ns, read_clock_ns,
     wait_until,
 };
-use common::{Padded, fetch_add_ns, rounds, steady};
+use common::{Lock, Node, Padded, Ticket, fetch_add_ns, rounds, steady};
 
 const LINES: usize = 8;
 
@@ -197,4 +197,39 @@ fn reading_the_clock_takes_its_time() {
     simulation.spawn(0, code).expect("core 0 exists");
     simulation.run().expect("it runs");
     assert_eq!(read_clock_ns(), 0.0);
+}
+
+/// Nanoseconds for each of the steps of two cores.
+fn step_ns(run_ahead: u32, step: impl Fn() + 'static) -> f64 {
+    let (steps, report) = rounds(&machine(run_ahead), 1, 2, 50_000.0, move |_| step());
+    report.duration_ns / steps.iter().sum::<u64>() as f64
+}
+
+/// Two cores add to two lines in turn: each loses the line that it will want next, and asks again.
+#[test]
+fn a_line_that_was_lost_is_asked_for_again() {
+    let two_lines_ns = |run_ahead| {
+        let lines = [0, 1].map(|_| Padded(SimU64::new("line", 0)));
+        step_ns(run_ahead, move || {
+            for line in &lines {
+                line.0.fetch_add(1, SeqCst);
+            }
+        })
+    };
+    let (in_order_ns, ahead_ns) = (two_lines_ns(0), two_lines_ns(8));
+    assert!(ahead_ns < 0.85 * in_order_ns, "{ahead_ns} and {in_order_ns} ns");
+}
+
+/// What comes after a wait is not asked for before it: the holder of a ticket lock keeps its line.
+#[test]
+fn nobody_runs_ahead_past_a_wait() {
+    let ticket_ns = |run_ahead| {
+        let (lock, node) = (Ticket::new(), Node::new());
+        step_ns(run_ahead, move || {
+            lock.lock(&node);
+            lock.unlock(&node);
+        })
+    };
+    let (in_order_ns, ahead_ns) = (ticket_ns(0), ticket_ns(8));
+    assert!((ahead_ns / in_order_ns - 1.0).abs() < 0.1, "{ahead_ns} and {in_order_ns} ns");
 }
