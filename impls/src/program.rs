@@ -4,6 +4,8 @@
 use core::ptr;
 use core::sync::atomic::AtomicU64;
 
+use crossbeam_utils::CachePadded;
+
 use crate::cell::Errno;
 use crate::machine::Cpu;
 use crate::platform::{IntWord, Ordering, Platform, Word};
@@ -13,7 +15,9 @@ use crate::platform::{IntWord, Ordering, Platform, Word};
 /// Its memory belongs to whoever made it, who also holds one reference; the count is what is
 /// studied.
 pub struct Program<P: Platform> {
-    refs: P::U64,
+    /// On a line of its own, as in the kernel, where it is far from the code that callbacks are
+    /// part of: who looks up a callback is not to wait for those that count.
+    refs: CachePadded<P::U64>,
     callbacks: Box<[Callback<P>]>,
 }
 
@@ -43,8 +47,8 @@ impl<P: Platform> Program<P> {
     /// A program with the given callbacks (function and data) and one reference, the maker's.
     /// Boxed, as its callbacks point back to it.
     pub fn new(callbacks: impl IntoIterator<Item = (CallbackFn<P>, usize)>) -> Box<Self> {
-        let mut program =
-            Box::new(Self { refs: P::U64::new("program.refs", 1), callbacks: Box::default() });
+        let refs = CachePadded::new(P::U64::new("program.refs", 1));
+        let mut program = Box::new(Self { refs, callbacks: Box::default() });
         let address = ptr::from_ref(&*program);
         program.callbacks = callbacks
             .into_iter()
