@@ -153,6 +153,7 @@ fn measured(ticket_lock_ns: f64) -> String {
             "read_write_ns": between(54.0),
             "one_line_ns": 27.0,
             "chain_ns": 29.0,
+            "disturbed_ns": 52.0,
         },
         "rows": [
             row("ticket-lock", "primitive", "", ticket_lock_ns),

@@ -45,7 +45,7 @@ impl Access {
     }
 
     /// Whether it takes effect at its end, having kept the core busy until then.
-    fn is_atomic(&self) -> bool {
+    pub(crate) fn is_atomic(&self) -> bool {
         matches!(self, Self::Rmw | Self::Add | Self::FencedStore { .. })
     }
 }
@@ -261,6 +261,7 @@ impl World {
             if self.me().is_due() {
                 return Step::Attend;
             }
+            self.charge_disturbance();
             let ahead = self.now() > self.limit;
             if !self.synchronise() {
                 return Step::Switch;
@@ -369,6 +370,7 @@ impl World {
     /// that it had read ahead.
     #[inline]
     pub(crate) fn charge_restart(&mut self) {
+        self.charge_disturbance();
         let restart = self.costs.restart;
         let core = self.me();
         if std::mem::take(&mut core.surprised) {
@@ -376,6 +378,17 @@ impl World {
         }
         if std::mem::take(&mut core.replays) {
             core.now += restart;
+        }
+    }
+
+    /// Charges what it costs the running core if another one read a line that it was using. It
+    /// notices at its next access, or when the line that it missed then is back.
+    #[inline]
+    fn charge_disturbance(&mut self) {
+        let disturbed = self.costs.disturbed;
+        let core = self.me();
+        if std::mem::take(&mut core.disturbed) {
+            core.now += disturbed;
         }
     }
 

@@ -96,6 +96,10 @@ pub(crate) struct Core {
     pub(crate) stalled: bool,
     /// It lost a line that it had read ahead: it will read it again, and what came after.
     pub(crate) replays: bool,
+    /// Another one read a line that it was using, and what it had executed ahead is lost.
+    pub(crate) disturbed: bool,
+    /// Lines of its last two atomics.
+    pub(crate) atomics: (u32, u32),
     /// The line it stalls for, if it had asked for it ahead.
     pub(crate) awaits: u32,
     /// What it asked for ahead, because of what it will do next and did after what.
@@ -137,6 +141,8 @@ impl Core {
             surprised: false,
             stalled: false,
             replays: false,
+            disturbed: false,
+            atomics: (NO_LINE, NO_LINE),
             sleep: 0,
             agenda: Agenda::default(),
             accesses: 0,

@@ -68,6 +68,8 @@ pub(crate) struct Costs {
     pub(crate) restart: Ps,
     /// Accesses that a core looks ahead while it waits.
     pub(crate) run_ahead: u32,
+    /// What a core loses whose atomics were executed ahead, when another one reads its line.
+    pub(crate) disturbed: Ps,
     pub(crate) interrupt: Ps,
     pub(crate) context_switch: Ps,
     /// Random variation in 1/65536.
@@ -142,6 +144,7 @@ impl Costs {
             drained_by_atomics: model.store_buffer.drained_by_atomics,
             restart: ps(model.core.restart_ns),
             run_ahead: model.core.run_ahead,
+            disturbed: ps(model.core.disturbed_ns),
             interrupt: ps(model.core.interrupt_ns),
             context_switch: ps(model.core.context_switch_ns),
             jitter: (model.core.jitter * 65536.0) as u64,

@@ -7,8 +7,9 @@
 //! operations for one transfer, which is what makes contended atomics cheaper than a transfer
 //! each. The window varies: what else the directory has to do is not simulated. A line that only a
 //! store in the store buffer asked for is not kept: the store takes effect when it arrives, and its
-//! core, which went on long ago, does not use the line then. Nor is one that a core asked for ahead,
-//! unless it adds to it (see `run_ahead`).
+//! core, which went on long ago, does not use the line then; unless it waits for this store to leave
+//! the buffer, with an atomic. Nor is one that a core asked for ahead, unless it adds to it (see
+//! `run_ahead`).
 //!
 //! Requests for one line are granted one at a time in the order in which they arrive at the
 //! directory (a quarter of a transfer after they were issued, so nearer cores get ahead). One that
@@ -20,6 +21,7 @@
 //! - A write invalidates all other copies, `directory.snoop_issue_ns` apart, and takes as long as
 //!   the farthest of them; all copies are lost at the grant.
 
+use crate::core::State;
 use crate::costs::{NEVER, Ps, scale};
 use crate::events::Happening;
 use crate::line::{By, MIGRATES, NO_CACHE, Request, Source, Want};
@@ -131,6 +133,7 @@ impl World {
         let (source, cost) = self.supply_granted(line, cache, Want::Read, at);
         let here_at = at + scale(cost, request.factor) / 2;
         self.count_source(line, cache, source, request);
+        self.note_disturbed(line);
         let (protocol, service) = (self.protocol, self.costs.service);
         let entry = &mut self.lines.lines[line as usize];
         entry.free_at = entry.free_at.max(at + service);
@@ -210,6 +213,8 @@ impl World {
         let rng = &mut self.cores[request.core as usize].rng;
         let kept_factor = 65536 - spread + rng.below(2 * spread + 1);
         let hold = self.costs.ownership_window.max(first_operation);
+        let core = &self.cores[request.core as usize];
+        let is_awaited = core.state == State::Draining && core.drain.line == line;
         let entry = &mut self.lines.lines[line as usize];
         entry.owner = cache;
         entry.home = cache;
@@ -217,7 +222,11 @@ impl World {
         entry.dirty = true;
         entry.owner_ready_at = here_at;
         entry.free_at = here_at + hold;
-        entry.kept = matches!(request.by, By::Access | By::RunAhead { adds: true });
+        entry.kept = match request.by {
+            By::Access | By::RunAhead { adds: true } => true,
+            By::StoreBuffer => is_awaited,
+            By::RunAhead { adds: false } => false,
+        };
         entry.kept_factor = kept_factor;
         entry.written = if request.want == Want::Own { request.words } else { 0 };
         entry.totals.invalidations += invalidated;

@@ -165,6 +165,10 @@ pub struct CoreCosts {
     /// Accesses that a core looks ahead while it waits for a line: it asks for the lines of those
     /// that it made after this one the last time (0: it asks for one line after the other).
     pub run_ahead: u32,
+    /// What a core that does not wait loses, beyond the transfer, when another core reads a line
+    /// that it owns and uses, in nanoseconds. Atomics on different lines are executed ahead of
+    /// each other; that work is lost. (Atomics on one line wait for each other: there is none.)
+    pub disturbed_ns: f64,
     /// Reading the clock, in nanoseconds.
     pub clock_ns: f64,
     /// Code between two operations, in nanoseconds, where accesses that hit do not hide it: after an

@@ -124,6 +124,9 @@ impl World {
             Access::Add => Use::Add,
             _ => Use::Write,
         };
+        if access.is_atomic() {
+            core.atomics = (core.atomics.1, slot.line);
+        }
         let row = Statistics::key(slot.row, core.operation);
         core.trail.note(Expected { line: slot.line, usage, words, row });
     }
@@ -157,6 +160,23 @@ impl World {
             losers.extend(self.threads_of(loser).iter().filter(waits_for_more));
         }
         self.losers = losers;
+    }
+
+    /// A core is about to get a readable copy of a line: notes whether its owner loses by that what it
+    /// had executed ahead.
+    pub(crate) fn note_disturbed(&mut self, line: u32) {
+        let entry = &self.lines.lines[line as usize];
+        if self.costs.run_ahead == 0 || !entry.exclusive {
+            return;
+        }
+        for &thread in &self.threads_of[entry.owner as usize] {
+            let core = &mut self.cores[thread as usize];
+            let (before, last) = core.atomics;
+            let (second, latest) = core.trail.last;
+            let runs = core.state == State::Running && !core.watching;
+            let uses = [before, last, second, latest].contains(&line);
+            core.disturbed |= runs && uses && before != last;
+        }
     }
 
     /// What the running core's run-ahead means for an access to a line.

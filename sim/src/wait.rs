@@ -2,8 +2,8 @@
 //!
 //! A spinning core reads its lines again and again; while its copies are valid the reads hit and
 //! tell it nothing new. So the core sleeps instead, and is woken when one of the lines is
-//! invalidated. It is charged as the spinning core it stands for: it is found somewhere in its
-//! loop of load and pause (drawn at random), its re-read is a miss that queues at the directory,
+//! invalidated. It is charged as the spinning core it stands for: it goes on with its loop of load and
+//! pause, so that it notices when it looks next, its re-read is a miss that queues at the directory,
 //! and its copy is one more to invalidate.
 
 use crate::core::State;
@@ -150,7 +150,8 @@ impl World {
             self.timeline.record(at, core, watched.map_or(0, |watched| watched.row), What::Wake);
         }
         let round = self.costs.hit[0].pause + self.costs.hit[0].load;
-        let phase = entry.rng.below(round);
+        let slept = at.saturating_sub(entry.asleep_since);
+        let phase = (round - slept % round) % round;
         entry.looks.wake();
         self.end_sleep(core, at + phase);
         self.set_state(core, State::Running);

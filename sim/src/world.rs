@@ -54,7 +54,7 @@ pub(crate) struct World {
     /// Cores that just lost a line, kept for the same reason.
     pub(crate) losers: Vec<u16>,
     /// Hardware threads of each core.
-    threads_of: Vec<Vec<u16>>,
+    pub(crate) threads_of: Vec<Vec<u16>>,
     /// Busy hardware threads of each core; empty if no core has two with code.
     pub(crate) busy: Vec<u16>,
 }

@@ -219,3 +219,55 @@ fn a_line_that_was_lost_is_asked_for_again() {
     let (in_order_ns, ahead_ns) = (two_lines_ns(0), two_lines_ns(8));
     assert!(ahead_ns < 0.85 * in_order_ns, "{ahead_ns} and {in_order_ns} ns");
 }
+
+/// One core works on two lines of its own, by `step`, while another one reads the first of them now
+/// and then; returns what each of these reads costs it.
+fn lost_by_a_read_ns(disturbed_ns: f64, step: fn(&SimU64, &SimU64)) -> f64 {
+    const WINDOW_NS: f64 = 100_000.0;
+    let mut machine = machine(8);
+    machine.core.disturbed_ns = disturbed_ns;
+    let steps_and_reads = |reads: bool| {
+        let lines = Rc::new([0, 1].map(|_| Padded(SimU64::new("line", 0))));
+        let count = Rc::new(Cell::new((0_u64, 0_u64)));
+        let mut simulation = Simulation::new(&machine, 1);
+        let (owned, counted) = (Rc::clone(&lines), Rc::clone(&count));
+        let owner = move || {
+            while now_ns() < WINDOW_NS {
+                step(&owned[0].0, &owned[1].0);
+                counted.set((counted.get().0 + 1, counted.get().1));
+            }
+        };
+        simulation.spawn(0, owner).expect("the machine has the core");
+        let counted = Rc::clone(&count);
+        let reader = move || {
+            while reads && now_ns() < WINDOW_NS {
+                lines[0].0.load(Relaxed);
+                counted.set((counted.get().0, counted.get().1 + 1));
+                advance(200.0);
+            }
+        };
+        simulation.spawn(1, reader).expect("the machine has the core");
+        simulation.run().expect("it runs");
+        count.get()
+    };
+    let (alone, disturbed) = (steps_and_reads(false).0, steps_and_reads(true));
+    WINDOW_NS * (1.0 - disturbed.0 as f64 / alone as f64) / disturbed.1 as f64
+}
+
+#[test]
+fn a_read_costs_its_owner_what_it_had_executed_ahead() {
+    let in_turn: fn(&SimU64, &SimU64) = |first, second| {
+        first.fetch_add(1, SeqCst);
+        second.fetch_add(1, SeqCst);
+    };
+    let extra_ns = |step| lost_by_a_read_ns(25.0, step) - lost_by_a_read_ns(0.0, step);
+    let both_ns = extra_ns(in_turn);
+    assert!((both_ns - 25.0).abs() < 1.5, "{both_ns}");
+    let transfer_ns = machine(8).transfer.same_llc_ns;
+    let without_ns = lost_by_a_read_ns(0.0, in_turn);
+    assert!((without_ns / transfer_ns - 1.0).abs() < 0.2, "{without_ns}");
+    // On one line each atomic waits for the one before, and on another line than the one that is
+    // read nothing is lost.
+    assert_eq!(extra_ns(|first, _| _ = first.fetch_add(1, SeqCst)), 0.0);
+    assert_eq!(extra_ns(|_, second| _ = second.fetch_add(1, SeqCst)), 0.0);
+}

@@ -149,3 +149,35 @@ fn a_handler_that_waits_itself_leaves_the_interrupted_wait_as_it_was() {
     let report = simulation.run().expect("it runs");
     assert_eq!(report.cores[0].interrupts, 1);
 }
+
+/// A waiter looks each time that its pause has ended, not at any time: writes that come between two
+/// of its looks are seen together.
+#[test]
+fn a_waiter_looks_when_its_pause_has_ended() {
+    let machine = steady("desktop");
+    let round_ns = machine.core.pause_ns + machine.hit.load_ns;
+    let seen_ns = |written_ns: f64| {
+        let pair = pair();
+        let mut simulation = Simulation::new(&machine, 1);
+        simulation.start_spread_ns(0.0);
+        let (flag, seen) = (Rc::clone(&pair), Rc::new(Cell::new(0.0)));
+        let at = Rc::clone(&seen);
+        let waiter = move || {
+            wait_until(|| (flag.0[0].load(Acquire) == 1).then_some(()));
+            at.set(now_ns());
+        };
+        simulation.spawn(0, waiter).expect("core 0 exists");
+        let writer = move || {
+            advance(written_ns);
+            pair.0[0].store(1, Release);
+        };
+        simulation.spawn(1, writer).expect("core 1 exists");
+        simulation.run().expect("it runs");
+        seen.get()
+    };
+    let mut seen: Vec<f64> =
+        (0..40).map(|step| seen_ns(1_000.0 + round_ns * f64::from(step) / 40.0)).collect();
+    seen.dedup();
+    assert_eq!(seen.len(), 2, "{seen:?}");
+    assert!((seen[1] - seen[0] - round_ns).abs() < 0.01, "{seen:?}");
+}

@@ -7,6 +7,7 @@
 //! | branches that nobody can predict | one CPU | what a core loses when a line arrives |
 //! | an operation that is refused at once | one CPU | code between operations |
 //! | loads of lines that the other wrote, each found in the one before | two CPUs | transfer |
+//! | additions to two lines in turn, one of which the other reads now and then | two CPUs | what a disturbed core loses |
 //! | ping-pong by compare-exchange, one line | two CPUs | ownership share |
 //! | ping-pong by loads and stores, one line and two lines | two CPUs | whether lines migrate |
 //!
@@ -58,6 +59,12 @@ const CHAIN_LINES: usize = 64;
 const CHAIN_STRIDE: usize = 27;
 /// Times that each CPU follows the chain; the median counts.
 const CHAIN_ROUNDS: u64 = 100;
+/// Additions to each of two lines in a row, with reads by another CPU or without.
+const DISTURBED_STEPS: u64 = 4_000;
+/// Times that both are done; the median counts.
+const DISTURBED_ROUNDS: u64 = 100;
+/// Turns of [`Memory::spend`] between two of the reads: far more than a disturbance takes.
+const BETWEEN_READS_TURNS: u32 = 500;
 /// Round trips of a ping-pong on one line; half of them before time is taken.
 const ROUND_TRIPS: u64 = 2_000;
 /// A seed that is not zero, and a bit of the numbers that it begins.
@@ -86,6 +93,9 @@ pub struct Microbenchmarks {
     /// A load of a line that the other of the first two CPUs wrote, whose address stands in such a
     /// line.
     pub chain_ns: f64,
+    /// What the first CPU, which adds to two lines in turn, loses by a read of one of them by the
+    /// second one: the transfer, and what it had executed ahead.
+    pub disturbed_ns: f64,
 }
 
 /// Costs on one CPU that owns the line it uses.
@@ -166,6 +176,7 @@ pub fn measure(
         read_write_ns: matrix(Method::ReadWrite)?.one_way_ns,
         one_line_ns: one_line(&cpus[..2], clock)?,
         chain_ns: chain(&cpus[..2], clock)?,
+        disturbed_ns: disturbed(&cpus[..2], clock)?,
     })
 }
 
@@ -353,6 +364,55 @@ fn chain(cpus: &[CpuId], clock: &Clock) -> Result<f64, PinError> {
     })
 }
 
+/// What one CPU, which adds to two lines in turn, loses by each read of the first one by the other.
+fn disturbed(cpus: &[CpuId], clock: &Clock) -> Result<f64, PinError> {
+    let [read, other] = [0, 1].map(|_| CachePadded::new(AtomicU64::new(0)));
+    let [phase, reads] = [0, 1].map(|_| CachePadded::new(AtomicU64::new(0)));
+    // In odd phases there are reads. Acquire and release on the phase, by which both sides go on.
+    let reader = || -> Result<(), PinError> {
+        let pinned = pin(cpus[1]);
+        // Who could not be pinned takes part, so that the other one ends.
+        for round in 0..DISTURBED_ROUNDS {
+            Native::wait_until(|| (phase.load(Acquire) == 4 * round + 1).then_some(()));
+            phase.store(4 * round + 2, Release);
+            let mut count = 0;
+            while phase.load(Acquire) == 4 * round + 2 {
+                black_box(read.load(Relaxed));
+                Native::spend(BETWEEN_READS_TURNS);
+                count += 1;
+            }
+            reads.store(count, Relaxed);
+            phase.store(4 * round + 4, Release);
+        }
+        pinned
+    };
+    let adds_ns = || {
+        let start = clock.start();
+        for _ in 0..DISTURBED_STEPS {
+            black_box(read.fetch_add(1, SeqCst));
+            black_box(other.fetch_add(1, SeqCst));
+        }
+        clock.elapsed_ns(start, clock.stop())
+    };
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(reader);
+        let pinned = pin(cpus[0]);
+        let mut losses_ns = Vec::with_capacity(DISTURBED_ROUNDS as usize);
+        for round in 0..DISTURBED_ROUNDS {
+            let alone_ns = adds_ns();
+            phase.store(4 * round + 1, Release);
+            Native::wait_until(|| (phase.load(Acquire) == 4 * round + 2).then_some(()));
+            let disturbed_ns = adds_ns();
+            phase.store(4 * round + 3, Release);
+            Native::wait_until(|| (phase.load(Acquire) == 4 * round + 4).then_some(()));
+            losses_ns.push((disturbed_ns - alone_ns) / reads.load(Relaxed).max(1) as f64);
+        }
+        reader.join().expect("reading does not panic")?;
+        pinned?;
+        Ok(median(&mut losses_ns))
+    })
+}
+
 impl Microbenchmarks {
     /// The median of several measurements of the same CPUs, figure by figure.
     ///
@@ -378,6 +438,7 @@ impl Microbenchmarks {
         };
         result.one_line_ns = middle(&|one| one.one_line_ns);
         result.chain_ns = middle(&|one| one.chain_ns);
+        result.disturbed_ns = middle(&|one| one.disturbed_ns);
         for from in 0..result.cpus.len() {
             for to in (0..result.cpus.len()).filter(|&to| to != from) {
                 let at = |matrix: &Vec<Vec<Option<f64>>>| matrix[from][to].unwrap_or(0.0);
@@ -405,11 +466,12 @@ impl Microbenchmarks {
         let Alone { pause_ns, clock_ns, .. } = self.alone;
         let read_write_ns = typical(&self.read_write_ns);
         let migratory = self.one_line_ns < MIGRATORY_SHARE * read_write_ns;
-        let measured = |transfer_ns: Vec<Vec<f64>>, ownership_share| {
+        let transfer_ns = self.chain_ns - load_ns;
+        let measured = |transfers_ns: Vec<Vec<f64>>, ownership_share| {
             let mut model = MachineModel::from_host(HostMeasurements {
                 cpu_model: self.cpu_model.clone(),
                 threads: self.places.clone(),
-                transfer_ns,
+                transfer_ns: transfers_ns,
                 protocol: base.protocol,
                 hit: HitCosts { load_ns, store_ns, atomic_ns, partial_store_ns, fence_ns },
                 fill: base.fill,
@@ -423,6 +485,7 @@ impl Microbenchmarks {
                     pause_ns,
                     clock_ns,
                     restart_ns: self.alone.mispredict_ns,
+                    disturbed_ns: (self.disturbed_ns - transfer_ns).max(0.0),
                     operation_ns: self.alone.operation_ns,
                     ..base.core
                 },
@@ -432,7 +495,7 @@ impl Microbenchmarks {
         };
         // Hits are a small part of a ping-pong: other pairs differ by their transfer.
         let first_ns = self.compare_exchange_ns[a][b].unwrap_or(compare_exchange_ns);
-        let scale = (self.chain_ns - load_ns) / first_ns;
+        let scale = transfer_ns / first_ns;
         let row = |row: &Vec<Option<f64>>| {
             row.iter().map(|ns| ns.map_or(0.0, |ns| ns * scale)).collect::<Vec<f64>>()
         };
@@ -491,6 +554,13 @@ fn sources(base: &MachineModel) -> Vec<Source> {
                 .to_owned(),
         ),
         source(
+            &["core.disturbed_ns"],
+            SourceKind::Measured,
+            "What one CPU, which adds to two lines in turn, loses by each read of one of them by \
+             the other, less the transfer."
+                .to_owned(),
+        ),
+        source(
             &["directory.migratory"],
             SourceKind::Measured,
             "Whether a ping-pong by loads and stores is much faster on one line than on two."
@@ -544,6 +614,7 @@ mod tests {
             read_write_ns: both(read_write_ns),
             one_line_ns: 27.0,
             chain_ns: 29.0,
+            disturbed_ns: 52.0,
         }
     }
 
@@ -560,6 +631,7 @@ mod tests {
         assert_eq!((machine.name.as_str(), machine.core.pause_ns), ("host", 24.0));
         assert!(machine.directory.migratory);
         assert_eq!((machine.core.restart_ns, machine.core.operation_ns), (4.5, 1.0));
+        assert!((machine.core.disturbed_ns - 23.3).abs() < 0.01, "less the transfer of 28.7");
     }
 
     #[test]

@@ -17,8 +17,8 @@ impl Display for Validation {
             f,
             "Calibrated by: atomic {:.2} ns, load {:.2}, store {:.2}, fence {:.2}, pause {:.1}, clock {:.0}, \
              mispredicted branch {:.1}, refused operation {:.1}; \
-             {:.1} ns for each load in a chain of lines that the other CPU wrote; ping-pong one \
-             way {:.1} by compare-exchange, by loads and stores {:.1} on two lines and {:.1} on one.",
+             {:.1} ns for each load in a chain of lines that the other CPU wrote; {:.1} lost by \
+             additions to two lines when the other CPU reads one; ping-pong one way {:.1} by compare-exchange, by loads and stores {:.1} on two lines and {:.1} on one.",
             found.alone.atomic_ns,
             found.alone.load_ns,
             found.alone.store_ns,
@@ -28,6 +28,7 @@ impl Display for Validation {
             found.alone.mispredict_ns,
             found.alone.operation_ns,
             found.chain_ns,
+            found.disturbed_ns,
             ping_pong(&found.compare_exchange_ns),
             ping_pong(&found.read_write_ns),
             found.one_line_ns,
