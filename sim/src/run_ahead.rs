@@ -151,15 +151,23 @@ impl World {
         if self.costs.run_ahead == 0 {
             return;
         }
-        let mut losers = std::mem::take(&mut self.losers);
+        let (cores, threads_of, losers) = (&self.cores, &self.threads_of, &mut self.losers);
         let waits_for_more = |&&thread: &&u16| {
-            let core = &self.cores[thread as usize];
+            let core = &cores[thread as usize];
             core.state == State::Stalled && !core.expected.is_empty()
         };
-        for loser in bits(self.lines.sharers(line)).filter(|&loser| loser != cache) {
-            losers.extend(self.threads_of(loser).iter().filter(waits_for_more));
+        let mut note = |loser: u16| {
+            losers.extend(threads_of[loser as usize].iter().filter(waits_for_more));
+        };
+        let entry = &self.lines.lines[line as usize];
+        if entry.exclusive {
+            // The owner's is the only copy.
+            if entry.owner != cache {
+                note(entry.owner);
+            }
+        } else if self.expecting > 0 {
+            bits(self.lines.sharers(line)).filter(|&loser| loser != cache).for_each(note);
         }
-        self.losers = losers;
     }
 
     /// A core is about to get a readable copy of a line: notes whether its owner loses by that what it
@@ -209,34 +217,39 @@ impl World {
         let core = &mut self.cores[me];
         core.awaits = if asked { line } else { NO_LINE };
         core.fetched.retain(|fetched| fetched.line != line);
+        self.expecting -= usize::from(!core.expected.is_empty());
         core.expected.clear();
         if core.watching {
             return;
         }
-        let mut expected = std::mem::take(&mut core.expected);
-        let mut lines = core.trail.last;
+        let (trail, expected) = (&core.trail, &mut core.expected);
+        let mut lines = trail.last;
         for _ in 0..self.costs.run_ahead {
-            let Some(next) = core.trail.after(lines) else { break };
+            let Some(next) = trail.after(lines) else { break };
             if next.usage == Use::Wait {
                 break;
             }
             lines = (lines.1, next.line);
-            if next.line == line {
-                continue;
-            }
-            match expected.iter_mut().find(|known: &&mut Expected| known.line == next.line) {
-                // Read first and then written: it is asked for to be written.
-                Some(known) if known.usage == Use::Read && next.usage != Use::Read => {
-                    known.usage = Use::Write;
+            if next.line != line {
+                match expected.iter_mut().find(|known: &&mut Expected| known.line == next.line) {
+                    // Read first and then written: it is asked for to be written.
+                    Some(known) if known.usage == Use::Read && next.usage != Use::Read => {
+                        known.usage = Use::Write;
+                    }
+                    Some(_) => {}
+                    None => expected.push(next),
                 }
-                Some(_) => {}
-                None => expected.push(next),
+            }
+            if lines == trail.last {
+                // Once around a loop: the same comes again, and asks for nothing more.
+                break;
             }
         }
-        for next in &expected {
-            self.fetch(me, next, now);
+        self.expecting += usize::from(!expected.is_empty());
+        for position in 0..expected.len() {
+            let next = self.cores[me].expected[position];
+            self.fetch(me, &next, now);
         }
-        self.cores[me].expected = expected;
     }
 
     /// A core that waits for another line lost this one: if it will want it, it asks for it again.

@@ -53,6 +53,8 @@ pub(crate) struct World {
     pub(crate) to_wake: Vec<u16>,
     /// Cores that just lost a line, kept for the same reason.
     pub(crate) losers: Vec<u16>,
+    /// Cores whose run-ahead expects an access to another line than the one they stalled for last.
+    pub(crate) expecting: usize,
     /// Hardware threads of each core.
     pub(crate) threads_of: Vec<Vec<u16>>,
     /// Busy hardware threads of each core; empty if no core has two with code.
@@ -87,6 +89,7 @@ impl World {
             words: Vec::new(),
             to_wake: Vec::new(),
             losers: Vec::new(),
+            expecting: 0,
             threads_of,
             busy: Vec::new(),
         }
@@ -146,11 +149,6 @@ impl World {
             return 0;
         }
         usize::from(self.busy[self.cores[self.current as usize].cache as usize] > 1)
-    }
-
-    /// The hardware threads that use a cache.
-    pub(crate) fn threads_of(&self, cache: u16) -> &[u16] {
-        &self.threads_of[cache as usize]
     }
 
     pub(crate) fn set_state(&mut self, core: u16, state: State) {
