@@ -26,16 +26,11 @@ impl RequestQueue {
 
     /// Puts a request behind all that arrive before it or with it. Returns whether it is the first.
     pub(crate) fn insert(&mut self, request: Request) -> bool {
-        let mut place = self.requests.len();
-        self.requests.push(request);
-        let waiting = &mut self.requests[self.served..];
-        place -= self.served;
-        while place > 0 && waiting[place - 1].arrives_at > request.arrives_at {
-            waiting[place] = waiting[place - 1];
-            place -= 1;
-        }
-        waiting[place] = request;
-        place == 0
+        let waiting = &self.requests[self.served..];
+        let later = waiting.iter().rev().take_while(|other| other.arrives_at > request.arrives_at);
+        let place = self.requests.len() - later.count();
+        self.requests.insert(place, request);
+        place == self.served
     }
 
     /// The request that is served next.
