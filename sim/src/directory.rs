@@ -47,27 +47,38 @@ impl World {
         let request = Request { core, want, by, words, row, arrives_at, factor };
         let entry = &mut self.lines.lines[line as usize];
         let first = entry.queue.insert(request);
-        if first {
-            // What was found for it holds when it arrives, too.
-            entry.grant_source = entry.forwards(now).then_some(source);
-            entry.grant_cost = cost;
-        }
+        // Then what was found for it holds when it arrives, too.
+        let holds = entry.forwards(now);
         entry.totals.longest_queue = entry.totals.longest_queue.max(entry.queue.len() as u64);
         let counted = self.stats.row(row);
         counted.rfos += u64::from(want == Want::Own);
         self.trace(line, now, core, row, What::Request);
         if first {
-            self.schedule_grant(line);
+            let supply =
+                if holds { (source, cost) } else { self.supply(line, cache, want, arrives_at) };
+            self.schedule_grant(line, supply, (arrives_at, factor));
         }
     }
 
-    /// Queues the grant of the first request that waits for a line.
-    #[inline(always)]
-    fn schedule_grant(&mut self, line: u32) {
+    /// Queues the grant of the first request that waits for a line, if one does.
+    #[inline]
+    fn schedule_next_grant(&mut self, line: u32) {
         let Some(first) = self.lines.lines[line as usize].queue.first() else { return };
         let (arrives_at, factor) = (first.arrives_at, first.factor);
         let cache = self.cores[first.core as usize].cache;
-        let (source, cost) = self.supply_granted(line, cache, first.want, arrives_at);
+        let supply = self.supply(line, cache, first.want, arrives_at);
+        self.schedule_grant(line, supply, (arrives_at, factor));
+    }
+
+    /// Queues the grant of the first request that waits for a line: when it arrives it will be
+    /// supplied so, at the cost of that times its random factor.
+    #[inline]
+    fn schedule_grant(
+        &mut self,
+        line: u32,
+        (source, cost): (Source, Ps),
+        (arrives_at, factor): (Ps, u64),
+    ) {
         let entry = &mut self.lines.lines[line as usize];
         entry.grant_source = entry.forwards(arrives_at).then_some(source);
         entry.grant_cost = cost;
@@ -122,7 +133,7 @@ impl World {
             }
         }
         self.lines.lines[line as usize].grant_source = None;
-        self.schedule_grant(line);
+        self.schedule_next_grant(line);
         while let Some(core) = self.losers.pop() {
             self.fetch_again(core, line, at);
         }
@@ -182,7 +193,9 @@ impl World {
     fn grant_ownership(&mut self, line: u32, at: Ps, cache: u16, request: &Request) -> Ps {
         let (source, cost) = self.supply_granted(line, cache, request.want, at);
         self.count_source(line, cache, source, request);
-        let copies = if self.lines.lines[line as usize].exclusive {
+        let entry = &self.lines.lines[line as usize];
+        let (was_exclusive, before) = (entry.exclusive, entry.owner);
+        let copies = if was_exclusive {
             1
         } else {
             self.lines.sharers(line).iter().map(|word| word.count_ones()).sum()
@@ -230,7 +243,12 @@ impl World {
         entry.kept_factor = kept_factor;
         entry.written = if request.want == Want::Own { request.words } else { 0 };
         entry.totals.invalidations += invalidated;
-        self.lines.set_only_sharer(line, cache);
+        if was_exclusive {
+            self.lines.remove_sharer(line, before);
+            self.lines.add_sharer(line, cache);
+        } else {
+            self.lines.set_only_sharer(line, cache);
+        }
         here_at
     }
 

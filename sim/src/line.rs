@@ -198,6 +198,11 @@ impl LineTable {
         self.sharers[line as usize * self.sharer_words + cache as usize / 64] |= 1 << (cache % 64);
     }
 
+    pub(crate) fn remove_sharer(&mut self, line: u32, cache: u16) {
+        self.sharers[line as usize * self.sharer_words + cache as usize / 64] &=
+            !(1 << (cache % 64));
+    }
+
     /// Leaves one cache with a copy.
     pub(crate) fn set_only_sharer(&mut self, line: u32, cache: u16) {
         let first = line as usize * self.sharer_words;
