@@ -44,7 +44,7 @@ impl World {
         let factor = self.factor(core);
         let (source, cost) = self.supply(line, cache, want, now);
         let arrives_at = now + scale(cost, factor) / 4;
-        let request = Request { core, want, by, words, row, arrives_at, factor };
+        let request = Request { core, cache, want, by, words, row, arrives_at, factor };
         let entry = &mut self.lines.lines[line as usize];
         let first = entry.queue.insert(request);
         // Then what was found for it holds when it arrives, too.
@@ -65,8 +65,7 @@ impl World {
     fn schedule_next_grant(&mut self, line: u32) {
         let Some(first) = self.lines.lines[line as usize].queue.first() else { return };
         let (arrives_at, factor) = (first.arrives_at, first.factor);
-        let cache = self.cores[first.core as usize].cache;
-        let supply = self.supply(line, cache, first.want, arrives_at);
+        let supply = self.supply(line, first.cache, first.want, arrives_at);
         self.schedule_grant(line, supply, (arrives_at, factor));
     }
 
@@ -107,7 +106,7 @@ impl World {
         entry.grant_at = NEVER;
         let Some(&request) = entry.queue.first() else { return };
         entry.queue.remove_first();
-        let cache = self.cores[request.core as usize].cache;
+        let cache = request.cache;
         let here_at = match request.want {
             Want::Read if self.lines.is_sharer(line, cache) => at,
             Want::Own if self.may_write(line, cache) => at,

@@ -58,6 +58,8 @@ pub(crate) enum Source {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Request {
     pub(crate) core: u16,
+    /// The core's cache.
+    pub(crate) cache: u16,
     pub(crate) want: Want,
     pub(crate) by: By,
     /// The four-byte words of the line that the access touches, one bit each.

@@ -65,7 +65,8 @@ mod tests {
 
     fn request(core: u16, arrives_at: u64) -> Request {
         let want = Want::Read;
-        Request { core, want, by: By::Access, words: 1, row: 0, arrives_at, factor: 65536 }
+        let (by, factor) = (By::Access, 65536);
+        Request { core, cache: core, want, by, words: 1, row: 0, arrives_at, factor }
     }
 
     #[test]
