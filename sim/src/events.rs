@@ -137,8 +137,8 @@ const NONE: u32 = u32::MAX;
 /// No event, as a number.
 const NOTHING: u64 = u64::MAX;
 /// Width of a bucket in picoseconds, as a power of two.
-const BUCKET_SHIFT: u32 = 8;
-const BUCKETS: usize = 2048;
+const BUCKET_SHIFT: u32 = 10;
+const BUCKETS: usize = 512;
 
 impl Default for EventQueue {
     fn default() -> Self {
