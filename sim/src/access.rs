@@ -251,8 +251,9 @@ impl World {
             Phase::Issue if self.hit_noted(slot, address, access) => return Step::Perform,
             _ => {}
         }
+        // Its word cannot move while it goes on: the line is the same each time.
+        let line = slot.line;
         if let Phase::Arrived { issued_at } = *phase {
-            let line = self.line_of(slot, address, labels);
             let row = Statistics::key(slot.row, self.me().operation);
             self.count_stall(line, row, issued_at);
             self.me().awaits = NO_LINE;
@@ -273,7 +274,6 @@ impl World {
             if !self.synchronise() {
                 return Step::Switch;
             }
-            let line = self.line_of(slot, address, labels);
             if ahead && matches!(phase, Phase::Issue) && self.hit_noted(slot, address, access) {
                 return Step::Perform;
             }
