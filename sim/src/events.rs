@@ -60,19 +60,38 @@ impl Happening {
     }
 }
 
-/// Time of an event, then its rank and number.
-type Key = (Ps, u64);
+/// Time of an event and, in the lower half, its rank and number: as one number it is compared in a
+/// few instructions.
+type Key = u128;
+
+/// Later than all events.
+const NO_KEY: Key = Key::MAX;
+
+#[inline]
+fn key_of(at: Ps, rank_and_number: u64) -> Key {
+    Key::from(at) << 64 | Key::from(rank_and_number)
+}
+
+#[inline]
+fn time_of(key: Key) -> Ps {
+    (key >> 64) as Ps
+}
+
+#[inline]
+fn bucket_of(key: Key) -> u64 {
+    time_of(key) >> BUCKET_SHIFT
+}
 
 /// A pending event of the wheel.
 #[derive(Debug, Clone, Copy)]
 struct Event {
     key: Key,
     what: u64,
-    /// The one after it in its bucket, or among those to be used again.
+    /// The one after it in its bucket, or among those to be used again, or [`FAR`].
     next: u32,
 }
 
-/// First and last event of a bucket; both are [`NONE`] if it is empty.
+/// First and last event of a bucket; the first is [`FAR`] if it is empty.
 #[derive(Debug, Clone, Copy)]
 struct Bucket {
     first: u32,
@@ -113,27 +132,34 @@ impl Ord for FarEvent {
 /// Nothing is pushed that is more than a bucket before the last event taken, except for grants
 /// that are overdue: these go into the bucket of that event, at its head. So the buckets, from that
 /// one around the wheel, are in the order of time.
+///
+/// An event beyond the wheel comes into it as soon as it fits, so all there are later than those in
+/// the wheel.
 #[derive(Debug)]
 pub(crate) struct EventQueue {
+    /// Those of the wheel, by number, after one that stands for the first one beyond it ([`FAR`]).
     events: Vec<Event>,
-    /// First event of those to be used again.
+    /// First event of those to be used again, or [`FAR`].
     free: u32,
     buckets: Box<[Bucket; BUCKETS]>,
     /// One bit for each bucket that is not empty.
     occupied: [u64; BUCKETS / 64],
     /// Events in the wheel.
     count: usize,
-    /// The next event of the wheel, or [`NONE`], and its bucket.
+    /// The next event, its time and, if it is in the wheel, its bucket.
     next: u32,
+    next_at: Ps,
     next_bucket: usize,
     /// Bucket, counted from time 0, of the last event taken.
     base: u64,
     far: BinaryHeap<FarEvent>,
+    /// The first one beyond the wheel fits into it when `base` is this.
+    far_fits_at: u64,
     pushed: u64,
 }
 
-/// No event.
-const NONE: u32 = u32::MAX;
+/// The first event beyond the wheel, or none.
+const FAR: u32 = 0;
 /// No event, as a number.
 const NOTHING: u64 = u64::MAX;
 /// Width of a bucket in picoseconds, as a power of two.
@@ -143,15 +169,17 @@ const BUCKETS: usize = 512;
 impl Default for EventQueue {
     fn default() -> Self {
         Self {
-            events: Vec::new(),
-            free: NONE,
-            buckets: Box::new([Bucket { first: NONE, last: NONE }; BUCKETS]),
+            events: vec![Event { key: NO_KEY, what: NOTHING, next: FAR }],
+            free: FAR,
+            buckets: Box::new([Bucket { first: FAR, last: FAR }; BUCKETS]),
             occupied: [0; BUCKETS / 64],
             count: 0,
-            next: NONE,
+            next: FAR,
+            next_at: NEVER,
             next_bucket: 0,
             base: 0,
             far: BinaryHeap::new(),
+            far_fits_at: u64::MAX,
             pushed: 0,
         }
     }
@@ -163,49 +191,57 @@ impl EventQueue {
         self.push_packed(at, what.rank() << 63, what.pack());
     }
 
+    // All that is rare is called at the very end of this: so it needs no stack frame.
     fn push_packed(&mut self, at: Ps, rank: u64, what: u64) {
-        self.pushed += 1;
-        let key = (at, rank | self.pushed);
-        let bucket = (at >> BUCKET_SHIFT).max(self.base);
-        if bucket - self.base >= BUCKETS as u64 {
-            self.far.push(FarEvent { key, what });
-            return;
+        if self.free == FAR {
+            return self.grow_and_push(at, rank, what);
         }
-        let number = self.store(Event { key, what, next: NONE });
+        self.pushed += 1;
+        let key = key_of(at, rank | self.pushed);
+        let bucket = bucket_of(key).max(self.base);
+        if bucket - self.base >= BUCKETS as u64 {
+            self.push_far(key, what);
+        } else {
+            self.push_near(bucket, key, what);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn grow_and_push(&mut self, at: Ps, rank: u64, what: u64) {
+        self.grow();
+        self.push_packed(at, rank, what);
+    }
+
+    fn grow(&mut self) {
+        self.free = self.events.len() as u32;
+        self.events.push(Event { key: NO_KEY, what: NOTHING, next: FAR });
+    }
+
+    /// Puts an event into the wheel.
+    #[inline]
+    fn push_near(&mut self, bucket: u64, key: Key, what: u64) {
+        let number = self.free;
+        let event = &mut self.events[number as usize];
+        self.free = event.next;
+        *event = Event { key, what, next: FAR };
         let place = bucket as usize % BUCKETS;
-        self.insert(place, number, key);
         self.count += 1;
-        if self.events.get(self.next as usize).is_none_or(|next| key < next.key) {
+        if time_of(key) < self.next_at || key < self.events[self.next as usize].key {
             self.next = number;
+            self.next_at = time_of(key);
             self.next_bucket = place;
         }
-    }
-
-    #[inline]
-    fn store(&mut self, event: Event) -> u32 {
-        let number = self.free;
-        if let Some(old) = self.events.get_mut(number as usize) {
-            self.free = old.next;
-            *old = event;
-            return number;
-        }
-        self.events.push(event);
-        (self.events.len() - 1) as u32
-    }
-
-    /// Puts an event into its place in a bucket.
-    #[inline]
-    fn insert(&mut self, place: usize, number: u32, key: Key) {
         let bucket = &mut self.buckets[place];
-        if bucket.first == NONE {
-            *bucket = Bucket { first: number, last: number };
-            self.occupied[place / 64] |= 1 << (place % 64);
-            return;
+        if bucket.first != FAR {
+            return self.insert_among(place, number, key);
         }
-        self.insert_among(place, number, key);
+        *bucket = Bucket { first: number, last: number };
+        self.occupied[place / 64] |= 1 << (place % 64);
     }
 
-    /// The same, if there are others.
+    /// Puts an event into its place in a bucket that has others.
+    #[inline(never)]
     fn insert_among(&mut self, place: usize, number: u32, key: Key) {
         let bucket = &mut self.buckets[place];
         if key > self.events[bucket.last as usize].key {
@@ -231,6 +267,27 @@ impl EventQueue {
         self.events[number as usize].next = before;
     }
 
+    #[cold]
+    #[inline(never)]
+    fn push_far(&mut self, key: Key, what: u64) {
+        self.far.push(FarEvent { key, what });
+        self.note_first_far();
+    }
+
+    /// The first event beyond the wheel may be another one.
+    fn note_first_far(&mut self) {
+        let first = &mut self.events[FAR as usize];
+        (first.key, first.what) =
+            self.far.peek().map_or((NO_KEY, NOTHING), |event| (event.key, event.what));
+        self.far_fits_at = match self.far.peek() {
+            Some(event) => bucket_of(event.key) - (BUCKETS as u64 - 1),
+            None => u64::MAX,
+        };
+        if self.next == FAR {
+            self.next_at = time_of(first.key);
+        }
+    }
+
     /// Replaces the next event: as taking it and pushing the other.
     #[inline]
     pub(crate) fn replace_next(&mut self, at: Ps, what: Happening) {
@@ -246,41 +303,57 @@ impl EventQueue {
 
     /// The next event, or [`NOTHING`].
     fn pop_packed(&mut self) -> (Ps, u64) {
-        if !self.far.is_empty()
-            && self.far_is_next()
-            && let Some(FarEvent { key: (at, _), what }) = self.far.pop()
-        {
-            self.base = self.base.max(at >> BUCKET_SHIFT);
-            return (at, what);
-        }
         let number = self.next;
-        let Some(event) = self.events.get_mut(number as usize) else { return (0, NOTHING) };
-        let Event { key: (at, _), what, next } = *event;
+        let event = &mut self.events[number as usize];
+        let Event { key, what, next } = *event;
+        if number == FAR {
+            return self.take_far();
+        }
         event.next = self.free;
         self.free = number;
-        self.next = next;
-        self.base = self.base.max(at >> BUCKET_SHIFT);
         self.count -= 1;
         let bucket = self.next_bucket % BUCKETS;
         self.buckets[bucket].first = next;
-        if next == NONE {
-            self.find_next(bucket);
+        self.next = if next == FAR { self.find_next(bucket) } else { next };
+        self.next_at = time_of(self.events[self.next as usize].key);
+        self.base = self.base.max(bucket_of(key));
+        if self.base >= self.far_fits_at {
+            self.bring_far();
         }
-        (at, what)
+        (time_of(key), what)
     }
 
-    fn far_is_next(&self) -> bool {
-        let near = self.events.get(self.next as usize);
-        self.far.peek().is_some_and(|far| near.is_none_or(|near| far.key < near.key))
+    /// Takes the first event beyond the wheel, which is empty.
+    #[cold]
+    fn take_far(&mut self) -> (Ps, u64) {
+        let Some(FarEvent { key, what }) = self.far.pop() else { return (0, NOTHING) };
+        self.base = bucket_of(key);
+        self.note_first_far();
+        self.bring_far();
+        (time_of(key), what)
     }
 
-    /// Finds the next event of the wheel when its bucket has become empty.
+    /// Brings the events into the wheel that fit into it by now.
+    #[cold]
+    fn bring_far(&mut self) {
+        while self.base >= self.far_fits_at
+            && let Some(FarEvent { key, what }) = self.far.pop()
+        {
+            self.note_first_far();
+            if self.free == FAR {
+                self.grow();
+            }
+            self.push_near(bucket_of(key), key, what);
+        }
+    }
+
+    /// Finds the next event when a bucket of the wheel has become empty.
     #[inline]
-    fn find_next(&mut self, empty: usize) {
+    fn find_next(&mut self, empty: usize) -> u32 {
         let mut word = empty / 64;
         self.occupied[word] &= !(1 << (empty % 64));
         if self.count == 0 {
-            return;
+            return FAR;
         }
         // Around the wheel; those before the empty bucket in its word come last.
         let mut found = self.occupied[word] & (u64::MAX << (empty % 64));
@@ -289,26 +362,19 @@ impl EventQueue {
             found = self.occupied[word];
         }
         self.next_bucket = word * 64 + found.trailing_zeros() as usize;
-        self.next = self.buckets[self.next_bucket % BUCKETS].first;
+        self.buckets[self.next_bucket % BUCKETS].first
     }
 
     /// When the next event is, or [`NEVER`].
     #[inline]
     pub(crate) fn next_at(&self) -> Ps {
-        let near = self.events.get(self.next as usize).map_or(NEVER, |near| near.key.0);
-        if self.far.is_empty() { near } else { near.min(self.far_at()) }
-    }
-
-    fn far_at(&self) -> Ps {
-        self.far.peek().map_or(NEVER, |far| far.key.0)
+        self.next_at
     }
 
     #[inline]
     pub(crate) fn next(&self) -> Option<(Ps, Happening)> {
-        if !self.far.is_empty() && self.far_is_next() {
-            return self.far.peek().map(|far| (far.key.0, Happening::unpack(far.what)));
-        }
-        self.events.get(self.next as usize).map(|near| (near.key.0, Happening::unpack(near.what)))
+        let &Event { key, what, .. } = &self.events[self.next as usize];
+        (what != NOTHING).then(|| (time_of(key), Happening::unpack(what)))
     }
 }
 
