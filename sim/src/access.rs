@@ -380,12 +380,9 @@ impl World {
         self.charge_disturbance();
         let restart = self.costs.restart;
         let core = self.me();
-        if std::mem::take(&mut core.surprised) {
-            core.now += restart;
-        }
-        if std::mem::take(&mut core.replays) {
-            core.now += restart;
-        }
+        let surprised = std::mem::take(&mut core.surprised);
+        let replays = std::mem::take(&mut core.replays);
+        core.now += (u64::from(surprised) + u64::from(replays)) * restart;
     }
 
     /// Charges what it costs the running core if another one read a line that it was using. It

@@ -161,7 +161,11 @@ impl Core {
     }
 
     /// The youngest store in the buffer to a line.
+    #[inline]
     pub(crate) fn pending_store(&self, line: u32) -> Option<usize> {
+        if self.stores.is_empty() {
+            return None;
+        }
         self.stores.iter().rposition(|store| store.line == line)
     }
 }

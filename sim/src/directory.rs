@@ -194,12 +194,12 @@ impl World {
         self.count_source(line, cache, source, request);
         let entry = &self.lines.lines[line as usize];
         let (was_exclusive, before) = (entry.exclusive, entry.owner);
-        let copies = if was_exclusive {
-            1
+        let invalidated = if was_exclusive {
+            u64::from(before != cache)
         } else {
-            self.lines.sharers(line).iter().map(|word| word.count_ones()).sum()
+            let copies: u32 = self.lines.sharers(line).iter().map(|word| word.count_ones()).sum();
+            u64::from(copies) - u64::from(self.lines.is_sharer(line, cache))
         };
-        let invalidated = u64::from(copies) - u64::from(self.lines.is_sharer(line, cache));
         self.note_losers(line, cache);
         if self.costs.migratory {
             let entry = &mut self.lines.lines[line as usize];
@@ -266,6 +266,10 @@ impl World {
     fn supply(&self, line: u32, cache: u16, want: Want, at: Ps) -> (Source, Ps) {
         let entry = &self.lines.lines[line as usize];
         let costs = &self.costs;
+        if entry.exclusive && entry.owner != cache {
+            // The owner's is the only copy there is: it is the farthest.
+            return (Source::Owner, costs.transfer(entry.owner, cache));
+        }
         let (source, cost) = if self.lines.is_sharer(line, cache) {
             (Source::Own, costs.llc_fill)
         } else if entry.owner != NO_CACHE && entry.forwards(at) {
@@ -279,7 +283,6 @@ impl World {
         } else {
             (Source::Home, costs.transfer(entry.home, cache))
         };
-        // The owner's is the only copy there is: it is the farthest.
         if want == Want::Read || entry.exclusive {
             return (source, cost);
         }

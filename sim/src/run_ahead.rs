@@ -148,7 +148,7 @@ impl World {
 
     /// A cache takes a line: notes who had it and waits for another one, for [`Self::fetch_again`].
     pub(crate) fn note_losers(&mut self, line: u32, cache: u16) {
-        if self.costs.run_ahead == 0 {
+        if self.expecting == 0 {
             return;
         }
         let (cores, threads_of, losers) = (&self.cores, &self.threads_of, &mut self.losers);
@@ -165,7 +165,7 @@ impl World {
             if entry.owner != cache {
                 note(entry.owner);
             }
-        } else if self.expecting > 0 {
+        } else {
             bits(self.lines.sharers(line)).filter(|&loser| loser != cache).for_each(note);
         }
     }

@@ -27,8 +27,22 @@ pub(crate) enum Buffer {
 
 impl World {
     /// What the running core's store buffer means for an access.
+    #[inline]
     pub(crate) fn store_buffer_says(
-        &mut self,
+        &self,
+        index: u32,
+        line: u32,
+        words: u16,
+        access: &Access,
+    ) -> Buffer {
+        if self.cores[self.current as usize].stores.is_empty() {
+            return Buffer::Nothing;
+        }
+        self.filled_store_buffer_says(index, line, words, access)
+    }
+
+    fn filled_store_buffer_says(
+        &self,
         index: u32,
         line: u32,
         words: u16,
@@ -37,9 +51,6 @@ impl World {
         let entries = self.costs.store_buffer_entries;
         let drains = self.costs.drained_by_atomics;
         let core = &self.cores[self.current as usize];
-        if core.stores.is_empty() {
-            return Buffer::Nothing;
-        }
         let generation = self.words[index as usize].generation;
         let pending = core.pending_store(line);
         match *access {
