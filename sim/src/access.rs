@@ -237,12 +237,13 @@ impl World {
         };
         match *phase {
             Phase::New => {
-                if self.me().watching
-                    && let Some(bits) = self.me().looks.known(index, access)
+                let core = self.me();
+                if core.watching
+                    && let Some(bits) = core.looks.known(index, access)
                 {
                     return Step::Forward(bits);
                 }
-                self.me().accesses += 1;
+                core.accesses += 1;
                 self.line_of(slot, address, labels);
                 self.note_access(slot, words_at(address), access);
                 *phase = Phase::Issue;
@@ -254,9 +255,10 @@ impl World {
         // Its word cannot move while it goes on: the line is the same each time.
         let line = slot.line;
         if let Phase::Arrived { issued_at } = *phase {
-            let row = Statistics::key(slot.row, self.me().operation);
+            let core = self.me();
+            core.awaits = NO_LINE;
+            let row = Statistics::key(slot.row, core.operation);
             self.count_stall(line, row, issued_at);
-            self.me().awaits = NO_LINE;
             let step = self.complete(slot, access, What::Access);
             if matches!(access, Access::FencedStore { .. } | Access::Add) {
                 // No branch hangs on it.
@@ -400,14 +402,16 @@ impl World {
     #[inline]
     pub(crate) fn complete_load(&mut self, line: u32, label: u32, what: What) {
         let cost = self.costs.hit[self.pace()].load;
-        let key = Statistics::key(label, self.me().operation);
+        let me = self.current;
+        let core = &mut self.cores[me as usize];
+        let (at, watching) = (core.now, core.watching);
+        let key = Statistics::key(label, core.operation);
+        core.now += cost;
         let row = self.stats.row(key);
         row.loads += 1;
         row.hits += u64::from(what == What::Hit);
-        let (me, at) = (self.current, self.now());
         self.trace(line, at, me, key, what);
-        self.me().now += cost;
-        if self.me().watching {
+        if watching {
             let version = self.lines.lines[line as usize].version;
             self.watch(line, key, version);
         }
@@ -420,15 +424,17 @@ impl World {
             return Step::Perform;
         }
         let pace = self.pace();
-        let key = Statistics::key(slot.row, self.me().operation);
+        let me = self.current;
+        let core = &mut self.cores[me as usize];
+        let (cache, at, watching) = (core.cache, core.now, core.watching);
+        let key = Statistics::key(slot.row, core.operation);
         let cost = &self.costs.hit[pace];
         let row = self.stats.row(key);
         let cost = match *access {
             Access::Load { .. } => unreachable!("completed above"),
             Access::Store { mask, .. } => {
                 row.stores += 1;
-                let now = self.cores[self.current as usize].now;
-                slot.partial_until = partial_until(mask, now + cost.store, cost.partial_store);
+                slot.partial_until = partial_until(mask, at + cost.store, cost.partial_store);
                 cost.store
             }
             Access::FencedStore { .. } => {
@@ -443,19 +449,18 @@ impl World {
         // An atomic that hit has had its time already.
         let cost = if access.is_atomic() && what == What::Hit { 0 } else { cost };
         row.hits += u64::from(what == What::Hit);
-        let (me, at) = (self.current, self.now());
+        core.now += cost;
+        let is_buffered = core.pending_store(slot.line).is_some();
         self.trace(slot.line, at, me, key, what);
-        self.me().now += cost;
         let before = self.lines.lines[slot.line as usize].version;
         if access.writes() {
             self.note_writer(slot);
-            let cache = self.me().cache;
             // Not yet, if the store waits in the store buffer.
-            if self.may_write(slot.line, cache) && self.me().pending_store(slot.line).is_none() {
+            if !is_buffered && self.may_write(slot.line, cache) {
                 self.line_written(slot.line, words_at(slot.address), me, at + cost);
             }
         }
-        if self.me().watching {
+        if watching {
             self.watch(slot.line, key, before);
         }
         Step::Perform
