@@ -16,6 +16,7 @@ use crate::interrupt::{self, Deed, Interrupt, Repeat, in_world};
 const INTERRUPTIBLE: Ps = 500_000;
 
 /// Simulated time of the calling core in nanoseconds from the start; 0 outside a simulation.
+#[inline(always)]
 pub fn now_ns() -> f64 {
     in_world(|world| ns(world.now())).unwrap_or(0.0)
 }

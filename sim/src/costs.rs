@@ -15,6 +15,7 @@ pub(crate) fn ps(ns: f64) -> Ps {
     (ns.max(0.0) * 1e3).round() as Ps
 }
 
+#[inline]
 pub(crate) fn ns(ps: Ps) -> f64 {
     // Processors convert signed numbers, and need several instructions for others.
     let number = i64::try_from(ps).map_or(ps as f64, |signed| signed as f64);
