@@ -93,7 +93,7 @@ pub(crate) fn perform<R>(
         match world {
             Some(world) => world
                 .hit(&mut slots[index], address, access, false)
-                .then(|| apply(&mut world.words[index].value)),
+                .then(|| world.apply(index, slots[index].line, &apply)),
             None => Some(apply(&mut words[index].value)),
         }
     });
@@ -123,7 +123,7 @@ fn perform_stepwise<R>(
                     if world.me().watching {
                         world.note_look(index as u32, slot, access, words_at(address));
                     }
-                    Ok(apply(&mut world.words[index].value))
+                    Ok(world.apply(index, slot.line, apply))
                 }
                 Step::Forward(mut bits) => Ok(apply(&mut bits)),
                 Step::Buffered => Ok(apply(&mut 0)),
@@ -139,6 +139,19 @@ fn perform_stepwise<R>(
 }
 
 impl World {
+    /// Lets the running core do something with a word.
+    #[inline]
+    fn apply<R>(&mut self, index: usize, line: u32, apply: impl FnOnce(&mut u64) -> R) -> R {
+        let value = &mut self.words[index].value;
+        let before = *value;
+        let result = apply(value);
+        if *value != before {
+            let cache = self.cores[self.current as usize].cache;
+            self.lines.lines[line as usize].changed_by = cache;
+        }
+        result
+    }
+
     /// Charges an access that certainly hits and that nothing can come before; or does nothing and
     /// returns that it is not such an access.
     ///
@@ -374,7 +387,7 @@ impl World {
         self.stats.row(row).wait += waited;
     }
 
-    /// Charges what it costs the running core if the line it waited for was written by another
+    /// Charges what it costs the running core if the line it waited for was changed by another
     /// (what the code branches on is not what it was when this core looked last), and if it lost one
     /// that it had read ahead.
     #[inline]

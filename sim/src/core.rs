@@ -90,7 +90,7 @@ pub(crate) struct Core {
     pub(crate) state: State,
     /// Whether a wait's condition is being evaluated.
     pub(crate) watching: bool,
-    /// The line it stalls for comes from another core that wrote it.
+    /// The line it stalls for comes from another core, and is not what it was here.
     pub(crate) surprised: bool,
     /// It waited for a line since [`crate::advance_after_stall`].
     pub(crate) stalled: bool,

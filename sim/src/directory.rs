@@ -302,10 +302,11 @@ impl World {
                 let from = if source == Source::Owner { entry.owner } else { entry.home };
                 row.count_transfer(self.costs.distance(from, cache));
                 row.hitms += u64::from(entry.dirty);
+                let is_changed = entry.dirty && ![NO_CACHE, cache].contains(&entry.changed_by);
                 let core = &mut self.cores[request.core as usize];
                 match request.by {
-                    By::Access => core.surprised = entry.dirty,
-                    By::RunAhead { .. } if core.awaits == line => core.surprised = entry.dirty,
+                    By::Access => core.surprised = is_changed,
+                    By::RunAhead { .. } if core.awaits == line => core.surprised = is_changed,
                     // It was read ahead of everything that could have gone wrong by it.
                     _ => {}
                 }

@@ -88,6 +88,9 @@ pub(crate) struct Line {
     pub(crate) kept: bool,
     /// This owner's variation of the window, in 1/65536.
     pub(crate) kept_factor: u64,
+    /// The cache that changed a word of it last, or [`NO_CACHE`]. (Who exchanges a word for the same,
+    /// or fails to exchange it, writes the line and changes nothing.)
+    pub(crate) changed_by: u16,
     /// Accesses must take the slow path: somebody sleeps on the line, or it is traced.
     pub(crate) watched: bool,
     pub(crate) traced: bool,
@@ -269,6 +272,7 @@ impl Line {
             dirty: false,
             kept: true,
             kept_factor: 1 << 16,
+            changed_by: NO_CACHE,
             watched: false,
             traced: false,
             sleepers: 0,

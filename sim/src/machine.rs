@@ -157,7 +157,7 @@ pub struct StoreBuffer {
 pub struct CoreCosts {
     /// The spin-loop hint, in nanoseconds.
     pub pause_ns: f64,
-    /// What a core loses when a line arrives that another core has written, in nanoseconds: the
+    /// What a core loses when a line arrives that another core has changed, in nanoseconds: the
     /// accesses behind the one that waited are replayed, and the branch on the value, which is
     /// another than the last time, goes the other way. Additions, on whose result nothing hangs
     /// at once, do not lose it; a core that loses a line which it had read ahead does.

@@ -108,7 +108,9 @@ impl World {
                 break;
             }
             self.cores[core as usize].stores.pop_front();
-            apply(&mut self.words, &store.commit);
+            if apply(&mut self.words, &store.commit) {
+                self.lines.lines[store.line as usize].changed_by = cache;
+            }
             self.line_written(store.line, store.words, core, at);
         }
         let entry = &mut self.cores[core as usize];
@@ -159,11 +161,14 @@ impl World {
     }
 }
 
-/// Lets a store take effect.
-fn apply(words: &mut [Word], commit: &Commit) {
+/// Lets a store take effect. Returns whether it changes its word.
+fn apply(words: &mut [Word], commit: &Commit) -> bool {
     let word = &mut words[commit.slot as usize];
+    let value = word.value & !commit.mask | commit.new;
     // A word dropped meanwhile is nobody's any more.
-    if word.generation == commit.generation {
-        word.value = word.value & !commit.mask | commit.new;
+    let changes = word.generation == commit.generation && word.value != value;
+    if changes {
+        word.value = value;
     }
+    changes
 }

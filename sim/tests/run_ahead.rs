@@ -112,22 +112,37 @@ fn a_line_asked_for_ahead_can_be_lost_before_it_is_used() {
     assert!(ahead > in_order, "{ahead} transfers, {in_order} in order");
 }
 
+/// What an exchange of two cores takes, and what they write is by the number of the core.
+fn exchange_ns(machine: &MachineModel, new: fn(usize) -> u64) -> f64 {
+    let word = Padded(SimU64::new("word", 1));
+    let (exchanges, report) = rounds(machine, 1, 2, 50_000.0, move |core| {
+        word.0.swap(new(core), SeqCst);
+    });
+    report.duration_ns / exchanges.iter().sum::<u64>() as f64
+}
+
 #[test]
 fn a_restart_costs_exchanges_and_no_additions() {
     let with_restart = |restart_ns| {
         let mut machine = machine(8);
         machine.core.restart_ns = restart_ns;
-        let word = Padded(SimU64::new("word", 0));
-        let (exchanges, report) = rounds(&machine, 1, 2, 50_000.0, move |_| {
-            word.0.swap(1, SeqCst);
-        });
-        let exchange_ns = report.duration_ns / exchanges.iter().sum::<u64>() as f64;
-        (fetch_add_ns(&machine, 2).0, exchange_ns)
+        (fetch_add_ns(&machine, 2).0, exchange_ns(&machine, |core| core as u64))
     };
     let ((add_ns, exchange_ns), (add_restarting_ns, exchange_restarting_ns)) =
         (with_restart(0.0), with_restart(5.0));
     assert_eq!(add_ns, add_restarting_ns);
     assert!(exchange_restarting_ns > 1.2 * exchange_ns);
+}
+
+/// Who waited for a line and finds in it what was there before goes on as it was going.
+#[test]
+fn a_line_that_nobody_changed_surprises_nobody() {
+    let with_restart = |restart_ns| {
+        let mut machine = machine(8);
+        machine.core.restart_ns = restart_ns;
+        exchange_ns(&machine, |_| 1)
+    };
+    assert_eq!(with_restart(0.0), with_restart(5.0));
 }
 
 #[test]

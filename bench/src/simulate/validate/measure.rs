@@ -18,7 +18,7 @@ use crate::simulate::primitive::{self, PRIMITIVES};
 
 /// Passes that are made.
 const PASSES: usize = 25;
-/// Fewest that must count.
+/// Fewest that must count, and in which a row must have been undisturbed to be shown.
 const FEWEST: usize = 9;
 /// Ping-pongs of one pass differ by less than this, and so do those of the passes that count.
 const STILL_SHARE: f64 = 0.15;
@@ -126,7 +126,7 @@ pub fn measure(
     }
     let found = subjects.iter().enumerate().filter_map(|(index, subject)| {
         let times_ns: Vec<f64> = passes.iter().filter_map(|pass| pass.rows_ns[index]).collect();
-        (!times_ns.is_empty()).then(|| row(subject, times_ns))
+        (times_ns.len() >= FEWEST).then(|| row(subject, times_ns))
     });
     let rows = found.collect();
     let all: Vec<Microbenchmarks> =
