@@ -5,7 +5,7 @@
 //! time the fiber has to be left, and is called again when the core goes on.
 
 use crate::core::{State, Watched};
-use crate::costs::Ps;
+use crate::costs::{NEVER, Ps};
 use crate::fiber;
 use crate::interrupt;
 use crate::line::{By, Want};
@@ -308,7 +308,7 @@ impl World {
                 }
                 Buffer::Joins => {
                     self.me().looks.spoil();
-                    self.buffer_store(index, slot, access, words);
+                    self.buffer_store(index, slot, access, words, NEVER);
                     self.complete(slot, access, What::Hit);
                     return Step::Buffered;
                 }
@@ -341,14 +341,13 @@ impl World {
                 entry.locked_until = ends;
                 return self.complete(slot, access, What::Hit);
             }
-            // Stores become visible in order: one whose line is here waits for those before it. (A
-            // real core would go on meanwhile; the next to see the store sees it at the same time.)
-            let older = self.me().stores.len();
-            if hits && older > 0 && matches!(access, Access::Store { .. }) {
-                if self.await_store(older - 1) {
-                    continue;
-                }
-                return Step::Switch;
+            if hits && matches!(access, Access::Store { .. }) && !self.me().stores.is_empty() {
+                // Stores become visible in order: one whose line is here waits for those before it.
+                let here_at = self.now();
+                self.me().looks.spoil();
+                self.buffer_store(index, slot, access, words, here_at);
+                self.complete(slot, access, What::Hit);
+                return Step::Buffered;
             }
             if hits {
                 return self.complete(slot, access, What::Hit);
@@ -358,7 +357,7 @@ impl World {
             let (me, issued_at) = (self.current, self.now());
             if let Access::Store { .. } = access {
                 self.me().looks.spoil();
-                self.buffer_store(index, slot, access, words);
+                self.buffer_store(index, slot, access, words, NEVER);
                 self.request(line, want, (words, row), By::StoreBuffer, (me, issued_at));
                 self.complete(slot, access, What::Store);
                 return Step::Buffered;

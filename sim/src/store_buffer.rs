@@ -77,8 +77,16 @@ impl World {
         }
     }
 
-    /// Puts a store of the running core into its buffer.
-    pub(crate) fn buffer_store(&mut self, index: u32, slot: &Slot, access: &Access, words: u16) {
+    /// Puts a store of the running core into its buffer. Its line is `here_at` a time, or that is not
+    /// known yet ([`NEVER`]).
+    pub(crate) fn buffer_store(
+        &mut self,
+        index: u32,
+        slot: &Slot,
+        access: &Access,
+        words: u16,
+        here_at: Ps,
+    ) {
         let Access::Store { mask, new } = *access else { return };
         let row = Statistics::key(slot.row, self.me().operation);
         let generation = self.words[index as usize].generation;
@@ -86,7 +94,7 @@ impl World {
         let line = slot.line;
         let core = self.me();
         // If the line was granted to an older store already, no other grant will come.
-        let done_at = core.pending_store(line).map_or(NEVER, |older| core.stores[older].done_at);
+        let done_at = core.pending_store(line).map_or(here_at, |older| core.stores[older].done_at);
         core.stores.push_back(BufferedStore { line, words, row, done_at, commit });
     }
 
