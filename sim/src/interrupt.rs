@@ -96,6 +96,8 @@ pub(crate) struct Agenda {
     masked: u32,
     in_irq: bool,
     in_nmi: bool,
+    /// Other code runs on the core: its own cannot be preempted once more.
+    preempted: bool,
 }
 
 impl Default for Agenda {
@@ -107,6 +109,7 @@ impl Default for Agenda {
             masked: 0,
             in_irq: false,
             in_nmi: false,
+            preempted: false,
         }
     }
 }
@@ -163,10 +166,18 @@ impl Agenda {
         match deed {
             Deed::Stall(_) => true,
             Deed::Handle(Interrupt::Nmi, _) => !self.in_nmi,
-            Deed::Handle(Interrupt::Irq, _) | Deed::Preempt(_) => {
-                self.masked == 0 && !self.in_irq && !self.in_nmi
-            }
+            Deed::Handle(Interrupt::Irq, _) => self.takes_interrupts(),
+            Deed::Preempt(_) => self.takes_interrupts() && !self.preempted,
         }
+    }
+
+    fn takes_interrupts(&self) -> bool {
+        self.masked == 0 && !self.in_irq && !self.in_nmi
+    }
+
+    fn preempt(&mut self, preempted: bool) {
+        self.preempted = preempted;
+        self.refresh();
     }
 
     fn refresh(&mut self) {
@@ -290,11 +301,17 @@ pub(crate) fn attend() {
                 let begin = in_world(|world| {
                     let switch = world.costs.context_switch;
                     let until = world.now().saturating_add(duration).saturating_add(2 * switch);
+                    world.me().agenda.preempt(true);
                     (world.now(), until)
                 });
                 let Some((from, until)) = begin else { return };
                 rest_until(until);
-                in_world(|world| world.me().off += until - from);
+                in_world(|world| {
+                    let core = world.me();
+                    core.off += until - from;
+                    core.agenda.preempt(false);
+                    world.set_limit();
+                });
             }
         }
     }

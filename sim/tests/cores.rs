@@ -246,6 +246,20 @@ fn a_core_stopped_for_ever_leaves_the_others_to_complete() {
     assert_eq!(report.cores[0].finished_ns, None);
 }
 
+/// Code that is off its core cannot be preempted: with a period below the duration it never gets
+/// back to it, and that is all.
+#[test]
+fn preemptions_do_not_nest() {
+    let mut simulation = Simulation::new(&steady("desktop"), 1);
+    simulation.time_limit_ns(100_000_000.0);
+    let often = Trigger::Every { first_ns: 1_000.0, period_ns: 100.0 };
+    simulation.preempt(0, often, 20_000.0).expect("core 0 exists");
+    simulation.spawn(0, || advance(10_000.0)).expect("core 0 exists");
+    let report = simulation.run().expect("it runs");
+    assert_eq!(report.end, End::TimeLimit);
+    assert!(report.cores[0].off_ns > 90_000_000.0, "{}", report.cores[0].off_ns);
+}
+
 #[test]
 fn preemption_serves_interrupts_and_respects_masking() {
     let machine = steady("desktop");

@@ -286,3 +286,62 @@ fn a_read_costs_its_owner_what_it_had_executed_ahead() {
     assert_eq!(extra_ns(|first, _| _ = first.fetch_add(1, SeqCst)), 0.0);
     assert_eq!(extra_ns(|_, second| _ = second.fetch_add(1, SeqCst)), 0.0);
 }
+
+/// A line that was asked for ahead is kept by additions only: for others a longer window makes no
+/// difference.
+#[test]
+fn a_line_that_was_asked_for_ahead_is_kept_by_additions_only() {
+    let by_share = |step: fn(&SimU64)| {
+        [0.1, 0.9].map(|share| {
+            let mut machine = machine(8);
+            machine.directory.ownership_share = share;
+            let lines = [0, 1].map(|_| Padded(SimU64::new("line", 0)));
+            let (steps, _) = rounds(&machine, 1, 2, 50_000.0, move |_| {
+                for line in &lines {
+                    step(&line.0);
+                }
+            });
+            steps.iter().sum::<u64>() as f64
+        })
+    };
+    let [added, added_kept] = by_share(|word| _ = word.fetch_add(1, SeqCst));
+    let [exchanged, exchanged_kept] = by_share(|word| _ = word.swap(1, SeqCst));
+    let (additions, exchanges) = (added_kept / added, exchanged_kept / exchanged);
+    println!("{additions} {exchanges}");
+    assert!(additions > 1.2 * exchanges, "{additions} and {exchanges}");
+}
+
+/// Who asks for a line on which an atomic has begun gets it when that has ended.
+#[test]
+fn an_atomic_that_has_begun_keeps_its_line_to_the_end() {
+    const ATOMIC_NS: f64 = 200.0;
+    let read_ns = |atomic: bool| {
+        let mut machine = machine(8);
+        machine.hit.atomic_ns = ATOMIC_NS;
+        let word = Rc::new(Padded(SimU64::new("word", 0)));
+        let seen_ns = Rc::new(Cell::new(0.0));
+        let mut simulation = Simulation::new(&machine, 1);
+        simulation.start_spread_ns(0.0);
+        let owned = Rc::clone(&word);
+        let owner = move || {
+            owned.0.store(1, SeqCst);
+            advance(5_000.0 - now_ns());
+            if atomic {
+                owned.0.swap(2, SeqCst);
+            }
+        };
+        simulation.spawn(0, owner).expect("the machine has the core");
+        let seen = Rc::clone(&seen_ns);
+        let reader = move || {
+            advance(5_010.0);
+            word.0.load(Relaxed);
+            seen.set(now_ns());
+        };
+        simulation.spawn(1, reader).expect("the machine has the core");
+        simulation.run().expect("it runs");
+        seen_ns.get()
+    };
+    let (free_ns, kept_ns) = (read_ns(false), read_ns(true));
+    assert!(free_ns < 5_000.0 + ATOMIC_NS, "{free_ns}");
+    assert!(kept_ns > 5_000.0 + ATOMIC_NS, "{kept_ns}");
+}

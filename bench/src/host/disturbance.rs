@@ -1,11 +1,11 @@
 //! What disturbed a thread or a round: switches, migrations, waiting for a CPU, steal.
 //!
 //! From the kernel's own accounting, which is always there: no PMU and no privilege needed. A
-//! disturbed round is dropped for all cells that are compared in it, counted and reported; which
-//! amount disturbs is the caller's to decide.
+//! disturbed round is dropped for all cells that are compared in it, counted and reported.
 
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
+use std::time::Duration;
 
 use super::cpus::CpuSet;
 use super::roots::Roots;
@@ -25,6 +25,20 @@ pub struct ThreadDisturbance {
     pub minor_faults: u64,
     /// Page faults that needed I/O.
     pub major_faults: u64,
+}
+
+/// A measured thread may be without its CPU for this share of its window.
+const WAIT_LIMIT_SHARE: f64 = 0.02;
+
+impl ThreadDisturbance {
+    /// Whether the thread was without its CPU for more of a window than a measurement can bear; where
+    /// the kernel does not tell for how long, whether the CPU was taken from it at all.
+    #[must_use]
+    pub fn lost_its_cpu(&self, window: Duration) -> bool {
+        self.runqueue_wait_ns.map_or(self.involuntary_switches > 0, |wait_ns| {
+            wait_ns as f64 > window.as_nanos() as f64 * WAIT_LIMIT_SHARE
+        })
+    }
 }
 
 /// Start of a thread's interval. Stays on the thread that made it, whose accounts it reads.

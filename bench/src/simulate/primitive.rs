@@ -123,8 +123,8 @@ pub fn build<M: Memory>(name: &str, turn_ns: f64) -> Batch {
 pub struct Window {
     /// Nanoseconds for each step, all CPUs together: the reciprocal of their combined rate.
     pub step_ns: f64,
-    /// Times that a worker lost its CPU.
-    pub switches: u64,
+    /// Whether a worker lost its CPU in it.
+    pub disturbed: bool,
 }
 
 /// Measures the steps of `batch` on all CPUs of `cpus` at once. A window in which a worker lost its
@@ -141,7 +141,7 @@ pub fn measure(
 ) -> Result<Window, PinError> {
     let mut found = measure_once(cpus, clock, window, batch)?;
     for _ in 1..TRIES {
-        if found.switches == 0 {
+        if !found.disturbed {
             break;
         }
         found = measure_once(cpus, clock, window, batch)?;
@@ -177,12 +177,12 @@ fn measure_once(
                 while clock.elapsed_ns(start, clock.stop()) < window_ns + warm_up_ns {
                     batch(index, CHUNK);
                 }
-                return Ok((steps as f64 / elapsed_ns, probe.stop().involuntary_switches));
+                return Ok((steps as f64 / elapsed_ns, probe.stop().lost_its_cpu(window)));
             }
         }
     };
     let worker = &worker;
-    let found: Result<Vec<(f64, u64)>, PinError> = std::thread::scope(|scope| {
+    let found: Result<Vec<(f64, bool)>, PinError> = std::thread::scope(|scope| {
         let workers: Vec<_> =
             (0..cpus.len()).map(|index| scope.spawn(move || worker(index))).collect();
         workers.into_iter().map(|worker| worker.join().expect("measuring does not panic")).collect()
@@ -190,7 +190,7 @@ fn measure_once(
     let found = found?;
     Ok(Window {
         step_ns: 1.0 / found.iter().map(|(rate, _)| rate).sum::<f64>(),
-        switches: found.iter().map(|(_, switches)| switches).sum(),
+        disturbed: found.iter().any(|(_, disturbed)| *disturbed),
     })
 }
 

@@ -15,9 +15,6 @@ use super::{Measured, Spec};
 use crate::host::disturbance::{RoundDisturbance, ThreadDisturbance};
 use crate::runner::latency::Latencies;
 
-/// Share of the window by which a worker may have waited for its CPU.
-const WAIT_LIMIT_SHARE: f64 = 0.02;
-
 /// Puts the reports together. `drivers_share_cpus`: threads that drive the engine ran on the
 /// workers' CPUs.
 pub(super) fn of(
@@ -164,18 +161,14 @@ fn disturbed(
     if shares_cpus {
         return reasons;
     }
-    match threads().map(|thread| thread.runqueue_wait_ns).max() {
-        Some(Some(wait_ns)) => {
-            if wait_ns as f64 > window.as_nanos() as f64 * WAIT_LIMIT_SHARE {
-                reasons.push(format!("a worker waited {} us for its CPU", wait_ns / 1000));
+    if threads().any(|thread| thread.lost_its_cpu(window)) {
+        reasons.push(match threads().map(|thread| thread.runqueue_wait_ns).max() {
+            Some(Some(wait_ns)) => format!("a worker waited {} us for its CPU", wait_ns / 1000),
+            _ => {
+                let switches: u64 = threads().map(|thread| thread.involuntary_switches).sum();
+                format!("workers lost their CPU {switches} times")
             }
-        }
-        _ => {
-            let switches: u64 = threads().map(|thread| thread.involuntary_switches).sum();
-            if switches > 0 {
-                reasons.push(format!("workers lost their CPU {switches} times"));
-            }
-        }
+        });
     }
     reasons
 }

@@ -169,7 +169,7 @@ fn pass(
             Subject::Primitive(name) => {
                 let batch = primitive::build::<Native>(name, turn_ns);
                 let window = primitive::measure(cpus, clock, WINDOW, &batch)?;
-                (window.switches == 0).then_some(window.step_ns)
+                (!window.disturbed).then_some(window.step_ns)
             }
             Subject::Spec(spec) => {
                 let seed = number as u64 + 1;
