@@ -145,9 +145,11 @@ impl World {
         let value = &mut self.words[index].value;
         let before = *value;
         let result = apply(value);
-        if *value != before {
-            let cache = self.cores[self.current as usize].cache;
-            self.lines.lines[line as usize].changed_by = cache;
+        // What destructors do in an abandoned simulation finds no line.
+        if *value != before
+            && let Some(line) = self.lines.lines.get_mut(line as usize)
+        {
+            line.changed_by = self.cores[self.current as usize].cache;
         }
         result
     }

@@ -453,6 +453,37 @@ fn the_timeline_tells_the_life_of_the_line() {
     assert!(timeline.events.is_sorted_by(|a, b| a.at_ns <= b.at_ns));
 }
 
+/// Destructors of a core that panics may be the first to touch words of the simulation.
+#[test]
+fn destructors_after_a_panic_may_touch_new_words() {
+    struct Clear(Rc<Padded<SimU64>>);
+    impl Drop for Clear {
+        fn drop(&mut self) {
+            self.0.0.swap(7, Release);
+        }
+    }
+    let words = ["first", "second", "third"].map(word);
+    let mut simulation = Simulation::new(&steady("desktop"), 1);
+    let touched = words.clone();
+    let code = move || {
+        let _guards = touched.map(Clear);
+        advance(1_000.0);
+        panic!("planted");
+    };
+    simulation.spawn(0, code).expect("core 0 exists");
+    // Keeps the simulation going, so that the other core would have to be left.
+    let busy = || {
+        let own = word("own");
+        while now_ns() < 5_000.0 {
+            own.0.swap(1, Release);
+        }
+    };
+    simulation.spawn(1, busy).expect("core 1 exists");
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| simulation.run()));
+    outcome.expect_err("the panic is passed on");
+    assert_eq!(words.map(|word| word.0.peek()), [7; 3], "the destructors ran");
+}
+
 #[test]
 fn a_panic_on_a_core_is_the_panic_of_the_run() {
     struct Unlock(Rc<Padded<SimU64>>);
