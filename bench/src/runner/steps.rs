@@ -31,13 +31,21 @@ const WARM_UP: u32 = 2048;
 /// # Panics
 /// If the workload needs callbacks that run, or an invariant is broken: the number would be wrong.
 pub fn time_steps(spec: &Spec, clock: &Clock, steps: u64) -> Result<Duration, RoundError> {
-    let trial = build(spec)?;
-    let gate = Gate::new(spec.cpus.len() as u32);
+    time_trial(spec, &*build(spec)?, clock, steps)
+}
+
+fn time_trial(
+    spec: &Spec,
+    trial: &dyn Trial<Native>,
+    clock: &Clock,
+    steps: u64,
+) -> Result<Duration, RoundError> {
+    let gates = [(); 2].map(|()| Gate::new(spec.cpus.len() as u32));
     let finished: Vec<Result<(Worker, f64), RoundError>> = thread::scope(|scope| {
         let workers: Vec<_> = (0..spec.cpus.len())
             .map(|index| {
-                let (trial, gate) = (&*trial, &gate);
-                scope.spawn(move || worker(spec, trial, gate, clock, index, steps))
+                let gates = &gates;
+                scope.spawn(move || worker(spec, trial, gates, clock, index, steps))
             })
             .collect();
         workers.into_iter().map(|worker| worker.join().expect("a worker panicked")).collect()
@@ -74,20 +82,22 @@ fn build(spec: &Spec) -> Result<Arc<dyn Trial<Native>>, RoundError> {
 fn worker(
     spec: &Spec,
     trial: &dyn Trial<Native>,
-    gate: &Gate,
+    [entered, begin]: &[Gate; 2],
     clock: &Clock,
     index: usize,
     steps: u64,
 ) -> Result<(Worker, f64), RoundError> {
-    let abandon = OnFailure::abandon(gate);
+    let abandon = [entered, begin].map(OnFailure::abandon);
     pin(spec.cpus[index])?;
     let mut worker = Worker::new(index as u32, 1);
     let cpu = trial.machine().cpu(MachineCpu(index as u32));
     trial.enter(&cpu, &mut worker);
+    // Who makes a cell ready is done with it before anybody steps. Abandoned, here or below: whoever
+    // failed first says why; this time is not used.
+    let _ = entered.pass(clock, 0);
     trial.batch(&cpu, &mut worker, WARM_UP);
     cpu.quiescent();
-    // Abandoned: whoever failed first says why; this time is not used.
-    let begin = gate.pass(clock, clock.ticks(LEAD)).unwrap_or_default();
+    let begin = begin.pass(clock, clock.ticks(LEAD)).unwrap_or_default();
     let mut left = steps;
     while left > 0 {
         let chunk = left.min(CHUNK);
@@ -96,17 +106,84 @@ fn worker(
         left -= chunk;
     }
     let took_ns = TimeSource::elapsed_ns(clock, begin, TimeSource::now(clock)) as f64;
-    abandon.disarm();
+    abandon.into_iter().for_each(OnFailure::disarm);
     Ok((worker, took_ns))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering::SeqCst;
+    use std::sync::atomic::{AtomicBool, AtomicU32};
+
+    use cellbench_impls::machine::MachineConfig;
+    use cellbench_impls::{Cpu, Machine};
     use cellbench_record::Kind;
+    use cellbench_workloads::{Tally, Violation};
 
     use super::*;
     use crate::host::Topology;
     use crate::runner::plan::{Matrix, Plan, Selection};
+
+    /// A trial whose first worker takes long to enter; nobody is to step meanwhile.
+    struct Entering {
+        machine: Machine<Native>,
+        entered: AtomicU32,
+        ready: AtomicBool,
+        too_early: AtomicBool,
+    }
+
+    impl Trial<Native> for Entering {
+        fn machine(&self) -> &Machine<Native> {
+            &self.machine
+        }
+
+        fn enter(&self, _: &Cpu<'_, Native>, worker: &mut Worker) {
+            self.entered.fetch_add(1, SeqCst);
+            if worker.index == 0 {
+                while self.entered.load(SeqCst) < 2 {
+                    thread::yield_now();
+                }
+                // Time for the other one to step, if it does.
+                for _ in 0..1_000 {
+                    thread::yield_now();
+                }
+                self.ready.store(true, SeqCst);
+            }
+        }
+
+        fn batch(&self, _: &Cpu<'_, Native>, _: &mut Worker, _: u32) {
+            if !self.ready.load(SeqCst) {
+                self.too_early.store(true, SeqCst);
+            }
+        }
+
+        fn check(&self, _: &Cpu<'_, Native>, _: &Tally) -> Result<(), Violation> {
+            Ok(())
+        }
+    }
+
+    /// The one that makes a cell ready sets its first callback, which a design may refuse while
+    /// another worker updates.
+    #[test]
+    fn nobody_steps_before_all_have_entered() {
+        let selection = Selection {
+            workloads: vec!["same-cell".to_owned()],
+            cells: vec!["cmpxchg-state".to_owned()],
+            ..Selection::of(Matrix::Headline)
+        };
+        let plan = Plan::new(&selection, &Topology::read().unwrap()).unwrap();
+        let mut spec = plan.specs().next().unwrap().clone();
+        // Two workers, on one CPU if there is no other.
+        spec.cpus = vec![spec.cpus[0], spec.cpus[spec.cpus.len() - 1]];
+        let trial = Entering {
+            machine: Machine::new(MachineConfig::new(2)),
+            entered: AtomicU32::new(0),
+            ready: AtomicBool::new(false),
+            too_early: AtomicBool::new(false),
+        };
+        time_trial(&spec, &trial, &Clock::new(), 1).unwrap();
+        assert!(!trial.too_early.load(SeqCst));
+    }
 
     #[test]
     fn more_steps_take_longer_and_break_nothing() {
