@@ -295,7 +295,12 @@ impl World {
                 return Step::Perform;
             }
             let words = words_at(address);
-            match self.store_buffer_says(index, line, words, access) {
+            let says = if self.me().stores.is_empty() {
+                Buffer::Nothing
+            } else {
+                self.store_buffer_says(index, line, words, access)
+            };
+            match says {
                 Buffer::Nothing => {}
                 Buffer::Forwards(bits) => {
                     self.me().looks.spoil();

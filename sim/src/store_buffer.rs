@@ -26,22 +26,8 @@ pub(crate) enum Buffer {
 }
 
 impl World {
-    /// What the running core's store buffer means for an access.
-    #[inline]
+    /// What the running core's store buffer, which is not empty, means for an access.
     pub(crate) fn store_buffer_says(
-        &self,
-        index: u32,
-        line: u32,
-        words: u16,
-        access: &Access,
-    ) -> Buffer {
-        if self.cores[self.current as usize].stores.is_empty() {
-            return Buffer::Nothing;
-        }
-        self.filled_store_buffer_says(index, line, words, access)
-    }
-
-    fn filled_store_buffer_says(
         &self,
         index: u32,
         line: u32,

@@ -18,7 +18,8 @@ impl Display for Validation {
             "Calibrated by: atomic {:.2} ns, load {:.2}, store {:.2}, fence {:.2}, pause {:.1}, clock {:.0}, \
              mispredicted branch {:.1}, refused operation {:.1}; \
              {:.1} ns for each load in a chain of lines that the other CPU wrote; {:.1} lost by \
-             additions to two lines when the other CPU reads one; ping-pong one way {:.1} by compare-exchange, by loads and stores {:.1} on two lines and {:.1} on one.",
+             additions to two lines when the other CPU reads one; ping-pong one way {:.1} by \
+             compare-exchange, by loads and stores {:.1} on two lines and {:.1} on one.",
             found.alone.atomic_ns,
             found.alone.load_ns,
             found.alone.store_ns,
