@@ -3,7 +3,8 @@
 //! `cargo run --release -p cellbench-sim --example throughput` prints a line for each workload and
 //! number of cores: accesses simulated one by one, share of hits, these per second of host time,
 //! host time for each, and per second those together with the loads of spinning waiters, which are
-//! charged in bulk when a waiter wakes. With an argument, only the workloads whose name contains it.
+//! charged in bulk when a waiter wakes. With an argument, only the workloads whose name contains it;
+//! with a second one, only on so many cores.
 
 use std::rc::Rc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -22,7 +23,10 @@ fn measure(
     window_ns: f64,
     body: impl Fn(usize) + 'static,
 ) {
-    if std::env::args().nth(1).is_some_and(|wanted| !name.contains(&wanted)) {
+    let mut wanted = std::env::args().skip(1);
+    if wanted.next().is_some_and(|wanted| !name.contains(&wanted))
+        || wanted.next().is_some_and(|wanted| wanted != cores.to_string())
+    {
         return;
     }
     let body = Rc::new(body);

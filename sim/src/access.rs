@@ -5,7 +5,7 @@
 //! time the fiber has to be left, and is called again when the core goes on.
 
 use crate::core::{State, Watched};
-use crate::costs::{NEVER, Ps};
+use crate::costs::{NEVER, Ps, scale};
 use crate::fiber;
 use crate::interrupt;
 use crate::line::{By, Want};
@@ -33,10 +33,15 @@ pub(crate) enum Access {
         mask: u64,
         new: u64,
     },
-    Rmw,
+    /// If it `releases`, what the core stored before it is visible when it takes effect.
+    Rmw {
+        releases: bool,
+    },
     /// A read-modify-write that adds. (The other ones with arithmetic are loops of
     /// compare-and-exchange on x86 where their result is used.)
-    Add,
+    Add {
+        releases: bool,
+    },
 }
 
 impl Access {
@@ -46,7 +51,16 @@ impl Access {
 
     /// Whether it takes effect at its end, having kept the core busy until then.
     pub(crate) fn is_atomic(&self) -> bool {
-        matches!(self, Self::Rmw | Self::Add | Self::FencedStore { .. })
+        matches!(self, Self::Rmw { .. } | Self::Add { .. } | Self::FencedStore { .. })
+    }
+
+    /// Whether the stores before it must be visible when it takes effect, on every machine.
+    pub(crate) fn releases(&self) -> bool {
+        match *self {
+            Self::FencedStore { .. } => true,
+            Self::Rmw { releases } | Self::Add { releases } => releases,
+            Self::Load { .. } | Self::Store { .. } => false,
+        }
     }
 }
 
@@ -160,7 +174,10 @@ impl World {
     /// Always inlined: where an access is made its kind is known, which decides half of this.
     #[inline(always)]
     fn hit(&mut self, slot: &mut Slot, address: usize, access: &Access, noted: bool) -> bool {
-        let pace = self.pace();
+        if self.pace() != 0 {
+            // Beside a busy sibling no two accesses take the same time.
+            return false;
+        }
         let core = &mut self.cores[self.current as usize];
         if core.now > self.limit
             || slot.address != address
@@ -176,11 +193,9 @@ impl World {
             return false;
         }
         let owned = line.exclusive && line.owner == core.cache;
-        let cost = &self.costs.hit[pace];
+        let cost = &self.costs.hit[0];
         let atomic_ends = atomic_start(core.now, slot, self.current) + cost.atomic;
-        let fenced = self.costs.drained_by_atomics;
-        let atomic = matches!(access, Access::Rmw | Access::Add) || (fenced && access.is_atomic());
-        if atomic {
+        if access.is_atomic() {
             // An SMT sibling may reach the line at any time.
             let reached = atomic_ends > self.limit && !self.busy.is_empty();
             if !owned || reached || line.grant_at <= atomic_ends {
@@ -203,10 +218,10 @@ impl World {
                 slot.partial_until = partial_until(mask, core.now, cost.partial_store);
             }
             Access::FencedStore { .. } if owned => {
-                core.now = if fenced { atomic_ends } else { core.now + cost.store };
+                core.now = atomic_ends;
                 row.stores += 1;
             }
-            Access::Rmw | Access::Add if owned => {
+            Access::Rmw { .. } | Access::Add { .. } if owned => {
                 core.now = atomic_ends;
                 row.rmws += 1;
             }
@@ -241,15 +256,6 @@ impl World {
         if self.abandoned {
             return Step::Perform;
         }
-        // Where atomics do not drain the store buffer, neither does an ordered store.
-        let unfenced;
-        let access = match *access {
-            Access::FencedStore { mask, new } if !self.costs.drained_by_atomics => {
-                unfenced = Access::Store { mask, new };
-                &unfenced
-            }
-            _ => access,
-        };
         match *phase {
             Phase::New => {
                 let core = self.me();
@@ -275,7 +281,7 @@ impl World {
             let row = Statistics::key(slot.row, core.operation);
             self.count_stall(line, row, issued_at);
             let step = self.complete(slot, access, What::Access);
-            if matches!(access, Access::FencedStore { .. } | Access::Add) {
+            if matches!(access, Access::FencedStore { .. } | Access::Add { .. }) {
                 // No branch hangs on it.
                 self.me().surprised = false;
             }
@@ -336,7 +342,7 @@ impl World {
                 _ => self.may_write(line, cache),
             };
             if hits && access.is_atomic() && !matches!(phase, Phase::Executed) {
-                let atomic = self.costs.hit[self.pace()].atomic;
+                let atomic = self.varied(self.costs.hit[self.pace()].atomic);
                 let ends = atomic_start(self.now(), slot, self.current) + atomic;
                 self.me().now = ends;
                 *phase = Phase::Executed;
@@ -420,7 +426,7 @@ impl World {
     /// Charges a load whose line is here, and counts it.
     #[inline]
     pub(crate) fn complete_load(&mut self, line: u32, label: u32, what: What) {
-        let cost = self.costs.hit[self.pace()].load;
+        let cost = self.varied(self.costs.hit[self.pace()].load);
         let me = self.current;
         let core = &mut self.cores[me as usize];
         let (at, watching) = (core.now, core.watching);
@@ -460,7 +466,7 @@ impl World {
                 row.stores += 1;
                 cost.atomic
             }
-            Access::Rmw | Access::Add => {
+            Access::Rmw { .. } | Access::Add { .. } => {
                 row.rmws += 1;
                 cost.atomic
             }
@@ -468,6 +474,8 @@ impl World {
         // An atomic that hit has had its time already.
         let cost = if access.is_atomic() && what == What::Hit { 0 } else { cost };
         row.hits += u64::from(what == What::Hit);
+        let cost = self.varied(cost);
+        let core = &mut self.cores[me as usize];
         core.now += cost;
         let is_buffered = core.pending_store(slot.line).is_some();
         self.trace(slot.line, at, me, key, what);
@@ -483,6 +491,14 @@ impl World {
             self.watch(slot.line, key, before);
         }
         Step::Perform
+    }
+
+    /// What an access costs the running core that takes so long alone. Beside a busy SMT sibling, with
+    /// which it shares its issue slots, that varies: else two siblings in the same loop could stay in
+    /// step for ever, as no two threads do.
+    #[inline]
+    fn varied(&mut self, cost: Ps) -> Ps {
+        if self.pace() == 0 { cost } else { scale(cost, self.factor(self.current)) }
     }
 
     /// Notes that the condition of a wait accessed a line, whose version was `before`.

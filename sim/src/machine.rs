@@ -147,7 +147,8 @@ pub struct DirectoryCosts {
 pub struct StoreBuffer {
     /// Stores that may wait for their line before the core stalls.
     pub entries: u32,
-    /// Whether a read-modify-write waits until the buffer is empty, as x86 does.
+    /// Whether every read-modify-write waits until the buffer is empty, as on x86. Where it does not,
+    /// one that releases waits all the same.
     pub drained_by_atomics: bool,
 }
 

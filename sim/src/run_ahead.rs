@@ -121,7 +121,7 @@ impl World {
         let usage = match access {
             _ if core.watching => Use::Wait,
             Access::Load { .. } => Use::Read,
-            Access::Add => Use::Add,
+            Access::Add { .. } => Use::Add,
             _ => Use::Write,
         };
         if access.is_atomic() {

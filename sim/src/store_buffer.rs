@@ -1,8 +1,9 @@
 //! The store buffer: a plain store to a line that is not here waits in it, and the core goes on.
 //!
 //! Stores leave the buffer, and become visible to others, in the order they entered it. A load
-//! takes its value from the youngest store to its word, if that covers it. On machines that say
-//! so, read-modify-writes wait until the buffer is empty, as `SeqCst` fences and stores do.
+//! takes its value from the youngest store to its word, if that covers it. `SeqCst` fences and stores
+//! wait until the buffer is empty, and so do read-modify-writes that release: what was stored before
+//! them is seen by whoever sees them. The other ones do on machines that say so.
 
 use crate::access::Access;
 use crate::core::{BufferedStore, Drain, State};
@@ -40,7 +41,7 @@ impl World {
         let generation = self.words[index as usize].generation;
         let pending = core.pending_store(line);
         match *access {
-            Access::Rmw | Access::Add | Access::FencedStore { .. } if drains => {
+            _ if access.releases() || drains && access.is_atomic() => {
                 Buffer::Blocks(core.stores.len() - 1)
             }
             Access::Store { .. } if core.stores.len() >= entries => Buffer::Blocks(0),

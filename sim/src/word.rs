@@ -112,7 +112,8 @@ impl<T> Value for *mut T {}
 ///
 /// Memory orderings: values behave as on x86 (total store order): accesses take effect in program
 /// order, except that a store waits in the store buffer until its line is there, and loads of
-/// other words may pass it. A `SeqCst` store does not wait there. The other orderings cost nothing
+/// other words may pass it. A `SeqCst` store does not wait there. Read-modify-writes pass older
+/// stores only where the machine lets them and they do not release. Otherwise orderings cost nothing
 /// and are not checked; whether they suffice is not a question for this simulator.
 ///
 /// It is `Send` and `Sync` as the native atomics are, but belongs to the OS thread that created
@@ -162,9 +163,9 @@ impl<T: Value> SimWord<T> {
 
     /// Atomic exchange; returns the previous value.
     #[inline]
-    pub fn swap(&self, value: T, _order: Ordering) -> T {
+    pub fn swap(&self, value: T, order: Ordering) -> T {
         let new = value.to_bits();
-        T::from_bits(self.access(Access::Rmw, |bits| std::mem::replace(bits, new)))
+        T::from_bits(self.access(rmw(order), |bits| std::mem::replace(bits, new)))
     }
 
     /// Atomic compare-and-exchange; `Ok(previous)` if it stored, else `Err(found)`. A failed one
@@ -174,11 +175,11 @@ impl<T: Value> SimWord<T> {
         &self,
         current: T,
         new: T,
-        _success: Ordering,
+        success: Ordering,
         _failure: Ordering,
     ) -> Result<T, T> {
         let (current, new) = (current.to_bits(), new.to_bits());
-        self.access(Access::Rmw, |bits| {
+        self.access(rmw(success), |bits| {
             let found = *bits;
             if found == current {
                 *bits = new;
@@ -215,15 +216,24 @@ impl<T: Value> SimWord<T> {
     }
 }
 
+fn rmw(order: Ordering) -> Access {
+    Access::Rmw { releases: releases(order) }
+}
+
+/// Whether an ordering publishes what was stored before.
+fn releases(order: Ordering) -> bool {
+    !matches!(order, Ordering::Relaxed | Ordering::Acquire)
+}
+
 impl<T: Integer> SimWord<T> {
     #[inline]
-    fn update(&self, _order: Ordering, new: impl Fn(T) -> T) -> T {
-        self.updated(Access::Rmw, new)
+    fn update(&self, order: Ordering, new: impl Fn(T) -> T) -> T {
+        self.updated(rmw(order), new)
     }
 
     #[inline]
-    fn add(&self, _order: Ordering, new: impl Fn(T) -> T) -> T {
-        self.updated(Access::Add, new)
+    fn add(&self, order: Ordering, new: impl Fn(T) -> T) -> T {
+        self.updated(Access::Add { releases: releases(order) }, new)
     }
 
     #[inline]
@@ -298,8 +308,8 @@ impl SimWord<u32> {
 
     /// Exchanges the more significant half; returns its previous value.
     #[inline]
-    pub fn swap_high_half(&self, value: u16, _order: Ordering) -> u16 {
-        self.access(Access::Rmw, |bits| {
+    pub fn swap_high_half(&self, value: u16, order: Ordering) -> u16 {
+        self.access(rmw(order), |bits| {
             let old = (*bits >> 16) as u16;
             *bits = *bits & 0xffff | u64::from(value) << 16;
             old

@@ -4,7 +4,7 @@ mod common;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 
 use cellbench_sim::machine::MachineModel;
 use cellbench_sim::{
@@ -356,6 +356,36 @@ fn smt_siblings_share_a_cache_and_slow_each_other_down() {
     let with_atomic = alone * 10.0 / (10.0 + machine.hit.atomic_ns);
     let expected = 2.0 * with_atomic / machine.core.smt_slowdown;
     assert!((f64::from(both.get()) - expected).abs() < 0.05 * expected, "{}", both.get());
+}
+
+/// Each sibling writes two words until it finds there what it wrote: in step they would overwrite each
+/// other's for ever.
+#[test]
+fn siblings_in_one_loop_do_not_stay_in_step() {
+    let machine = MachineModel::preset("desktop").expect("a built-in machine");
+    for seed in 0..20 {
+        let words = Rc::new(Padded([SimU64::new("first", 0), SimU64::new("second", 0)]));
+        let mut simulation = Simulation::new(&machine, seed);
+        simulation.time_limit_ns(1e6).start_spread_ns(0.0);
+        for (mark, core) in [(1, 0), (2, 16)] {
+            let words = Rc::clone(&words);
+            let code = move || {
+                let [first, second] = &words.0;
+                for _ in 0..100 {
+                    loop {
+                        first.swap(mark, AcqRel);
+                        second.store(mark, Release);
+                        if first.load(Acquire) == mark && second.load(Acquire) == mark {
+                            break;
+                        }
+                    }
+                }
+            };
+            simulation.spawn(core, code).expect("the machine has the core");
+        }
+        let end = simulation.run().expect("it runs").end;
+        assert_eq!(end, End::Completed, "seed {seed}");
+    }
 }
 
 #[test]
