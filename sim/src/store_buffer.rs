@@ -109,6 +109,13 @@ impl World {
             self.line_written(store.line, store.words, core, at);
         }
         let entry = &mut self.cores[core as usize];
+        for store in &mut entry.stores {
+            // Its line is here, and no other event comes for it. (An overdue grant to the one that it
+            // waits for may bear an earlier time.)
+            if store.done_at <= at {
+                store.done_at = 0;
+            }
+        }
         if entry.state == State::Draining && entry.stores.len() <= entry.drain.remaining {
             entry.now = entry.now.max(at);
             let (now, drain) = (entry.now, entry.drain);
