@@ -60,21 +60,21 @@ impl Happening {
     }
 }
 
-/// Time of an event and, in the lower half, its rank and number: as one number it is compared in a
-/// few instructions.
-type Key = u128;
+/// When an event is and, in the lowest bit, its rank: as one number it is compared in one instruction.
+type Key = u64;
 
 /// Later than all events.
 const NO_KEY: Key = Key::MAX;
 
+/// What happens more than a hundred days from now happens then.
 #[inline]
-fn key_of(at: Ps, rank_and_number: u64) -> Key {
-    Key::from(at) << 64 | Key::from(rank_and_number)
+fn key_of(at: Ps, rank: u64) -> Key {
+    at.min(NEVER >> 2) << 1 | rank
 }
 
 #[inline]
 fn time_of(key: Key) -> Ps {
-    (key >> 64) as Ps
+    key >> 1
 }
 
 #[inline]
@@ -103,12 +103,14 @@ struct Bucket {
 #[derive(Debug)]
 struct FarEvent {
     key: Key,
+    /// Of those at one time the one with the smaller number was queued earlier.
+    number: u64,
     what: u64,
 }
 
 impl PartialEq for FarEvent {
     fn eq(&self, other: &Self) -> bool {
-        self.key == other.key
+        self.cmp(other) == Ordering::Equal
     }
 }
 
@@ -122,12 +124,12 @@ impl PartialOrd for FarEvent {
 
 impl Ord for FarEvent {
     fn cmp(&self, other: &Self) -> Ordering {
-        other.key.cmp(&self.key)
+        (other.key, other.number).cmp(&(self.key, self.number))
     }
 }
 
-/// Pending events: a wheel of sorted buckets for the next half microsecond, where nearly all
-/// events are, and a heap for those beyond.
+/// Pending events: one that was queued as the next one, a wheel of sorted buckets for the next half
+/// microsecond, where nearly all others are, and a heap for those beyond.
 ///
 /// Nothing is pushed that is more than a bucket before the last event taken, except for grants
 /// that are overdue: these go into the bucket of that event, at its head. So the buckets, from that
@@ -137,25 +139,30 @@ impl Ord for FarEvent {
 /// the wheel.
 #[derive(Debug)]
 pub(crate) struct EventQueue {
-    /// Those of the wheel, by number, after one that stands for the first one beyond it ([`FAR`]).
-    events: Vec<Event>,
+    /// Of the next event, or [`NO_KEY`].
+    next: Key,
+    /// The next event, if it came before all others when it was pushed, or [`NOTHING`]: many are
+    /// taken before another one is pushed, and need no place in the wheel.
+    front: u64,
+    /// Bucket, counted from time 0, of the last event taken.
+    base: u64,
+    /// The first one beyond the wheel fits into it when `base` is this.
+    far_fits_at: u64,
+    /// The first event of the wheel and its bucket, or [`FAR`].
+    first: u32,
+    first_bucket: u32,
     /// First event of those to be used again, or [`FAR`].
     free: u32,
+    /// Events in the wheel.
+    count: u32,
+    /// Those of the wheel, by number, after one that stands for the first one beyond it ([`FAR`]).
+    events: Vec<Event>,
     buckets: Box<[Bucket; BUCKETS]>,
     /// One bit for each bucket that is not empty.
     occupied: [u64; BUCKETS / 64],
-    /// Events in the wheel.
-    count: usize,
-    /// The next event, its time and, if it is in the wheel, its bucket.
-    next: u32,
-    next_at: Ps,
-    next_bucket: usize,
-    /// Bucket, counted from time 0, of the last event taken.
-    base: u64,
     far: BinaryHeap<FarEvent>,
-    /// The first one beyond the wheel fits into it when `base` is this.
-    far_fits_at: u64,
-    pushed: u64,
+    /// Events that were pushed beyond the wheel.
+    pushed_far: u64,
 }
 
 /// The first event beyond the wheel, or none.
@@ -169,18 +176,19 @@ const BUCKETS: usize = 512;
 impl Default for EventQueue {
     fn default() -> Self {
         Self {
-            events: vec![Event { key: NO_KEY, what: NOTHING, next: FAR }],
+            next: NO_KEY,
+            front: NOTHING,
+            base: 0,
+            far_fits_at: u64::MAX,
+            first: FAR,
+            first_bucket: 0,
             free: FAR,
+            count: 0,
+            events: vec![Event { key: NO_KEY, what: NOTHING, next: FAR }],
             buckets: Box::new([Bucket { first: FAR, last: FAR }; BUCKETS]),
             occupied: [0; BUCKETS / 64],
-            count: 0,
-            next: FAR,
-            next_at: NEVER,
-            next_bucket: 0,
-            base: 0,
             far: BinaryHeap::new(),
-            far_fits_at: u64::MAX,
-            pushed: 0,
+            pushed_far: 0,
         }
     }
 }
@@ -188,49 +196,38 @@ impl Default for EventQueue {
 impl EventQueue {
     #[inline]
     pub(crate) fn push(&mut self, at: Ps, what: Happening) {
-        self.push_packed(at, what.rank() << 63, what.pack());
+        let (key, what) = (key_of(at, what.rank()), what.pack());
+        if key >= self.next {
+            return self.push_behind(key, what);
+        }
+        let before = (self.next, self.front);
+        (self.next, self.front) = (key, what);
+        if before.1 != NOTHING {
+            // It is before all in the wheel, and older than those of its time that will come.
+            self.push_first(before.0, before.1);
+        }
     }
 
+    /// Puts an event behind the next one.
     // All that is rare is called at the very end of this: so it needs no stack frame.
-    fn push_packed(&mut self, at: Ps, rank: u64, what: u64) {
-        if self.free == FAR {
-            return self.grow_and_push(at, rank, what);
-        }
-        self.pushed += 1;
-        let key = key_of(at, rank | self.pushed);
+    fn push_behind(&mut self, key: Key, what: u64) {
         let bucket = bucket_of(key).max(self.base);
         if bucket - self.base >= BUCKETS as u64 {
-            self.push_far(key, what);
-        } else {
-            self.push_near(bucket, key, what);
+            self.pushed_far += 1;
+            return self.push_far(key, self.pushed_far, what);
         }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn grow_and_push(&mut self, at: Ps, rank: u64, what: u64) {
-        self.grow();
-        self.push_packed(at, rank, what);
-    }
-
-    fn grow(&mut self) {
-        self.free = self.events.len() as u32;
-        self.events.push(Event { key: NO_KEY, what: NOTHING, next: FAR });
-    }
-
-    /// Puts an event into the wheel.
-    #[inline]
-    fn push_near(&mut self, bucket: u64, key: Key, what: u64) {
+        if self.free == FAR {
+            return self.grow_and_push(key, what);
+        }
         let number = self.free;
         let event = &mut self.events[number as usize];
         self.free = event.next;
         *event = Event { key, what, next: FAR };
-        let place = bucket as usize % BUCKETS;
         self.count += 1;
-        if time_of(key) < self.next_at || key < self.events[self.next as usize].key {
-            self.next = number;
-            self.next_at = time_of(key);
-            self.next_bucket = place;
+        let place = bucket as usize % BUCKETS;
+        if self.first == FAR || key < self.events[self.first as usize].key {
+            self.first = number;
+            self.first_bucket = place as u32;
         }
         let bucket = &mut self.buckets[place];
         if bucket.first != FAR {
@@ -240,11 +237,49 @@ impl EventQueue {
         self.occupied[place / 64] |= 1 << (place % 64);
     }
 
+    /// Puts an event before all others in the wheel.
+    fn push_first(&mut self, key: Key, what: u64) {
+        let bucket = bucket_of(key).max(self.base);
+        if bucket - self.base >= BUCKETS as u64 {
+            return self.push_far(key, 0, what);
+        }
+        if self.free == FAR {
+            self.grow();
+        }
+        let number = self.free;
+        let place = bucket as usize % BUCKETS;
+        let bucket = &mut self.buckets[place];
+        let event = &mut self.events[number as usize];
+        self.free = event.next;
+        *event = Event { key, what, next: bucket.first };
+        if bucket.first == FAR {
+            bucket.last = number;
+            self.occupied[place / 64] |= 1 << (place % 64);
+        }
+        bucket.first = number;
+        self.first = number;
+        self.first_bucket = place as u32;
+        self.count += 1;
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn grow_and_push(&mut self, key: Key, what: u64) {
+        self.grow();
+        self.push_behind(key, what);
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        self.free = self.events.len() as u32;
+        self.events.push(Event { key: NO_KEY, what: NOTHING, next: FAR });
+    }
+
     /// Puts an event into its place in a bucket that has others.
     #[inline(never)]
     fn insert_among(&mut self, place: usize, number: u32, key: Key) {
         let bucket = &mut self.buckets[place];
-        if key > self.events[bucket.last as usize].key {
+        if key >= self.events[bucket.last as usize].key {
             self.events[bucket.last as usize].next = number;
             bucket.last = number;
             return;
@@ -269,8 +304,8 @@ impl EventQueue {
 
     #[cold]
     #[inline(never)]
-    fn push_far(&mut self, key: Key, what: u64) {
-        self.far.push(FarEvent { key, what });
+    fn push_far(&mut self, key: Key, number: u64, what: u64) {
+        self.far.push(FarEvent { key, number, what });
         self.note_first_far();
     }
 
@@ -283,73 +318,72 @@ impl EventQueue {
             Some(event) => bucket_of(event.key) - (BUCKETS as u64 - 1),
             None => u64::MAX,
         };
-        if self.next == FAR {
-            self.next_at = time_of(first.key);
-        }
-    }
-
-    /// Replaces the next event: as taking it and pushing the other.
-    #[inline]
-    pub(crate) fn replace_next(&mut self, at: Ps, what: Happening) {
-        self.pop_packed();
-        self.push(at, what);
     }
 
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<(Ps, Happening)> {
-        let (at, what) = self.pop_packed();
-        (what != NOTHING).then(|| (at, Happening::unpack(what)))
+        let key = self.next;
+        let mut what = self.front;
+        if what == NOTHING {
+            what = self.pop_wheel();
+            if what == NOTHING {
+                return None;
+            }
+        }
+        self.front = NOTHING;
+        self.next = self.events[self.first as usize].key;
+        let bucket = bucket_of(key);
+        if bucket > self.base {
+            self.base = bucket;
+            if bucket >= self.far_fits_at {
+                self.bring_far();
+            }
+        }
+        Some((time_of(key), Happening::unpack(what)))
     }
 
-    /// The next event, or [`NOTHING`].
-    fn pop_packed(&mut self) -> (Ps, u64) {
-        let number = self.next;
-        let event = &mut self.events[number as usize];
-        let Event { key, what, next } = *event;
+    /// Takes the first event of the wheel, or beyond it, or [`NOTHING`].
+    #[inline]
+    fn pop_wheel(&mut self) -> u64 {
+        let number = self.first;
         if number == FAR {
-            return self.take_far();
+            return self.pop_far();
         }
+        let event = &mut self.events[number as usize];
+        let Event { what, next, .. } = *event;
         event.next = self.free;
         self.free = number;
         self.count -= 1;
-        let bucket = self.next_bucket % BUCKETS;
-        self.buckets[bucket].first = next;
-        self.next = if next == FAR { self.find_next(bucket) } else { next };
-        self.next_at = time_of(self.events[self.next as usize].key);
-        self.base = self.base.max(bucket_of(key));
-        if self.base >= self.far_fits_at {
-            self.bring_far();
-        }
-        (time_of(key), what)
+        let place = self.first_bucket as usize % BUCKETS;
+        self.buckets[place].first = next;
+        self.first = if next == FAR { self.find_first(place) } else { next };
+        what
     }
 
     /// Takes the first event beyond the wheel, which is empty.
     #[cold]
-    fn take_far(&mut self) -> (Ps, u64) {
-        let Some(FarEvent { key, what }) = self.far.pop() else { return (0, NOTHING) };
-        self.base = bucket_of(key);
+    #[inline(never)]
+    fn pop_far(&mut self) -> u64 {
+        let what = self.far.pop().map_or(NOTHING, |event| event.what);
         self.note_first_far();
-        self.bring_far();
-        (time_of(key), what)
+        what
     }
 
     /// Brings the events into the wheel that fit into it by now.
     #[cold]
+    #[inline(never)]
     fn bring_far(&mut self) {
         while self.base >= self.far_fits_at
-            && let Some(FarEvent { key, what }) = self.far.pop()
+            && let Some(FarEvent { key, what, .. }) = self.far.pop()
         {
             self.note_first_far();
-            if self.free == FAR {
-                self.grow();
-            }
-            self.push_near(bucket_of(key), key, what);
+            self.push_behind(key, what);
         }
     }
 
-    /// Finds the next event when a bucket of the wheel has become empty.
+    /// Finds the first event of the wheel when a bucket has become empty.
     #[inline]
-    fn find_next(&mut self, empty: usize) -> u32 {
+    fn find_first(&mut self, empty: usize) -> u32 {
         let mut word = empty / 64;
         self.occupied[word] &= !(1 << (empty % 64));
         if self.count == 0 {
@@ -361,20 +395,20 @@ impl EventQueue {
             word = (word + 1) % (BUCKETS / 64);
             found = self.occupied[word];
         }
-        self.next_bucket = word * 64 + found.trailing_zeros() as usize;
-        self.buckets[self.next_bucket % BUCKETS].first
+        self.first_bucket = (word * 64) as u32 + found.trailing_zeros();
+        self.buckets[self.first_bucket as usize % BUCKETS].first
     }
 
-    /// When the next event is, or [`NEVER`].
+    /// When the next event is, or a time that never comes.
     #[inline]
     pub(crate) fn next_at(&self) -> Ps {
-        self.next_at
+        time_of(self.next)
     }
 
+    /// Whether something happens before a core can go on at a time.
     #[inline]
-    pub(crate) fn next(&self) -> Option<(Ps, Happening)> {
-        let &Event { key, what, .. } = &self.events[self.next as usize];
-        (what != NOTHING).then(|| (time_of(key), Happening::unpack(what)))
+    pub(crate) fn any_before(&self, now: Ps) -> bool {
+        self.next <= key_of(now, 0)
     }
 }
 
@@ -389,7 +423,7 @@ mod tests {
         queue.push(10, Happening::Resume { core: 2 });
         queue.push(10, Happening::Resume { core: 1 });
         queue.push(10, Happening::Grant { line: 5 });
-        assert_eq!(queue.next(), Some((10, Happening::Grant { line: 5 })));
+        assert_eq!((queue.next_at(), queue.any_before(10)), (10, true));
         let order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
         assert_eq!(
             order,
@@ -408,7 +442,8 @@ mod tests {
         for core in 1..6 {
             queue.push(u64::from(core), Happening::Resume { core });
         }
-        queue.replace_next(4, Happening::Resume { core: 7 });
+        queue.pop();
+        queue.push(4, Happening::Resume { core: 7 });
         let order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
         let expected = [(2, 2), (3, 3), (4, 4), (4, 7), (5, 5)];
         assert_eq!(order, expected.map(|(at, core)| (at, Happening::Resume { core })));
@@ -437,7 +472,7 @@ mod tests {
             let first =
                 expected.iter().enumerate().min_by_key(|(_, event)| (event.0, event.1, event.2));
             let (position, &(at, _, _, what)) = first.expect("one was pushed");
-            assert_eq!(queue.next(), Some((at, what)));
+            assert_eq!(queue.next_at(), at);
             assert_eq!(queue.pop(), Some((at, what)));
             expected.swap_remove(position);
             now = now.max(at);
@@ -445,6 +480,6 @@ mod tests {
         expected.sort_by_key(|event| (event.0, event.1, event.2));
         let rest: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
         assert_eq!(rest, expected.iter().map(|event| (event.0, event.3)).collect::<Vec<_>>());
-        assert_eq!(queue.next(), None);
+        assert_eq!(queue.pop(), None);
     }
 }

@@ -182,13 +182,9 @@ impl World {
     }
 
     /// Whether everything before a time has happened.
+    #[inline]
     pub(crate) fn is_next(&self, now: Ps) -> bool {
-        let next_at = self.events.next_at();
-        let lines_are_next = || {
-            let next = self.events.next();
-            matches!(next, Some((_, Happening::Grant { .. } | Happening::Commit { .. })))
-        };
-        now <= self.time_limit && (next_at > now || next_at == now && !lines_are_next())
+        now <= self.time_limit && !self.events.any_before(now)
     }
 
     /// Sets how far the core that is about to run may go on its own.
@@ -204,40 +200,34 @@ impl World {
 
     /// Brings the running core to the point where everything before its time has happened.
     /// Returns whether it may go on; if not, another core was chosen (see [`World::hand_over`]).
+    #[inline]
     pub(crate) fn synchronise(&mut self) -> bool {
-        let (me, now) = (self.current, self.now());
+        let now = self.now();
+        if self.is_next(now) {
+            self.set_limit();
+            return true;
+        }
+        self.catch_up(now)
+    }
+
+    fn catch_up(&mut self, now: Ps) -> bool {
+        let me = self.current;
         while now <= self.time_limit {
-            if self.events.next_at() > now {
+            if !self.events.any_before(now) {
                 self.set_limit();
                 return true;
             }
-            match self.events.next() {
-                Some((at, Happening::Grant { line })) if at <= now => {
-                    self.events.pop();
-                    self.grant(line, at);
-                }
-                Some((at, Happening::Commit { core })) if at <= now => {
-                    self.events.pop();
-                    self.commit(core, at);
-                }
-                Some((at, Happening::Reread { core })) if at < now => {
-                    self.events.pop();
-                    if self.reread(core, at) {
-                        self.events.push(now, Happening::Resume { core: me });
-                        self.go_on(core, at);
-                        return false;
-                    }
-                }
-                Some((at, Happening::Resume { core })) if at < now => {
-                    self.events.replace_next(now, Happening::Resume { core: me });
-                    self.go_on(core, at);
-                    return false;
-                }
-                Some((at, _)) if at < now => break,
-                _ => {
-                    self.set_limit();
-                    return true;
-                }
+            let Some((at, what)) = self.events.pop() else { break };
+            if let Happening::Resume { .. } | Happening::Timer { .. } = what {
+                self.events.push(now, Happening::Resume { core: me });
+                return match self.happen(at, what) {
+                    Some(core) => self.go_on(core, at),
+                    None => self.hand_over(),
+                };
+            }
+            if let Some(core) = self.happen(at, what) {
+                self.events.push(now, Happening::Resume { core: me });
+                return self.go_on(core, at);
             }
         }
         self.events.push(now, Happening::Resume { core: me });
@@ -247,7 +237,6 @@ impl World {
     /// Lets time pass until a core can run, and makes it the current one. Returns whether that is
     /// the core that was current before: then its fiber just goes on.
     pub(crate) fn hand_over(&mut self) -> bool {
-        let before = self.current;
         loop {
             let Some((at, what)) = self.events.pop() else {
                 self.end = Some(self.end_without_events());
@@ -257,44 +246,46 @@ impl World {
                 self.end = Some(End::TimeLimit);
                 return false;
             }
-            let core = match what {
-                Happening::Grant { line } => {
-                    self.grant(line, at);
-                    continue;
-                }
-                Happening::Commit { core } => {
-                    self.commit(core, at);
-                    continue;
-                }
-                Happening::Timer { core, sleep } => {
-                    let entry = &self.cores[core as usize];
-                    let sleeping = matches!(entry.state, State::Asleep | State::Resting);
-                    if !sleeping || entry.sleep != sleep {
-                        continue;
-                    }
-                    self.end_sleep(core, at);
-                    core
-                }
-                Happening::Reread { core } => {
-                    if !self.reread(core, at) {
-                        continue;
-                    }
-                    core
-                }
-                Happening::Resume { core } => core,
-            };
-            self.go_on(core, at);
-            return core == before;
+            if let Some(core) = self.happen(at, what) {
+                return self.go_on(core, at);
+            }
         }
     }
 
-    /// Makes a core the current one.
-    fn go_on(&mut self, core: u16, at: Ps) {
-        self.current = core;
+    /// Lets an event happen. Returns the core whose fiber goes on by it.
+    #[inline]
+    fn happen(&mut self, at: Ps, what: Happening) -> Option<u16> {
+        match what {
+            Happening::Grant { line } => {
+                self.grant(line, at);
+                None
+            }
+            Happening::Commit { core } => {
+                self.commit(core, at);
+                None
+            }
+            Happening::Timer { core, sleep } => {
+                let entry = &self.cores[core as usize];
+                let sleeping = matches!(entry.state, State::Asleep | State::Resting);
+                if !sleeping || entry.sleep != sleep {
+                    return None;
+                }
+                self.end_sleep(core, at);
+                Some(core)
+            }
+            Happening::Reread { core } => self.reread(core, at).then_some(core),
+            Happening::Resume { core } => Some(core),
+        }
+    }
+
+    /// Makes a core the current one. Returns whether it was already.
+    fn go_on(&mut self, core: u16, at: Ps) -> bool {
+        let before = std::mem::replace(&mut self.current, core);
         let entry = &mut self.cores[core as usize];
         entry.now = entry.now.max(at);
         self.set_state(core, State::Running);
         self.set_limit();
+        before == core
     }
 
     fn end_without_events(&self) -> End {
