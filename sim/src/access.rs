@@ -206,7 +206,7 @@ impl World {
         let row = self.stats.row(Statistics::key(slot.row, core.operation));
         match *access {
             Access::Load { .. } => {
-                if !owned && !self.lines.is_sharer(slot.line, core.cache) {
+                if !owned && !self.lines.holds(slot.line, core.cache) {
                     return false;
                 }
                 core.now += cost.load;
@@ -338,7 +338,7 @@ impl World {
             };
             let cache = self.me().cache;
             let hits = match access {
-                Access::Load { .. } => self.lines.is_sharer(line, cache),
+                Access::Load { .. } => self.lines.holds(line, cache),
                 _ => self.may_write(line, cache),
             };
             if hits && access.is_atomic() && !matches!(phase, Phase::Executed) {

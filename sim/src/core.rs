@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::costs::Ps;
+use crate::events::Happening;
 use crate::interrupt::Agenda;
 use crate::reread::Looks;
 use crate::rng::Rng;
@@ -158,6 +159,12 @@ impl Core {
     #[inline]
     pub(crate) fn is_due(&self) -> bool {
         self.agenda.is_due(self.now, self.accesses)
+    }
+
+    /// The event at which this core, by its number, goes on that was stalled or asleep.
+    #[inline]
+    pub(crate) fn going_on(&self, core: u16) -> Happening {
+        if self.looks.active() { Happening::Reread { core } } else { Happening::Resume { core } }
     }
 
     /// The youngest store in the buffer to a line.

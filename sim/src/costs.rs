@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::line::bits;
 use crate::machine::{Distance, MachineModel};
+use crate::rng::Rng;
 
 /// Simulated time and durations in picoseconds.
 pub(crate) type Ps = u64;
@@ -58,7 +59,10 @@ pub(crate) struct Costs {
     pub(crate) remote_memory_fill: Ps,
     pub(crate) service: Ps,
     pub(crate) snoop_issue: Ps,
-    pub(crate) ownership_window: Ps,
+    /// For how long a new owner holds a line at the least that it took for an atomic, or for a store in
+    /// its buffer.
+    pub(crate) hold_atomic: Ps,
+    pub(crate) hold_store: Ps,
     /// Share of a transfer for which a new owner keeps the line, in 1/65536.
     pub(crate) ownership_share: u64,
     /// Variation of that share, in 1/65536 of it.
@@ -129,15 +133,18 @@ impl Costs {
             pause: ps(model.core.pause_ns * factor).max(1),
             clock: ps(model.core.clock_ns * factor),
         };
+        let alone = hit(1.0);
+        let window = ps(model.directory.ownership_window_ns);
         Self {
-            hit: [hit(1.0), hit(model.core.smt_slowdown)],
+            hit: [alone, hit(model.core.smt_slowdown)],
             smt_slowdown: model.core.smt_slowdown,
             llc_fill: ps(model.fill.llc_ns),
             memory_fill: ps(model.fill.memory_ns),
             remote_memory_fill: ps(model.fill.remote_memory_ns),
             service: ps(model.directory.service_ns),
             snoop_issue: ps(model.directory.snoop_issue_ns),
-            ownership_window: ps(model.directory.ownership_window_ns),
+            hold_atomic: window.max(alone.atomic),
+            hold_store: window.max(alone.store),
             ownership_share: (model.directory.ownership_share * 65536.0) as u64,
             ownership_spread: (model.directory.ownership_spread * 65536.0) as u64,
             migratory: model.directory.migratory,
@@ -172,18 +179,25 @@ impl Costs {
         self.caches.len()
     }
 
+    /// A factor close to one, in 1/65536, for the random variation of a duration.
+    #[inline]
+    pub(crate) fn factor(&self, rng: &mut Rng) -> u64 {
+        65536 - self.jitter + rng.below(2 * self.jitter + 1)
+    }
+
     #[inline]
     pub(crate) fn distance(&self, from: u16, to: u16) -> Distance {
+        const BY_BORDERS: [Distance; 4] =
+            [Distance::SameCore, Distance::SameLlc, Distance::CrossLlc, Distance::CrossSocket];
+        BY_BORDERS[self.borders(from, to)]
+    }
+
+    /// How many borders lie between two caches: of cores, LLCs and sockets, each within the next.
+    #[inline]
+    fn borders(&self, from: u16, to: u16) -> usize {
         let (a, b) = (self.caches[from as usize], self.caches[to as usize]);
-        if from == to {
-            Distance::SameCore
-        } else if a.llc == b.llc {
-            Distance::SameLlc
-        } else if a.socket == b.socket {
-            Distance::CrossLlc
-        } else {
-            Distance::CrossSocket
-        }
+        let crossed = [from != to, a.llc != b.llc, a.socket != b.socket];
+        crossed.into_iter().map(usize::from).sum::<usize>() & 3
     }
 
     /// Cost of a transfer between two caches.
@@ -191,7 +205,7 @@ impl Costs {
     pub(crate) fn transfer(&self, from: u16, to: u16) -> Ps {
         match &self.matrix {
             Some(matrix) if from != to => matrix[from as usize * self.caches.len() + to as usize],
-            _ => self.by_distance[self.distance(from, to) as usize],
+            _ => self.by_distance[self.borders(from, to)],
         }
     }
 

@@ -21,12 +21,13 @@
 //! - A write invalidates all other copies, `directory.snoop_issue_ns` apart, and takes as long as
 //!   the farthest of them; all copies are lost at the grant.
 
-use crate::core::State;
-use crate::costs::{NEVER, Ps, scale};
+use crate::core::{Core, State};
+use crate::costs::{Costs, NEVER, Ps, scale};
 use crate::events::Happening;
-use crate::line::{By, MIGRATES, NO_CACHE, Request, Source, Want};
+use crate::line::{By, Line, LineTable, MIGRATES, NO_CACHE, Request, Source, Want};
 use crate::machine::Distance;
 use crate::protocol::Supplier;
+use crate::stats::Row;
 use crate::timeline::What;
 use crate::world::World;
 
@@ -40,55 +41,49 @@ impl World {
         by: By,
         (core, now): (u16, Ps),
     ) {
-        let cache = self.cores[core as usize].cache;
-        let factor = self.factor(core);
-        let (source, cost) = self.supply(line, cache, want, now);
-        let arrives_at = now + scale(cost, factor) / 4;
+        let Self { cores, lines, costs, stats, .. } = self;
+        let asker = &mut cores[core as usize];
+        let (cache, factor) = (asker.cache, costs.factor(&mut asker.rng));
+        let (source, cost) = supply(costs, lines, line, cache, want, now);
+        let scaled = scale(cost, factor);
+        let arrives_at = now + scaled / 4;
+        stats.row(row).rfos += u64::from(want == Want::Own);
+        let entry = &mut lines.lines[line as usize];
         let request = Request { core, cache, want, by, words, row, arrives_at, factor };
-        let entry = &mut self.lines.lines[line as usize];
         let first = entry.queue.insert(request);
-        // Then what was found for it holds when it arrives, too.
-        let holds = entry.forwards(now);
         entry.totals.longest_queue = entry.totals.longest_queue.max(entry.queue.len() as u64);
-        let counted = self.stats.row(row);
-        counted.rfos += u64::from(want == Want::Own);
-        self.trace(line, now, core, row, What::Request);
-        if first {
-            let supply =
-                if holds { (source, cost) } else { self.supply(line, cache, want, arrives_at) };
-            self.schedule_grant(line, supply, (arrives_at, factor));
+        if entry.traced {
+            self.timeline.record(now, core, row, What::Request);
+        }
+        if !first {
+            return;
+        }
+        if entry.forwards(now) {
+            // Then what was found for it holds when it arrives, too.
+            entry.grant_source = Some(source);
+            entry.grant_cost = cost;
+            let at = grant_time(costs, entry, arrives_at, scaled);
+            self.push(at, Happening::Grant { line });
+        } else {
+            let at = self.schedule_first_grant(line);
+            self.push(at, Happening::Grant { line });
         }
     }
 
-    /// Queues the grant of the first request that waits for a line, if one does.
-    #[inline]
-    fn schedule_next_grant(&mut self, line: u32) {
-        let Some(first) = self.lines.lines[line as usize].queue.first() else { return };
-        let (arrives_at, factor) = (first.arrives_at, first.factor);
-        let supply = self.supply(line, first.cache, first.want, arrives_at);
-        self.schedule_grant(line, supply, (arrives_at, factor));
-    }
-
-    /// Queues the grant of the first request that waits for a line: when it arrives it will be
-    /// supplied so, at the cost of that times its random factor.
-    #[inline]
-    fn schedule_grant(
-        &mut self,
-        line: u32,
-        (source, cost): (Source, Ps),
-        (arrives_at, factor): (Ps, u64),
-    ) {
-        let entry = &mut self.lines.lines[line as usize];
+    /// When the first request that waits for a line is granted, for which this is an event to be
+    /// queued; notes how it will be supplied.
+    fn schedule_first_grant(&mut self, line: u32) -> Ps {
+        let Self { lines, costs, .. } = self;
+        let first = lines.lines[line as usize].queue.first();
+        let (cache, want, arrives_at, factor) = match first {
+            Some(first) => (first.cache, first.want, first.arrives_at, first.factor),
+            None => return NEVER,
+        };
+        let (source, cost) = supply(costs, lines, line, cache, want, arrives_at);
+        let entry = &mut lines.lines[line as usize];
         entry.grant_source = entry.forwards(arrives_at).then_some(source);
         entry.grant_cost = cost;
-        let cost = scale(cost, factor);
-        let mut at = (arrives_at + cost / 4).max(entry.free_at);
-        if entry.exclusive && entry.kept {
-            let window = scale(scale(cost, self.costs.ownership_share), entry.kept_factor);
-            at = at.max(entry.owner_ready_at + window);
-        }
-        entry.grant_at = at;
-        self.push(at, Happening::Grant { line });
+        grant_time(costs, entry, arrives_at, scale(cost, factor))
     }
 
     /// Serves the first request that waits for a line, if this is still when it is due.
@@ -100,79 +95,92 @@ impl World {
         if at <= entry.locked_until {
             let at = entry.locked_until + 1;
             entry.grant_at = at;
-            self.push(at, Happening::Grant { line });
+            self.events.push(at, Happening::Grant { line });
             return;
         }
         entry.grant_at = NEVER;
-        let Some(&request) = entry.queue.first() else { return };
-        entry.queue.remove_first();
-        let cache = request.cache;
+        let Some(request) = entry.queue.take_first() else { return };
+        let (owned, exclusive) = (entry.may_write(request.cache), entry.exclusive);
         let here_at = match request.want {
-            Want::Read if self.lines.is_sharer(line, cache) => at,
-            Want::Own if self.may_write(line, cache) => at,
-            Want::Read if self.migrates(line) => self.grant_ownership(line, at, cache, &request),
-            Want::Read => self.grant_read(line, at, cache, &request),
-            Want::Own => self.grant_ownership(line, at, cache, &request),
+            _ if owned => at,
+            Want::Read if !exclusive && self.lines.is_sharer(line, request.cache) => at,
+            Want::Read if !self.migrates(line) => self.grant_read(line, at, &request),
+            _ => self.grant_ownership(line, at, &request),
         };
-        self.trace(line, here_at, request.core, request.row, What::Arrival);
+        let entry = &mut self.lines.lines[line as usize];
+        entry.grant_source = None;
+        let more = !entry.queue.is_empty();
+        if entry.traced {
+            self.timeline.record(here_at, request.core, request.row, What::Arrival);
+        }
+        let core = &mut self.cores[request.core as usize];
         match request.by {
-            By::Access => self.push_going_on(here_at, request.core),
+            By::Access => {
+                let what = core.going_on(request.core);
+                self.events.push(here_at, what);
+            }
             By::StoreBuffer => {
-                for store in &mut self.cores[request.core as usize].stores {
+                for store in &mut core.stores {
                     if store.line == line && store.done_at == NEVER {
                         store.done_at = here_at;
                     }
                 }
-                self.push(here_at, Happening::Commit { core: request.core });
+                self.events.push(here_at, Happening::Commit { core: request.core });
             }
             By::RunAhead { .. } => {
-                if self.fetched(request.core, line, here_at) {
-                    self.push_going_on(here_at, request.core);
+                if core.fetched(line, here_at) {
+                    let what = core.going_on(request.core);
+                    self.events.push(here_at, what);
                 }
             }
         }
-        self.lines.lines[line as usize].grant_source = None;
-        self.schedule_next_grant(line);
+        if more {
+            let at = self.schedule_first_grant(line);
+            self.events.push(at, Happening::Grant { line });
+        }
         while let Some(core) = self.losers.pop() {
             self.fetch_again(core, line, at);
         }
     }
 
-    #[inline(always)]
-    fn grant_read(&mut self, line: u32, at: Ps, cache: u16, request: &Request) -> Ps {
-        let (source, cost) = self.supply_granted(line, cache, Want::Read, at);
-        let here_at = at + scale(cost, request.factor) / 2;
-        self.count_source(line, cache, source, request);
+    fn grant_read(&mut self, line: u32, at: Ps, request: &Request) -> Ps {
         self.note_disturbed(line);
-        let (protocol, service) = (self.protocol, self.costs.service);
-        let entry = &mut self.lines.lines[line as usize];
-        entry.free_at = entry.free_at.max(at + service);
-        let mut written_back = false;
+        let (source, cost) = supply_granted(&self.costs, &self.lines, line, request, at);
+        let here_at = at + scale(cost, request.factor) / 2;
+        let cache = request.cache;
+        let Self { protocol, lines, cores, costs, stats, .. } = self;
+        let row = stats.row(request.row);
+        let entry = &mut lines.lines[line as usize];
+        count_source(costs, entry, &mut cores[request.core as usize], row, (line, source), request);
+        entry.free_at = entry.free_at.max(at + costs.service);
         if source == Source::Memory {
             entry.owner = cache;
             entry.home = cache;
             entry.exclusive = true;
             entry.owner_ready_at = here_at;
             entry.free_at = here_at;
-        } else {
-            let outcome = protocol.after_read(entry.dirty);
-            written_back = outcome.writes_back;
-            if entry.owner != NO_CACHE {
-                entry.home = entry.owner;
-            }
-            match outcome.next_supplier {
-                Supplier::Owner => {}
-                Supplier::Llc => entry.owner = NO_CACHE,
-                Supplier::Reader => {
-                    entry.owner = cache;
-                    entry.owner_ready_at = here_at;
-                }
-            }
-            entry.dirty &= outcome.next_supplier == Supplier::Owner;
-            entry.exclusive = false;
+            return here_at;
         }
-        self.lines.add_sharer(line, cache);
-        self.stats.row(request.row).writebacks += u64::from(written_back);
+        let outcome = protocol.after_read(entry.dirty);
+        row.writebacks += u64::from(outcome.writes_back);
+        let before = entry.exclusive.then_some(entry.owner);
+        if entry.owner != NO_CACHE {
+            entry.home = entry.owner;
+        }
+        match outcome.next_supplier {
+            Supplier::Owner => {}
+            Supplier::Llc => entry.owner = NO_CACHE,
+            Supplier::Reader => {
+                entry.owner = cache;
+                entry.owner_ready_at = here_at;
+            }
+        }
+        entry.dirty &= outcome.next_supplier == Supplier::Owner;
+        entry.exclusive = false;
+        if let Some(before) = before {
+            lines.set_only_sharer(line, before);
+        }
+        lines.add_sharer(line, cache);
         here_at
     }
 
@@ -189,20 +197,27 @@ impl World {
         entry.migrations == MIGRATES
     }
 
-    fn grant_ownership(&mut self, line: u32, at: Ps, cache: u16, request: &Request) -> Ps {
-        let (source, cost) = self.supply_granted(line, cache, request.want, at);
-        self.count_source(line, cache, source, request);
-        let entry = &self.lines.lines[line as usize];
-        let (was_exclusive, before) = (entry.exclusive, entry.owner);
-        let invalidated = if was_exclusive {
-            u64::from(before != cache)
+    fn grant_ownership(&mut self, line: u32, at: Ps, request: &Request) -> Ps {
+        let cache = request.cache;
+        if self.expecting > 0 {
+            self.note_losers(line, cache);
+        }
+        if self.lines.lines[line as usize].sleepers > 0 {
+            self.invalidate_sleepers(line, at, cache, request.core);
+        }
+        let (source, cost) = supply_granted(&self.costs, &self.lines, line, request, at);
+        let Self { lines, cores, costs, stats, .. } = self;
+        let invalidated = if lines.lines[line as usize].exclusive {
+            1
         } else {
-            let copies: u32 = self.lines.sharers(line).iter().map(|word| word.count_ones()).sum();
-            u64::from(copies) - u64::from(self.lines.is_sharer(line, cache))
+            let copies: u32 = lines.sharers(line).iter().map(|word| word.count_ones()).sum();
+            u64::from(copies) - u64::from(lines.is_sharer(line, cache))
         };
-        self.note_losers(line, cache);
-        if self.costs.migratory {
-            let entry = &mut self.lines.lines[line as usize];
+        let entry = &mut lines.lines[line as usize];
+        let core = &mut cores[request.core as usize];
+        let row = stats.row(request.row);
+        count_source(costs, entry, core, row, (line, source), request);
+        if costs.migratory {
             if (entry.written == 0 && entry.exclusive) || entry.home == cache {
                 // Its owner took it to write, and did not; or its writer writes it again.
                 entry.migrations = 0;
@@ -210,120 +225,37 @@ impl World {
                 entry.migrations = (entry.migrations + 1).min(MIGRATES);
             }
         }
-        let row = self.stats.row(request.row);
         row.invalidations += invalidated;
         row.upgrades += u64::from(source == Source::Own);
-        self.invalidate_sleepers(line, at, cache, request.core);
         let here_at = at
             + scale(cost, request.factor) / 2
-            + invalidated.saturating_sub(1) * self.costs.snoop_issue;
+            + invalidated.saturating_sub(1) * costs.snoop_issue;
+        let spread = costs.ownership_spread;
+        entry.kept_factor = 65536 - spread + core.rng.below(2 * spread + 1);
         // The operation it took the line for is completed before the next snoop is answered.
-        let buffered = request.by == By::StoreBuffer;
-        let first_operation =
-            if buffered { self.costs.hit[0].store } else { self.costs.hit[0].atomic };
-        let spread = self.costs.ownership_spread;
-        let rng = &mut self.cores[request.core as usize].rng;
-        let kept_factor = 65536 - spread + rng.below(2 * spread + 1);
-        let hold = self.costs.ownership_window.max(first_operation);
-        let core = &self.cores[request.core as usize];
-        let is_awaited = core.state == State::Draining && core.drain.line == line;
-        let entry = &mut self.lines.lines[line as usize];
+        let (hold, kept) = match request.by {
+            By::StoreBuffer => {
+                let is_awaited = core.state == State::Draining && core.drain.line == line;
+                (costs.hold_store, is_awaited)
+            }
+            By::Access | By::RunAhead { adds: true } => (costs.hold_atomic, true),
+            By::RunAhead { adds: false } => (costs.hold_atomic, false),
+        };
         entry.owner = cache;
         entry.home = cache;
         entry.exclusive = true;
         entry.dirty = true;
         entry.owner_ready_at = here_at;
         entry.free_at = here_at + hold;
-        entry.kept = match request.by {
-            By::Access | By::RunAhead { adds: true } => true,
-            By::StoreBuffer => is_awaited,
-            By::RunAhead { adds: false } => false,
-        };
-        entry.kept_factor = kept_factor;
+        entry.kept = kept;
         entry.written = if request.want == Want::Own { request.words } else { 0 };
         entry.totals.invalidations += invalidated;
-        if was_exclusive {
-            self.lines.remove_sharer(line, before);
-            self.lines.add_sharer(line, cache);
-        } else {
-            self.lines.set_only_sharer(line, cache);
-        }
         here_at
-    }
-
-    /// Who supplies a line to the cache that is first in its queue; it may be known already.
-    #[inline]
-    fn supply_granted(&self, line: u32, cache: u16, want: Want, at: Ps) -> (Source, Ps) {
-        let entry = &self.lines.lines[line as usize];
-        match entry.grant_source {
-            Some(source) => (source, entry.grant_cost),
-            None => self.supply(line, cache, want, at),
-        }
-    }
-
-    /// Who supplies a line to a cache at a time, and what that costs from request to arrival.
-    #[inline(always)]
-    fn supply(&self, line: u32, cache: u16, want: Want, at: Ps) -> (Source, Ps) {
-        let entry = &self.lines.lines[line as usize];
-        let costs = &self.costs;
-        if entry.exclusive && entry.owner != cache {
-            // The owner's is the only copy there is: it is the farthest.
-            return (Source::Owner, costs.transfer(entry.owner, cache));
-        }
-        let (source, cost) = if self.lines.is_sharer(line, cache) {
-            (Source::Own, costs.llc_fill)
-        } else if entry.owner != NO_CACHE && entry.forwards(at) {
-            (Source::Owner, costs.transfer(entry.owner, cache))
-        } else if entry.home == NO_CACHE {
-            let local = costs.distance(entry.first_toucher, cache) != Distance::CrossSocket;
-            let fill = if local { costs.memory_fill } else { costs.remote_memory_fill };
-            (Source::Memory, fill)
-        } else if costs.distance(entry.home, cache) <= Distance::SameLlc {
-            (Source::Llc, costs.llc_fill)
-        } else {
-            (Source::Home, costs.transfer(entry.home, cache))
-        };
-        if want == Want::Read || entry.exclusive {
-            return (source, cost);
-        }
-        (source, cost.max(costs.farthest(self.lines.sharers(line), cache)))
-    }
-
-    #[inline]
-    fn count_source(&mut self, line: u32, cache: u16, source: Source, request: &Request) {
-        let entry = &mut self.lines.lines[line as usize];
-        let row = self.stats.row(request.row);
-        // Written by somebody else meanwhile, but nothing of what is wanted: false sharing.
-        let falsely = entry.written != 0 && entry.written & request.words == 0;
-        row.false_sharing += u64::from(falsely);
-        entry.totals.false_sharing += u64::from(falsely);
-        match source {
-            Source::Owner | Source::Home => {
-                let from = if source == Source::Owner { entry.owner } else { entry.home };
-                row.count_transfer(self.costs.distance(from, cache));
-                row.hitms += u64::from(entry.dirty);
-                let is_changed = entry.dirty && ![NO_CACHE, cache].contains(&entry.changed_by);
-                let core = &mut self.cores[request.core as usize];
-                match request.by {
-                    By::Access => core.surprised = is_changed,
-                    By::RunAhead { .. } if core.awaits == line => core.surprised = is_changed,
-                    // It was read ahead of everything that could have gone wrong by it.
-                    _ => {}
-                }
-                entry.totals.transfers += 1;
-            }
-            Source::Llc => row.llc_fills += 1,
-            Source::Memory => row.memory_fills += 1,
-            Source::Own => {}
-        }
     }
 
     /// Wakes the cores that sleep on a line which a cache takes for writing. The cores of that
     /// cache sleep on: their copy stays, and the write itself will wake them.
     fn invalidate_sleepers(&mut self, line: u32, at: Ps, cache: u16, writer: u16) {
-        if self.lines.lines[line as usize].sleepers == 0 {
-            return;
-        }
         let mut to_wake = std::mem::take(&mut self.to_wake);
         to_wake.clear();
         let cores = &self.cores;
@@ -360,5 +292,119 @@ impl World {
         if self.lines.lines[line as usize].traced {
             self.timeline.record(at, core, row, what);
         }
+    }
+}
+
+/// When the first request that waits for a line is granted, which arrives at a time and whose supply
+/// takes so long; notes it.
+#[inline]
+fn grant_time(costs: &Costs, entry: &mut Line, arrives_at: Ps, cost: Ps) -> Ps {
+    let mut at = (arrives_at + cost / 4).max(entry.free_at);
+    if entry.exclusive && entry.kept {
+        let window = scale(scale(cost, costs.ownership_share), entry.kept_factor);
+        at = at.max(entry.owner_ready_at + window);
+    }
+    entry.grant_at = at;
+    at
+}
+
+/// Who supplies a line to the one who is granted it; it may be known already.
+#[inline]
+fn supply_granted(
+    costs: &Costs,
+    lines: &LineTable,
+    line: u32,
+    request: &Request,
+    at: Ps,
+) -> (Source, Ps) {
+    let entry = &lines.lines[line as usize];
+    match entry.grant_source {
+        Some(source) => (source, entry.grant_cost),
+        None => supply(costs, lines, line, request.cache, request.want, at),
+    }
+}
+
+/// Who supplies a line to a cache at a time, and what that costs from request to arrival.
+#[inline]
+fn supply(
+    costs: &Costs,
+    lines: &LineTable,
+    line: u32,
+    cache: u16,
+    want: Want,
+    at: Ps,
+) -> (Source, Ps) {
+    let entry = &lines.lines[line as usize];
+    if entry.exclusive && entry.owner != cache {
+        // The owner's is the only copy there is: it is the farthest.
+        return (Source::Owner, costs.transfer(entry.owner, cache));
+    }
+    supply_shared(costs, lines, line, cache, want, at)
+}
+
+fn supply_shared(
+    costs: &Costs,
+    lines: &LineTable,
+    line: u32,
+    cache: u16,
+    want: Want,
+    at: Ps,
+) -> (Source, Ps) {
+    let entry = &lines.lines[line as usize];
+    let (source, cost) = if lines.holds(line, cache) {
+        (Source::Own, costs.llc_fill)
+    } else if entry.owner != NO_CACHE && entry.forwards(at) {
+        (Source::Owner, costs.transfer(entry.owner, cache))
+    } else if entry.home == NO_CACHE {
+        let local = costs.distance(entry.first_toucher, cache) != Distance::CrossSocket;
+        let fill = if local { costs.memory_fill } else { costs.remote_memory_fill };
+        (Source::Memory, fill)
+    } else if costs.distance(entry.home, cache) <= Distance::SameLlc {
+        (Source::Llc, costs.llc_fill)
+    } else {
+        (Source::Home, costs.transfer(entry.home, cache))
+    };
+    if want == Want::Read || entry.exclusive {
+        return (source, cost);
+    }
+    // Nobody has a copy of a line that was in memory only.
+    if source == Source::Memory {
+        return (source, cost);
+    }
+    (source, cost.max(costs.farthest(lines.sharers(line), cache)))
+}
+
+/// Counts who supplies a line, and what it is to the core that waits for it.
+#[inline]
+fn count_source(
+    costs: &Costs,
+    entry: &mut Line,
+    core: &mut Core,
+    row: &mut Row,
+    (line, source): (u32, Source),
+    request: &Request,
+) {
+    // Written by somebody else meanwhile, but nothing of what is wanted: false sharing.
+    let falsely = u64::from(entry.written != 0 && entry.written & request.words == 0);
+    row.false_sharing += falsely;
+    entry.totals.false_sharing += falsely;
+    match source {
+        Source::Owner | Source::Home => {
+            let cache = request.cache;
+            let from = if source == Source::Owner { entry.owner } else { entry.home };
+            row.count_transfer(costs.distance(from, cache));
+            row.hitms += u64::from(entry.dirty);
+            // Otherwise it was read ahead of everything that could have gone wrong by it.
+            if request.by == By::Access
+                || matches!(request.by, By::RunAhead { .. }) && core.awaits == line
+            {
+                core.surprised =
+                    entry.dirty && entry.changed_by != NO_CACHE && entry.changed_by != cache;
+            }
+            entry.totals.transfers += 1;
+        }
+        Source::Llc => row.llc_fills += 1,
+        Source::Memory => row.memory_fills += 1,
+        Source::Own => {}
     }
 }

@@ -129,7 +129,8 @@ pub(crate) struct LineTable {
     pub(crate) lines: Vec<Line>,
     by_key: HashMap<usize, u32>,
     free: Vec<u32>,
-    /// Caches with a copy: `sharer_words` words of bits for each line.
+    /// Caches with a copy: `sharer_words` words of bits for each line. Out of date where the owner's is
+    /// the only copy.
     sharers: Vec<u64>,
     sharer_words: usize,
     /// Cores asleep: `sleeper_words` words of bits for each line.
@@ -193,6 +194,14 @@ impl LineTable {
             .map(|(_, line)| line)
     }
 
+    /// Whether a cache has a copy of a line.
+    #[inline]
+    pub(crate) fn holds(&self, line: u32, cache: u16) -> bool {
+        let entry = &self.lines[line as usize];
+        if entry.exclusive { entry.owner == cache } else { self.is_sharer(line, cache) }
+    }
+
+    /// Whether a cache has a copy of a line that is not exclusive.
     #[inline]
     pub(crate) fn is_sharer(&self, line: u32, cache: u16) -> bool {
         let word = self.sharers[line as usize * self.sharer_words + cache as usize / 64];
@@ -201,11 +210,6 @@ impl LineTable {
 
     pub(crate) fn add_sharer(&mut self, line: u32, cache: u16) {
         self.sharers[line as usize * self.sharer_words + cache as usize / 64] |= 1 << (cache % 64);
-    }
-
-    pub(crate) fn remove_sharer(&mut self, line: u32, cache: u16) {
-        self.sharers[line as usize * self.sharer_words + cache as usize / 64] &=
-            !(1 << (cache % 64));
     }
 
     /// Leaves one cache with a copy.
@@ -222,7 +226,7 @@ impl LineTable {
         self.sharers[first..first + self.sharer_words].fill(0);
     }
 
-    /// The caches with a copy as a set, one bit each.
+    /// The caches with a copy of a line that is not exclusive, as a set, one bit each.
     pub(crate) fn sharers(&self, line: u32) -> &[u64] {
         let first = line as usize * self.sharer_words;
         &self.sharers[first..first + self.sharer_words]
@@ -256,6 +260,12 @@ impl LineTable {
 }
 
 impl Line {
+    /// Whether a cache holds the line and nobody else does, so that it may write.
+    #[inline]
+    pub(crate) fn may_write(&self, cache: u16) -> bool {
+        self.exclusive && self.owner == cache
+    }
+
     /// Whether its owner supplies it at a time: a forwarder (MESIF) whose own copy is on the way
     /// cannot; the home can. Once it can, that changes with the next grant only.
     #[inline]

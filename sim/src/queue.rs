@@ -39,16 +39,19 @@ impl RequestQueue {
         self.requests.get(self.served)
     }
 
-    /// Takes away the request that is served next.
-    pub(crate) fn remove_first(&mut self) {
+    /// Takes the request that is served next.
+    #[inline]
+    pub(crate) fn take_first(&mut self) -> Option<Request> {
+        let first = *self.requests.get(self.served)?;
         self.served += 1;
-        if self.served >= self.requests.len() {
+        if self.served == self.requests.len() {
             self.requests.clear();
             self.served = 0;
         } else if self.served == SERVED_KEPT {
             self.requests.drain(..SERVED_KEPT);
             self.served = 0;
         }
+        Some(first)
     }
 }
 
@@ -56,12 +59,6 @@ impl RequestQueue {
 mod tests {
     use super::*;
     use crate::line::{By, Want};
-
-    fn pop(queue: &mut RequestQueue) -> Option<Request> {
-        let first = queue.first().copied();
-        queue.remove_first();
-        first
-    }
 
     fn request(core: u16, arrives_at: u64) -> Request {
         let want = Want::Read;
@@ -78,7 +75,7 @@ mod tests {
         assert!(queue.insert(request(4, 10)));
         assert_eq!(queue.first().map(|first| first.core), Some(4));
         let order: Vec<u16> =
-            std::iter::from_fn(|| pop(&mut queue)).map(|next| next.core).collect();
+            std::iter::from_fn(|| queue.take_first()).map(|next| next.core).collect();
         assert_eq!(order, [4, 1, 3, 2]);
         assert!(queue.is_empty());
     }
@@ -90,7 +87,7 @@ mod tests {
             // Of each three the last arrives first.
             queue.insert(request(core, u64::from(core / 3 * 3 + 2 - core % 3)));
             if core >= 300 {
-                let served = pop(&mut queue).map(|served| served.arrives_at);
+                let served = queue.take_first().map(|served| served.arrives_at);
                 assert_eq!(served, Some(u64::from(core - 300)));
             }
         }

@@ -198,7 +198,7 @@ impl World {
                 }
                 self.note_reread(line, words, key);
                 let core = &mut self.cores[me as usize];
-                if !self.lines.is_sharer(line, core.cache) {
+                if !self.lines.holds(line, core.cache) {
                     core.looks.stalled = true;
                     core.looks.stalled_since = now;
                     self.set_state(me, State::Stalled);

@@ -17,7 +17,7 @@
 //! compare-and-exchange.
 
 use crate::access::Access;
-use crate::core::State;
+use crate::core::{Core, State};
 use crate::costs::{NEVER, Ps};
 use crate::line::{By, Want, bits};
 use crate::stats::Statistics;
@@ -148,9 +148,6 @@ impl World {
 
     /// A cache takes a line: notes who had it and waits for another one, for [`Self::fetch_again`].
     pub(crate) fn note_losers(&mut self, line: u32, cache: u16) {
-        if self.expecting == 0 {
-            return;
-        }
         let (cores, threads_of, losers) = (&self.cores, &self.threads_of, &mut self.losers);
         let waits_for_more = |&&thread: &&u16| {
             let core = &cores[thread as usize];
@@ -269,7 +266,7 @@ impl World {
         let owned = next.usage != Use::Read;
         let asked = |fetched: &Fetched| fetched.line == line && fetched.arrives_at == NEVER;
         let here =
-            if owned { self.may_write(line, cache) } else { self.lines.is_sharer(line, cache) };
+            if owned { self.may_write(line, cache) } else { self.lines.holds(line, cache) };
         if here
             || entry.fetched.iter().any(asked)
             || entry.pending_store(line).is_some()
@@ -284,15 +281,16 @@ impl World {
         let by = By::RunAhead { adds: next.usage == Use::Add };
         self.request(line, want, (next.words, next.row), by, (core as u16, now));
     }
+}
 
-    /// A line that a core asked for ahead was granted. Returns whether the core waits for it.
-    pub(crate) fn fetched(&mut self, core: u16, line: u32, here_at: Ps) -> bool {
-        let core = &mut self.cores[core as usize];
-        for fetched in &mut core.fetched {
+impl Core {
+    /// A line that the core asked for ahead was granted. Returns whether it waits for it.
+    pub(crate) fn fetched(&mut self, line: u32, here_at: Ps) -> bool {
+        for fetched in &mut self.fetched {
             if fetched.line == line && fetched.arrives_at == NEVER {
                 fetched.arrives_at = here_at;
             }
         }
-        core.awaits == line && core.state == State::Stalled
+        self.awaits == line && self.state == State::Stalled
     }
 }

@@ -104,7 +104,7 @@ impl World {
         let core = &mut self.cores[me as usize];
         let unchanged = core.watched.iter().all(|entry| {
             lines.lines[entry.line as usize].version == entry.version
-                && lines.is_sharer(entry.line, core.cache)
+                && lines.holds(entry.line, core.cache)
         });
         if core.watched.is_empty() || !unchanged {
             core.now += pause;
@@ -155,7 +155,8 @@ impl World {
         entry.looks.wake();
         self.end_sleep(core, at + phase);
         self.set_state(core, State::Running);
-        self.push_going_on(at + phase, core);
+        let what = self.cores[core as usize].going_on(core);
+        self.push(at + phase, what);
     }
 
     /// Ends a sleep or rest: accounts for the time, and forgets who was to wake the core.

@@ -15,7 +15,7 @@
 use crate::core::{Core, State};
 use crate::costs::{Costs, Ps, scale};
 use crate::events::{EventQueue, Happening};
-use crate::line::{LineTable, NO_CACHE};
+use crate::line::LineTable;
 use crate::protocol::Protocol;
 use crate::report::End;
 use crate::rng::Rng;
@@ -162,23 +162,13 @@ impl World {
 
     /// A factor close to one, in 1/65536, for the random variation of a duration on a core.
     pub(crate) fn factor(&mut self, core: u16) -> u64 {
-        let jitter = self.costs.jitter;
-        65536 - jitter + self.cores[core as usize].rng.below(2 * jitter + 1)
+        self.costs.factor(&mut self.cores[core as usize].rng)
     }
 
     /// Queues an event; the running core must then not pass it unseen.
     pub(crate) fn push(&mut self, at: Ps, what: Happening) {
         self.events.push(at, what);
         self.limit = self.limit.min(at.saturating_add(self.lookahead));
-    }
-
-    /// Queues the event at which a core goes on that was stalled or asleep.
-    pub(crate) fn push_going_on(&mut self, at: Ps, core: u16) {
-        let rereads = self.cores[core as usize].looks.active();
-        self.push(
-            at,
-            if rereads { Happening::Reread { core } } else { Happening::Resume { core } },
-        );
     }
 
     /// Whether everything before a time has happened.
@@ -351,7 +341,6 @@ impl World {
                 entry.first_toucher = cache;
                 entry.exclusive = true;
                 entry.dirty = true;
-                self.lines.add_sharer(line, cache);
             }
         }
     }
@@ -416,7 +405,6 @@ impl World {
     /// Whether a cache holds a line that nobody else holds, so that it may write.
     #[inline]
     pub(crate) fn may_write(&self, line: u32, cache: u16) -> bool {
-        let entry = &self.lines.lines[line as usize];
-        entry.exclusive && entry.owner == cache && cache != NO_CACHE
+        self.lines.lines[line as usize].may_write(cache)
     }
 }
