@@ -4,7 +4,7 @@
 //! comparisons ([`World::hit`]). Everything else goes through [`World::step`], which returns each
 //! time the fiber has to be left, and is called again when the core goes on.
 
-use crate::core::{State, Watched};
+use crate::core::{Core, State, Watched};
 use crate::costs::{NEVER, Ps, scale};
 use crate::fiber;
 use crate::interrupt;
@@ -67,30 +67,45 @@ impl Access {
 /// How far an access has come.
 #[derive(Debug, Clone, Copy)]
 enum Phase {
-    New,
     /// Counted, but not yet issued.
     Issue,
     /// An atomic whose line was here when it began; its time is over. If the line was granted to
     /// another one meanwhile, who had asked for it before, it begins again.
     Executed,
     /// It missed; the core was stalled since `issued_at` and goes on when the line is here.
-    Arrived {
-        issued_at: Ps,
-    },
+    Arrived { issued_at: Ps },
 }
 
 /// What is to be done next.
 enum Step {
-    /// Perform the operation and go on.
+    /// The access is done.
+    Done(Done),
+    /// Switch to the core that was chosen; go on when this one goes on.
+    Switch(Phase),
+    /// Run what is due on top of this core, then go on.
+    Attend(Phase),
+}
+
+/// What else a core has under way means for an access.
+enum Beside {
+    Nothing,
+    /// Its line was asked for, and is not on its way yet.
+    Asked,
+    /// It is to be issued again, at the core's time.
+    Later,
+    Done(Done),
+    /// Another core was chosen.
+    Left,
+}
+
+/// How an access takes effect.
+enum Done {
+    /// Perform the operation.
     Perform,
     /// Perform it on this value instead, which the store buffer knows.
     Forward(u64),
-    /// Go on; the store is in the store buffer.
+    /// Not at all: the store is in the store buffer.
     Buffered,
-    /// Switch to the core that was chosen; call again when this one goes on.
-    Switch,
-    /// Run what is due on top of this core, then call again.
-    Attend,
 }
 
 /// Performs an access by the word behind `handle`, which is at `address`.
@@ -113,42 +128,56 @@ pub(crate) fn perform<R>(
     });
     match done {
         Some(result) => result,
-        None => perform_stepwise(handle, address, access, &apply),
+        None => match stepwise(handle, address, access) {
+            Done::Perform => thread::with(|thread| {
+                let index = thread.index(handle);
+                let ThreadState { slots, words, world, .. } = thread;
+                match world {
+                    Some(world) => world.apply(index, slots[index].line, &apply),
+                    None => apply(&mut words[index].value),
+                }
+            }),
+            Done::Forward(mut bits) => apply(&mut bits),
+            Done::Buffered => apply(&mut 0),
+        },
     }
 }
 
+/// Makes an access that does not certainly hit; returns when it is to take effect.
 #[inline(never)]
-fn perform_stepwise<R>(
-    handle: u32,
-    address: usize,
-    access: &Access,
-    apply: &impl Fn(&mut u64) -> R,
-) -> R {
-    let mut phase = Phase::New;
+fn stepwise(handle: u32, address: usize, access: &Access) -> Done {
+    let mut step = thread::with(|thread| {
+        let index = thread.index(handle);
+        let ThreadState { slots, labels, world, .. } = thread;
+        match world {
+            Some(world) if !world.abandoned => {
+                world.begin(index as u32, &mut slots[index], address, access, labels)
+            }
+            _ => Step::Done(Done::Perform),
+        }
+    });
     loop {
-        let step = thread::with(|thread| {
+        let phase = match step {
+            Step::Done(done) => return done,
+            Step::Switch(phase) => {
+                fiber::switch();
+                phase
+            }
+            Step::Attend(phase) => {
+                interrupt::attend();
+                phase
+            }
+        };
+        step = thread::with(|thread| {
             let index = thread.index(handle);
-            let ThreadState { slots, words, labels, world, .. } = thread;
-            let Some(world) = world else { return Ok(apply(&mut words[index].value)) };
-            let slot = &mut slots[index];
-            let step = world.step(index as u32, slot, address, access, labels, &mut phase);
-            match step {
-                Step::Perform => {
-                    if world.me().watching {
-                        world.note_look(index as u32, slot, access, words_at(address));
-                    }
-                    Ok(world.apply(index, slot.line, apply))
+            let ThreadState { slots, world, .. } = thread;
+            match world {
+                Some(world) if !world.abandoned => {
+                    world.go_on_with(index as u32, &mut slots[index], address, access, phase)
                 }
-                Step::Forward(mut bits) => Ok(apply(&mut bits)),
-                Step::Buffered => Ok(apply(&mut 0)),
-                other => Err(other),
+                _ => Step::Done(Done::Perform),
             }
         });
-        match step {
-            Ok(result) => return result,
-            Err(Step::Attend) => interrupt::attend(),
-            Err(_) => fiber::switch(),
-        }
     }
 }
 
@@ -239,160 +268,207 @@ impl World {
         true
     }
 
-    /// The same, of an access that is noted already.
-    fn hit_noted(&mut self, slot: &mut Slot, address: usize, access: &Access) -> bool {
-        self.now() <= self.limit && self.hit(slot, address, access, true)
-    }
-
-    fn step(
+    /// Begins an access of the running core that does not certainly hit.
+    fn begin(
         &mut self,
         index: u32,
         slot: &mut Slot,
         address: usize,
         access: &Access,
         labels: &[&'static str],
-        phase: &mut Phase,
     ) -> Step {
-        if self.abandoned {
-            return Step::Perform;
+        let core = &mut self.cores[self.current as usize];
+        if core.watching
+            && let Some(bits) = core.looks.known(index, access)
+        {
+            return Step::Done(Done::Forward(bits));
         }
-        match *phase {
-            Phase::New => {
-                let core = self.me();
-                if core.watching
-                    && let Some(bits) = core.looks.known(index, access)
-                {
-                    return Step::Forward(bits);
-                }
-                core.accesses += 1;
-                self.line_of(slot, address, labels);
-                self.note_access(slot, words_at(address), access);
-                *phase = Phase::Issue;
-            }
+        core.accesses += 1;
+        self.line_of(slot, address, labels);
+        self.note_access(slot, words_at(address), access);
+        self.issue(index, slot, address, access, Phase::Issue)
+    }
+
+    /// Goes on with an access when the running core goes on.
+    fn go_on_with(
+        &mut self,
+        index: u32,
+        slot: &mut Slot,
+        address: usize,
+        access: &Access,
+        phase: Phase,
+    ) -> Step {
+        match phase {
+            Phase::Arrived { issued_at } => self.arrived(index, slot, access, issued_at),
             // It waited for its turn only, and has it now.
-            Phase::Issue if self.hit_noted(slot, address, access) => return Step::Perform,
-            _ => {}
+            Phase::Issue if self.now() <= self.limit && self.hit(slot, address, access, true) => {
+                Step::Done(Done::Perform)
+            }
+            _ => self.issue(index, slot, address, access, phase),
         }
+    }
+
+    fn issue(
+        &mut self,
+        index: u32,
+        slot: &mut Slot,
+        address: usize,
+        access: &Access,
+        mut phase: Phase,
+    ) -> Step {
         // Its word cannot move while it goes on: the line is the same each time.
         let line = slot.line;
-        if let Phase::Arrived { issued_at } = *phase {
-            let core = self.me();
-            core.awaits = NO_LINE;
-            let row = Statistics::key(slot.row, core.operation);
-            self.count_stall(line, row, issued_at);
-            let step = self.complete(slot, access, What::Access);
-            if matches!(access, Access::FencedStore { .. } | Access::Add { .. }) {
-                // No branch hangs on it.
-                self.me().surprised = false;
-            }
-            self.charge_restart();
-            return step;
-        }
         loop {
-            if self.me().is_due() {
-                return Step::Attend;
+            let core = &mut self.cores[self.current as usize];
+            if core.is_due() {
+                return Step::Attend(phase);
             }
-            self.charge_disturbance();
-            let ahead = self.now() > self.limit;
+            core.charge_disturbance(self.costs.disturbed);
+            let ahead = core.now > self.limit;
             if !self.synchronise() {
-                return Step::Switch;
+                return Step::Switch(phase);
             }
-            if ahead && matches!(phase, Phase::Issue) && self.hit_noted(slot, address, access) {
-                return Step::Perform;
-            }
-            let words = words_at(address);
-            let says = if self.me().stores.is_empty() {
-                Buffer::Nothing
-            } else {
-                self.store_buffer_says(index, line, words, access)
+            let core = &self.cores[self.current as usize];
+            let (now, cache) = (core.now, core.cache);
+            let entry = &self.lines.lines[line as usize];
+            let hits = match access {
+                Access::Load { .. } if !entry.exclusive => self.lines.is_sharer(line, cache),
+                _ => entry.may_write(cache),
             };
-            match says {
-                Buffer::Nothing => {}
-                Buffer::Forwards(bits) => {
-                    self.me().looks.spoil();
-                    self.complete(slot, access, What::Hit);
-                    return Step::Forward(bits);
+            let (stores, fetched) = (!core.stores.is_empty(), !core.fetched.is_empty());
+            let mut asked = false;
+            if stores || fetched {
+                match self.not_alone(index, slot, address, access) {
+                    Beside::Nothing => {}
+                    Beside::Asked => asked = true,
+                    Beside::Later => continue,
+                    Beside::Done(done) => return Step::Done(done),
+                    Beside::Left => return Step::Switch(phase),
                 }
-                Buffer::Blocks(position) => {
-                    if self.await_store(position) {
-                        continue;
-                    }
-                    return Step::Switch;
-                }
-                Buffer::Joins => {
+            } else if hits
+                && ahead
+                && matches!(phase, Phase::Issue)
+                && now <= self.limit
+                && self.hit(slot, address, access, true)
+            {
+                return Step::Done(Done::Perform);
+            }
+            if !hits {
+                let me = self.current;
+                let row = Statistics::key(slot.row, self.cores[me as usize].operation);
+                let want = if access.writes() { Want::Own } else { Want::Read };
+                let words = words_at(address);
+                if let Access::Store { .. } = access {
                     self.me().looks.spoil();
                     self.buffer_store(index, slot, access, words, NEVER);
-                    self.complete(slot, access, What::Hit);
-                    return Step::Buffered;
+                    self.request(line, want, (words, row), By::StoreBuffer, (me, now));
+                    self.complete(slot, access, What::Store);
+                    return Step::Done(Done::Buffered);
                 }
+                if !asked {
+                    self.request(line, want, (words, row), By::Access, (me, now));
+                }
+                self.run_ahead(line, asked);
+                self.set_state(me, State::Stalled);
+                if !self.hand_over() {
+                    return Step::Switch(Phase::Arrived { issued_at: now });
+                }
+                return self.arrived(index, slot, access, now);
             }
-            let asked = match self.run_ahead_says(line, access) {
-                Ahead::Nothing => false,
-                Ahead::ArrivesAt(at) => {
-                    let row = Statistics::key(slot.row, self.me().operation);
-                    let since = std::mem::replace(&mut self.me().now, at);
-                    self.count_stall(line, row, since);
-                    continue;
-                }
-                Ahead::Asked => true,
-            };
-            let cache = self.me().cache;
-            let hits = match access {
-                Access::Load { .. } => self.lines.holds(line, cache),
-                _ => self.may_write(line, cache),
-            };
-            if hits && access.is_atomic() && !matches!(phase, Phase::Executed) {
+            if access.is_atomic() && !matches!(phase, Phase::Executed) {
                 let atomic = self.varied(self.costs.hit[self.pace()].atomic);
-                let ends = atomic_start(self.now(), slot, self.current) + atomic;
+                let ends = atomic_start(now, slot, self.current) + atomic;
                 self.me().now = ends;
-                *phase = Phase::Executed;
+                phase = Phase::Executed;
                 let entry = &mut self.lines.lines[line as usize];
                 if entry.grant_at <= ends {
                     continue;
                 }
                 // Nobody asked for the line in time: it is kept to the end.
                 entry.locked_until = ends;
-                return self.complete(slot, access, What::Hit);
-            }
-            if hits && matches!(access, Access::Store { .. }) && !self.me().stores.is_empty() {
+            } else if stores && matches!(access, Access::Store { .. }) {
                 // Stores become visible in order: one whose line is here waits for those before it.
-                let here_at = self.now();
                 self.me().looks.spoil();
-                self.buffer_store(index, slot, access, words, here_at);
+                self.buffer_store(index, slot, access, words_at(address), now);
                 self.complete(slot, access, What::Hit);
-                return Step::Buffered;
+                return Step::Done(Done::Buffered);
             }
-            if hits {
-                return self.complete(slot, access, What::Hit);
-            }
-            let row = Statistics::key(slot.row, self.me().operation);
-            let want = if access.writes() { Want::Own } else { Want::Read };
-            let (me, issued_at) = (self.current, self.now());
-            if let Access::Store { .. } = access {
-                self.me().looks.spoil();
-                self.buffer_store(index, slot, access, words, NEVER);
-                self.request(line, want, (words, row), By::StoreBuffer, (me, issued_at));
-                self.complete(slot, access, What::Store);
-                return Step::Buffered;
-            }
-            if !asked {
-                self.request(line, want, (words, row), By::Access, (me, issued_at));
-            }
-            self.run_ahead(line, asked);
-            self.set_state(me, State::Stalled);
-            *phase = Phase::Arrived { issued_at };
-            if !self.hand_over() {
-                return Step::Switch;
-            }
-            return self.step(index, slot, address, access, labels, phase);
+            return self.takes_effect(index, slot, access, What::Hit);
         }
+    }
+
+    /// What the stores of the running core that wait for their lines, and the lines that it asked for
+    /// ahead, mean for an access.
+    #[inline(never)]
+    fn not_alone(
+        &mut self,
+        index: u32,
+        slot: &mut Slot,
+        address: usize,
+        access: &Access,
+    ) -> Beside {
+        let (line, words) = (slot.line, words_at(address));
+        if !self.me().stores.is_empty() {
+            match self.store_buffer_says(index, line, words, access) {
+                Buffer::Nothing => {}
+                Buffer::Forwards(bits) => {
+                    self.me().looks.spoil();
+                    self.complete(slot, access, What::Hit);
+                    return Beside::Done(Done::Forward(bits));
+                }
+                Buffer::Blocks(position) => {
+                    return if self.await_store(position) { Beside::Later } else { Beside::Left };
+                }
+                Buffer::Joins => {
+                    self.me().looks.spoil();
+                    self.buffer_store(index, slot, access, words, NEVER);
+                    self.complete(slot, access, What::Hit);
+                    return Beside::Done(Done::Buffered);
+                }
+            }
+        }
+        match self.run_ahead_says(line, access) {
+            Ahead::Nothing => Beside::Nothing,
+            Ahead::ArrivesAt(at) => {
+                let row = Statistics::key(slot.row, self.me().operation);
+                let since = std::mem::replace(&mut self.me().now, at);
+                self.count_stall(line, row, since);
+                Beside::Later
+            }
+            Ahead::Asked => Beside::Asked,
+        }
+    }
+
+    /// The line that an access of the running core waited for is here.
+    fn arrived(&mut self, index: u32, slot: &mut Slot, access: &Access, issued_at: Ps) -> Step {
+        let core = &mut self.cores[self.current as usize];
+        core.awaits = NO_LINE;
+        if let Access::FencedStore { .. } | Access::Add { .. } = access {
+            // No branch hangs on it.
+            core.surprised = false;
+        }
+        let row = Statistics::key(slot.row, core.operation);
+        self.count_stall(slot.line, row, issued_at);
+        let step = self.takes_effect(index, slot, access, What::Access);
+        self.charge_restart();
+        step
+    }
+
+    /// Completes an access that is performed now.
+    #[inline]
+    fn takes_effect(&mut self, index: u32, slot: &mut Slot, access: &Access, what: What) -> Step {
+        self.complete(slot, access, what);
+        if self.cores[self.current as usize].watching {
+            self.note_look(index, slot, access, words_at(slot.address));
+        }
+        Step::Done(Done::Perform)
     }
 
     /// Counts the time for which the running core was stalled for a line.
     #[inline]
     pub(crate) fn count_stall(&mut self, line: u32, row: u32, since: Ps) {
-        let waited = self.now() - since;
-        let core = self.me();
+        let core = &mut self.cores[self.current as usize];
+        let waited = core.now - since;
         core.waited += waited;
         core.stalled = true;
         self.lines.lines[line as usize].totals.wait += waited;
@@ -404,23 +480,11 @@ impl World {
     /// that it had read ahead.
     #[inline]
     pub(crate) fn charge_restart(&mut self) {
-        self.charge_disturbance();
-        let restart = self.costs.restart;
-        let core = self.me();
+        let core = &mut self.cores[self.current as usize];
+        core.charge_disturbance(self.costs.disturbed);
         let surprised = std::mem::take(&mut core.surprised);
         let replays = std::mem::take(&mut core.replays);
-        core.now += (u64::from(surprised) + u64::from(replays)) * restart;
-    }
-
-    /// Charges what it costs the running core if another one read a line that it was using. It
-    /// notices at its next access, or when the line that it missed then is back.
-    #[inline]
-    fn charge_disturbance(&mut self) {
-        let disturbed = self.costs.disturbed;
-        let core = self.me();
-        if std::mem::take(&mut core.disturbed) {
-            core.now += disturbed;
-        }
+        core.now += (u64::from(surprised) + u64::from(replays)) * self.costs.restart;
     }
 
     /// Charges a load whose line is here, and counts it.
@@ -435,62 +499,60 @@ impl World {
         let row = self.stats.row(key);
         row.loads += 1;
         row.hits += u64::from(what == What::Hit);
-        self.trace(line, at, me, key, what);
+        let entry = &self.lines.lines[line as usize];
+        if entry.traced {
+            self.timeline.record(at, me, key, what);
+        }
         if watching {
-            let version = self.lines.lines[line as usize].version;
-            self.watch(line, key, version);
+            core.watch(line, key, entry.version, entry.version);
         }
     }
 
     /// Charges an access whose line is here (or whose store is in the buffer), and counts it.
-    fn complete(&mut self, slot: &mut Slot, access: &Access, what: What) -> Step {
-        if let Access::Load { .. } = access {
-            self.complete_load(slot.line, slot.row, what);
-            return Step::Perform;
-        }
-        let pace = self.pace();
-        let me = self.current;
-        let core = &mut self.cores[me as usize];
-        let (cache, at, watching) = (core.cache, core.now, core.watching);
-        let key = Statistics::key(slot.row, core.operation);
-        let cost = &self.costs.hit[pace];
-        let row = self.stats.row(key);
+    fn complete(&mut self, slot: &mut Slot, access: &Access, what: What) {
+        let cost = &self.costs.hit[self.pace()];
+        let partial_store = cost.partial_store;
         let cost = match *access {
-            Access::Load { .. } => unreachable!("completed above"),
+            Access::Load { .. } => return self.complete_load(slot.line, slot.row, what),
+            Access::Store { .. } => cost.store,
+            // An atomic that hit has had its time already.
+            _ if what == What::Hit => 0,
+            _ => cost.atomic,
+        };
+        let cost = self.varied(cost);
+        let me = self.current;
+        let Self { cores, lines, stats, timeline, .. } = self;
+        let core = &mut cores[me as usize];
+        let at = core.now;
+        core.now += cost;
+        let key = Statistics::key(slot.row, core.operation);
+        let row = stats.row(key);
+        row.hits += u64::from(what == What::Hit);
+        match *access {
             Access::Store { mask, .. } => {
                 row.stores += 1;
-                slot.partial_until = partial_until(mask, at + cost.store, cost.partial_store);
-                cost.store
+                slot.partial_until = partial_until(mask, at + cost, partial_store);
             }
-            Access::FencedStore { .. } => {
-                row.stores += 1;
-                cost.atomic
-            }
-            Access::Rmw { .. } | Access::Add { .. } => {
-                row.rmws += 1;
-                cost.atomic
-            }
-        };
-        // An atomic that hit has had its time already.
-        let cost = if access.is_atomic() && what == What::Hit { 0 } else { cost };
-        row.hits += u64::from(what == What::Hit);
-        let cost = self.varied(cost);
-        let core = &mut self.cores[me as usize];
-        core.now += cost;
-        let is_buffered = core.pending_store(slot.line).is_some();
-        self.trace(slot.line, at, me, key, what);
-        let before = self.lines.lines[slot.line as usize].version;
-        if access.writes() {
-            self.note_writer(slot);
-            // Not yet, if the store waits in the store buffer.
-            if !is_buffered && self.may_write(slot.line, cache) {
-                self.line_written(slot.line, words_at(slot.address), me, at + cost);
-            }
+            Access::FencedStore { .. } => row.stores += 1,
+            _ => row.rmws += 1,
         }
-        if watching {
-            self.watch(slot.line, key, before);
+        let entry = &mut lines.lines[slot.line as usize];
+        if entry.traced {
+            timeline.record(at, me, key, what);
         }
-        Step::Perform
+        let before = entry.version;
+        // Not written yet, if the store waits in the store buffer.
+        if entry.may_write(core.cache) && core.pending_store(slot.line).is_none() {
+            entry.note_written(words_at(slot.address));
+        }
+        if core.watching {
+            core.watch(slot.line, key, before, entry.version);
+        }
+        let wakes = entry.version != before && entry.sleepers > 0;
+        self.note_writer(slot);
+        if wakes {
+            self.wake_siblings(slot.line, me, at + cost);
+        }
     }
 
     /// What an access costs the running core that takes so long alone. Beside a busy SMT sibling, with
@@ -500,17 +562,27 @@ impl World {
     fn varied(&mut self, cost: Ps) -> Ps {
         if self.pace() == 0 { cost } else { scale(cost, self.factor(self.current)) }
     }
+}
 
-    /// Notes that the condition of a wait accessed a line, whose version was `before`.
+impl Core {
+    /// Charges what it costs the core if another one read a line that it was using. It notices at its
+    /// next access, or when the line that it missed then is back.
     #[inline]
-    fn watch(&mut self, line: u32, row: u32, before: u32) {
-        let version = self.lines.lines[line as usize].version;
-        let watched = &mut self.me().watched;
-        match watched.iter_mut().find(|entry| entry.line == line) {
+    fn charge_disturbance(&mut self, cost: Ps) {
+        if std::mem::take(&mut self.disturbed) {
+            self.now += cost;
+        }
+    }
+
+    /// Notes that the condition of a wait accessed a line, whose version was `before` and is `after`
+    /// by that.
+    #[inline]
+    fn watch(&mut self, line: u32, row: u32, before: u32, after: u32) {
+        match self.watched.iter_mut().find(|entry| entry.line == line) {
             // Unchanged since it was first read, other than by this access.
-            Some(entry) if entry.version == before => entry.version = version,
+            Some(entry) if entry.version == before => entry.version = after,
             Some(_) => {}
-            None => watched.push(Watched { line, version, row }),
+            None => self.watched.push(Watched { line, version: after, row }),
         }
     }
 }

@@ -159,7 +159,7 @@ pub fn send_interrupt(
         let (sleep, wake_at) = (target.sleep, target.agenda.attention_at());
         if matches!(target.state, State::Asleep | State::Resting) && wake_at < NEVER {
             let wake_at = wake_at.max(world.now());
-            world.push(wake_at, Happening::Timer { core: core as u16, sleep });
+            world.push(wake_at, Happening::timer(core as u16, sleep));
         }
         if core as u16 == world.current {
             world.set_limit();

@@ -164,7 +164,7 @@ impl Core {
     /// The event at which this core, by its number, goes on that was stalled or asleep.
     #[inline]
     pub(crate) fn going_on(&self, core: u16) -> Happening {
-        if self.looks.active() { Happening::Reread { core } } else { Happening::Resume { core } }
+        if self.looks.active() { Happening::reread(core) } else { Happening::resume(core) }
     }
 
     /// The youngest store in the buffer to a line.

@@ -63,10 +63,10 @@ impl World {
             entry.grant_source = Some(source);
             entry.grant_cost = cost;
             let at = grant_time(costs, entry, arrives_at, scaled);
-            self.push(at, Happening::Grant { line });
+            self.push(at, Happening::grant(line));
         } else {
             let at = self.schedule_first_grant(line);
-            self.push(at, Happening::Grant { line });
+            self.push(at, Happening::grant(line));
         }
     }
 
@@ -95,7 +95,7 @@ impl World {
         if at <= entry.locked_until {
             let at = entry.locked_until + 1;
             entry.grant_at = at;
-            self.events.push(at, Happening::Grant { line });
+            self.events.push(at, Happening::grant(line));
             return;
         }
         entry.grant_at = NEVER;
@@ -125,7 +125,7 @@ impl World {
                         store.done_at = here_at;
                     }
                 }
-                self.events.push(here_at, Happening::Commit { core: request.core });
+                self.events.push(here_at, Happening::commit(request.core));
             }
             By::RunAhead { .. } => {
                 if core.fetched(line, here_at) {
@@ -136,7 +136,7 @@ impl World {
         }
         if more {
             let at = self.schedule_first_grant(line);
-            self.events.push(at, Happening::Grant { line });
+            self.events.push(at, Happening::grant(line));
         }
         while let Some(core) = self.losers.pop() {
             self.fetch_again(core, line, at);

@@ -9,54 +9,86 @@ use std::collections::BinaryHeap;
 
 use crate::costs::{NEVER, Ps};
 
-/// What happens.
+/// What happens, in one word: the parts of an enum are written one by one, and a processor stalls when
+/// they are read together soon after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Happening {
-    /// The directory serves the first request in a line's queue.
-    Grant { line: u32 },
+pub(crate) struct Happening(u64);
+
+/// Kinds of [`Happening`]; those of lines come first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The directory serves the first request in the queue of a line.
+    Grant,
     /// The line of a buffered store is at its core.
-    Commit { core: u16 },
+    Commit,
     /// A sleeping core wakes by its timer, unless it woke and slept again in between.
-    Timer { core: u16, sleep: u32 },
+    Timer,
     /// A waiting core goes on to repeat the loads of its condition, without its fiber.
-    Reread { core: u16 },
+    Reread,
     /// A core goes on.
-    Resume { core: u16 },
+    Resume,
 }
 
 impl Happening {
+    /// No event.
+    const NOTHING: Self = Self(u64::MAX);
+
+    #[inline]
+    const fn new(kind: Kind, core: u16, number: u32) -> Self {
+        Self(kind as u64 | (core as u64) << 16 | (number as u64) << 32)
+    }
+
+    #[inline]
+    pub(crate) const fn grant(line: u32) -> Self {
+        Self::new(Kind::Grant, 0, line)
+    }
+
+    #[inline]
+    pub(crate) const fn commit(core: u16) -> Self {
+        Self::new(Kind::Commit, core, 0)
+    }
+
+    #[inline]
+    pub(crate) const fn timer(core: u16, sleep: u32) -> Self {
+        Self::new(Kind::Timer, core, sleep)
+    }
+
+    #[inline]
+    pub(crate) const fn reread(core: u16) -> Self {
+        Self::new(Kind::Reread, core, 0)
+    }
+
+    #[inline]
+    pub(crate) const fn resume(core: u16) -> Self {
+        Self::new(Kind::Resume, core, 0)
+    }
+
+    #[inline]
+    pub(crate) fn kind(self) -> Kind {
+        match self.0 & 0xff {
+            0 => Kind::Grant,
+            1 => Kind::Commit,
+            2 => Kind::Timer,
+            3 => Kind::Reread,
+            _ => Kind::Resume,
+        }
+    }
+
+    /// The core that it happens to, unless it happens to a line.
+    #[inline]
+    pub(crate) fn core(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
+    /// The line that is granted, or the number of the sleep that a timer ends.
+    #[inline]
+    pub(crate) fn number(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
     #[inline]
     fn rank(self) -> u64 {
-        match self {
-            Self::Grant { .. } | Self::Commit { .. } => 0,
-            Self::Timer { .. } | Self::Reread { .. } | Self::Resume { .. } => 1,
-        }
-    }
-
-    /// As one number, for the queue: the parts of an enum are written one by one, and a processor
-    /// stalls when they are read together soon after.
-    #[inline]
-    fn pack(self) -> u64 {
-        let (kind, core, number) = match self {
-            Self::Grant { line } => (0, 0, line),
-            Self::Commit { core } => (1, core, 0),
-            Self::Timer { core, sleep } => (2, core, sleep),
-            Self::Reread { core } => (3, core, 0),
-            Self::Resume { core } => (4, core, 0),
-        };
-        kind | u64::from(core) << 16 | u64::from(number) << 32
-    }
-
-    #[inline]
-    fn unpack(packed: u64) -> Self {
-        let (core, number) = ((packed >> 16) as u16, (packed >> 32) as u32);
-        match packed & 0xff {
-            0 => Self::Grant { line: number },
-            1 => Self::Commit { core },
-            2 => Self::Timer { core, sleep: number },
-            3 => Self::Reread { core },
-            _ => Self::Resume { core },
-        }
+        u64::from(self.0 & 0xff > Kind::Commit as u64)
     }
 }
 
@@ -86,7 +118,7 @@ fn bucket_of(key: Key) -> u64 {
 #[derive(Debug, Clone, Copy)]
 struct Event {
     key: Key,
-    what: u64,
+    what: Happening,
     /// The one after it in its bucket, or among those to be used again, or [`FAR`].
     next: u32,
 }
@@ -105,7 +137,7 @@ struct FarEvent {
     key: Key,
     /// Of those at one time the one with the smaller number was queued earlier.
     number: u64,
-    what: u64,
+    what: Happening,
 }
 
 impl PartialEq for FarEvent {
@@ -141,9 +173,9 @@ impl Ord for FarEvent {
 pub(crate) struct EventQueue {
     /// Of the next event, or [`NO_KEY`].
     next: Key,
-    /// The next event, if it came before all others when it was pushed, or [`NOTHING`]: many are
+    /// The next event, if it came before all others when it was pushed, or [`Happening::NOTHING`]: many are
     /// taken before another one is pushed, and need no place in the wheel.
-    front: u64,
+    front: Happening,
     /// Bucket, counted from time 0, of the last event taken.
     base: u64,
     /// The first one beyond the wheel fits into it when `base` is this.
@@ -167,8 +199,6 @@ pub(crate) struct EventQueue {
 
 /// The first event beyond the wheel, or none.
 const FAR: u32 = 0;
-/// No event, as a number.
-const NOTHING: u64 = u64::MAX;
 /// Width of a bucket in picoseconds, as a power of two.
 const BUCKET_SHIFT: u32 = 10;
 const BUCKETS: usize = 512;
@@ -177,14 +207,14 @@ impl Default for EventQueue {
     fn default() -> Self {
         Self {
             next: NO_KEY,
-            front: NOTHING,
+            front: Happening::NOTHING,
             base: 0,
             far_fits_at: u64::MAX,
             first: FAR,
             first_bucket: 0,
             free: FAR,
             count: 0,
-            events: vec![Event { key: NO_KEY, what: NOTHING, next: FAR }],
+            events: vec![Event { key: NO_KEY, what: Happening::NOTHING, next: FAR }],
             buckets: Box::new([Bucket { first: FAR, last: FAR }; BUCKETS]),
             occupied: [0; BUCKETS / 64],
             far: BinaryHeap::new(),
@@ -196,13 +226,13 @@ impl Default for EventQueue {
 impl EventQueue {
     #[inline]
     pub(crate) fn push(&mut self, at: Ps, what: Happening) {
-        let (key, what) = (key_of(at, what.rank()), what.pack());
+        let key = key_of(at, what.rank());
         if key >= self.next {
             return self.push_behind(key, what);
         }
         let before = (self.next, self.front);
         (self.next, self.front) = (key, what);
-        if before.1 != NOTHING {
+        if before.1 != Happening::NOTHING {
             // It is before all in the wheel, and older than those of its time that will come.
             self.push_first(before.0, before.1);
         }
@@ -210,7 +240,7 @@ impl EventQueue {
 
     /// Puts an event behind the next one.
     // All that is rare is called at the very end of this: so it needs no stack frame.
-    fn push_behind(&mut self, key: Key, what: u64) {
+    fn push_behind(&mut self, key: Key, what: Happening) {
         let bucket = bucket_of(key).max(self.base);
         if bucket - self.base >= BUCKETS as u64 {
             self.pushed_far += 1;
@@ -238,7 +268,7 @@ impl EventQueue {
     }
 
     /// Puts an event before all others in the wheel.
-    fn push_first(&mut self, key: Key, what: u64) {
+    fn push_first(&mut self, key: Key, what: Happening) {
         let bucket = bucket_of(key).max(self.base);
         if bucket - self.base >= BUCKETS as u64 {
             return self.push_far(key, 0, what);
@@ -264,7 +294,7 @@ impl EventQueue {
 
     #[cold]
     #[inline(never)]
-    fn grow_and_push(&mut self, key: Key, what: u64) {
+    fn grow_and_push(&mut self, key: Key, what: Happening) {
         self.grow();
         self.push_behind(key, what);
     }
@@ -272,7 +302,7 @@ impl EventQueue {
     #[cold]
     fn grow(&mut self) {
         self.free = self.events.len() as u32;
-        self.events.push(Event { key: NO_KEY, what: NOTHING, next: FAR });
+        self.events.push(Event { key: NO_KEY, what: Happening::NOTHING, next: FAR });
     }
 
     /// Puts an event into its place in a bucket that has others.
@@ -304,7 +334,7 @@ impl EventQueue {
 
     #[cold]
     #[inline(never)]
-    fn push_far(&mut self, key: Key, number: u64, what: u64) {
+    fn push_far(&mut self, key: Key, number: u64, what: Happening) {
         self.far.push(FarEvent { key, number, what });
         self.note_first_far();
     }
@@ -313,7 +343,7 @@ impl EventQueue {
     fn note_first_far(&mut self) {
         let first = &mut self.events[FAR as usize];
         (first.key, first.what) =
-            self.far.peek().map_or((NO_KEY, NOTHING), |event| (event.key, event.what));
+            self.far.peek().map_or((NO_KEY, Happening::NOTHING), |event| (event.key, event.what));
         self.far_fits_at = match self.far.peek() {
             Some(event) => bucket_of(event.key) - (BUCKETS as u64 - 1),
             None => u64::MAX,
@@ -324,13 +354,13 @@ impl EventQueue {
     pub(crate) fn pop(&mut self) -> Option<(Ps, Happening)> {
         let key = self.next;
         let mut what = self.front;
-        if what == NOTHING {
+        if what == Happening::NOTHING {
             what = self.pop_wheel();
-            if what == NOTHING {
+            if what == Happening::NOTHING {
                 return None;
             }
         }
-        self.front = NOTHING;
+        self.front = Happening::NOTHING;
         self.next = self.events[self.first as usize].key;
         let bucket = bucket_of(key);
         if bucket > self.base {
@@ -339,12 +369,12 @@ impl EventQueue {
                 self.bring_far();
             }
         }
-        Some((time_of(key), Happening::unpack(what)))
+        Some((time_of(key), what))
     }
 
-    /// Takes the first event of the wheel, or beyond it, or [`NOTHING`].
+    /// Takes the first event of the wheel, or beyond it, or [`Happening::NOTHING`].
     #[inline]
-    fn pop_wheel(&mut self) -> u64 {
+    fn pop_wheel(&mut self) -> Happening {
         let number = self.first;
         if number == FAR {
             return self.pop_far();
@@ -363,8 +393,8 @@ impl EventQueue {
     /// Takes the first event beyond the wheel, which is empty.
     #[cold]
     #[inline(never)]
-    fn pop_far(&mut self) -> u64 {
-        let what = self.far.pop().map_or(NOTHING, |event| event.what);
+    fn pop_far(&mut self) -> Happening {
+        let what = self.far.pop().map_or(Happening::NOTHING, |event| event.what);
         self.note_first_far();
         what
     }
@@ -419,19 +449,19 @@ mod tests {
     #[test]
     fn events_come_by_time_then_grants_then_age() {
         let mut queue = EventQueue::default();
-        queue.push(20, Happening::Resume { core: 9 });
-        queue.push(10, Happening::Resume { core: 2 });
-        queue.push(10, Happening::Resume { core: 1 });
-        queue.push(10, Happening::Grant { line: 5 });
+        queue.push(20, Happening::resume(9));
+        queue.push(10, Happening::resume(2));
+        queue.push(10, Happening::resume(1));
+        queue.push(10, Happening::grant(5));
         assert_eq!((queue.next_at(), queue.any_before(10)), (10, true));
         let order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
         assert_eq!(
             order,
             [
-                (10, Happening::Grant { line: 5 }),
-                (10, Happening::Resume { core: 2 }),
-                (10, Happening::Resume { core: 1 }),
-                (20, Happening::Resume { core: 9 }),
+                (10, Happening::grant(5)),
+                (10, Happening::resume(2)),
+                (10, Happening::resume(1)),
+                (20, Happening::resume(9)),
             ]
         );
     }
@@ -440,13 +470,13 @@ mod tests {
     fn replacing_the_next_event_keeps_the_order() {
         let mut queue = EventQueue::default();
         for core in 1..6 {
-            queue.push(u64::from(core), Happening::Resume { core });
+            queue.push(u64::from(core), Happening::resume(core));
         }
         queue.pop();
-        queue.push(4, Happening::Resume { core: 7 });
+        queue.push(4, Happening::resume(7));
         let order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
         let expected = [(2, 2), (3, 3), (4, 4), (4, 7), (5, 5)];
-        assert_eq!(order, expected.map(|(at, core)| (at, Happening::Resume { core })));
+        assert_eq!(order, expected.map(|(at, core)| (at, Happening::resume(core))));
     }
 
     #[test]
@@ -461,8 +491,8 @@ mod tests {
             let span = spans[rng.below(spans.len() as u64) as usize];
             let at = (now + rng.below(span + 1)).saturating_sub(rng.below(2) * rng.below(900));
             let what = match rng.below(2) {
-                0 => Happening::Grant { line: number as u32 },
-                _ => Happening::Resume { core: (number % 60_000) as u16 },
+                0 => Happening::grant(number as u32),
+                _ => Happening::resume((number % 60_000) as u16),
             };
             queue.push(at, what);
             expected.push((at, what.rank(), number, what));

@@ -266,6 +266,14 @@ impl Line {
         self.exclusive && self.owner == cache
     }
 
+    /// Its owner writes some of its words.
+    #[inline]
+    pub(crate) fn note_written(&mut self, words: u16) {
+        self.version = self.version.wrapping_add(1);
+        self.dirty = true;
+        self.written |= words;
+    }
+
     /// Whether its owner supplies it at a time: a forwarder (MESIF) whose own copy is on the way
     /// cannot; the home can. Once it can, that changes with the next grant only.
     #[inline]

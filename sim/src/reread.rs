@@ -190,7 +190,7 @@ impl World {
                     return true;
                 }
                 if !self.is_next(now) {
-                    self.push(now, Happening::Reread { core: me });
+                    self.push(now, Happening::reread(me));
                     return false;
                 }
                 if self.is_fetching() {

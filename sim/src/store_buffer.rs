@@ -124,7 +124,7 @@ impl World {
             self.stats.row(drain.row).wait += waited;
             self.lines.lines[drain.line as usize].totals.wait += waited;
             self.set_state(core, State::Stalled);
-            self.push(now, Happening::Resume { core });
+            self.push(now, Happening::resume(core));
         }
     }
 

@@ -135,7 +135,7 @@ impl World {
         let timer = wake_at.min(core.agenda.attention_at()).max(now);
         self.set_state(me, state);
         if timer != NEVER {
-            self.events.push(timer, Happening::Timer { core: me, sleep });
+            self.events.push(timer, Happening::timer(me, sleep));
         }
     }
 

@@ -14,7 +14,7 @@
 
 use crate::core::{Core, State};
 use crate::costs::{Costs, Ps, scale};
-use crate::events::{EventQueue, Happening};
+use crate::events::{EventQueue, Happening, Kind};
 use crate::line::LineTable;
 use crate::protocol::Protocol;
 use crate::report::End;
@@ -118,7 +118,7 @@ impl World {
             }
             let at = self.rng.below(start_spread + 1);
             self.set_state(core, State::Running);
-            self.events.push(at, Happening::Resume { core });
+            self.events.push(at, Happening::resume(core));
         }
         for &core in used {
             self.cores[core as usize].rng = Rng::new(self.rng.next_u64());
@@ -200,7 +200,7 @@ impl World {
         self.catch_up(now)
     }
 
-    fn catch_up(&mut self, now: Ps) -> bool {
+    pub(crate) fn catch_up(&mut self, now: Ps) -> bool {
         let me = self.current;
         while now <= self.time_limit {
             if !self.events.any_before(now) {
@@ -208,19 +208,19 @@ impl World {
                 return true;
             }
             let Some((at, what)) = self.events.pop() else { break };
-            if let Happening::Resume { .. } | Happening::Timer { .. } = what {
-                self.events.push(now, Happening::Resume { core: me });
+            if let Kind::Resume | Kind::Timer = what.kind() {
+                self.events.push(now, Happening::resume(me));
                 return match self.happen(at, what) {
                     Some(core) => self.go_on(core, at),
                     None => self.hand_over(),
                 };
             }
             if let Some(core) = self.happen(at, what) {
-                self.events.push(now, Happening::Resume { core: me });
+                self.events.push(now, Happening::resume(me));
                 return self.go_on(core, at);
             }
         }
-        self.events.push(now, Happening::Resume { core: me });
+        self.events.push(now, Happening::resume(me));
         self.hand_over()
     }
 
@@ -245,26 +245,27 @@ impl World {
     /// Lets an event happen. Returns the core whose fiber goes on by it.
     #[inline]
     fn happen(&mut self, at: Ps, what: Happening) -> Option<u16> {
-        match what {
-            Happening::Grant { line } => {
-                self.grant(line, at);
+        let core = what.core();
+        match what.kind() {
+            Kind::Grant => {
+                self.grant(what.number(), at);
                 None
             }
-            Happening::Commit { core } => {
+            Kind::Commit => {
                 self.commit(core, at);
                 None
             }
-            Happening::Timer { core, sleep } => {
+            Kind::Timer => {
                 let entry = &self.cores[core as usize];
                 let sleeping = matches!(entry.state, State::Asleep | State::Resting);
-                if !sleeping || entry.sleep != sleep {
+                if !sleeping || entry.sleep != what.number() {
                     return None;
                 }
                 self.end_sleep(core, at);
                 Some(core)
             }
-            Happening::Reread { core } => self.reread(core, at).then_some(core),
-            Happening::Resume { core } => Some(core),
+            Kind::Reread => self.reread(core, at).then_some(core),
+            Kind::Resume => Some(core),
         }
     }
 
@@ -394,9 +395,7 @@ impl World {
     #[inline]
     pub(crate) fn line_written(&mut self, line: u32, words: u16, core: u16, at: Ps) {
         let entry = &mut self.lines.lines[line as usize];
-        entry.version = entry.version.wrapping_add(1);
-        entry.dirty = true;
-        entry.written |= words;
+        entry.note_written(words);
         if entry.sleepers > 0 {
             self.wake_siblings(line, core, at);
         }
