@@ -49,7 +49,8 @@ impl World {
         let arrives_at = now + scaled / 4;
         stats.row(row).rfos += u64::from(want == Want::Own);
         let entry = &mut lines.lines[line as usize];
-        let request = Request { core, cache, want, by, words, row, arrives_at, factor };
+        let factor = factor as u32;
+        let request = Request { arrives_at, factor, row, core, cache, words, want, by };
         let first = entry.queue.insert(request);
         entry.totals.longest_queue = entry.totals.longest_queue.max(entry.queue.len() as u64);
         if entry.traced {
@@ -76,7 +77,7 @@ impl World {
         let Self { lines, costs, .. } = self;
         let first = lines.lines[line as usize].queue.first();
         let (cache, want, arrives_at, factor) = match first {
-            Some(first) => (first.cache, first.want, first.arrives_at, first.factor),
+            Some(first) => (first.cache, first.want, first.arrives_at, u64::from(first.factor)),
             None => return NEVER,
         };
         let (source, cost) = supply(costs, lines, line, cache, want, arrives_at);
@@ -99,7 +100,14 @@ impl World {
             return;
         }
         entry.grant_at = NEVER;
-        let Some(request) = entry.queue.take_first() else { return };
+        // Part by part, as it was written: a processor stalls on what was just written in other parts.
+        let Some(&Request { arrives_at, factor, row, core, cache, words, want, by }) =
+            entry.queue.first()
+        else {
+            return;
+        };
+        let request = Request { arrives_at, factor, row, core, cache, words, want, by };
+        entry.queue.remove_first();
         let (owned, exclusive) = (entry.may_write(request.cache), entry.exclusive);
         let here_at = match request.want {
             _ if owned => at,
@@ -127,7 +135,7 @@ impl World {
                 }
                 self.events.push(here_at, Happening::commit(request.core));
             }
-            By::RunAhead { .. } => {
+            By::RunAhead | By::RunAheadToAdd => {
                 if core.fetched(line, here_at) {
                     let what = core.going_on(request.core);
                     self.events.push(here_at, what);
@@ -146,7 +154,7 @@ impl World {
     fn grant_read(&mut self, line: u32, at: Ps, request: &Request) -> Ps {
         self.note_disturbed(line);
         let (source, cost) = supply_granted(&self.costs, &self.lines, line, request, at);
-        let here_at = at + scale(cost, request.factor) / 2;
+        let here_at = at + scale(cost, u64::from(request.factor)) / 2;
         let cache = request.cache;
         let Self { protocol, lines, cores, costs, stats, .. } = self;
         let row = stats.row(request.row);
@@ -228,7 +236,7 @@ impl World {
         row.invalidations += invalidated;
         row.upgrades += u64::from(source == Source::Own);
         let here_at = at
-            + scale(cost, request.factor) / 2
+            + scale(cost, u64::from(request.factor)) / 2
             + invalidated.saturating_sub(1) * costs.snoop_issue;
         let spread = costs.ownership_spread;
         entry.kept_factor = 65536 - spread + core.rng.below(2 * spread + 1);
@@ -238,8 +246,8 @@ impl World {
                 let is_awaited = core.state == State::Draining && core.drain.line == line;
                 (costs.hold_store, is_awaited)
             }
-            By::Access | By::RunAhead { adds: true } => (costs.hold_atomic, true),
-            By::RunAhead { adds: false } => (costs.hold_atomic, false),
+            By::Access | By::RunAheadToAdd => (costs.hold_atomic, true),
+            By::RunAhead => (costs.hold_atomic, false),
         };
         entry.owner = cache;
         entry.home = cache;
@@ -325,7 +333,7 @@ fn supply_granted(
 }
 
 /// Who supplies a line to a cache at a time, and what that costs from request to arrival.
-#[inline]
+#[inline(always)]
 fn supply(
     costs: &Costs,
     lines: &LineTable,
@@ -342,6 +350,7 @@ fn supply(
     supply_shared(costs, lines, line, cache, want, at)
 }
 
+#[inline(never)]
 fn supply_shared(
     costs: &Costs,
     lines: &LineTable,
@@ -375,7 +384,7 @@ fn supply_shared(
 }
 
 /// Counts who supplies a line, and what it is to the core that waits for it.
-#[inline]
+#[inline(always)]
 fn count_source(
     costs: &Costs,
     entry: &mut Line,
@@ -395,9 +404,12 @@ fn count_source(
             row.count_transfer(costs.distance(from, cache));
             row.hitms += u64::from(entry.dirty);
             // Otherwise it was read ahead of everything that could have gone wrong by it.
-            if request.by == By::Access
-                || matches!(request.by, By::RunAhead { .. }) && core.awaits == line
-            {
+            let awaited = match request.by {
+                By::Access => true,
+                By::StoreBuffer => false,
+                By::RunAhead | By::RunAheadToAdd => core.awaits == line,
+            };
+            if awaited {
                 core.surprised =
                     entry.dirty && entry.changed_by != NO_CACHE && entry.changed_by != cache;
             }

@@ -35,9 +35,10 @@ pub(crate) enum By {
     Access,
     /// A store in the store buffer: the core does not wait.
     StoreBuffer,
-    /// A core that waits for another line, and will want this one next: to add to it first of all,
-    /// or for anything else.
-    RunAhead { adds: bool },
+    /// A core that waits for another line, and will want this one next.
+    RunAhead,
+    /// The same, which will add to it first of all.
+    RunAheadToAdd,
 }
 
 /// Who supplies a line's data.
@@ -57,18 +58,18 @@ pub(crate) enum Source {
 /// A request that waits at a line's directory.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Request {
+    pub(crate) arrives_at: Ps,
+    /// This request's random factor on latencies, in 1/65536.
+    pub(crate) factor: u32,
+    /// Row of the statistics it counts in.
+    pub(crate) row: u32,
     pub(crate) core: u16,
     /// The core's cache.
     pub(crate) cache: u16,
-    pub(crate) want: Want,
-    pub(crate) by: By,
     /// The four-byte words of the line that the access touches, one bit each.
     pub(crate) words: u16,
-    /// Row of the statistics it counts in.
-    pub(crate) row: u32,
-    pub(crate) arrives_at: Ps,
-    /// This request's random factor on latencies, in 1/65536.
-    pub(crate) factor: u64,
+    pub(crate) want: Want,
+    pub(crate) by: By,
 }
 
 /// One cache line.

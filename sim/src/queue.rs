@@ -25,7 +25,16 @@ impl RequestQueue {
     }
 
     /// Puts a request behind all that arrive before it or with it. Returns whether it is the first.
+    #[inline]
     pub(crate) fn insert(&mut self, request: Request) -> bool {
+        if self.requests.is_empty() {
+            self.requests.push(request);
+            return true;
+        }
+        self.insert_among(request)
+    }
+
+    fn insert_among(&mut self, request: Request) -> bool {
         let waiting = &self.requests[self.served..];
         let later = waiting.iter().rev().take_while(|other| other.arrives_at > request.arrives_at);
         let place = self.requests.len() - later.count();
@@ -39,19 +48,17 @@ impl RequestQueue {
         self.requests.get(self.served)
     }
 
-    /// Takes the request that is served next.
+    /// Takes away the request that is served next.
     #[inline]
-    pub(crate) fn take_first(&mut self) -> Option<Request> {
-        let first = *self.requests.get(self.served)?;
+    pub(crate) fn remove_first(&mut self) {
         self.served += 1;
-        if self.served == self.requests.len() {
+        if self.served >= self.requests.len() {
             self.requests.clear();
             self.served = 0;
         } else if self.served == SERVED_KEPT {
             self.requests.drain(..SERVED_KEPT);
             self.served = 0;
         }
-        Some(first)
     }
 }
 
@@ -60,10 +67,16 @@ mod tests {
     use super::*;
     use crate::line::{By, Want};
 
+    fn pop(queue: &mut RequestQueue) -> Option<Request> {
+        let first = queue.first().copied();
+        queue.remove_first();
+        first
+    }
+
     fn request(core: u16, arrives_at: u64) -> Request {
         let want = Want::Read;
         let (by, factor) = (By::Access, 65536);
-        Request { core, cache: core, want, by, words: 1, row: 0, arrives_at, factor }
+        Request { arrives_at, factor, row: 0, core, cache: core, words: 1, want, by }
     }
 
     #[test]
@@ -75,7 +88,7 @@ mod tests {
         assert!(queue.insert(request(4, 10)));
         assert_eq!(queue.first().map(|first| first.core), Some(4));
         let order: Vec<u16> =
-            std::iter::from_fn(|| queue.take_first()).map(|next| next.core).collect();
+            std::iter::from_fn(|| pop(&mut queue)).map(|next| next.core).collect();
         assert_eq!(order, [4, 1, 3, 2]);
         assert!(queue.is_empty());
     }
@@ -87,7 +100,7 @@ mod tests {
             // Of each three the last arrives first.
             queue.insert(request(core, u64::from(core / 3 * 3 + 2 - core % 3)));
             if core >= 300 {
-                let served = queue.take_first().map(|served| served.arrives_at);
+                let served = pop(&mut queue).map(|served| served.arrives_at);
                 assert_eq!(served, Some(u64::from(core - 300)));
             }
         }

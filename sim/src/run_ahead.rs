@@ -265,8 +265,7 @@ impl World {
         let (line, cache) = (next.line, entry.cache);
         let owned = next.usage != Use::Read;
         let asked = |fetched: &Fetched| fetched.line == line && fetched.arrives_at == NEVER;
-        let here =
-            if owned { self.may_write(line, cache) } else { self.lines.holds(line, cache) };
+        let here = if owned { self.may_write(line, cache) } else { self.lines.holds(line, cache) };
         if here
             || entry.fetched.iter().any(asked)
             || entry.pending_store(line).is_some()
@@ -278,7 +277,7 @@ impl World {
         core_fetched.retain(|fetched| fetched.line != line);
         core_fetched.push(Fetched { line, owned, arrives_at: NEVER });
         let want = if owned { Want::Own } else { Want::Read };
-        let by = By::RunAhead { adds: next.usage == Use::Add };
+        let by = if next.usage == Use::Add { By::RunAheadToAdd } else { By::RunAhead };
         self.request(line, want, (next.words, next.row), by, (core as u16, now));
     }
 }
