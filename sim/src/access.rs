@@ -1,13 +1,15 @@
 //! One access: what it costs, and when it happens.
 //!
 //! The common case, a hit of a core that nobody can disturb meanwhile, is decided in a few
-//! comparisons ([`World::hit`]). Everything else goes through [`World::step`], which returns each
-//! time the fiber has to be left, and is called again when the core goes on.
+//! comparisons ([`World::hit`]). Everything else goes through [`World::issue`]. Where that means
+//! waiting, the access is left with its core as [`Pending`] and the fiber is left at once: what happens
+//! then, the access's own end included, happens on the stack of the simulation ([`advance`]), and the
+//! fiber goes on when its access is to take effect. So each fiber touches little of its stack.
 
 use crate::core::{Core, State, Watched};
 use crate::costs::{NEVER, Ps, scale};
 use crate::fiber;
-use crate::interrupt;
+use crate::interrupt::{self, in_world};
 use crate::line::{By, Want};
 use crate::run_ahead::Ahead;
 use crate::stats::Statistics;
@@ -64,26 +66,64 @@ impl Access {
     }
 }
 
-/// How far an access has come.
+/// The access that a core makes, while it waits: for its turn, for a store that must leave the buffer,
+/// for its line. All of it is read in the parts it was written in.
 #[derive(Debug, Clone, Copy)]
+pub(crate) struct Pending {
+    /// Whether one waits.
+    waits: bool,
+    phase: Phase,
+    /// How the last one that waited took effect, or what its fiber has to do before it goes on.
+    step: Step,
+    index: u32,
+    address: usize,
+    access: *const Access,
+    /// When it missed, if it did.
+    issued_at: Ps,
+    /// The value that it takes effect on, if the store buffer knows that.
+    forwarded: u64,
+}
+
+impl Pending {
+    pub(crate) fn new() -> Self {
+        Self {
+            waits: false,
+            phase: Phase::Issue,
+            step: Step::Perform,
+            index: 0,
+            address: 0,
+            access: std::ptr::null(),
+            issued_at: 0,
+            forwarded: 0,
+        }
+    }
+}
+
+/// How far an access has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// Counted, but not yet issued.
     Issue,
     /// An atomic whose line was here when it began; its time is over. If the line was granted to
     /// another one meanwhile, who had asked for it before, it begins again.
     Executed,
-    /// It missed; the core was stalled since `issued_at` and goes on when the line is here.
-    Arrived { issued_at: Ps },
+    /// It missed; the core was stalled since then and goes on when the line is here.
+    Arrived,
 }
 
-/// What is to be done next.
+/// What is to be done next for an access.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
-    /// The access is done.
-    Done(Done),
-    /// Switch to the core that was chosen; go on when this one goes on.
-    Switch(Phase),
+    /// Perform the operation: it is done.
+    Perform,
+    /// Perform it on the forwarded value instead, which the store buffer knows.
+    Forward,
+    /// Nothing: the store is in the store buffer.
+    Buffered,
+    /// Another core was chosen: go on when this one goes on.
+    Switch,
     /// Run what is due on top of this core, then go on.
-    Attend(Phase),
+    Attend,
 }
 
 /// What else a core has under way means for an access.
@@ -93,19 +133,8 @@ enum Beside {
     Asked,
     /// It is to be issued again, at the core's time.
     Later,
-    Done(Done),
-    /// Another core was chosen.
-    Left,
-}
-
-/// How an access takes effect.
-enum Done {
-    /// Perform the operation.
-    Perform,
-    /// Perform it on this value instead, which the store buffer knows.
-    Forward(u64),
-    /// Not at all: the store is in the store buffer.
-    Buffered,
+    /// This is to be done.
+    Next(Step),
 }
 
 /// Performs an access by the word behind `handle`, which is at `address`.
@@ -128,24 +157,25 @@ pub(crate) fn perform<R>(
     });
     match done {
         Some(result) => result,
-        None => match stepwise(handle, address, access) {
-            Done::Perform => thread::with(|thread| {
+        None => {
+            let step = stepwise(handle, address, access);
+            thread::with(|thread| {
                 let index = thread.index(handle);
                 let ThreadState { slots, words, world, .. } = thread;
-                match world {
-                    Some(world) => world.apply(index, slots[index].line, &apply),
-                    None => apply(&mut words[index].value),
+                match (step, world) {
+                    (Step::Perform, Some(world)) => world.apply(index, slots[index].line, &apply),
+                    (Step::Forward, Some(world)) => apply(&mut world.me().pending.forwarded),
+                    (Step::Buffered, _) => apply(&mut 0),
+                    _ => apply(&mut words[index].value),
                 }
-            }),
-            Done::Forward(mut bits) => apply(&mut bits),
-            Done::Buffered => apply(&mut 0),
-        },
+            })
+        }
     }
 }
 
-/// Makes an access that does not certainly hit; returns when it is to take effect.
+/// Makes an access that does not certainly hit; returns how it is to take effect.
 #[inline(never)]
-fn stepwise(handle: u32, address: usize, access: &Access) -> Done {
+fn stepwise(handle: u32, address: usize, access: &Access) -> Step {
     let mut step = thread::with(|thread| {
         let index = thread.index(handle);
         let ThreadState { slots, labels, world, .. } = thread;
@@ -153,32 +183,52 @@ fn stepwise(handle: u32, address: usize, access: &Access) -> Done {
             Some(world) if !world.abandoned => {
                 world.begin(index as u32, &mut slots[index], address, access, labels)
             }
-            _ => Step::Done(Done::Perform),
+            _ => Step::Perform,
         }
     });
     loop {
-        let phase = match step {
-            Step::Done(done) => return done,
-            Step::Switch(phase) => {
-                fiber::switch();
-                phase
-            }
-            Step::Attend(phase) => {
+        match step {
+            Step::Switch => {}
+            Step::Attend => {
+                // What runs on top makes accesses of its own.
+                let Some(mut pending) = in_world(|world| world.me().pending) else {
+                    return Step::Perform;
+                };
+                pending.waits = true;
+                in_world(|world| world.me().pending.waits = false);
                 interrupt::attend();
-                phase
+                in_world(|world| world.me().pending = pending);
             }
-        };
-        step = thread::with(|thread| {
-            let index = thread.index(handle);
-            let ThreadState { slots, world, .. } = thread;
-            match world {
-                Some(world) if !world.abandoned => {
-                    world.go_on_with(index as u32, &mut slots[index], address, access, phase)
-                }
-                _ => Step::Done(Done::Perform),
-            }
-        });
+            done => return done,
+        }
+        fiber::switch();
+        step = in_world(|world| world.me().pending.step).unwrap_or(Step::Perform);
     }
+}
+
+/// Goes on with the accesses that wait, until a fiber has to go on; returns its core, or `None` when
+/// the simulation has ended.
+pub(crate) fn advance(thread: &mut ThreadState) -> Option<u16> {
+    let ThreadState { slots, world, .. } = thread;
+    let world = world.as_mut().filter(|world| !world.abandoned)?;
+    while world.end.is_none() {
+        let me = world.current;
+        let pending = &world.me().pending;
+        if !pending.waits {
+            return Some(me);
+        }
+        let (index, address, access) = (pending.index, pending.address, pending.access);
+        // SAFETY: `stepwise` borrows the access, and is suspended until it finds `waits` false.
+        let access = unsafe { &*access };
+        let step = world.go_on_with(index, &mut slots[index as usize], address, access);
+        if step != Step::Switch {
+            let pending = &mut world.cores[me as usize].pending;
+            pending.step = step;
+            pending.waits = false;
+            return Some(me);
+        }
+    }
+    None
 }
 
 impl World {
@@ -277,56 +327,69 @@ impl World {
         access: &Access,
         labels: &[&'static str],
     ) -> Step {
-        let core = &mut self.cores[self.current as usize];
+        let me = self.current;
+        let core = &mut self.cores[me as usize];
         if core.watching
             && let Some(bits) = core.looks.known(index, access)
         {
-            return Step::Done(Done::Forward(bits));
+            core.pending.forwarded = bits;
+            return Step::Forward;
         }
         core.accesses += 1;
         self.line_of(slot, address, labels);
         self.note_access(slot, words_at(address), access);
-        self.issue(index, slot, address, access, Phase::Issue)
+        let pending = &mut self.cores[me as usize].pending;
+        pending.phase = Phase::Issue;
+        pending.index = index;
+        pending.address = address;
+        pending.access = access;
+        let mut step = Step::Switch;
+        if self.ends_at_once(slot, access) {
+            step = self.issue(index, slot, address, access);
+        }
+        self.cores[me as usize].pending.waits = step == Step::Switch;
+        step
+    }
+
+    /// Whether an access of the running core can most probably be made without waiting: it need not be
+    /// left for others then.
+    fn ends_at_once(&self, slot: &Slot, access: &Access) -> bool {
+        let core = &self.cores[self.current as usize];
+        let entry = &self.lines.lines[slot.line as usize];
+        let hits = match access {
+            Access::Store { .. } => true,
+            Access::Load { .. } if !entry.exclusive => self.lines.is_sharer(slot.line, core.cache),
+            _ => entry.may_write(core.cache),
+        };
+        hits && self.is_next(core.now) && core.now + 2 * self.costs.hit[0].atomic < entry.grant_at
     }
 
     /// Goes on with an access when the running core goes on.
-    fn go_on_with(
-        &mut self,
-        index: u32,
-        slot: &mut Slot,
-        address: usize,
-        access: &Access,
-        phase: Phase,
-    ) -> Step {
+    #[inline]
+    fn go_on_with(&mut self, index: u32, slot: &mut Slot, address: usize, access: &Access) -> Step {
+        let core = &self.cores[self.current as usize];
+        let (in_time, phase) = (core.now <= self.limit, core.pending.phase);
         match phase {
-            Phase::Arrived { issued_at } => self.arrived(index, slot, access, issued_at),
+            Phase::Arrived => self.arrived(index, slot, access),
             // It waited for its turn only, and has it now.
-            Phase::Issue if self.now() <= self.limit && self.hit(slot, address, access, true) => {
-                Step::Done(Done::Perform)
-            }
-            _ => self.issue(index, slot, address, access, phase),
+            Phase::Issue if in_time && self.hit(slot, address, access, true) => Step::Perform,
+            _ => self.issue(index, slot, address, access),
         }
     }
 
-    fn issue(
-        &mut self,
-        index: u32,
-        slot: &mut Slot,
-        address: usize,
-        access: &Access,
-        mut phase: Phase,
-    ) -> Step {
+    fn issue(&mut self, index: u32, slot: &mut Slot, address: usize, access: &Access) -> Step {
         // Its word cannot move while it goes on: the line is the same each time.
         let line = slot.line;
         loop {
             let core = &mut self.cores[self.current as usize];
             if core.is_due() {
-                return Step::Attend(phase);
+                return Step::Attend;
             }
+            let phase = core.pending.phase;
             core.charge_disturbance(self.costs.disturbed);
             let ahead = core.now > self.limit;
             if !self.synchronise() {
-                return Step::Switch(phase);
+                return Step::Switch;
             }
             let core = &self.cores[self.current as usize];
             let (now, cache) = (core.now, core.cache);
@@ -342,16 +405,15 @@ impl World {
                     Beside::Nothing => {}
                     Beside::Asked => asked = true,
                     Beside::Later => continue,
-                    Beside::Done(done) => return Step::Done(done),
-                    Beside::Left => return Step::Switch(phase),
+                    Beside::Next(step) => return step,
                 }
             } else if hits
                 && ahead
-                && matches!(phase, Phase::Issue)
+                && phase == Phase::Issue
                 && now <= self.limit
                 && self.hit(slot, address, access, true)
             {
-                return Step::Done(Done::Perform);
+                return Step::Perform;
             }
             if !hits {
                 let me = self.current;
@@ -363,23 +425,27 @@ impl World {
                     self.buffer_store(index, slot, access, words, NEVER);
                     self.request(line, want, (words, row), By::StoreBuffer, (me, now));
                     self.complete(slot, access, What::Store);
-                    return Step::Done(Done::Buffered);
+                    return Step::Buffered;
                 }
                 if !asked {
                     self.request(line, want, (words, row), By::Access, (me, now));
                 }
                 self.run_ahead(line, asked);
                 self.set_state(me, State::Stalled);
+                let pending = &mut self.cores[me as usize].pending;
+                pending.phase = Phase::Arrived;
+                pending.issued_at = now;
                 if !self.hand_over() {
-                    return Step::Switch(Phase::Arrived { issued_at: now });
+                    return Step::Switch;
                 }
-                return self.arrived(index, slot, access, now);
+                return self.arrived(index, slot, access);
             }
-            if access.is_atomic() && !matches!(phase, Phase::Executed) {
+            if access.is_atomic() && phase != Phase::Executed {
                 let atomic = self.varied(self.costs.hit[self.pace()].atomic);
                 let ends = atomic_start(now, slot, self.current) + atomic;
-                self.me().now = ends;
-                phase = Phase::Executed;
+                let core = self.me();
+                core.now = ends;
+                core.pending.phase = Phase::Executed;
                 let entry = &mut self.lines.lines[line as usize];
                 if entry.grant_at <= ends {
                     continue;
@@ -391,7 +457,7 @@ impl World {
                 self.me().looks.spoil();
                 self.buffer_store(index, slot, access, words_at(address), now);
                 self.complete(slot, access, What::Hit);
-                return Step::Done(Done::Buffered);
+                return Step::Buffered;
             }
             return self.takes_effect(index, slot, access, What::Hit);
         }
@@ -412,18 +478,23 @@ impl World {
             match self.store_buffer_says(index, line, words, access) {
                 Buffer::Nothing => {}
                 Buffer::Forwards(bits) => {
-                    self.me().looks.spoil();
+                    let core = self.me();
+                    core.looks.spoil();
+                    core.pending.forwarded = bits;
                     self.complete(slot, access, What::Hit);
-                    return Beside::Done(Done::Forward(bits));
+                    return Beside::Next(Step::Forward);
                 }
                 Buffer::Blocks(position) => {
-                    return if self.await_store(position) { Beside::Later } else { Beside::Left };
+                    return match self.await_store(position) {
+                        true => Beside::Later,
+                        false => Beside::Next(Step::Switch),
+                    };
                 }
                 Buffer::Joins => {
                     self.me().looks.spoil();
                     self.buffer_store(index, slot, access, words, NEVER);
                     self.complete(slot, access, What::Hit);
-                    return Beside::Done(Done::Buffered);
+                    return Beside::Next(Step::Buffered);
                 }
             }
         }
@@ -440,7 +511,7 @@ impl World {
     }
 
     /// The line that an access of the running core waited for is here.
-    fn arrived(&mut self, index: u32, slot: &mut Slot, access: &Access, issued_at: Ps) -> Step {
+    fn arrived(&mut self, index: u32, slot: &mut Slot, access: &Access) -> Step {
         let core = &mut self.cores[self.current as usize];
         core.awaits = NO_LINE;
         if let Access::FencedStore { .. } | Access::Add { .. } = access {
@@ -448,6 +519,7 @@ impl World {
             core.surprised = false;
         }
         let row = Statistics::key(slot.row, core.operation);
+        let issued_at = core.pending.issued_at;
         self.count_stall(slot.line, row, issued_at);
         let step = self.takes_effect(index, slot, access, What::Access);
         self.charge_restart();
@@ -461,7 +533,7 @@ impl World {
         if self.cores[self.current as usize].watching {
             self.note_look(index, slot, access, words_at(slot.address));
         }
-        Step::Done(Done::Perform)
+        Step::Perform
     }
 
     /// Counts the time for which the running core was stalled for a line.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use crate::access::Pending;
 use crate::costs::Ps;
 use crate::events::Happening;
 use crate::interrupt::Agenda;
@@ -103,6 +104,8 @@ pub(crate) struct Core {
     pub(crate) atomics: (u32, u32),
     /// The line it stalls for, if it had asked for it ahead.
     pub(crate) awaits: u32,
+    /// The access that it makes.
+    pub(crate) pending: Pending,
     /// What it asked for ahead, because of what it will do next and did after what.
     pub(crate) fetched: Vec<Fetched>,
     pub(crate) expected: Vec<Expected>,
@@ -134,6 +137,7 @@ impl Core {
             watched: Vec::new(),
             looks: Looks::default(),
             asleep_since: 0,
+            pending: Pending::new(),
             drain: Drain::default(),
             awaits: NO_LINE,
             trail: Trail::new(),

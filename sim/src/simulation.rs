@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use corosensei::CoroutineResult;
 
+use crate::access;
 use crate::control::fence;
 use crate::core::State;
 use crate::costs::{Costs, NEVER, Ps, ps};
@@ -250,8 +251,7 @@ impl Simulation {
 
 /// Resumes one fiber after the other until the simulation ends; returns a panic, if one ended it.
 fn drive(fibers: &mut [Option<Fiber>]) -> Option<Box<dyn std::any::Any + Send>> {
-    while let Some(core) = in_world(|world| world.end.is_none().then_some(world.current)).flatten()
-    {
+    while let Some(core) = thread::with(access::advance) {
         let fiber = fibers[core as usize].as_mut().expect("only cores with code are resumed");
         if let CoroutineResult::Return(Err(payload)) = fiber.resume(()) {
             return Some(payload);
