@@ -88,7 +88,7 @@ impl Pending {
     pub(crate) fn new() -> Self {
         Self {
             waits: false,
-            phase: Phase::Issue,
+            phase: Phase::New,
             step: Step::Perform,
             index: 0,
             address: 0,
@@ -102,7 +102,9 @@ impl Pending {
 /// How far an access has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Counted, but not yet issued.
+    /// Counted, and found not to be a certain hit.
+    New,
+    /// It waited to be issued.
     Issue,
     /// An atomic whose line was here when it began; its time is over. If the line was granted to
     /// another one meanwhile, who had asked for it before, it begins again.
@@ -339,7 +341,7 @@ impl World {
         self.line_of(slot, address, labels);
         self.note_access(slot, words_at(address), access);
         let pending = &mut self.cores[me as usize].pending;
-        pending.phase = Phase::Issue;
+        pending.phase = Phase::New;
         pending.index = index;
         pending.address = address;
         pending.access = access;
@@ -388,6 +390,9 @@ impl World {
             let phase = core.pending.phase;
             core.charge_disturbance(self.costs.disturbed);
             let ahead = core.now > self.limit;
+            if phase == Phase::New {
+                core.pending.phase = Phase::Issue;
+            }
             if !self.synchronise() {
                 return Step::Switch;
             }
@@ -409,7 +414,7 @@ impl World {
                 }
             } else if hits
                 && ahead
-                && phase == Phase::Issue
+                && phase != Phase::Executed
                 && now <= self.limit
                 && self.hit(slot, address, access, true)
             {

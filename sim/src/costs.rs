@@ -18,9 +18,9 @@ pub(crate) fn ps(ns: f64) -> Ps {
 
 #[inline]
 pub(crate) fn ns(ps: Ps) -> f64 {
-    // Processors convert signed numbers, and need several instructions for others.
-    let number = i64::try_from(ps).map_or(ps as f64, |signed| signed as f64);
-    number / 1e3
+    // Processors convert signed numbers, and need several instructions for others. (A time that never
+    // comes is as far off when the last half of what can be counted is cut off.)
+    ps.min(NEVER >> 1).cast_signed() as f64 / 1e3
 }
 
 /// A duration times a factor in 1/65536.
@@ -185,16 +185,16 @@ impl Costs {
         65536 - self.jitter + rng.below(2 * self.jitter + 1)
     }
 
-    #[inline]
     pub(crate) fn distance(&self, from: u16, to: u16) -> Distance {
         const BY_BORDERS: [Distance; 4] =
             [Distance::SameCore, Distance::SameLlc, Distance::CrossLlc, Distance::CrossSocket];
         BY_BORDERS[self.borders(from, to)]
     }
 
-    /// How many borders lie between two caches: of cores, LLCs and sockets, each within the next.
+    /// How many borders lie between two caches: of cores, LLCs and sockets, each within the next. It is
+    /// the number of their [`Distance`].
     #[inline]
-    fn borders(&self, from: u16, to: u16) -> usize {
+    pub(crate) fn borders(&self, from: u16, to: u16) -> usize {
         let (a, b) = (self.caches[from as usize], self.caches[to as usize]);
         let crossed = [from != to, a.llc != b.llc, a.socket != b.socket];
         crossed.into_iter().map(usize::from).sum::<usize>() & 3

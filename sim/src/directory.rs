@@ -401,7 +401,7 @@ fn count_source(
         Source::Owner | Source::Home => {
             let cache = request.cache;
             let from = if source == Source::Owner { entry.owner } else { entry.home };
-            row.count_transfer(costs.distance(from, cache));
+            row.transfers[costs.borders(from, cache)] += 1;
             row.hitms += u64::from(entry.dirty);
             // Otherwise it was read ahead of everything that could have gone wrong by it.
             let awaited = match request.by {

@@ -350,7 +350,7 @@ impl EventQueue {
         };
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn pop(&mut self) -> Option<(Ps, Happening)> {
         let key = self.next;
         let mut what = self.front;
@@ -373,7 +373,7 @@ impl EventQueue {
     }
 
     /// Takes the first event of the wheel, or beyond it, or [`Happening::NOTHING`].
-    #[inline]
+    #[inline(always)]
     fn pop_wheel(&mut self) -> Happening {
         let number = self.first;
         if number == FAR {
@@ -412,7 +412,7 @@ impl EventQueue {
     }
 
     /// Finds the first event of the wheel when a bucket has become empty.
-    #[inline]
+    #[inline(always)]
     fn find_first(&mut self, empty: usize) -> u32 {
         let mut word = empty / 64;
         self.occupied[word] &= !(1 << (empty % 64));
@@ -438,7 +438,7 @@ impl EventQueue {
     /// Whether something happens before a core can go on at a time.
     #[inline]
     pub(crate) fn any_before(&self, now: Ps) -> bool {
-        self.next <= key_of(now, 0)
+        self.next <= now << 1
     }
 }
 

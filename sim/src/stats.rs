@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::costs::Ps;
-use crate::machine::Distance;
 use crate::thread::NO_CORE;
 
 /// Counters of one label under one operation, in events and picoseconds; `report::Counters` is
@@ -14,7 +13,8 @@ pub(crate) struct Row {
     pub(crate) stores: u64,
     pub(crate) rmws: u64,
     pub(crate) hits: u64,
-    pub(crate) transfers: [u64; 3],
+    /// By [`crate::machine::Distance`]; there are none within a core.
+    pub(crate) transfers: [u64; 4],
     pub(crate) llc_fills: u64,
     pub(crate) memory_fills: u64,
     pub(crate) rfos: u64,
@@ -52,15 +52,6 @@ impl Row {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.loads + self.stores + self.rmws == 0
-    }
-
-    pub(crate) fn count_transfer(&mut self, distance: Distance) {
-        match distance {
-            Distance::SameCore => {}
-            Distance::SameLlc => self.transfers[0] += 1,
-            Distance::CrossLlc => self.transfers[1] += 1,
-            Distance::CrossSocket => self.transfers[2] += 1,
-        }
     }
 }
 
