@@ -10,7 +10,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
-use corosensei::stack::DefaultStack;
+use corosensei::stack::{DefaultStack, Stack, StackPointer};
 use corosensei::{Coroutine, Yielder};
 
 use crate::thread;
@@ -18,7 +18,36 @@ use crate::thread;
 /// How the code of a core ended: the payload of its panic, if it panicked.
 pub(crate) type Outcome = Result<(), Box<dyn Any + Send>>;
 /// The fiber of one core.
-pub(crate) type Fiber = Coroutine<(), (), Outcome, DefaultStack>;
+pub(crate) type Fiber = Coroutine<(), (), Outcome, ColouredStack>;
+
+/// A stack that does not begin where all others do within their pages: what their fibers use of them
+/// would else compete for the same few sets of the host's caches.
+pub(crate) struct ColouredStack {
+    memory: DefaultStack,
+    unused_bytes: usize,
+}
+
+impl ColouredStack {
+    fn new(number: usize) -> io::Result<Self> {
+        // So many lines, which a fiber uses mostly, from one to the next; odd, so that all come in turn.
+        const LINES: usize = 9;
+        let unused_bytes = number * LINES % 64 * 64;
+        Ok(Self { memory: DefaultStack::new(STACK_BYTES)?, unused_bytes })
+    }
+}
+
+// SAFETY: it is the part of a valid stack below its first bytes, a multiple of 64 and less than a page
+// of many: aligned and mapped as the whole is, and large enough.
+unsafe impl Stack for ColouredStack {
+    fn base(&self) -> StackPointer {
+        let base = self.memory.base().get() - self.unused_bytes;
+        StackPointer::new(base).expect("a stack does not end at address 0")
+    }
+
+    fn limit(&self) -> StackPointer {
+        self.memory.limit()
+    }
+}
 
 /// Enough for code that formats a panic message in a debug build; pages are used as touched.
 const STACK_BYTES: usize = 256 * 1024;
@@ -26,14 +55,19 @@ const STACK_BYTES: usize = 256 * 1024;
 const KEPT_STACKS: usize = 512;
 
 thread_local! {
+    /// Stacks created so far.
+    static CREATED: Cell<usize> = const { Cell::new(0) };
     static RUNNING: Cell<*const Yielder<(), ()>> = const { Cell::new(ptr::null()) };
-    static STACKS: RefCell<Vec<DefaultStack>> = const { RefCell::new(Vec::new()) };
+    static STACKS: RefCell<Vec<ColouredStack>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A fiber that runs `code`, then `ended`.
 pub(crate) fn create(code: Box<dyn FnOnce()>, ended: impl FnOnce() + 'static) -> io::Result<Fiber> {
     let kept = STACKS.with_borrow_mut(Vec::pop);
-    let stack = kept.map_or_else(|| DefaultStack::new(STACK_BYTES), Ok)?;
+    let stack = match kept {
+        Some(stack) => stack,
+        None => ColouredStack::new(CREATED.replace(CREATED.get() + 1))?,
+    };
     Ok(Coroutine::with_stack(stack, move |yielder: &Yielder<(), ()>, ()| {
         RUNNING.set(yielder);
         catch_unwind(AssertUnwindSafe(|| {
