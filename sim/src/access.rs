@@ -8,6 +8,7 @@
 
 use crate::core::{Core, State, Watched};
 use crate::costs::{NEVER, Ps, scale};
+use crate::events::Happening;
 use crate::fiber;
 use crate::interrupt::{self, in_world};
 use crate::line::{By, Want};
@@ -346,11 +347,34 @@ impl World {
         pending.address = address;
         pending.access = access;
         let mut step = Step::Switch;
-        if self.ends_at_once(slot, access) {
+        if self.gives_way() {
+            self.cores[me as usize].pending.phase = Phase::Issue;
+        } else if self.ends_at_once(slot, access) {
             step = self.issue(index, slot, address, access);
         }
         self.cores[me as usize].pending.waits = step == Step::Switch;
         step
+    }
+
+    /// Chooses another core, if that is all that has to happen before the running one goes on: most of
+    /// what waits only waits for its turn. Returns whether it did.
+    #[inline]
+    fn gives_way(&mut self) -> bool {
+        let me = self.current;
+        let core = &self.cores[me as usize];
+        let now = core.now;
+        if self.is_next(now)
+            || now > self.time_limit
+            || core.is_due()
+            || core.disturbed
+            || !self.events.next_is_turn()
+        {
+            return false;
+        }
+        let Some((at, what)) = self.events.pop() else { return false };
+        self.events.push(now, Happening::resume(me));
+        self.go_on(what.core(), at);
+        true
     }
 
     /// Whether an access of the running core can most probably be made without waiting: it need not be

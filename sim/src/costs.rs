@@ -12,8 +12,11 @@ pub(crate) type Ps = u64;
 /// A time that never comes.
 pub(crate) const NEVER: Ps = Ps::MAX;
 
+#[inline]
 pub(crate) fn ps(ns: f64) -> Ps {
-    (ns.max(0.0) * 1e3).round() as Ps
+    let exact = ns.max(0.0) * 1e3;
+    // Processors convert to signed numbers, and cut off; what is longer is as good as never over.
+    if exact < 4e18 { (exact + 0.5) as i64 as Ps } else { exact as Ps }
 }
 
 #[inline]

@@ -435,6 +435,16 @@ impl EventQueue {
         time_of(self.next)
     }
 
+    /// Whether the next event is that a core goes on.
+    #[inline]
+    pub(crate) fn next_is_turn(&self) -> bool {
+        let next = match self.front {
+            Happening::NOTHING => self.events[self.first as usize].what,
+            front => front,
+        };
+        next.kind() == Kind::Resume && next != Happening::NOTHING
+    }
+
     /// Whether something happens before a core can go on at a time.
     #[inline]
     pub(crate) fn any_before(&self, now: Ps) -> bool {

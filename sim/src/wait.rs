@@ -79,7 +79,8 @@ impl World {
         if !core.looks.begin() {
             core.watched.clear();
         }
-        self.set_limit();
+        // Its accesses are noted, all of them.
+        self.limit = 0;
     }
 
     fn watch_ends(&mut self) {

@@ -270,7 +270,7 @@ impl World {
     }
 
     /// Makes a core the current one. Returns whether it was already.
-    fn go_on(&mut self, core: u16, at: Ps) -> bool {
+    pub(crate) fn go_on(&mut self, core: u16, at: Ps) -> bool {
         let before = std::mem::replace(&mut self.current, core);
         let entry = &mut self.cores[core as usize];
         entry.now = entry.now.max(at);
