@@ -453,7 +453,7 @@ impl World {
                     self.me().looks.spoil();
                     self.buffer_store(index, slot, access, words, NEVER);
                     self.request(line, want, (words, row), By::StoreBuffer, (me, now));
-                    self.complete(slot, access, What::Store);
+                    self.complete(slot, access, What::Store, 0);
                     return Step::Buffered;
                 }
                 if !asked {
@@ -485,10 +485,10 @@ impl World {
                 // Stores become visible in order: one whose line is here waits for those before it.
                 self.me().looks.spoil();
                 self.buffer_store(index, slot, access, words_at(address), now);
-                self.complete(slot, access, What::Hit);
+                self.complete(slot, access, What::Hit, 0);
                 return Step::Buffered;
             }
-            return self.takes_effect(index, slot, access, What::Hit);
+            return self.takes_effect(index, slot, access, What::Hit, 0);
         }
     }
 
@@ -510,7 +510,7 @@ impl World {
                     let core = self.me();
                     core.looks.spoil();
                     core.pending.forwarded = bits;
-                    self.complete(slot, access, What::Hit);
+                    self.complete(slot, access, What::Hit, 0);
                     return Beside::Next(Step::Forward);
                 }
                 Buffer::Blocks(position) => {
@@ -522,7 +522,7 @@ impl World {
                 Buffer::Joins => {
                     self.me().looks.spoil();
                     self.buffer_store(index, slot, access, words, NEVER);
-                    self.complete(slot, access, What::Hit);
+                    self.complete(slot, access, What::Hit, 0);
                     return Beside::Next(Step::Buffered);
                 }
             }
@@ -547,18 +547,25 @@ impl World {
             // No branch hangs on it.
             core.surprised = false;
         }
-        let row = Statistics::key(slot.row, core.operation);
-        let issued_at = core.pending.issued_at;
-        self.count_stall(slot.line, row, issued_at);
-        let step = self.takes_effect(index, slot, access, What::Access);
+        let waited = core.now - core.pending.issued_at;
+        core.waited += waited;
+        core.stalled = true;
+        let step = self.takes_effect(index, slot, access, What::Access, waited);
         self.charge_restart();
         step
     }
 
     /// Completes an access that is performed now.
     #[inline]
-    fn takes_effect(&mut self, index: u32, slot: &mut Slot, access: &Access, what: What) -> Step {
-        self.complete(slot, access, what);
+    fn takes_effect(
+        &mut self,
+        index: u32,
+        slot: &mut Slot,
+        access: &Access,
+        what: What,
+        waited: Ps,
+    ) -> Step {
+        self.complete(slot, access, what, waited);
         if self.cores[self.current as usize].watching {
             self.note_look(index, slot, access, words_at(slot.address));
         }
@@ -567,7 +574,7 @@ impl World {
 
     /// Counts the time for which the running core was stalled for a line.
     #[inline]
-    pub(crate) fn count_stall(&mut self, line: u32, row: u32, since: Ps) {
+    fn count_stall(&mut self, line: u32, row: u32, since: Ps) {
         let core = &mut self.cores[self.current as usize];
         let waited = core.now - since;
         core.waited += waited;
@@ -588,9 +595,9 @@ impl World {
         core.now += (u64::from(surprised) + u64::from(replays)) * self.costs.restart;
     }
 
-    /// Charges a load whose line is here, and counts it.
+    /// Charges a load whose line is here, and counts it; its core waited so long for the line.
     #[inline]
-    pub(crate) fn complete_load(&mut self, line: u32, label: u32, what: What) {
+    pub(crate) fn complete_load(&mut self, line: u32, label: u32, what: What, waited: Ps) {
         let cost = self.varied(self.costs.hit[self.pace()].load);
         let me = self.current;
         let core = &mut self.cores[me as usize];
@@ -600,7 +607,9 @@ impl World {
         let row = self.stats.row(key);
         row.loads += 1;
         row.hits += u64::from(what == What::Hit);
-        let entry = &self.lines.lines[line as usize];
+        row.wait += waited;
+        let entry = &mut self.lines.lines[line as usize];
+        entry.totals.wait += waited;
         if entry.traced {
             self.timeline.record(at, me, key, what);
         }
@@ -609,12 +618,13 @@ impl World {
         }
     }
 
-    /// Charges an access whose line is here (or whose store is in the buffer), and counts it.
-    fn complete(&mut self, slot: &mut Slot, access: &Access, what: What) {
+    /// Charges an access whose line is here (or whose store is in the buffer), and counts it; its core
+    /// waited so long for the line.
+    fn complete(&mut self, slot: &mut Slot, access: &Access, what: What, waited: Ps) {
         let cost = &self.costs.hit[self.pace()];
         let partial_store = cost.partial_store;
         let cost = match *access {
-            Access::Load { .. } => return self.complete_load(slot.line, slot.row, what),
+            Access::Load { .. } => return self.complete_load(slot.line, slot.row, what, waited),
             Access::Store { .. } => cost.store,
             // An atomic that hit has had its time already.
             _ if what == What::Hit => 0,
@@ -629,6 +639,7 @@ impl World {
         let key = Statistics::key(slot.row, core.operation);
         let row = stats.row(key);
         row.hits += u64::from(what == What::Hit);
+        row.wait += waited;
         match *access {
             Access::Store { mask, .. } => {
                 row.stores += 1;
@@ -638,6 +649,7 @@ impl World {
             _ => row.rmws += 1,
         }
         let entry = &mut lines.lines[slot.line as usize];
+        entry.totals.wait += waited;
         if entry.traced {
             timeline.record(at, me, key, what);
         }

@@ -178,9 +178,10 @@ impl World {
             let &Look { slot, generation, line, words, label, .. } = &core.looks.loads[position];
             let key = Statistics::key(label, core.operation);
             if std::mem::take(&mut core.looks.stalled) {
-                let since = core.looks.stalled_since;
-                self.count_stall(line, key, since);
-                self.complete_load(line, label, What::Access);
+                let waited = now - core.looks.stalled_since;
+                core.waited += waited;
+                core.stalled = true;
+                self.complete_load(line, label, What::Access, waited);
                 self.charge_restart();
             } else {
                 if position == 0 {
@@ -206,7 +207,7 @@ impl World {
                     self.run_ahead(line, false);
                     return false;
                 }
-                self.complete_load(line, label, What::Hit);
+                self.complete_load(line, label, What::Hit, 0);
             }
             let found = self.words[slot as usize].value;
             let looks = &mut self.cores[me as usize].looks;

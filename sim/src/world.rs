@@ -208,17 +208,26 @@ impl World {
                 return true;
             }
             let Some((at, what)) = self.events.pop() else { break };
-            if let Kind::Resume | Kind::Timer = what.kind() {
-                self.events.push(now, Happening::resume(me));
-                return match self.happen(at, what) {
-                    Some(core) => self.go_on(core, at),
-                    None => self.hand_over(),
-                };
-            }
-            if let Some(core) = self.happen(at, what) {
-                self.events.push(now, Happening::resume(me));
-                return self.go_on(core, at);
-            }
+            let core = match what.kind() {
+                Kind::Grant => {
+                    self.grant(what.number(), at);
+                    continue;
+                }
+                Kind::Resume => what.core(),
+                Kind::Timer => {
+                    self.events.push(now, Happening::resume(me));
+                    return match self.happen(at, what) {
+                        Some(core) => self.go_on(core, at),
+                        None => self.hand_over(),
+                    };
+                }
+                Kind::Commit | Kind::Reread => match self.happen(at, what) {
+                    Some(core) => core,
+                    None => continue,
+                },
+            };
+            self.events.push(now, Happening::resume(me));
+            return self.go_on(core, at);
         }
         self.events.push(now, Happening::resume(me));
         self.hand_over()
@@ -236,14 +245,19 @@ impl World {
                 self.end = Some(End::TimeLimit);
                 return false;
             }
-            if let Some(core) = self.happen(at, what) {
-                return self.go_on(core, at);
+            match what.kind() {
+                Kind::Grant => self.grant(what.number(), at),
+                Kind::Resume => return self.go_on(what.core(), at),
+                Kind::Commit | Kind::Timer | Kind::Reread => {
+                    if let Some(core) = self.happen(at, what) {
+                        return self.go_on(core, at);
+                    }
+                }
             }
         }
     }
 
-    /// Lets an event happen. Returns the core whose fiber goes on by it.
-    #[inline]
+    /// Lets an event happen. Returns the core that goes on by it.
     fn happen(&mut self, at: Ps, what: Happening) -> Option<u16> {
         let core = what.core();
         match what.kind() {
