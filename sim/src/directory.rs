@@ -112,8 +112,8 @@ impl World {
         let here_at = match request.want {
             _ if owned => at,
             Want::Read if !exclusive && self.lines.is_sharer(line, request.cache) => at,
-            Want::Read if !self.migrates(line) => self.grant_read(line, at, &request),
-            _ => self.grant_ownership(line, at, &request),
+            Want::Read if !self.migrates(line) => self.grant_read(line, at, request),
+            _ => self.grant_ownership(line, at, request),
         };
         let entry = &mut self.lines.lines[line as usize];
         entry.grant_source = None;
@@ -122,25 +122,16 @@ impl World {
             self.timeline.record(here_at, request.core, request.row, What::Arrival);
         }
         let core = &mut self.cores[request.core as usize];
-        match request.by {
-            By::Access => {
-                let what = core.going_on(request.core);
-                self.events.push(here_at, what);
-            }
-            By::StoreBuffer => {
-                for store in &mut core.stores {
-                    if store.line == line && store.done_at == NEVER {
-                        store.done_at = here_at;
-                    }
-                }
-                self.events.push(here_at, Happening::commit(request.core));
-            }
-            By::RunAhead | By::RunAheadToAdd => {
-                if core.fetched(line, here_at) {
-                    let what = core.going_on(request.core);
-                    self.events.push(here_at, what);
+        if request.by == By::StoreBuffer {
+            for store in &mut core.stores {
+                if store.line == line && store.done_at == NEVER {
+                    store.done_at = here_at;
                 }
             }
+            self.events.push(here_at, Happening::commit(request.core));
+        } else if request.by == By::Access || core.fetched(line, here_at) {
+            let what = core.going_on(request.core);
+            self.events.push(here_at, what);
         }
         if more {
             let at = self.schedule_first_grant(line);
@@ -151,15 +142,22 @@ impl World {
         }
     }
 
-    fn grant_read(&mut self, line: u32, at: Ps, request: &Request) -> Ps {
+    fn grant_read(&mut self, line: u32, at: Ps, request: Request) -> Ps {
         self.note_disturbed(line);
-        let (source, cost) = supply_granted(&self.costs, &self.lines, line, request, at);
+        let (source, cost) = supply_granted(&self.costs, &self.lines, line, &request, at);
         let here_at = at + scale(cost, u64::from(request.factor)) / 2;
         let cache = request.cache;
         let Self { protocol, lines, cores, costs, stats, .. } = self;
         let row = stats.row(request.row);
         let entry = &mut lines.lines[line as usize];
-        count_source(costs, entry, &mut cores[request.core as usize], row, (line, source), request);
+        count_source(
+            costs,
+            entry,
+            &mut cores[request.core as usize],
+            row,
+            (line, source),
+            &request,
+        );
         entry.free_at = entry.free_at.max(at + costs.service);
         if source == Source::Memory {
             entry.owner = cache;
@@ -205,7 +203,8 @@ impl World {
         entry.migrations == MIGRATES
     }
 
-    fn grant_ownership(&mut self, line: u32, at: Ps, request: &Request) -> Ps {
+    #[inline(always)]
+    fn grant_ownership(&mut self, line: u32, at: Ps, request: Request) -> Ps {
         let cache = request.cache;
         if self.expecting > 0 {
             self.note_losers(line, cache);
@@ -213,7 +212,7 @@ impl World {
         if self.lines.lines[line as usize].sleepers > 0 {
             self.invalidate_sleepers(line, at, cache, request.core);
         }
-        let (source, cost) = supply_granted(&self.costs, &self.lines, line, request, at);
+        let (source, cost) = supply_granted(&self.costs, &self.lines, line, &request, at);
         let Self { lines, cores, costs, stats, .. } = self;
         let invalidated = if lines.lines[line as usize].exclusive {
             1
@@ -224,7 +223,7 @@ impl World {
         let entry = &mut lines.lines[line as usize];
         let core = &mut cores[request.core as usize];
         let row = stats.row(request.row);
-        count_source(costs, entry, core, row, (line, source), request);
+        count_source(costs, entry, core, row, (line, source), &request);
         if costs.migratory {
             if (entry.written == 0 && entry.exclusive) || entry.home == cache {
                 // Its owner took it to write, and did not; or its writer writes it again.
@@ -241,13 +240,11 @@ impl World {
         let spread = costs.ownership_spread;
         entry.kept_factor = 65536 - spread + core.rng.below(2 * spread + 1);
         // The operation it took the line for is completed before the next snoop is answered.
-        let (hold, kept) = match request.by {
-            By::StoreBuffer => {
-                let is_awaited = core.state == State::Draining && core.drain.line == line;
-                (costs.hold_store, is_awaited)
-            }
-            By::Access | By::RunAheadToAdd => (costs.hold_atomic, true),
-            By::RunAhead => (costs.hold_atomic, false),
+        let (hold, kept) = if request.by == By::StoreBuffer {
+            let is_awaited = core.state == State::Draining && core.drain.line == line;
+            (costs.hold_store, is_awaited)
+        } else {
+            (costs.hold_atomic, request.by != By::RunAhead)
         };
         entry.owner = cache;
         entry.home = cache;
@@ -317,7 +314,7 @@ fn grant_time(costs: &Costs, entry: &mut Line, arrives_at: Ps, cost: Ps) -> Ps {
 }
 
 /// Who supplies a line to the one who is granted it; it may be known already.
-#[inline]
+#[inline(always)]
 fn supply_granted(
     costs: &Costs,
     lines: &LineTable,
@@ -397,26 +394,18 @@ fn count_source(
     let falsely = u64::from(entry.written != 0 && entry.written & request.words == 0);
     row.false_sharing += falsely;
     entry.totals.false_sharing += falsely;
-    match source {
-        Source::Owner | Source::Home => {
-            let cache = request.cache;
-            let from = if source == Source::Owner { entry.owner } else { entry.home };
-            row.transfers[costs.borders(from, cache)] += 1;
-            row.hitms += u64::from(entry.dirty);
-            // Otherwise it was read ahead of everything that could have gone wrong by it.
-            let awaited = match request.by {
-                By::Access => true,
-                By::StoreBuffer => false,
-                By::RunAhead | By::RunAheadToAdd => core.awaits == line,
-            };
-            if awaited {
-                core.surprised =
-                    entry.dirty && entry.changed_by != NO_CACHE && entry.changed_by != cache;
-            }
-            entry.totals.transfers += 1;
-        }
-        Source::Llc => row.llc_fills += 1,
-        Source::Memory => row.memory_fills += 1,
-        Source::Own => {}
+    if source != Source::Owner && source != Source::Home {
+        row.llc_fills += u64::from(source == Source::Llc);
+        row.memory_fills += u64::from(source == Source::Memory);
+        return;
     }
+    let cache = request.cache;
+    let from = if source == Source::Owner { entry.owner } else { entry.home };
+    row.transfers[costs.borders(from, cache)] += 1;
+    row.hitms += u64::from(entry.dirty);
+    // Otherwise it was read ahead of everything that could have gone wrong by it.
+    if request.by == By::Access || request.by != By::StoreBuffer && core.awaits == line {
+        core.surprised = entry.dirty && entry.changed_by != NO_CACHE && entry.changed_by != cache;
+    }
+    entry.totals.transfers += 1;
 }
