@@ -349,7 +349,10 @@ impl World {
         let mut step = Step::Switch;
         if self.gives_way() {
             self.cores[me as usize].pending.phase = Phase::Issue;
-        } else if self.ends_at_once(slot, access) {
+        } else if self.hits_now(slot, access) {
+            return self.takes_effect(index, slot, access, What::Hit, 0);
+        } else if let Access::Store { .. } = access {
+            // It need not wait for its line.
             step = self.issue(index, slot, address, access);
         }
         self.cores[me as usize].pending.waits = step == Step::Switch;
@@ -377,17 +380,37 @@ impl World {
         true
     }
 
-    /// Whether an access of the running core can most probably be made without waiting: it need not be
-    /// left for others then.
-    fn ends_at_once(&self, slot: &Slot, access: &Access) -> bool {
-        let core = &self.cores[self.current as usize];
-        let entry = &self.lines.lines[slot.line as usize];
-        let hits = match access {
-            Access::Store { .. } => true,
-            Access::Load { .. } if !entry.exclusive => self.lines.is_sharer(slot.line, core.cache),
-            _ => entry.may_write(core.cache),
-        };
-        hits && self.is_next(core.now) && core.now + 2 * self.costs.hit[0].atomic < entry.grant_at
+    /// Whether an access of the running core hits, and nothing comes before it: then all that is left
+    /// is to complete it.
+    fn hits_now(&mut self, slot: &Slot, access: &Access) -> bool {
+        let core = &mut self.cores[self.current as usize];
+        let now = core.now;
+        if now > self.time_limit
+            || self.events.any_before(now)
+            || core.is_due()
+            || core.disturbed
+            || !core.stores.is_empty()
+            || !core.fetched.is_empty()
+        {
+            return false;
+        }
+        let entry = &mut self.lines.lines[slot.line as usize];
+        let owned = entry.may_write(core.cache);
+        if access.is_atomic() {
+            let ends = atomic_start(now, slot, self.current) + self.costs.hit[0].atomic;
+            if !owned || entry.grant_at <= ends || !self.busy.is_empty() {
+                return false;
+            }
+            core.now = ends;
+            entry.locked_until = ends;
+        } else {
+            let reads = matches!(access, Access::Load { .. }) && !entry.exclusive;
+            if !owned && !(reads && self.lines.is_sharer(slot.line, core.cache)) {
+                return false;
+            }
+        }
+        self.set_limit();
+        true
     }
 
     /// Goes on with an access when the running core goes on.

@@ -222,6 +222,9 @@ impl Costs {
         let (llcs, sockets) = (&self.llc_sets[group(llc)], &self.socket_sets[group(socket)]);
         let (mut same_llc, mut cross_llc, mut cross_socket) = (0, 0, 0);
         for (word, ((&set, &llc), &socket)) in set.iter().zip(llcs).zip(sockets).enumerate() {
+            if set == 0 {
+                continue;
+            }
             let own = if word == usize::from(to / 64) { 1 << (to % 64) } else { 0 };
             same_llc |= set & llc & !own;
             cross_llc |= set & socket & !llc;
