@@ -381,7 +381,7 @@ impl World {
     }
 
     /// Whether an access of the running core hits, and nothing comes before it: then all that is left
-    /// is to complete it.
+    /// is to complete it. An atomic whose line may be taken from it has its time.
     fn hits_now(&mut self, slot: &Slot, access: &Access) -> bool {
         let core = &mut self.cores[self.current as usize];
         let now = core.now;
@@ -398,10 +398,14 @@ impl World {
         let owned = entry.may_write(core.cache);
         if access.is_atomic() {
             let ends = atomic_start(now, slot, self.current) + self.costs.hit[0].atomic;
-            if !owned || entry.grant_at <= ends || !self.busy.is_empty() {
+            if !owned || !self.busy.is_empty() {
                 return false;
             }
             core.now = ends;
+            if entry.grant_at <= ends {
+                core.pending.phase = Phase::Executed;
+                return false;
+            }
             entry.locked_until = ends;
         } else {
             let reads = matches!(access, Access::Load { .. }) && !entry.exclusive;
