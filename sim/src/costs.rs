@@ -218,20 +218,23 @@ impl Costs {
             return bits(set).map(|from| self.transfer(from, to)).max().unwrap_or(0);
         }
         let CachePlace { llc, socket } = self.caches[to as usize];
-        let group = |number: u16| usize::from(number) * self.set_words..;
-        let (llcs, sockets) = (&self.llc_sets[group(llc)], &self.socket_sets[group(socket)]);
+        let (llc, socket) = (usize::from(llc), usize::from(socket));
         let (mut same_llc, mut cross_llc, mut cross_socket) = (0, 0, 0);
-        for (word, ((&set, &llc), &socket)) in set.iter().zip(llcs).zip(sockets).enumerate() {
-            if set == 0 {
+        for (word, &set) in set.iter().enumerate() {
+            let own = if word == usize::from(to / 64) { 1 << (to % 64) } else { 0 };
+            let others = set & !own;
+            if others == 0 {
                 continue;
             }
-            let own = if word == usize::from(to / 64) { 1 << (to % 64) } else { 0 };
-            same_llc |= set & llc & !own;
-            cross_llc |= set & socket & !llc;
-            cross_socket |= set & !socket;
+            let llc = self.llc_sets[llc * self.set_words + word];
+            let socket = self.socket_sets[socket * self.set_words + word];
+            same_llc |= others & llc;
+            cross_llc |= others & socket & !llc;
+            cross_socket |= others & !socket;
         }
-        let there = [same_llc, cross_llc, cross_socket].into_iter().zip(&self.by_distance[1..]);
-        there.filter(|&(set, _)| set != 0).map(|(_, &cost)| cost).max().unwrap_or(0)
+        let cost =
+            |set: u64, distance: usize| if set == 0 { 0 } else { self.by_distance[distance] };
+        cost(same_llc, 1).max(cost(cross_llc, 2)).max(cost(cross_socket, 3))
     }
 
     /// The cheapest transfer between two of some caches, or [`NEVER`] if there are no two.

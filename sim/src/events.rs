@@ -200,8 +200,8 @@ pub(crate) struct EventQueue {
 /// The first event beyond the wheel, or none.
 const FAR: u32 = 0;
 /// Width of a bucket in picoseconds, as a power of two.
-const BUCKET_SHIFT: u32 = 10;
-const BUCKETS: usize = 512;
+const BUCKET_SHIFT: u32 = 8;
+const BUCKETS: usize = 2048;
 
 impl Default for EventQueue {
     fn default() -> Self {
