@@ -177,9 +177,30 @@ pub(crate) fn perform<R>(
 }
 
 /// Makes an access that does not certainly hit; returns how it is to take effect.
-#[inline(never)]
+///
+/// Inlined down to where the fiber is left: a processor predicts no return from a function that was
+/// called on another stack than the last calls, so there are to be few.
+#[inline(always)]
 fn stepwise(handle: u32, address: usize, access: &Access) -> Step {
-    let mut step = thread::with(|thread| {
+    let mut step = begin(handle, address, access);
+    loop {
+        match step {
+            Step::Switch => {}
+            Step::Attend => {
+                if !attend() {
+                    return Step::Perform;
+                }
+            }
+            done => return done,
+        }
+        fiber::switch();
+        step = in_world(|world| world.me().pending.step).unwrap_or(Step::Perform);
+    }
+}
+
+#[inline(never)]
+fn begin(handle: u32, address: usize, access: &Access) -> Step {
+    thread::with(|thread| {
         let index = thread.index(handle);
         let ThreadState { slots, labels, world, .. } = thread;
         match world {
@@ -188,25 +209,20 @@ fn stepwise(handle: u32, address: usize, access: &Access) -> Step {
             }
             _ => Step::Perform,
         }
-    });
-    loop {
-        match step {
-            Step::Switch => {}
-            Step::Attend => {
-                // What runs on top makes accesses of its own.
-                let Some(mut pending) = in_world(|world| world.me().pending) else {
-                    return Step::Perform;
-                };
-                pending.waits = true;
-                in_world(|world| world.me().pending.waits = false);
-                interrupt::attend();
-                in_world(|world| world.me().pending = pending);
-            }
-            done => return done,
-        }
-        fiber::switch();
-        step = in_world(|world| world.me().pending.step).unwrap_or(Step::Perform);
-    }
+    })
+}
+
+/// Runs what is due on top of the running core, whose access then waits again. Returns whether it
+/// does; it does not if the simulation was abandoned.
+#[cold]
+#[inline(never)]
+fn attend() -> bool {
+    // What runs on top makes accesses of its own.
+    let Some(mut pending) = in_world(|world| world.me().pending) else { return false };
+    pending.waits = true;
+    in_world(|world| world.me().pending.waits = false);
+    interrupt::attend();
+    in_world(|world| world.me().pending = pending).is_some()
 }
 
 /// Goes on with the accesses that wait, until a fiber has to go on; returns its core, or `None` when

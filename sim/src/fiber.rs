@@ -81,14 +81,10 @@ pub(crate) fn create(code: Box<dyn FnOnce()>, ended: impl FnOnce() + 'static) ->
 ///
 /// A fiber that unwinds cannot be left (the thread counts its panics): the simulation is abandoned
 /// instead, and what its destructors still do happens at once.
+#[inline(always)]
 pub(crate) fn switch() {
     if std::thread::panicking() {
-        thread::with(|thread| {
-            if let Some(world) = &mut thread.world {
-                world.abandon();
-            }
-        });
-        return;
+        return abandon();
     }
     let mine = RUNNING.get();
     assert!(!mine.is_null(), "a virtual core can only wait inside its own code");
@@ -96,6 +92,15 @@ pub(crate) fn switch() {
     // goes on: it points to that fiber's yielder, which lives on its stack as long as it runs.
     unsafe { (*mine).suspend(()) };
     RUNNING.set(mine);
+}
+
+#[cold]
+fn abandon() {
+    thread::with(|thread| {
+        if let Some(world) = &mut thread.world {
+            world.abandon();
+        }
+    });
 }
 
 /// Keeps the stack of a fiber that ended; forgets one that is stopped in its midst.
