@@ -72,7 +72,8 @@ pub(crate) struct Watched {
     pub(crate) row: u32,
 }
 
-/// One virtual core. What each of its events touches comes first, in few lines of the host's cache.
+/// One virtual core. What each of its accesses touches comes first, in four lines of the host's cache;
+/// then what its waits do.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Core {
@@ -80,12 +81,13 @@ pub(crate) struct Core {
     /// Its own random numbers: what it draws does not depend on when the others draw, that is, on
     /// how far the simulator lets it run ahead of them.
     pub(crate) rng: Rng,
-    /// Since when it sleeps, rests or drains.
-    pub(crate) asleep_since: Ps,
     pub(crate) waited: Ps,
-    pub(crate) spun: Ps,
-    /// Number of the present sleep, so that a timer of an earlier one is known as stale.
-    pub(crate) sleep: u32,
+    /// Lines of its last two atomics.
+    pub(crate) atomics: (u32, u32),
+    /// Accesses made so far; counted only where the agenda has an event that depends on it.
+    pub(crate) accesses: u64,
+    /// The line it stalls for, if it had asked for it ahead.
+    pub(crate) awaits: u32,
     pub(crate) cache: u16,
     /// Operation that its accesses are attributed to.
     pub(crate) operation: u16,
@@ -100,23 +102,24 @@ pub(crate) struct Core {
     pub(crate) replays: bool,
     /// Another one read a line that it was using, and what it had executed ahead is lost.
     pub(crate) disturbed: bool,
-    /// Lines of its last two atomics.
-    pub(crate) atomics: (u32, u32),
-    /// The line it stalls for, if it had asked for it ahead.
-    pub(crate) awaits: u32,
+    // The second line.
     /// The access that it makes.
     pub(crate) pending: Pending,
     /// What it asked for ahead, because of what it will do next and did after what.
     pub(crate) fetched: Vec<Fetched>,
-    pub(crate) expected: Vec<Expected>,
-    pub(crate) trail: Trail,
-    /// The loads of that condition, and the lines it read so far.
-    pub(crate) looks: Looks,
-    pub(crate) watched: Vec<Watched>,
+    // The third line.
     pub(crate) stores: VecDeque<BufferedStore>,
     pub(crate) agenda: Agenda,
-    /// Accesses made so far; counted only where the agenda has an event that depends on it.
-    pub(crate) accesses: u64,
+    pub(crate) trail: Trail,
+    pub(crate) expected: Vec<Expected>,
+    /// The loads of the condition that it waits for, and the lines it read so far.
+    pub(crate) looks: Looks,
+    pub(crate) watched: Vec<Watched>,
+    /// Since when it sleeps, rests or drains.
+    pub(crate) asleep_since: Ps,
+    pub(crate) spun: Ps,
+    /// Number of the present sleep, so that a timer of an earlier one is known as stale.
+    pub(crate) sleep: u32,
     pub(crate) drain: Drain,
     /// Stalled from outside or preempted.
     pub(crate) off: Ps,

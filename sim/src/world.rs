@@ -55,7 +55,7 @@ pub(crate) struct World {
     pub(crate) losers: Vec<u16>,
     /// Cores whose run-ahead expects an access to another line than the one they stalled for last.
     pub(crate) expecting: usize,
-    /// Hardware threads of each core.
+    /// Hardware threads of each core that were given code.
     pub(crate) threads_of: Vec<Vec<u16>>,
     /// Busy hardware threads of each core; empty if no core has two with code.
     pub(crate) busy: Vec<u16>,
@@ -64,10 +64,6 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(costs: Costs, protocol: Protocol, seed: u64, time_limit: Ps) -> Self {
         let cores = costs.cache_of.iter().map(|&cache| Core::new(cache)).collect();
-        let mut threads_of = vec![Vec::new(); costs.cache_count()];
-        for (thread, &cache) in costs.cache_of.iter().enumerate() {
-            threads_of[cache as usize].push(thread as u16);
-        }
         Self {
             epoch: 0,
             protocol,
@@ -90,7 +86,7 @@ impl World {
             to_wake: Vec::new(),
             losers: Vec::new(),
             expecting: 0,
-            threads_of,
+            threads_of: Vec::new(),
             busy: Vec::new(),
         }
     }
@@ -100,6 +96,12 @@ impl World {
     pub(crate) fn start(&mut self, epoch: u32, used: &[u16], start_spread: Ps) {
         self.epoch = epoch;
         self.unfinished = used.len();
+        self.threads_of = vec![Vec::new(); self.costs.cache_count()];
+        let mut sorted = used.to_vec();
+        sorted.sort_unstable();
+        for thread in sorted {
+            self.threads_of[self.cores[thread as usize].cache as usize].push(thread);
+        }
         let mut caches: Vec<u16> =
             used.iter().map(|&core| self.cores[core as usize].cache).collect();
         caches.sort_unstable();
