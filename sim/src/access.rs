@@ -424,8 +424,9 @@ impl World {
             }
             entry.locked_until = ends;
         } else {
-            let reads = matches!(access, Access::Load { .. }) && !entry.exclusive;
-            if !owned && !(reads && self.lines.is_sharer(slot.line, core.cache)) {
+            let shared = matches!(access, Access::Load { .. }) && !entry.exclusive;
+            let here = owned || shared && self.lines.is_sharer(slot.line, core.cache);
+            if !here {
                 return false;
             }
         }

@@ -292,12 +292,6 @@ impl World {
         }
         self.to_wake = to_wake;
     }
-
-    pub(crate) fn trace(&mut self, line: u32, at: Ps, core: u16, row: u32, what: What) {
-        if self.lines.lines[line as usize].traced {
-            self.timeline.record(at, core, row, what);
-        }
-    }
 }
 
 /// When the first request that waits for a line is granted, which arrives at a time and whose supply
