@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 
-use crate::access::Pending;
 use crate::costs::Ps;
 use crate::events::Happening;
 use crate::interrupt::Agenda;
+use crate::issue::Pending;
 use crate::reread::Looks;
 use crate::rng::Rng;
 use crate::run_ahead::{Expected, Fetched, Trail};

@@ -66,13 +66,15 @@
 //!
 //! # Where to start reading
 //!
-//! [`word`](SimWord) is what the code sees; `access` decides hit or miss; `directory` moves lines;
-//! `run_ahead` says what a waiting core asks for besides; `wait` and `interrupt` are what else stops
-//! a core (`reread` is waiting without the fiber); `world` chooses who runs next. [`machine`]
-//! describes machines, [`calibrate`] fits them to measurements, [`report`] is the outcome.
+//! [`word`](SimWord) is what the code sees; `access` decides what certainly hits, `issue` what waits,
+//! `complete` what it is charged; `directory` moves lines; `run_ahead` says what a waiting core asks
+//! for besides; `wait` and `interrupt` are what else stops a core (`reread` is waiting without the
+//! fiber); `world` chooses who runs next. [`machine`] describes machines, [`calibrate`] fits them to
+//! measurements, [`report`] is the outcome.
 
 mod access;
 pub mod calibrate;
+mod complete;
 mod control;
 mod core;
 mod costs;
@@ -80,6 +82,7 @@ mod directory;
 mod events;
 mod fiber;
 mod interrupt;
+mod issue;
 mod line;
 pub mod machine;
 pub mod protocol;

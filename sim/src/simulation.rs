@@ -8,12 +8,12 @@ use std::sync::atomic::Ordering;
 
 use corosensei::CoroutineResult;
 
-use crate::access;
 use crate::control::fence;
 use crate::core::State;
 use crate::costs::{Costs, NEVER, Ps, ps};
 use crate::fiber::{self, Fiber};
 use crate::interrupt::{self, Deed, Handler, Interrupt, Repeat, Trigger, in_world};
+use crate::issue;
 use crate::machine::{MachineError, MachineModel};
 use crate::report::{End, Report};
 use crate::rng::Rng;
@@ -251,7 +251,7 @@ impl Simulation {
 
 /// Resumes one fiber after the other until the simulation ends; returns a panic, if one ended it.
 fn drive(fibers: &mut [Option<Fiber>]) -> Option<Box<dyn std::any::Any + Send>> {
-    while let Some(core) = thread::with(access::advance) {
+    while let Some(core) = thread::with(issue::advance) {
         let fiber = fibers[core as usize].as_mut().expect("only cores with code are resumed");
         if let CoroutineResult::Return(Err(payload)) = fiber.resume(()) {
             return Some(payload);
