@@ -59,16 +59,15 @@ impl World {
         if !first {
             return;
         }
-        if entry.forwards(now) {
+        let at = if entry.forwards(now) {
             // Then what was found for it holds when it arrives, too.
             entry.grant_source = Some(source);
             entry.grant_cost = cost;
-            let at = grant_time(costs, entry, arrives_at, scaled);
-            self.push(at, Happening::grant(line));
+            grant_time(costs, entry, arrives_at, scaled)
         } else {
-            let at = self.schedule_first_grant(line);
-            self.push(at, Happening::grant(line));
-        }
+            self.schedule_first_grant(line)
+        };
+        self.push(at, Happening::grant(line));
     }
 
     /// When the first request that waits for a line is granted, for which this is an event to be

@@ -1,8 +1,9 @@
 //! Cache lines: who holds each, who queues for it, who sleeps on it.
 //!
 //! Lines are known by dense numbers given in the order of first touch, so that nothing depends on
-//! where the allocator put them. When the last word in a line is dropped the line is forgotten
-//! and its number used again: whether freed memory is reused does not matter either.
+//! where the allocator put them. When the last word in a line is dropped the line is abandoned, and its
+//! number used again once nothing is pending for it: whether freed memory is reused does not matter
+//! either.
 
 use std::collections::HashMap;
 
@@ -130,6 +131,8 @@ pub(crate) struct LineTable {
     pub(crate) lines: Vec<Line>,
     by_key: HashMap<usize, u32>,
     free: Vec<u32>,
+    /// Lines without a word for which something is pending.
+    abandoned: Vec<u32>,
     /// Caches with a copy: `sharer_words` words of bits for each line. Out of date where the owner's is
     /// the only copy.
     sharers: Vec<u64>,
@@ -145,6 +148,7 @@ impl LineTable {
             lines: Vec::new(),
             by_key: HashMap::new(),
             free: Vec::new(),
+            abandoned: Vec::new(),
             sharers: Vec::new(),
             sharer_words: caches.div_ceil(64),
             sleepers: Vec::new(),
@@ -175,23 +179,34 @@ impl LineTable {
         (line, true)
     }
 
-    /// Forgets a line in which no word lives and for which nothing is pending. Returns whether it
-    /// did.
-    pub(crate) fn forget(&mut self, line: u32) -> bool {
-        let entry = &mut self.lines[line as usize];
-        if entry.live_words > 0 || !entry.queue.is_empty() || entry.sleepers > 0 {
-            return false;
-        }
-        self.by_key.remove(&entry.key);
+    /// The last word of a line is gone: the line at its address is another one from now on, whether
+    /// something is pending for this one or not. (Else it would matter whether the allocator gives the
+    /// same address again while it is.)
+    pub(crate) fn abandon(&mut self, line: u32) {
+        self.by_key.remove(&self.lines[line as usize].key);
+        self.abandoned.push(line);
+    }
+
+    /// Forgets an abandoned line for which nothing is pending any more, if there is one: its number can
+    /// be used again.
+    pub(crate) fn forget(&mut self) -> Option<u32> {
+        let idle = |&line: &u32| {
+            let entry = &self.lines[line as usize];
+            entry.queue.is_empty() && entry.sleepers == 0
+        };
+        let position = self.abandoned.iter().position(idle)?;
+        let line = self.abandoned.remove(position);
         self.free.push(line);
-        true
+        Some(line)
     }
 
     /// The lines that were not forgotten.
     pub(crate) fn known(&self) -> impl Iterator<Item = &Line> + '_ {
-        let numbered = self.lines.iter().enumerate();
+        let numbered = (0..).zip(&self.lines);
         numbered
-            .filter(|(number, line)| self.by_key.get(&line.key) == Some(&(*number as u32)))
+            .filter(|(number, line)| {
+                self.by_key.get(&line.key) == Some(number) || self.abandoned.contains(number)
+            })
             .map(|(_, line)| line)
     }
 
@@ -332,13 +347,17 @@ mod tests {
         assert_eq!(table.at(0x7000, false), (0, true));
         assert_eq!(table.at(0x1000, false), (1, true));
         assert_eq!(table.at(0x703f, false), (0, false));
-        table.lines[0].live_words = 1;
-        assert!(!table.forget(0), "a live word keeps its line");
-        table.lines[0].live_words = 0;
         table.add_sharer(0, 129);
-        assert!(table.forget(0));
+        table.abandon(0);
+        assert_eq!(table.forget(), Some(0));
         assert_eq!(table.at(0x9000, false), (0, true), "the number is used again");
         assert!(!table.is_sharer(0, 129), "and holds nothing of the line before");
+        table.add_sleeper(0, 7);
+        table.abandon(0);
+        assert_eq!(table.at(0x9000, false), (2, true), "the address is another line's");
+        assert_eq!((table.forget(), table.known().count()), (None, 3));
+        table.remove_sleeper(0, 7);
+        assert_eq!((table.forget(), table.known().count()), (Some(0), 2));
     }
 
     #[test]

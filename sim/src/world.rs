@@ -374,8 +374,12 @@ impl World {
     fn leave_line(&mut self, slot: &Slot) {
         let entry = &mut self.lines.lines[slot.line as usize];
         entry.live_words -= 1;
-        if self.lines.forget(slot.line) {
-            let entry = &self.lines.lines[slot.line as usize];
+        if entry.live_words > 0 {
+            return;
+        }
+        self.lines.abandon(slot.line);
+        while let Some(line) = self.lines.forget() {
+            let entry = &self.lines.lines[line as usize];
             self.stats.retire_line(&entry.members, &entry.totals);
         }
     }

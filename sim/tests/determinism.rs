@@ -73,3 +73,41 @@ fn different_seeds_give_different_runs() {
         }
     }
 }
+
+/// Cores make words, use them beside contended ones and drop them; the memory of these is used again,
+/// or never.
+fn churn(seed: u64, again: bool) -> String {
+    let machine = MachineModel::preset("epyc-genoa-2s").expect("a built-in machine");
+    let shared: Rc<Vec<Padded<SimU64>>> =
+        Rc::new((0..3).map(|_| Padded(SimU64::new("shared", 0))).collect());
+    let kept = Rc::new(RefCell::new(Vec::new()));
+    let mut simulation = Simulation::new(&machine, seed);
+    for core in 0..6 {
+        let (shared, kept) = (Rc::clone(&shared), Rc::clone(&kept));
+        let code = move || {
+            for step in 0..100 {
+                shared[(core + step) % 3].0.fetch_add(1, Relaxed);
+                let mut fresh = Box::new(Some(Padded(SimU64::new("fresh", 0))));
+                if let Some(word) = fresh.as_ref() {
+                    word.0.fetch_add(1, Relaxed);
+                    shared[step % 3].0.store(1, Relaxed);
+                    word.0.store(2, Relaxed);
+                }
+                *fresh = None;
+                if !again {
+                    kept.borrow_mut().push(fresh);
+                }
+            }
+        };
+        simulation.spawn(7 * core, code).expect("the machine has the core");
+    }
+    let report = simulation.run().expect("the simulation runs");
+    serde_json::to_string(&report).expect("a report is serialisable")
+}
+
+#[test]
+fn whether_freed_memory_is_used_again_does_not_matter() {
+    for seed in 0..10 {
+        assert_eq!(churn(seed, true), churn(seed, false), "seed {seed}");
+    }
+}
