@@ -108,6 +108,8 @@ impl World {
         let request = Request { arrives_at, factor, row, core, cache, words, want, by };
         entry.queue.remove_first();
         let (owned, exclusive) = (entry.may_write(request.cache), entry.exclusive);
+        let asks_again = (entry.stores_wait && exclusive && !owned).then_some(entry.owner);
+        entry.stores_wait &= asks_again.is_none();
         let here_at = match request.want {
             _ if owned => at,
             Want::Read if !exclusive && self.lines.is_sharer(line, request.cache) => at,
@@ -122,6 +124,7 @@ impl World {
         }
         let core = &mut self.cores[request.core as usize];
         if request.by == By::StoreBuffer {
+            entry.stores_wait = true;
             for store in &mut core.stores {
                 if store.line == line && store.done_at == NEVER {
                     store.done_at = here_at;
@@ -135,6 +138,9 @@ impl World {
         if more {
             let at = self.schedule_first_grant(line);
             self.events.push(at, Happening::grant(line));
+        }
+        if let Some(cache) = asks_again {
+            self.ask_again(line, cache, at);
         }
         while let Some(core) = self.losers.pop() {
             self.fetch_again(core, line, at);

@@ -113,6 +113,8 @@ pub(crate) struct Line {
     /// No request is served before.
     pub(crate) free_at: Ps,
     pub(crate) queue: RequestQueue,
+    /// A store in a buffer of its owner may have it, and wait for an older store or its own event.
+    pub(crate) stores_wait: bool,
     /// Words written since the line last changed its owner.
     pub(crate) written: u16,
     /// How often in a row the line was read and then written by the next core, up to
@@ -318,6 +320,7 @@ impl Line {
             locked_until: 0,
             free_at: 0,
             queue: RequestQueue::default(),
+            stores_wait: false,
             written: 0,
             migrations: 0,
             live_words: 0,

@@ -83,6 +83,25 @@ impl World {
         // If the line was granted to an older store already, no other grant will come.
         let done_at = core.pending_store(line).map_or(here_at, |older| core.stores[older].done_at);
         core.stores.push_back(BufferedStore { line, words, row, done_at, commit });
+        self.lines.lines[line as usize].stores_wait |= done_at != NEVER;
+    }
+
+    /// A cache lost the right to write a line: the stores that have it and wait for older ones ask for
+    /// it again, at once. (A store queue asks for the lines of all its stores, not of the first alone.)
+    pub(crate) fn ask_again(&mut self, line: u32, cache: u16, at: Ps) {
+        for number in 0..self.threads_of[cache as usize].len() {
+            let core = self.threads_of[cache as usize][number];
+            let mut asks = None;
+            for store in &mut self.cores[core as usize].stores {
+                if store.line == line && store.done_at != NEVER {
+                    store.done_at = NEVER;
+                    asks = Some((store.words, store.row));
+                }
+            }
+            if let Some(counted) = asks {
+                self.request(line, Want::Own, counted, By::StoreBuffer, (core, at));
+            }
+        }
     }
 
     /// The line of a core's buffered store has arrived: lets the stores leave whose turn it is.
@@ -91,17 +110,7 @@ impl World {
         while let Some(&store) = self.cores[core as usize].stores.front()
             && store.done_at <= at
         {
-            if !self.may_write(store.line, cache) {
-                // It had to wait for an older store, and lost its line meanwhile.
-                for other in &mut self.cores[core as usize].stores {
-                    if other.line == store.line {
-                        other.done_at = NEVER;
-                    }
-                }
-                let counted = (store.words, store.row);
-                self.request(store.line, Want::Own, counted, By::StoreBuffer, (core, at));
-                break;
-            }
+            debug_assert!(self.may_write(store.line, cache), "a store leaves without its line");
             self.cores[core as usize].stores.pop_front();
             if apply(&mut self.words, &store.commit) {
                 self.lines.lines[store.line as usize].changed_by = cache;

@@ -317,6 +317,53 @@ fn no_store_stays_in_its_buffer() {
     }
 }
 
+/// A store that waits for an older one may lose its line meanwhile. It asks for it again at once, and so
+/// has it by its turn.
+#[test]
+fn a_buffered_store_that_loses_its_line_asks_for_it_again_at_once() {
+    let through_ns = |take: Option<fn(&SimU64)>| {
+        let machine = common::steady("desktop");
+        let near = Rc::new(Padded(SimU64::new("near", 0)));
+        let far = Rc::new(Padded(SimU64::new("far", 0)));
+        let through_ns = Rc::new(Cell::new(0.0));
+        let mut simulation = Simulation::new(&machine, 1);
+        simulation.start_spread_ns(0.0);
+        let (first, second, through) = (Rc::clone(&far), Rc::clone(&near), Rc::clone(&through_ns));
+        let writer = move || {
+            second.0.swap(1, Relaxed);
+            advance(1_000.0 - now_ns());
+            first.0.store(1, Relaxed);
+            second.0.store(2, Relaxed);
+            fence(SeqCst);
+            through.set(now_ns());
+        };
+        simulation.spawn(0, writer).expect("core 0 exists");
+        // Core 8 is in the other LLC.
+        let owner = move || {
+            far.0.swap(2, Relaxed);
+        };
+        simulation.spawn(8, owner).expect("core 8 exists");
+        let taker = move || {
+            if let Some(take) = take {
+                advance(1_000.0 - now_ns());
+                take(&near.0);
+            }
+        };
+        simulation.spawn(1, taker).expect("core 1 exists");
+        simulation.run().expect("it runs");
+        through_ns.get()
+    };
+    let undisturbed = through_ns(None);
+    let taken = through_ns(Some(|near| {
+        near.swap(3, Relaxed);
+    }));
+    assert!(taken - undisturbed < 1.0, "{taken} against {undisturbed} ns");
+    let read = through_ns(Some(|near| {
+        near.load(Relaxed);
+    }));
+    assert!(read - undisturbed < 1.0, "{read} against {undisturbed} ns");
+}
+
 /// Whoever waited for a line keeps it for a while. A store in the store buffer keeps nobody waiting
 /// but the line's next reader, unless an atomic waits behind it.
 #[test]
