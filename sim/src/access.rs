@@ -231,7 +231,7 @@ impl World {
         row.hits += 1;
         let (me, now) = (self.current, core.now);
         if !noted {
-            self.note_access(slot, words_at(address), access);
+            core.note_access(slot, words_at(address), access);
         }
         if access.writes() {
             self.note_writer(slot);

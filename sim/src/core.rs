@@ -162,6 +162,17 @@ impl Core {
         }
     }
 
+    /// How far it may go on its own, if nobody can reach it until a time.
+    #[inline]
+    pub(crate) fn limit(&self, unreached_until: Ps) -> Ps {
+        // All accesses of a wait's condition are noted.
+        if self.watching {
+            0
+        } else {
+            unreached_until.min(self.agenda.quiet_until().saturating_sub(1))
+        }
+    }
+
     /// Whether something is due that interrupts the core.
     #[inline]
     pub(crate) fn is_due(&self) -> bool {

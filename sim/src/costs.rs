@@ -91,6 +91,8 @@ pub(crate) struct Costs {
     socket_sets: Vec<u64>,
     /// Transfer cost by [`Distance`].
     by_distance: [Ps; 4],
+    /// The dearest of these.
+    dearest: Ps,
     /// Measured transfer cost between caches, `from * caches + to`.
     matrix: Option<Vec<Ps>>,
 }
@@ -137,6 +139,9 @@ impl Costs {
             clock: ps(model.core.clock_ns * factor),
         };
         let alone = hit(1.0);
+        let transfer = &model.transfer;
+        let by_distance =
+            [0.0, transfer.same_llc_ns, transfer.cross_llc_ns, transfer.cross_socket_ns].map(ps);
         let window = ps(model.directory.ownership_window_ns);
         Self {
             hit: [alone, hit(model.core.smt_slowdown)],
@@ -164,12 +169,8 @@ impl Costs {
             set_words,
             llc_sets,
             socket_sets,
-            by_distance: [
-                0,
-                ps(model.transfer.same_llc_ns),
-                ps(model.transfer.cross_llc_ns),
-                ps(model.transfer.cross_socket_ns),
-            ],
+            by_distance,
+            dearest: by_distance.into_iter().max().unwrap_or(0),
             matrix,
         }
     }
@@ -219,7 +220,7 @@ impl Costs {
         }
         let CachePlace { llc, socket } = self.caches[to as usize];
         let (llc, socket) = (usize::from(llc), usize::from(socket));
-        let (mut same_llc, mut cross_llc, mut cross_socket) = (0, 0, 0);
+        let mut dearest = 0;
         for (word, &set) in set.iter().enumerate() {
             let own = if word == usize::from(to / 64) { 1 << (to % 64) } else { 0 };
             let others = set & !own;
@@ -228,13 +229,15 @@ impl Costs {
             }
             let llc = self.llc_sets[llc * self.set_words + word];
             let socket = self.socket_sets[socket * self.set_words + word];
-            same_llc |= others & llc;
-            cross_llc |= others & socket & !llc;
-            cross_socket |= others & !socket;
+            let cost = |set: u64, distance: usize| {
+                if others & set == 0 { 0 } else { self.by_distance[distance] }
+            };
+            dearest = dearest.max(cost(llc, 1)).max(cost(socket & !llc, 2)).max(cost(!socket, 3));
+            if dearest == self.dearest {
+                break;
+            }
         }
-        let cost =
-            |set: u64, distance: usize| if set == 0 { 0 } else { self.by_distance[distance] };
-        cost(same_llc, 1).max(cost(cross_llc, 2)).max(cost(cross_socket, 3))
+        dearest
     }
 
     /// The cheapest transfer between two of some caches, or [`NEVER`] if there are no two.

@@ -222,8 +222,7 @@ impl World {
         let invalidated = if lines.lines[line as usize].exclusive {
             1
         } else {
-            let copies: u32 = lines.sharers(line).iter().map(|word| word.count_ones()).sum();
-            u64::from(copies) - u64::from(lines.is_sharer(line, cache))
+            u64::from(lines.lines[line as usize].copies) - u64::from(lines.is_sharer(line, cache))
         };
         let entry = &mut lines.lines[line as usize];
         let core = &mut cores[request.core as usize];

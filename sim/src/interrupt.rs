@@ -87,6 +87,9 @@ struct Appointment {
 #[derive(Clone)]
 #[repr(C)]
 pub(crate) struct Agenda {
+    /// Nothing is due before: [`Self::attention_at`], or 0 if anything depends on the number of an
+    /// access.
+    quiet_until: Ps,
     /// When the core is interrupted next, as it is now, or [`NEVER`].
     attention_at: Ps,
     /// Ordered by number of the access.
@@ -103,6 +106,7 @@ pub(crate) struct Agenda {
 impl Default for Agenda {
     fn default() -> Self {
         Self {
+            quiet_until: NEVER,
             attention_at: NEVER,
             by_access: Vec::new(),
             timed: Vec::new(),
@@ -134,6 +138,7 @@ impl Agenda {
     pub(crate) fn add_before_access(&mut self, number: u64, deed: Deed) {
         let position = self.by_access.partition_point(|(other, _)| *other <= number);
         self.by_access.insert(position, (number, deed));
+        self.refresh();
     }
 
     /// When something is due that the core may be interrupted by as it is now.
@@ -147,14 +152,21 @@ impl Agenda {
         !self.by_access.is_empty()
     }
 
+    /// Before when nothing is due, whatever the core does until then.
+    #[inline]
+    pub(crate) fn quiet_until(&self) -> Ps {
+        self.quiet_until
+    }
+
     #[inline]
     pub(crate) fn is_due(&self, now: Ps, accesses: u64) -> bool {
-        self.attention_at <= now || (self.counts_accesses() && self.is_due_by_access(accesses))
+        self.quiet_until <= now && self.is_really_due(now, accesses)
     }
 
     #[cold]
-    fn is_due_by_access(&self, accesses: u64) -> bool {
-        self.by_access.iter().any(|(at, deed)| *at <= accesses && self.admits(deed))
+    fn is_really_due(&self, now: Ps, accesses: u64) -> bool {
+        let by_access = |(at, deed): &(u64, Deed)| *at <= accesses && self.admits(deed);
+        self.attention_at <= now || self.by_access.iter().any(by_access)
     }
 
     /// Whether something sent by a core has not been served.
@@ -183,6 +195,7 @@ impl Agenda {
     fn refresh(&mut self) {
         let admitted = self.timed.iter().find(|appointment| self.admits(&appointment.deed));
         self.attention_at = admitted.map_or(NEVER, |appointment| appointment.at);
+        self.quiet_until = if self.counts_accesses() { 0 } else { self.attention_at };
     }
 
     fn nest(&mut self, kind: Interrupt, entering: bool) {
@@ -202,7 +215,9 @@ impl World {
         let agenda = &mut me.agenda;
         let due = |(at, deed): &(u64, Deed)| *at <= accesses && agenda.admits(deed);
         if let Some(position) = agenda.by_access.iter().position(due) {
-            return Some(agenda.by_access.remove(position).1);
+            let deed = agenda.by_access.remove(position).1;
+            agenda.refresh();
+            return Some(deed);
         }
         let due = |other: &Appointment| other.at <= now && agenda.admits(&other.deed);
         let position = agenda.timed.iter().position(due)?;

@@ -123,6 +123,7 @@ impl World {
         access: &Access,
         labels: &[&'static str],
     ) -> Step {
+        self.line_of(slot, address, labels);
         let me = self.current;
         let core = &mut self.cores[me as usize];
         if core.watching
@@ -132,9 +133,8 @@ impl World {
             return Step::Forward;
         }
         core.accesses += 1;
-        self.line_of(slot, address, labels);
-        self.note_access(slot, words_at(address), access);
-        let pending = &mut self.cores[me as usize].pending;
+        core.note_access(slot, words_at(address), access);
+        let pending = &mut core.pending;
         pending.phase = Phase::New;
         pending.index = index;
         pending.address = address;
@@ -234,7 +234,8 @@ impl World {
             }
             let phase = core.pending.phase;
             core.charge_disturbance(self.costs.disturbed);
-            let ahead = core.now > self.limit;
+            let (now, cache) = (core.now, core.cache);
+            let ahead = now > self.limit;
             if phase == Phase::New {
                 core.pending.phase = Phase::Issue;
             }
@@ -242,7 +243,6 @@ impl World {
                 return Step::Switch;
             }
             let core = &self.cores[self.current as usize];
-            let (now, cache) = (core.now, core.cache);
             let entry = &self.lines.lines[line as usize];
             let hits = match access {
                 Access::Load { .. } if !entry.exclusive => self.lines.is_sharer(line, cache),

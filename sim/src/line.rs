@@ -5,7 +5,7 @@
 //! number used again once nothing is pending for it: whether freed memory is reused does not matter
 //! either.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 use crate::costs::{NEVER, Ps};
 use crate::queue::RequestQueue;
@@ -96,6 +96,8 @@ pub(crate) struct Line {
     /// Accesses must take the slow path: somebody sleeps on the line, or it is traced.
     pub(crate) watched: bool,
     pub(crate) traced: bool,
+    /// Caches with a copy. Out of date where the owner's is the only copy.
+    pub(crate) copies: u32,
     /// Cores asleep on this line.
     pub(crate) sleepers: u32,
     /// Grows with every write, so that a sleeper can tell whether what it read is still there.
@@ -131,7 +133,7 @@ pub(crate) struct Line {
 #[derive(Debug)]
 pub(crate) struct LineTable {
     pub(crate) lines: Vec<Line>,
-    by_key: HashMap<usize, u32>,
+    by_key: FxHashMap<usize, u32>,
     free: Vec<u32>,
     /// Lines without a word for which something is pending.
     abandoned: Vec<u32>,
@@ -148,7 +150,7 @@ impl LineTable {
     pub(crate) fn new(caches: usize, cores: usize) -> Self {
         Self {
             lines: Vec::new(),
-            by_key: HashMap::new(),
+            by_key: FxHashMap::default(),
             free: Vec::new(),
             abandoned: Vec::new(),
             sharers: Vec::new(),
@@ -227,7 +229,9 @@ impl LineTable {
     }
 
     pub(crate) fn add_sharer(&mut self, line: u32, cache: u16) {
-        self.sharers[line as usize * self.sharer_words + cache as usize / 64] |= 1 << (cache % 64);
+        let word = &mut self.sharers[line as usize * self.sharer_words + cache as usize / 64];
+        self.lines[line as usize].copies += u32::from(*word >> (cache % 64) & 1 == 0);
+        *word |= 1 << (cache % 64);
     }
 
     /// Leaves one cache with a copy.
@@ -237,6 +241,7 @@ impl LineTable {
         for (number, word) in words.iter_mut().enumerate() {
             *word = if number == usize::from(cache / 64) { 1 << (cache % 64) } else { 0 };
         }
+        self.lines[line as usize].copies = 1;
     }
 
     fn clear_sharers(&mut self, line: u32) {
@@ -311,6 +316,7 @@ impl Line {
             changed_by: NO_CACHE,
             watched: false,
             traced: false,
+            copies: 0,
             sleepers: 0,
             version: 0,
             owner_ready_at: 0,
@@ -367,9 +373,10 @@ mod tests {
     fn sharers_and_sleepers_are_sets_beyond_64_and_256() {
         let mut table = LineTable::new(300, 400);
         let (line, _) = table.at(0, false);
-        for cache in [0, 63, 64, 255, 256, 299] {
+        for cache in [0, 63, 64, 255, 256, 299, 64] {
             table.add_sharer(line, cache);
         }
+        assert_eq!(table.lines[0].copies, 6);
         assert_eq!(bits(table.sharers(line)).collect::<Vec<_>>(), [0, 63, 64, 255, 256, 299]);
         table.add_sleeper(line, 399);
         table.add_sleeper(line, 399);

@@ -197,8 +197,8 @@ impl World {
                 if self.is_fetching() {
                     return true;
                 }
-                self.note_reread(line, words, key);
                 let core = &mut self.cores[me as usize];
+                core.note_reread(line, words, key);
                 if !self.lines.holds(line, core.cache) {
                     core.looks.stalled = true;
                     core.looks.stalled_since = now;

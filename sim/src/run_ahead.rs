@@ -56,13 +56,16 @@ impl Expected {
 pub(crate) struct Trail {
     /// Lines of the last two accesses, the older one first.
     last: (u32, u32),
+    /// The line of the last three accesses, if a wait's condition read it each time: one more such
+    /// read has been noted already.
+    waits_on: u32,
     /// By a hash of two lines: these lines and the access that came after them.
     next: Vec<((u32, u32), Expected)>,
 }
 
 impl Trail {
     pub(crate) fn new() -> Self {
-        Self { last: (NO_LINE, NO_LINE), next: Vec::new() }
+        Self { last: (NO_LINE, NO_LINE), waits_on: NO_LINE, next: Vec::new() }
     }
 
     /// Ready for [`Self::note`]: cores that run no code need no table.
@@ -79,8 +82,14 @@ impl Trail {
     /// Notes an access.
     #[inline]
     fn note(&mut self, access: Expected) {
+        let line = access.line;
+        let waits = access.usage == Use::Wait;
+        if waits && self.waits_on == line {
+            return;
+        }
         let last = self.last;
-        self.last = (last.1, access.line);
+        self.last = (last.1, line);
+        self.waits_on = if waits && last == (line, line) { line } else { NO_LINE };
         if let Some(entry) = self.next.get_mut(Self::entry(last)) {
             *entry = (last, access);
         }
@@ -111,33 +120,6 @@ pub(crate) enum Ahead {
 }
 
 impl World {
-    /// Notes an access of the running core for its run-ahead.
-    #[inline]
-    pub(crate) fn note_access(&mut self, slot: &Slot, words: u16, access: &Access) {
-        if self.costs.run_ahead == 0 {
-            return;
-        }
-        let core = &mut self.cores[self.current as usize];
-        let usage = match access {
-            _ if core.watching => Use::Wait,
-            Access::Load { .. } => Use::Read,
-            Access::Add { .. } => Use::Add,
-            _ => Use::Write,
-        };
-        if access.is_atomic() {
-            core.atomics = (core.atomics.1, slot.line);
-        }
-        let row = Statistics::key(slot.row, core.operation);
-        core.trail.note(Expected { line: slot.line, usage, words, row });
-    }
-
-    /// As [`Self::note_access`], of a load of a wait's condition that is repeated.
-    pub(crate) fn note_reread(&mut self, line: u32, words: u16, row: u32) {
-        if self.costs.run_ahead > 0 {
-            self.me().trail.note(Expected { line, usage: Use::Wait, words, row });
-        }
-    }
-
     /// Whether lines that the running core asked for ahead are on their way.
     pub(crate) fn is_fetching(&mut self) -> bool {
         let core = self.me();
@@ -283,6 +265,27 @@ impl World {
 }
 
 impl Core {
+    /// Notes an access of the core for its run-ahead.
+    #[inline]
+    pub(crate) fn note_access(&mut self, slot: &Slot, words: u16, access: &Access) {
+        let usage = match access {
+            _ if self.watching => Use::Wait,
+            Access::Load { .. } => Use::Read,
+            Access::Add { .. } => Use::Add,
+            _ => Use::Write,
+        };
+        if access.is_atomic() {
+            self.atomics = (self.atomics.1, slot.line);
+        }
+        let row = Statistics::key(slot.row, self.operation);
+        self.trail.note(Expected { line: slot.line, usage, words, row });
+    }
+
+    /// As [`Self::note_access`], of a load of a wait's condition that is repeated.
+    pub(crate) fn note_reread(&mut self, line: u32, words: u16, row: u32) {
+        self.trail.note(Expected { line, usage: Use::Wait, words, row });
+    }
+
     /// A line that the core asked for ahead was granted. Returns whether it waits for it.
     pub(crate) fn fetched(&mut self, line: u32, here_at: Ps) -> bool {
         for fetched in &mut self.fetched {

@@ -8,8 +8,9 @@
 //! the fiber, must not run code of the user (closures, destructors), and must not come here again.
 
 use std::cell::{Cell, UnsafeCell};
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustc_hash::FxHashMap;
 
 use crate::costs::Ps;
 use crate::world::World;
@@ -73,7 +74,7 @@ pub(crate) struct ThreadState {
     free: Vec<u32>,
     pub(crate) labels: Vec<&'static str>,
     /// Labels by address, so that the text is compared once for each place it occurs in a program.
-    label_of_text: HashMap<(usize, usize), u32>,
+    label_of_text: FxHashMap<(usize, usize), u32>,
     /// Number of the simulation that runs, or of the last one that ran.
     pub(crate) epoch: u32,
     pub(crate) world: Option<Box<World>>,
@@ -159,7 +160,7 @@ impl ThreadState {
             words: Vec::new(),
             free: Vec::new(),
             labels: Vec::new(),
-            label_of_text: HashMap::new(),
+            label_of_text: FxHashMap::default(),
             epoch: 0,
             world: None,
         }

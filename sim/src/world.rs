@@ -181,13 +181,15 @@ impl World {
 
     /// Sets how far the core that is about to run may go on its own.
     pub(crate) fn set_limit(&mut self) {
-        let next = self.events.next_at().min(self.time_limit);
-        let core = &self.cores[self.current as usize];
-        self.limit = if core.watching || core.agenda.counts_accesses() {
-            0
-        } else {
-            next.saturating_add(self.lookahead).min(core.agenda.attention_at().saturating_sub(1))
-        };
+        let unreached = self.unreached_until();
+        self.limit = self.cores[self.current as usize].limit(unreached);
+    }
+
+    /// Until when nobody can reach the core that runs.
+    #[inline]
+    pub(crate) fn unreached_until(&self) -> Ps {
+        // Both are at most half of what can be counted.
+        self.events.next_at().min(self.time_limit) + self.lookahead
     }
 
     /// Brings the running core to the point where everything before its time has happened.
@@ -288,10 +290,15 @@ impl World {
     /// Makes a core the current one. Returns whether it was already.
     pub(crate) fn go_on(&mut self, core: u16, at: Ps) -> bool {
         let before = std::mem::replace(&mut self.current, core);
+        let unreached = self.unreached_until();
         let entry = &mut self.cores[core as usize];
         entry.now = entry.now.max(at);
-        self.set_state(core, State::Running);
-        self.set_limit();
+        self.limit = entry.limit(unreached);
+        if self.busy.is_empty() {
+            entry.state = State::Running;
+        } else {
+            self.set_state(core, State::Running);
+        }
         before == core
     }
 
