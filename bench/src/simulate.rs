@@ -9,6 +9,7 @@
 //! | The host as a machine to simulate | [`host`] |
 //! | Primitives that run natively and simulated | [`primitive`] |
 //! | Does the model predict what the host measures? | [`validate`] |
+//! | How fast is that? | [`meter`] |
 //! | Why an address in one simulation is as good as in another | [`layout`] |
 //!
 //! Times are simulated. What a run writes depends on machine, choice and seed alone: neither on how
@@ -16,6 +17,7 @@
 
 pub mod host;
 pub mod layout;
+pub mod meter;
 pub mod plan;
 pub mod primitive;
 pub mod session;

@@ -92,8 +92,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         command_line: run::command_line(("cellbench", &given), None),
     };
     let interrupt = Interrupt::install().map_err(|error| anyhow!(error))?;
-    let finished = session::run(&plan, &machine, &settings, interrupt)?;
+    let (finished, speed) = session::run(&plan, &machine, &settings, interrupt)?;
     report::show(&finished.dir, args.output.json, &[])?;
+    output::note(&speed.to_string());
     Ok(run::conclude(&finished))
 }
 

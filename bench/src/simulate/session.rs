@@ -13,7 +13,9 @@ use cellbench_record::{
 };
 use cellbench_sim::MachineModel;
 use rayon::prelude::*;
+use serde_json::json;
 
+use super::meter::{Meter, Speed};
 use super::trial::{Effort, Machine, SimulateError, Simulated, effort, simulate};
 use crate::runner::interrupt::Interrupt;
 use crate::runner::plan::Plan;
@@ -65,7 +67,7 @@ pub enum SessionError {
     },
 }
 
-/// Simulates `plan` on `machine`.
+/// Simulates `plan` on `machine`; returns how fast that was, too.
 ///
 /// # Errors
 /// [`SessionError`]; rounds that were finished are on disk.
@@ -74,9 +76,10 @@ pub fn run(
     machine: &MachineModel,
     settings: &Settings,
     interrupt: Interrupt,
-) -> Result<Finished, SessionError> {
+) -> Result<(Finished, Speed), SessionError> {
     let began = Instant::now();
-    let on = Machine { model: machine, own_lines: &settings.own_lines };
+    let meter = Meter::default();
+    let on = Machine { model: machine, own_lines: &settings.own_lines, meter: &meter };
     let mut writer = RunWriter::create(&settings.out, describe(plan, machine, settings))?;
     // Blocks begin with position 0, as in runs on real cores.
     let specs: Vec<(u32, &Spec)> =
@@ -187,16 +190,18 @@ impl Session<'_> {
         mut writer: RunWriter,
         ended: Ended,
         rounds: u32,
-    ) -> Result<Finished, SessionError> {
+    ) -> Result<(Finished, Speed), SessionError> {
+        let speed = self.machine.meter.speed();
         writer.update_run(|run| {
             let now = SystemTime::now().duration_since(UNIX_EPOCH);
             run.finished_unix_s = Some(now.map_or(0, |since| since.as_secs()));
             if ended == Ended::Interrupted {
                 run.notes.push("interrupted by the user".to_owned());
             }
+            run.extra.insert("simulated".to_owned(), json!(speed));
         })?;
         let dir = writer.dir().to_owned();
-        Ok(Finished { dir, rounds, ended, violations: self.violations })
+        Ok((Finished { dir, rounds, ended, violations: self.violations }, speed))
     }
 }
 

@@ -20,6 +20,7 @@ use cellbench_workloads::{Params, Tally, Trial, Worker};
 use serde_json::json;
 
 use super::layout;
+use super::meter::Meter;
 use crate::runner::latency::{Attribution, Latencies};
 use crate::runner::round::{Spec, counted, message};
 
@@ -74,13 +75,15 @@ pub struct Machine<'a> {
     pub model: &'a MachineModel,
     /// Labels of fields that are given cache lines of their own.
     pub own_lines: &'a [String],
+    /// Counts the simulations.
+    pub meter: &'a Meter,
 }
 
 impl<'a> Machine<'a> {
     /// The machine, with every field where it is.
     #[must_use]
-    pub fn of(model: &'a MachineModel) -> Self {
-        Self { model, own_lines: &[] }
+    pub fn of(model: &'a MachineModel, meter: &'a Meter) -> Self {
+        Self { model, own_lines: &[], meter }
     }
 }
 
@@ -275,7 +278,8 @@ impl<'a> Stage<'a> {
             let code = move || run_worker(&*trial, worker, &work, what, between_ns);
             simulation.spawn(cpu.0 as usize, code).map_err(failed)?;
         }
-        match catch_unwind(AssertUnwindSafe(|| simulation.run())) {
+        let run = || self.machine.meter.measure(|| simulation.run());
+        match catch_unwind(AssertUnwindSafe(run)) {
             Ok(Ok(report)) => Ok(match report.end {
                 End::Completed => Ok(report),
                 End::Deadlock => Err(format!("deadlock: {}", waiting(&report))),
@@ -458,7 +462,7 @@ mod tests {
     fn simulated(cell: &str, workload: &str, threads: u32, seed: u64) -> Simulated {
         let machine = MachineModel::preset("desktop").expect("built in");
         let spec = spec(&machine, cell, workload, threads);
-        simulated_on(&Machine::of(&machine), &spec, seed)
+        simulated_on(&Machine::of(&machine, &Meter::default()), &spec, seed)
     }
 
     fn simulated_on(machine: &Machine<'_>, spec: &Spec, seed: u64) -> Simulated {
@@ -471,8 +475,10 @@ mod tests {
         let model = MachineModel::preset("desktop").expect("built in");
         let spec = spec(&model, "spin-queued", "own-cell-packed", 4);
         let own_lines = ["lock.value".to_owned()];
-        let together = simulated_on(&Machine::of(&model), &spec, 1).round;
-        let apart = simulated_on(&Machine { model: &model, own_lines: &own_lines }, &spec, 1).round;
+        let meter = Meter::default();
+        let machine = Machine::of(&model, &meter);
+        let together = simulated_on(&machine, &spec, 1).round;
+        let apart = simulated_on(&Machine { own_lines: &own_lines, ..machine }, &spec, 1).round;
         let moved = |round: &Round| round.line_transfers.get("lock.value").copied().unwrap_or(0);
         assert!(moved(&together) > 0 && moved(&apart) == 0, "{:?}", apart.line_transfers);
     }
@@ -482,7 +488,7 @@ mod tests {
     fn a_window_has_an_end_however_long_its_steps_are() {
         let model = MachineModel::preset("desktop").expect("built in");
         let spec = spec(&model, "rqspin", "lock-abba", 2);
-        let effort = effort(&spec, &Machine::of(&model), 1).expect("it runs");
+        let effort = effort(&spec, &Machine::of(&model, &Meter::default()), 1).expect("it runs");
         assert_eq!(effort.window_ns, LONGEST_WINDOW_NS);
     }
 
@@ -503,7 +509,7 @@ mod tests {
     fn nobody_waits_longer_than_the_window() {
         let model = MachineModel::preset("epyc-genoa-2s").expect("built in");
         let spec = spec(&model, "cmpxchg-state", "churn", 192);
-        let round = simulated_on(&Machine::of(&model), &spec, 1).round;
+        let round = simulated_on(&Machine::of(&model, &Meter::default()), &spec, 1).round;
         let waited_ns: u64 = round.line_waits_ns.values().sum();
         let share = waited_ns as f64 / (round.duration_s * 1e9 * 192.0);
         assert!(share > 0.9 && share <= 1.0, "{share}");

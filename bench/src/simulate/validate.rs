@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use measure::{MeasureError, measure};
 
 use super::host::{HostError, Microbenchmarks};
+use super::meter::Meter;
 use super::primitive;
 use super::trial::{Machine, SimulateError, effort, simulate};
 use crate::host::Placement;
@@ -223,7 +224,8 @@ fn predict(machine: &MachineModel, row: &MeasuredRow) -> Result<f64, ValidateErr
             .map_err(|source| ValidateError::Primitive { primitive: row.subject.clone(), source })?
     } else {
         let spec = spec(machine, row)?;
-        let machine = Machine::of(machine);
+        let meter = Meter::default();
+        let machine = Machine::of(machine, &meter);
         let effort = effort(&spec, &machine, 1)?;
         let predicted = (1..=SEEDS).map(|seed| {
             let round = simulate(&spec, &machine, effort, seed)?.round;
