@@ -268,9 +268,13 @@ fn a_small_run_leaves_everything_a_run_leaves() {
         assert_eq!(round.per_thread.len(), 1);
         assert_eq!(round.cpus.len(), 1);
         assert_eq!(round.invariants.checked, 1);
-        assert!(round.attempts() > 0, "{}", round.series);
         let per_thread: u64 = round.per_thread.iter().map(|thread| thread.attempts).sum();
         assert_eq!(per_thread, round.attempts());
+        if round.attempts() == 0 {
+            // Other load took the CPU for the whole window, of two milliseconds: so it must be marked.
+            assert!(!round.disturbed.is_empty(), "{}", round.series);
+            continue;
+        }
         let hlog = round.latency.values().next().and_then(|latency| latency.hlog.clone());
         assert!(run_dir.join(hlog.expect("a latency log")).is_file());
     }

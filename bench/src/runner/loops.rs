@@ -91,15 +91,16 @@ impl Dice {
     }
 }
 
-/// Runs batches until the window begins and calls `ready` on the way; returns the batch size that
-/// it came to, and the counts before the first batch that ended in the window.
+/// Runs batches until the window begins and calls `ready` on the way, with whether it comes to that
+/// only when the window has begun; returns the batch size that it came to, and the counts before the
+/// first batch that ended in the window.
 fn warm_up<P: Platform>(
     trial: &dyn Trial<P>,
     cpu: &Cpu<'_, P>,
     worker: &mut Worker,
     time: &impl TimeSource,
     schedule: &Schedule,
-    ready: impl FnOnce(),
+    ready: impl FnOnce(bool),
 ) -> (u32, Tally) {
     let mut steps = 1;
     let mut before = worker.tally.clone();
@@ -113,7 +114,7 @@ fn warm_up<P: Platform>(
         if end >= schedule.ready
             && let Some(ready) = ready.take()
         {
-            ready();
+            ready(end >= schedule.start);
             begin = time.now();
             continue;
         }
@@ -147,7 +148,7 @@ pub(crate) fn closed<P: Platform>(
     time: &impl TimeSource,
     schedule: &Schedule,
     mut dice: Dice,
-    ready: impl FnOnce(),
+    ready: impl FnOnce(bool),
 ) -> Span {
     let (mut steps, before) = warm_up(trial, cpu, worker, time, schedule, ready);
     let mut latencies = Latencies::for_ops_of(&worker.tally);
@@ -194,7 +195,7 @@ pub(crate) fn open<P: Platform>(
     schedule: &Schedule,
     mut dice: Dice,
     mean_ticks: f64,
-    ready: impl FnOnce(),
+    ready: impl FnOnce(bool),
 ) -> Span {
     warm_up(trial, cpu, worker, time, schedule, ready);
     let mut latencies = Latencies::for_ops_of(&worker.tally);
@@ -313,6 +314,15 @@ mod tests {
     };
 
     fn spans(stall_at: u64, stall_ns: u64, mean_ticks: f64) -> (Span, Span) {
+        spans_and_ready(stall_at, stall_ns, mean_ticks, |_| ())
+    }
+
+    fn spans_and_ready(
+        stall_at: u64,
+        stall_ns: u64,
+        mean_ticks: f64,
+        ready: impl Fn(bool),
+    ) -> (Span, Span) {
         let run = |open_loop: bool| {
             let hand = Hand::default();
             let trial = Stalling::new(&hand, stall_at, stall_ns);
@@ -320,9 +330,9 @@ mod tests {
             let mut worker = Worker::new(0, 1);
             let dice = Dice::new(7);
             if open_loop {
-                open(&trial, &cpu, &mut worker, &hand, &SCHEDULE, dice, mean_ticks, || ())
+                open(&trial, &cpu, &mut worker, &hand, &SCHEDULE, dice, mean_ticks, &ready)
             } else {
-                closed(&trial, &cpu, &mut worker, &hand, &SCHEDULE, dice, || ())
+                closed(&trial, &cpu, &mut worker, &hand, &SCHEDULE, dice, &ready)
             }
         };
         (run(false), run(true))
@@ -350,6 +360,17 @@ mod tests {
         let (closed, open) = spans(500_000, 20_000_000, 1000.0);
         assert_eq!((counted(&closed), counted(&open)), (0, 0));
         assert!(open.unserved > 0);
+    }
+
+    /// Whoever was stalled before its accounts were read for the window, and into the window, has lost
+    /// a part of it that these accounts do not show.
+    #[test]
+    fn a_worker_that_is_ready_too_late_says_so() {
+        for (stall_at, stall_ns, late) in
+            [(u64::MAX, 0, false), (500_000, 100_000, false), (500_000, 2_000_000, true)]
+        {
+            spans_and_ready(stall_at, stall_ns, 1000.0, |said| assert_eq!(said, late));
+        }
     }
 
     /// Coordinated omission: during a stall of 2 ms a closed loop issues nothing, so at most one of

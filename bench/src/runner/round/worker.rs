@@ -216,6 +216,7 @@ impl Runner<'_> {
         let rate_hz = self.conditions.interrupt_rate_hz;
         let rate_hz = rate_hz.unwrap_or(self.spec.needs.interrupt_rate_hz);
 
+        let before_all = ThreadProbe::start();
         let opened = gate.pass(clock, clock.ticks(LEAD)).map_err(|_| Failure::Abandoned)?;
         let strikers: Result<Vec<_>, _> =
             sources.iter().map(|source| Striker::start(source, rate_hz, &allowed)).collect();
@@ -231,8 +232,9 @@ impl Runner<'_> {
         };
         let mut probe = None;
         let mut started = Ok(());
-        let ready = || {
-            probe = Some(ThreadProbe::start());
+        let ready = |late: bool| {
+            // Too late it was without its CPU: what the accounts read before the gate show.
+            probe = Some(if late { before_all } else { ThreadProbe::start() });
             started = counters.start();
             sources.iter().for_each(|source| source.mark());
         };
