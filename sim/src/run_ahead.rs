@@ -296,3 +296,26 @@ impl Core {
         self.awaits == line && self.state == State::Stalled
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Leaving out looks that were noted already must not show.
+    #[test]
+    fn a_look_is_noted_unless_it_repeats_the_last_three() {
+        let mut trail = Trail::new();
+        trail.prepare();
+        let mut note = |line, usage| trail.note(Expected { line, usage, words: 1, row: 0 });
+        for line in [1, 1, 1, 1, 2, 1, 1, 1] {
+            note(line, Use::Wait);
+        }
+        note(1, Use::Read);
+        note(1, Use::Wait);
+        let after = |lines| trail.after(lines).map(|next| (next.line, next.usage));
+        assert_eq!(trail.last, (1, 1));
+        assert_eq!(after((1, 2)), Some((1, Use::Wait)));
+        assert_eq!(after((2, 1)), Some((1, Use::Wait)));
+        assert_eq!(after((1, 1)), Some((1, Use::Wait)), "not the read before it");
+    }
+}
