@@ -5,8 +5,8 @@ use std::process::Command;
 
 fn main() {
     // What is measured with: a change there makes the tree differ from its revision.
-    for room in ["record", "sim", "impls", "workloads", "plots", "kernel", "bench"] {
-        let sources = format!("../{room}/src");
+    for member in ["record", "host", "sim", "impls", "workloads", "plots", "kernel", "bench"] {
+        let sources = format!("../{member}/src");
         if Path::new(&sources).is_dir() {
             println!("cargo:rerun-if-changed={sources}");
         }

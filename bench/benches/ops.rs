@@ -10,9 +10,9 @@
 //! Criterion measures one benchmark after the other, so a drift of the host comes between them: for
 //! the cost of an operation, and for before and after; verdicts between cells are the suite's.
 
-use cellbench::host::{Clock, Topology};
 use cellbench::runner::plan::{Matrix, Plan, Selection};
 use cellbench::runner::steps::time_steps;
+use cellbench_host::{Clock, Topology};
 use cellbench_record::Kind;
 use criterion::Criterion;
 

@@ -2,7 +2,6 @@
 //!
 //! | room | holds |
 //! |---|---|
-//! | [`host`] | CPUs, clock, counters, and whether the host is fit to measure on |
 //! | [`runner`] | from a choice of cells and workloads to rounds on disk |
 //! | [`simulate`] | the same on a simulated machine |
 //! | [`stress`] | whether the cells are right, on real cores and for long |
@@ -11,7 +10,6 @@
 //! The binary and the benches are thin over these.
 
 pub mod cmd;
-pub mod host;
 pub mod runner;
 pub mod simulate;
 pub mod stress;

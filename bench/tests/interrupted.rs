@@ -7,10 +7,10 @@
 
 use std::time::Duration;
 
-use cellbench::host::cpus::CpuSet;
-use cellbench::host::{Clock, affinity};
 use cellbench::runner::round::{Bench, Conditions, Measured, Spec};
 use cellbench::runner::subject::{self, Subject};
+use cellbench_host::cpus::CpuSet;
+use cellbench_host::{Clock, affinity};
 use cellbench_record::{Kind, OK, Series, Source};
 use cellbench_workloads::registry::WORKLOADS;
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::host::Placement;
 use crate::runner::plan::{Matrix, Selection};
+use cellbench_host::Placement;
 
 /// Flags of the commands that measure.
 #[derive(Args, Clone, Debug)]

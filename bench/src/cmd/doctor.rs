@@ -8,9 +8,9 @@ use cellbench_record::Severity;
 use serde_json::json;
 
 use super::output;
-use crate::host::cpus::CpuSet;
-use crate::host::doctor::{Fitness, examine};
-use crate::host::{Placement, Topology};
+use cellbench_host::cpus::CpuSet;
+use cellbench_host::doctor::{Fitness, examine};
+use cellbench_host::{Placement, Topology};
 
 /// Say whether this host is fit to measure on, and what to change
 ///

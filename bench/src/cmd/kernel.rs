@@ -11,11 +11,11 @@ use serde_json::json;
 
 use super::args::{Output, parse_duration, parse_percent};
 use super::{output, report, run};
-use crate::host::cpus::CpuSet;
-use crate::host::doctor::examine;
-use crate::host::{Placement, Topology};
 use crate::runner::interrupt::{self, Interrupt};
 use crate::runner::session::{Settings, describe_run, unix_s};
+use cellbench_host::cpus::CpuSet;
+use cellbench_host::doctor::examine;
+use cellbench_host::{Placement, Topology};
 
 /// Measure the running kernel's own timers, work queues, task works and locks through BPF
 ///

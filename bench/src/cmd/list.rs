@@ -13,8 +13,8 @@ use cellbench_workloads::{EngineNeed, Subject};
 use serde_json::json;
 
 use super::output;
-use crate::host::Placement;
 use crate::runner::subject::EPOCH;
+use cellbench_host::Placement;
 
 /// List cells, locks, workloads, placements and simulated machines
 #[derive(clap::Args, Debug)]

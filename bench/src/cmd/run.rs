@@ -8,12 +8,12 @@ use anyhow::anyhow;
 
 use super::args::Measuring;
 use super::{output, report};
-use crate::host::topology::Topology;
 use crate::runner::interrupt::{self, Interrupt};
 use crate::runner::plan::{Matrix, Plan, PlanError, known_cells};
 use crate::runner::round::{RoundError, Spec};
 use crate::runner::session::{self, Ended, Finished, Settings};
 use crate::runner::subject;
+use cellbench_host::topology::Topology;
 
 /// Exit status when an invariant broke: a cell is wrong.
 pub(super) const EXIT_VIOLATION: u8 = 1;

@@ -11,9 +11,6 @@ use cellbench_record::{Kind, Run, RunReader, RunWriter, SelfTest, write_atomical
 
 use super::args::{Output, parse_duration, parse_percent};
 use super::{output, run};
-use crate::host::Topology;
-use crate::host::clock::Clock;
-use crate::host::cpus::CpuSet;
 use crate::runner::budget;
 use crate::runner::calibrate::calibrate;
 use crate::runner::interrupt::{self, Interrupt};
@@ -21,6 +18,9 @@ use crate::runner::plan::{Matrix, Plan, Selection};
 use crate::runner::round::{Bench, Conditions, RoundError};
 use crate::runner::selftest::{Effort, SelfTester, judge, twins};
 use crate::runner::session::{Settings, describe_run};
+use cellbench_host::Topology;
+use cellbench_host::clock::Clock;
+use cellbench_host::cpus::CpuSet;
 
 /// The cell that is slowed, and the workload that shows it: short, and on one CPU.
 const PLANTED: (&str, &str) = ("spin-queued", "solo-set");
@@ -84,7 +84,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     let mut plan = twins(&Plan::new(&Selection::of(Matrix::Headline), &topology)?);
     let cpus: CpuSet = topology.usable.clone();
-    let order = topology.place(crate::host::Placement::Compact, cpus.len())?;
+    let order = topology.place(cellbench_host::Placement::Compact, cpus.len())?;
     let mut writer = RunWriter::create(&settings.out, describe_run(&topology, &order, &settings))?;
     let dir = writer.dir().to_owned();
     let stuck = |error: RoundError| run::stuck(&dir, error);

@@ -12,13 +12,13 @@ use cellbench_sim::MachineModel;
 
 use super::args::{Choice, Output, parse_duration, parse_percent};
 use super::{output, report, run};
-use crate::host::c2c::Effort;
-use crate::host::{Clock, CpuId, Topology};
 use crate::runner::interrupt::Interrupt;
 use crate::simulate::host;
 use crate::simulate::plan::plan;
 use crate::simulate::session::{self, Settings};
 use crate::simulate::validate::{self, Measured, Validation};
+use cellbench_host::c2c::Effort;
+use cellbench_host::{Clock, CpuId, Topology};
 
 /// Machine that is simulated unless another is named.
 const DEFAULT_MACHINE: &str = "xeon-spr-2s";

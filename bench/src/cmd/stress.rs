@@ -12,9 +12,6 @@ use cellbench_workloads::{EngineNeed, Worker};
 use super::args::{Output, parse_duration};
 use super::output;
 use super::run::{EXIT_VIOLATION, command_line, seed_from_clock};
-use crate::host::cpus::CpuSet;
-use crate::host::describe::describe;
-use crate::host::{Placement, Roots, Topology};
 use crate::runner::interrupt::{self, Interrupt};
 use crate::runner::plan::{PlanError, known_cells, known_workloads};
 use crate::runner::subject::{self, Reclaim, Subject};
@@ -22,6 +19,9 @@ use crate::stress::account::{Account, Report};
 use crate::stress::deck::{Deck, shuffle};
 use crate::stress::slice::{self, Order};
 use crate::stress::supervisor;
+use cellbench_host::cpus::CpuSet;
+use cellbench_host::describe::describe;
+use cellbench_host::{Placement, Roots, Topology};
 
 /// Workers on each CPU unless told otherwise.
 const WORKERS_PER_CPU: usize = 4;

@@ -12,8 +12,8 @@ use criterion::Criterion;
 
 use super::args::Measuring;
 use super::{finish, output, run, usage};
-use crate::host::Topology;
 use crate::runner::plan::Plan;
+use cellbench_host::Topology;
 
 /// Criterion's flags that take a value.
 const CRITERION_VALUES: &[&str] = &[

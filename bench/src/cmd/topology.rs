@@ -8,10 +8,10 @@ use anyhow::bail;
 use serde_json::json;
 
 use super::output;
-use crate::host::c2c::{self, Effort, Matrix, Method};
-use crate::host::cpus::CpuId;
-use crate::host::topology::CoreKind;
-use crate::host::{Clock, Placement, Topology};
+use cellbench_host::c2c::{self, Effort, Matrix, Method};
+use cellbench_host::cpus::CpuId;
+use cellbench_host::topology::CoreKind;
+use cellbench_host::{Clock, Placement, Topology};
 
 /// CPUs up to which a matrix takes well under a minute at full effort.
 const FULL_EFFORT_CPUS: usize = 32;

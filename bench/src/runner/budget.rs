@@ -138,8 +138,8 @@ fn unimportance(block: &Block, all: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::Topology;
     use crate::runner::plan::{Matrix, Selection};
+    use cellbench_host::Topology;
 
     fn plan() -> Plan {
         Plan::new(&Selection::of(Matrix::Headline), &Topology::read().unwrap()).unwrap()

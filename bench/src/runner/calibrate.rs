@@ -13,11 +13,11 @@ use cellbench_workloads::trial::Needs;
 
 use super::round::{Bench, Conditions, RoundError, Spec, WhenStuck};
 use super::subject;
-use crate::host::c2c::{C2cError, Effort};
-use crate::host::clock::{Clock, median};
-use crate::host::cpus::CpuId;
-use crate::host::pin::pin;
-use crate::host::{Placement, Topology, limits};
+use cellbench_host::c2c::{C2cError, Effort};
+use cellbench_host::clock::{Clock, median};
+use cellbench_host::cpus::CpuId;
+use cellbench_host::pin::pin;
+use cellbench_host::{Placement, Topology, limits};
 
 /// CPUs between which line transfers are measured: pairs grow with the square.
 const MOST_CPUS: usize = 16;
@@ -137,7 +137,7 @@ fn spec(cell: &str, workload: &'static str, cpu: CpuId) -> Spec {
 }
 
 /// How many turns of `spend` take a microsecond on `cpu`.
-fn turns_per_us(clock: &Clock, cpu: CpuId) -> Result<u32, crate::host::pin::PinError> {
+fn turns_per_us(clock: &Clock, cpu: CpuId) -> Result<u32, cellbench_host::pin::PinError> {
     const TURNS: u32 = 20_000;
     std::thread::scope(|scope| {
         let measuring = scope.spawn(|| {

@@ -97,7 +97,7 @@ impl Drop for OnFailure<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::Clock;
+    use cellbench_host::Clock;
 
     #[test]
     fn all_begin_at_the_same_tick_and_none_before_the_last_arrived() {

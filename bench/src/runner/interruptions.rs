@@ -24,7 +24,7 @@ use hdrhistogram::Histogram;
 
 use super::latency::changed;
 use super::time::TimeSource;
-use crate::host::Clock;
+use cellbench_host::Clock;
 
 pub(crate) use signal::Striker;
 

@@ -20,8 +20,8 @@ use cellbench_impls::{CpuId as MachineCpu, Machine, Platform};
 use cellbench_workloads::Trial;
 use crossbeam_utils::CachePadded;
 
-use crate::host::cpus::CpuId;
-use crate::host::pin::{PinError, pin};
+use cellbench_host::cpus::CpuId;
+use cellbench_host::pin::{PinError, pin};
 
 /// A platform that rounds run on, with whoever drives its engine.
 pub(crate) trait Drive: HasPeers {
@@ -226,7 +226,7 @@ mod tests {
     use cellbench_workloads::{Op, Params, Tally, Violation, Worker};
 
     use super::*;
-    use crate::host::affinity;
+    use cellbench_host::affinity;
 
     struct Bare(Machine<NativeLive>);
 

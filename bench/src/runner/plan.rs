@@ -13,9 +13,9 @@ use cellbench_workloads::registry::{Entry, WORKLOADS};
 
 use super::round::Spec;
 use super::subject::{self, Reclaim, Subject};
-use crate::host::cpus::CpuId;
-use crate::host::placement::Placement;
-use crate::host::topology::Topology;
+use cellbench_host::cpus::CpuId;
+use cellbench_host::placement::Placement;
+use cellbench_host::topology::Topology;
 
 pub use selection::{Matrix, PlanError, Selection, known_cells, known_workloads};
 

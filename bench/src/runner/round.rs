@@ -16,9 +16,9 @@ use hdrhistogram::Histogram;
 
 use super::live::Drive;
 use super::subject::{Reclaim, Subject};
-use crate::host::cpus::{CpuId, CpuSet};
-use crate::host::pin::PinError;
-use crate::host::{Clock, counters};
+use cellbench_host::cpus::{CpuId, CpuSet};
+use cellbench_host::pin::PinError;
+use cellbench_host::{Clock, counters};
 
 pub(crate) use outcome::counted;
 use worker::Runner;
@@ -141,7 +141,7 @@ impl Bench {
     /// For rounds on `cpus`.
     #[must_use]
     pub fn new(clock: Clock, cpus: &CpuSet) -> Self {
-        let roots = crate::host::Roots::live();
+        let roots = cellbench_host::Roots::live();
         let counters = cpus.iter().map(|cpu| (cpu, counters::Plan::full(&roots, cpu))).collect();
         Self { clock, counters }
     }

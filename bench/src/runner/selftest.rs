@@ -284,8 +284,8 @@ mod tests {
 
     #[test]
     fn twins_stand_beside_the_row_they_repeat() {
-        use crate::host::Topology;
         use crate::runner::plan::{Matrix, Selection};
+        use cellbench_host::Topology;
         let plan = Plan::new(&Selection::of(Matrix::Quick), &Topology::read().unwrap()).unwrap();
         let doubled = twins(&plan);
         assert_eq!(doubled.len(), 2 * plan.len());

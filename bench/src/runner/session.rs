@@ -17,11 +17,11 @@ use super::loops::Dice;
 use super::plan::{Block, Plan};
 use super::progress::Progress;
 use super::round::{Bench, Conditions, Measured, RoundError, WhenStuck};
-use crate::host::clock::Clock;
-use crate::host::cpus::{CpuId, CpuSet};
-use crate::host::describe::describe;
-use crate::host::topology::Topology;
-use crate::host::{Roots, doctor};
+use cellbench_host::clock::Clock;
+use cellbench_host::cpus::{CpuId, CpuSet};
+use cellbench_host::describe::describe;
+use cellbench_host::topology::Topology;
+use cellbench_host::{Roots, doctor};
 
 /// Between two looks whether a block is decided: looking often finds what is not there.
 const ROUNDS_BETWEEN_LOOKS: u32 = 5;

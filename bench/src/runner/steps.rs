@@ -15,8 +15,8 @@ use cellbench_workloads::{Params, Trial, Worker};
 use super::gate::{Gate, OnFailure};
 use super::round::{LEAD, RoundError, Spec};
 use super::time::TimeSource;
-use crate::host::Clock;
-use crate::host::pin::pin;
+use cellbench_host::Clock;
+use cellbench_host::pin::pin;
 
 /// Steps between two quiescent states.
 const CHUNK: u64 = 1024;
@@ -121,8 +121,8 @@ mod tests {
     use cellbench_workloads::{Tally, Violation};
 
     use super::*;
-    use crate::host::Topology;
     use crate::runner::plan::{Matrix, Plan, Selection};
+    use cellbench_host::Topology;
 
     /// A trial whose first worker takes long to enter; nobody is to step meanwhile.
     struct Entering {

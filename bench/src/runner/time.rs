@@ -1,7 +1,7 @@
 //! What the measuring loops read time from. A trait, so that tests can put a clock of their own
 //! under the loops and stall it; in a run it is [`Clock`], inlined.
 
-use crate::host::clock::{Clock, Ticks};
+use cellbench_host::clock::{Clock, Ticks};
 
 /// A clock in ticks.
 pub(crate) trait TimeSource: Sync {

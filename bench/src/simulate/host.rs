@@ -27,12 +27,12 @@ use cellbench_sim::machine::{
 use cellbench_sim::{MachineModel, SimError};
 use serde::{Deserialize, Serialize};
 
-use crate::host::c2c::{self, C2cError, Effort, Matrix, Method};
-use crate::host::clock::median;
-use crate::host::cpus::CpuId;
-use crate::host::describe::describe;
-use crate::host::pin::PinError;
-use crate::host::{Clock, Roots, Topology};
+use cellbench_host::c2c::{self, C2cError, Effort, Matrix, Method};
+use cellbench_host::clock::median;
+use cellbench_host::cpus::CpuId;
+use cellbench_host::describe::describe;
+use cellbench_host::pin::PinError;
+use cellbench_host::{Clock, Roots, Topology};
 
 /// A ping-pong that takes less than this share of the time on one line moves the line once where the
 /// other moves it twice: half the time, but for what both spend in their loops.

@@ -8,11 +8,11 @@ use cellbench_sim::MachineModel;
 use cellbench_workloads::EngineNeed;
 use cellbench_workloads::registry::WORKLOADS;
 
-use crate::host::cpus::{CpuId, CpuSet};
-use crate::host::topology::{CoreKind, Cpu, Topology};
 use crate::runner::plan::{Plan, PlanError, Selection};
 use crate::runner::round::Spec;
 use crate::runner::subject::Reclaim;
+use cellbench_host::cpus::{CpuId, CpuSet};
+use cellbench_host::topology::{CoreKind, Cpu, Topology};
 
 /// Most threads in workloads whose deadlocks end by timeouts, milliseconds of looking at the clock.
 const MOST_IN_DEADLOCK: u32 = 8;

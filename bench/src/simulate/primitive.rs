@@ -14,9 +14,9 @@ use cellbench_sim::{MachineModel, SimError, Simulation, now_ns};
 use crossbeam_utils::CachePadded;
 
 use super::layout;
-use crate::host::cpus::CpuId;
-use crate::host::pin::{PinError, pin};
-use crate::host::{Clock, ThreadProbe};
+use cellbench_host::cpus::CpuId;
+use cellbench_host::pin::{PinError, pin};
+use cellbench_host::{Clock, ThreadProbe};
 
 /// Windows that are tried until one is undisturbed.
 const TRIES: usize = 8;

@@ -21,12 +21,12 @@ use super::host::{HostError, Microbenchmarks};
 use super::meter::Meter;
 use super::primitive;
 use super::trial::{Machine, SimulateError, effort, simulate};
-use crate::host::Placement;
-use crate::host::clock::median;
-use crate::host::cpus::CpuId;
 use crate::runner::plan::{Matrix, Plan, PlanError, Selection};
 use crate::runner::round::Spec;
 use crate::simulate::plan::topology;
+use cellbench_host::Placement;
+use cellbench_host::clock::median;
+use cellbench_host::cpus::CpuId;
 
 /// The median error may be so large.
 pub const MEDIAN_BAR: f64 = 0.20;

@@ -13,10 +13,10 @@ use cellbench_workloads::registry::{WORKLOADS, peer_trial, trial};
 use cellbench_workloads::{Params, Trial};
 use serde::{Deserialize, Serialize};
 
-use crate::host::Clock;
-use crate::host::cpus::CpuId;
 use crate::runner::round::{Bench, Conditions, Measured, RoundError, Spec};
 use crate::runner::subject;
+use cellbench_host::Clock;
+use cellbench_host::cpus::CpuId;
 
 /// Time before operations are counted: none is measured, so only what the machinery needs.
 const WARM_UP: Duration = Duration::from_millis(1);
@@ -239,7 +239,7 @@ mod tests {
     use cellbench_workloads::{Op, Tally, Violation, Worker};
 
     use super::*;
-    use crate::host::affinity;
+    use cellbench_host::affinity;
 
     /// What a trial does wrong, once.
     #[derive(Clone, Copy, PartialEq)]

@@ -10,8 +10,8 @@ use std::thread::{self, JoinHandle};
 use cellbench_impls::{Context, Platform};
 
 use super::{Source, Target};
-use crate::host::affinity;
-use crate::host::cpus::CpuSet;
+use cellbench_host::affinity;
+use cellbench_host::cpus::CpuSet;
 
 /// A timer that signals its thread; gone when dropped, with the signals it had sent.
 pub(crate) struct Timer<'a, 's, P: Platform> {

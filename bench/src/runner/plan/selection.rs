@@ -2,8 +2,8 @@
 
 use cellbench_workloads::registry::WORKLOADS;
 
-use crate::host::placement::{Placement, PlacementError};
 use crate::runner::subject::{self, EPOCH};
+use cellbench_host::placement::{Placement, PlacementError};
 
 /// How much of what there is to measure when no names are given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,9 +1,9 @@
 //! What a selection means on a host.
 
 use super::*;
-use crate::host::cpus::CpuSet;
-use crate::host::quota::CpuQuota;
-use crate::host::topology::{CoreKind, Cpu};
+use cellbench_host::cpus::CpuSet;
+use cellbench_host::quota::CpuQuota;
+use cellbench_host::topology::{CoreKind, Cpu};
 
 /// A host of one package and cache, every core one CPU.
 fn host(cpus: u32) -> Topology {

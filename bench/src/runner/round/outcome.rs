@@ -12,8 +12,8 @@ use hdrhistogram::Histogram;
 
 use super::worker::Report;
 use super::{Measured, Spec};
-use crate::host::disturbance::{RoundDisturbance, ThreadDisturbance};
 use crate::runner::latency::Latencies;
+use cellbench_host::disturbance::{RoundDisturbance, ThreadDisturbance};
 
 /// Puts the reports together. `drivers_share_cpus`: threads that drive the engine ran on the
 /// workers' CPUs.
@@ -176,8 +176,8 @@ fn disturbed(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::counters::{Reading, Unavailable};
     use crate::runner::loops::Span;
+    use cellbench_host::counters::{Reading, Unavailable};
 
     fn report(disturbance: ThreadDisturbance, readings: &[(&str, Reading)]) -> Report {
         let readings = readings.iter().map(|(name, reading)| ((*name).to_owned(), reading.clone()));

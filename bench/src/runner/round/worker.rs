@@ -13,13 +13,13 @@ use cellbench_workloads::{Params, Tally, Trial, Worker};
 use super::{
     Bench, Conditions, LEAD, Measured, RoundError, STUCK_AFTER, Spec, WhenStuck, message, outcome,
 };
-use crate::host::disturbance::ThreadDisturbance;
-use crate::host::pin::pin;
-use crate::host::{RoundProbe, ThreadCounters, ThreadProbe, affinity, counters};
 use crate::runner::gate::{Gate, OnFailure};
 use crate::runner::interruptions::{Marked, Source, Striker, Struck};
 use crate::runner::live::Drive;
 use crate::runner::loops::{self, Dice, Schedule, Span};
+use cellbench_host::disturbance::ThreadDisturbance;
+use cellbench_host::pin::pin;
+use cellbench_host::{RoundProbe, ThreadCounters, ThreadProbe, affinity, counters};
 
 /// How long a batch is to take: the harness's work between two batches is some hundred
 /// nanoseconds, well under a hundredth of it.

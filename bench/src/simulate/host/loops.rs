@@ -12,11 +12,11 @@ use cellbench_workloads::{Params, Worker};
 use crossbeam_utils::CachePadded;
 
 use super::Alone;
-use crate::host::Clock;
-use crate::host::clock::median;
-use crate::host::cpus::CpuId;
-use crate::host::pin::{PinError, pin};
 use crate::simulate::primitive;
+use cellbench_host::Clock;
+use cellbench_host::clock::median;
+use cellbench_host::cpus::CpuId;
+use cellbench_host::pin::{PinError, pin};
 
 /// Window of each microbenchmark of one CPU.
 const WINDOW: Duration = Duration::from_millis(2);

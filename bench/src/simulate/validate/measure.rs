@@ -5,16 +5,16 @@ use std::time::Duration;
 use cellbench_impls::platform::Native;
 
 use super::{Measured, MeasuredRow, PRIMITIVE, selection};
-use crate::host::c2c::{C2cError, Effort};
-use crate::host::clock::median;
-use crate::host::cpus::CpuId;
-use crate::host::placement::{Placement, PlacementError};
-use crate::host::{Clock, Topology};
 use crate::runner::interrupt::Interrupt;
 use crate::runner::plan::{Plan, PlanError};
 use crate::runner::round::{Bench, Conditions, RoundError, Spec, WhenStuck};
 use crate::simulate::host::{self, HostError, Microbenchmarks};
 use crate::simulate::primitive::{self, PRIMITIVES};
+use cellbench_host::c2c::{C2cError, Effort};
+use cellbench_host::clock::median;
+use cellbench_host::cpus::CpuId;
+use cellbench_host::placement::{Placement, PlacementError};
+use cellbench_host::{Clock, Topology};
 
 /// Passes that are made.
 const PASSES: usize = 25;
@@ -47,7 +47,7 @@ pub enum MeasureError {
     Round(#[from] RoundError),
     /// A primitive.
     #[error(transparent)]
-    Pin(#[from] crate::host::pin::PinError),
+    Pin(#[from] cellbench_host::pin::PinError),
     /// The hypervisor moved the CPUs, or others used them.
     #[error(
         "the host did not hold still: line transfers were alike in {kept} of {passes} passes only ({transfers_ns}); stop what else runs here, or measure on a host of your own"

@@ -3,8 +3,8 @@
 use cellbench_record::{Finding, Severity};
 
 use super::{Examined, finding, ok};
-use crate::host::cpus::CpuId;
-use crate::host::settings::Isolation;
+use crate::cpus::CpuId;
+use crate::settings::Isolation;
 
 /// Share of a CPU from which on foreign work shows in results.
 const BUSY: f64 = 0.05;

@@ -3,9 +3,9 @@
 
 mod sysfs;
 
-use cellbench::host::counters::Unavailable;
-use cellbench::host::doctor::{Activity, Examined, Fitness, Snapshot, diagnose};
-use cellbench::host::{CpuId, CpuSet, Roots, Topology};
+use cellbench_host::counters::Unavailable;
+use cellbench_host::doctor::{Activity, Examined, Fitness, Snapshot, diagnose};
+use cellbench_host::{CpuId, CpuSet, Roots, Topology};
 use cellbench_record::{Finding, Severity};
 
 /// Four cores, everything as it should be for measuring.
@@ -232,7 +232,7 @@ fn a_missing_pmu_and_an_unknown_cpu_are_told_apart() {
     let findings = findings_while("", "", &[("proc/cpuinfo", unknown)]);
     let finding = one(&findings, "pmu");
     assert!(finding.text.contains("family 0x6 model 0x3e7"), "{finding:?}");
-    assert!(finding.fix.contains("bench/events"), "{finding:?}");
+    assert!(finding.fix.contains("host/events"), "{finding:?}");
 
     let dir =
         sysfs::unpack("devices/system/cpu/online = 0-1\nproc/sys/kernel/perf_event_paranoid = 2");

@@ -4,11 +4,11 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use cellbench::host::c2c::{self, C2cError, Effort, Method};
-use cellbench::host::counters::measurement::{CounterMeasurement, MeasurementError};
-use cellbench::host::counters::{Plan, Reading, ThreadCounters, Unavailable};
-use cellbench::host::pin::PinError;
-use cellbench::host::{
+use cellbench_host::c2c::{self, C2cError, Effort, Method};
+use cellbench_host::counters::measurement::{CounterMeasurement, MeasurementError};
+use cellbench_host::counters::{Plan, Reading, ThreadCounters, Unavailable};
+use cellbench_host::pin::PinError;
+use cellbench_host::{
     Clock, CpuId, CpuSet, Placement, Roots, RoundProbe, Topology, affinity, describe, doctor,
     limits, pin,
 };

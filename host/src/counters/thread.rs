@@ -7,8 +7,8 @@ use perf_event::{Counter, Group};
 
 use super::event::{EventSpec, Plan, Pmu};
 use super::{Reading, Readings, Unavailable};
-use crate::host::disturbance::{ThreadDisturbance, ThreadProbe};
-use crate::host::roots::Roots;
+use crate::disturbance::{ThreadDisturbance, ThreadProbe};
+use crate::roots::Roots;
 
 /// Highest `perf_event_paranoid` at which user-space events of one's own thread are allowed.
 const USER_PARANOIA: i64 = 2;

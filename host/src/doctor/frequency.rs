@@ -3,8 +3,8 @@
 use cellbench_record::{Finding, Severity};
 
 use super::{Examined, finding, ok};
-use crate::host::roots::Roots;
-use crate::host::settings::{boosts, governors};
+use crate::roots::Roots;
+use crate::settings::{boosts, governors};
 
 /// Exit latency from which on a sleeping CPU answers noticeably late.
 const SLOW_EXIT_US: u64 = 20;

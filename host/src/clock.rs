@@ -176,7 +176,7 @@ fn fence() {
 }
 
 /// Median of a non-empty slice, which is reordered; of an even number the upper of the middle two.
-pub(crate) fn median(values: &mut [f64]) -> f64 {
+pub fn median(values: &mut [f64]) -> f64 {
     let middle = values.len() / 2;
     *values.select_nth_unstable_by(middle, f64::total_cmp).1
 }

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use crate::host::cpus::CpuId;
-use crate::host::roots::Roots;
+use crate::cpus::CpuId;
+use crate::roots::Roots;
 
 /// Vendor, family and model of a CPU, as `/proc/cpuinfo` gives them.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use cellbench_record::{CpuPlace, Host};
 
-use super::counters::model::CpuModel;
+use super::cpu_model::CpuModel;
 use super::cpus::CpuSet;
 use super::roots::Roots;
 use super::settings::{self, Isolation, Virtualisation};

@@ -5,9 +5,9 @@ use perf_event::events::{Cache, CacheId, CacheOp, CacheResult, Hardware, Raw, So
 
 use super::Unavailable;
 use super::catalogue;
-use super::model::CpuModel;
-use crate::host::cpus::{CpuId, CpuSet};
-use crate::host::roots::Roots;
+use crate::cpu_model::CpuModel;
+use crate::cpus::{CpuId, CpuSet};
+use crate::roots::Roots;
 
 /// How many hardware events go into one group, and so are counted at the same time: the number of
 /// general counters that SMT, a watchdog and a fixed-function cycle counter leave everywhere.

@@ -1,12 +1,12 @@
 //! A counter as the measurement of a Criterion benchmark, in place of wall-clock time.
 //!
 //! ```no_run
-//! use cellbench::host::counters::measurement::CounterMeasurement;
+//! use cellbench_host::counters::measurement::CounterMeasurement;
 //! use criterion::Criterion;
 //!
 //! let instructions = CounterMeasurement::open("instructions")?;
 //! let criterion = Criterion::default().with_measurement(instructions);
-//! # Ok::<(), cellbench::host::counters::measurement::MeasurementError>(())
+//! # Ok::<(), cellbench_host::counters::measurement::MeasurementError>(())
 //! ```
 
 use std::cell::RefCell;
@@ -15,8 +15,8 @@ use criterion::Throughput;
 use criterion::measurement::{Measurement, ValueFormatter};
 
 use super::{Plan, Reading, ThreadCounters, Unavailable};
-use crate::host::affinity;
-use crate::host::roots::Roots;
+use crate::affinity;
+use crate::roots::Roots;
 
 /// Why an event cannot be the measurement.
 #[derive(Debug, thiserror::Error)]

@@ -192,7 +192,7 @@ impl CpuTimes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::cpus::CpuId;
+    use crate::cpus::CpuId;
 
     #[test]
     fn the_kernels_texts_are_understood() {
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn steal_is_summed_over_the_cpus_asked_for() {
-        let online = crate::host::affinity::current().unwrap();
+        let online = crate::affinity::current().unwrap();
         let nothing = RoundProbe::start(CpuSet::new()).stop();
         assert!(nothing.steal_ns.is_none_or(|ns| ns == 0));
         let all = RoundProbe::start(online).stop();

@@ -5,8 +5,8 @@ mod sysfs;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use cellbench::host::topology::{CoreKind, Topology, TopologyError};
-use cellbench::host::{CpuId, CpuSet, Placement, Roots};
+use cellbench_host::topology::{CoreKind, Topology, TopologyError};
+use cellbench_host::{CpuId, CpuSet, Placement, Roots};
 
 const SERVER: &str = include_str!("sysfs/server-2s-smt.txt");
 const CHIPLET: &str = include_str!("sysfs/chiplet.txt");

@@ -3,7 +3,7 @@
 //! What is counted:
 //! - cycles, instructions, branch misses, L1 and LLC misses: the kernel's generic events;
 //! - how the core's lines moved, and what its atomics cost: vendor events chosen by CPU model from
-//!   the tables in `bench/events/` ([`catalogue`]);
+//!   the tables in `host/events/` ([`catalogue`]);
 //! - context switches, migrations and page faults: kernel events, or, where those are denied, the
 //!   kernel's accounts of the thread, which never are.
 //!
@@ -14,8 +14,9 @@
 
 pub mod catalogue;
 pub mod event;
+#[cfg(feature = "criterion")]
 pub mod measurement;
-pub mod model;
+
 pub mod thread;
 
 use std::collections::BTreeMap;
@@ -143,7 +144,7 @@ pub enum Unavailable {
     #[error("the kernel has no perf_event_open (CONFIG_PERF_EVENTS); boot one that has")]
     NoPerf,
     /// No table for this CPU.
-    #[error("no event table for this CPU ({cpu}); add one to bench/events")]
+    #[error("no event table for this CPU ({cpu}); add one to host/events")]
     UnknownCpu {
         /// The CPU, as it names itself.
         cpu: String,

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::host::cpus::{CpuId, CpuSet};
-use crate::host::disturbance::CpuTimes;
-use crate::host::roots::Roots;
-use crate::host::topology::Topology;
+use crate::cpus::{CpuId, CpuSet};
+use crate::disturbance::CpuTimes;
+use crate::roots::Roots;
+use crate::topology::Topology;
 
 /// Flag of a kernel thread in `/proc/PID/stat` (proc_pid_stat(5); PF_KTHREAD).
 const KERNEL_THREAD: u64 = 0x0020_0000;

@@ -5,11 +5,11 @@ mod sysfs;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cellbench::host::counters::catalogue::{Format, Role, Table, table_for, tables};
-use cellbench::host::counters::event::Pmu;
-use cellbench::host::counters::model::CpuModel;
-use cellbench::host::counters::{Plan, Reading, ThreadCounters, Unavailable};
-use cellbench::host::{CpuId, Roots};
+use cellbench_host::counters::catalogue::{Format, Role, Table, table_for, tables};
+use cellbench_host::counters::event::Pmu;
+use cellbench_host::counters::{Plan, Reading, ThreadCounters, Unavailable};
+use cellbench_host::cpu_model::CpuModel;
+use cellbench_host::{CpuId, Roots};
 
 fn cpu(vendor: &str, family: u32, model: u32) -> CpuModel {
     CpuModel { vendor: vendor.to_owned(), family, model, name: None }

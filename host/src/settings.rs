@@ -182,7 +182,7 @@ pub(super) fn cpuinfo(roots: &Roots, key: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::{KvmFeatures, guest_spinlocks, spinlocks};
-    use crate::host::roots::Roots;
+    use crate::roots::Roots;
     use cellbench_record::Spinlocks;
 
     #[test]

@@ -3,11 +3,11 @@
 use cellbench_record::{Finding, Severity};
 
 use super::{Examined, finding, ok};
-use crate::host::counters::Unavailable;
-use crate::host::counters::catalogue::table_for;
-use crate::host::counters::event::Pmu;
-use crate::host::counters::model::CpuModel;
-use crate::host::settings::Virtualisation;
+use crate::counters::Unavailable;
+use crate::counters::catalogue::table_for;
+use crate::counters::event::Pmu;
+use crate::cpu_model::CpuModel;
+use crate::settings::Virtualisation;
 
 /// Highest `perf_event_paranoid` at which a thread may count its own user-space events.
 const COUNTING_PARANOIA: i64 = 2;

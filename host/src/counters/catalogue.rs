@@ -1,4 +1,4 @@
-//! The tables of contention events by CPU model: data files under `bench/events/`, each with its
+//! The tables of contention events by CPU model: data files under `host/events/`, each with its
 //! source and the models it is for.
 //!
 //! Encodings are the vendors'; a number that is wrong counts something else without complaint, so
@@ -10,19 +10,19 @@ use std::sync::OnceLock;
 
 use serde::Deserialize;
 
-use super::model::CpuModel;
+use crate::cpu_model::CpuModel;
 
 /// The files. To add a table, add its line here.
 const FILES: [(&str, &str); 9] = [
-    ("intel-skylake.toml", include_str!("../../../events/intel-skylake.toml")),
-    ("intel-icelake.toml", include_str!("../../../events/intel-icelake.toml")),
-    ("intel-golden-cove.toml", include_str!("../../../events/intel-golden-cove.toml")),
-    ("intel-lion-cove.toml", include_str!("../../../events/intel-lion-cove.toml")),
-    ("amd-zen2.toml", include_str!("../../../events/amd-zen2.toml")),
-    ("amd-zen3.toml", include_str!("../../../events/amd-zen3.toml")),
-    ("amd-zen4.toml", include_str!("../../../events/amd-zen4.toml")),
-    ("amd-zen5.toml", include_str!("../../../events/amd-zen5.toml")),
-    ("arm-neoverse.toml", include_str!("../../../events/arm-neoverse.toml")),
+    ("intel-skylake.toml", include_str!("../../events/intel-skylake.toml")),
+    ("intel-icelake.toml", include_str!("../../events/intel-icelake.toml")),
+    ("intel-golden-cove.toml", include_str!("../../events/intel-golden-cove.toml")),
+    ("intel-lion-cove.toml", include_str!("../../events/intel-lion-cove.toml")),
+    ("amd-zen2.toml", include_str!("../../events/amd-zen2.toml")),
+    ("amd-zen3.toml", include_str!("../../events/amd-zen3.toml")),
+    ("amd-zen4.toml", include_str!("../../events/amd-zen4.toml")),
+    ("amd-zen5.toml", include_str!("../../events/amd-zen5.toml")),
+    ("arm-neoverse.toml", include_str!("../../events/arm-neoverse.toml")),
 ];
 
 /// Events of one generation of CPUs.
@@ -238,7 +238,7 @@ pub fn tables() -> &'static [Table] {
         FILES
             .iter()
             .map(|(file, text)| {
-                toml::from_str(text).unwrap_or_else(|error| panic!("bench/events/{file}: {error}"))
+                toml::from_str(text).unwrap_or_else(|error| panic!("host/events/{file}: {error}"))
             })
             .collect()
     })

@@ -1,6 +1,6 @@
 //! The host: its CPUs, its clock, its counters, and whether it is fit to measure on.
 //!
-//! Nothing here knows cells or workloads; the runner asks and this room answers. What is read from
+//! Nothing here knows cells or workloads; the runner asks and this crate answers. What is read from
 //! `/sys` and `/proc` is read below [`Roots`], so that the same code reads saved trees of other
 //! machines. An unknown stays unknown (`None`, or a typed reason): a guess or a zero in its place
 //! would end up in somebody's conclusion.
@@ -20,13 +20,19 @@
 //! | What to write about it into a record? | [`describe`] |
 
 pub mod affinity;
+#[cfg(feature = "clock")]
 pub mod c2c;
+#[cfg(feature = "clock")]
 pub mod clock;
+#[cfg(feature = "counters")]
 pub mod counters;
+pub mod cpu_model;
 pub mod cpus;
 pub mod describe;
 pub mod disturbance;
+#[cfg(feature = "counters")]
 pub mod doctor;
+#[cfg(feature = "clock")]
 pub mod limits;
 pub mod pin;
 pub mod placement;
@@ -35,7 +41,9 @@ pub mod roots;
 pub mod settings;
 pub mod topology;
 
+#[cfg(feature = "clock")]
 pub use clock::Clock;
+#[cfg(feature = "counters")]
 pub use counters::ThreadCounters;
 pub use cpus::{CpuId, CpuSet};
 pub use disturbance::{RoundProbe, ThreadProbe};

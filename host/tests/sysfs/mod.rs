@@ -7,7 +7,7 @@
 use std::fs;
 use std::path::Path;
 
-use cellbench::host::CpuSet;
+use cellbench_host::CpuSet;
 use tempfile::TempDir;
 
 /// Unpacks a manifest; the tree lives as long as the returned directory.
