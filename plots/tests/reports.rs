@@ -321,8 +321,13 @@ fn charts_of_scaling_load_and_distribution() {
                 histogram.record_n(100, 900).unwrap();
                 histogram.record_n(5_000, 100).unwrap();
                 let mut latency = Latency::of(&histogram);
-                let interval =
-                    Interval { op: "start".into(), start_s: 0.0, duration_s: 0.1, histogram };
+                let interval = Interval {
+                    op: "start".into(),
+                    start_s: 0.0,
+                    duration_s: 0.1,
+                    disturbed: false,
+                    histogram,
+                };
                 latency.hlog = Some(writer.append_latency(&series, &[interval]).unwrap());
                 round.latency.clear();
                 round.latency.insert("start".into(), latency);

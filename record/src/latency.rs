@@ -1,7 +1,8 @@
 //! `latency/*.hlog`: whole distributions, in the interval log format that the HdrHistogram tools
 //! read (V2 encoding, compressed).
 //!
-//! One log per series, one interval per round and operation, the operation as the interval's tag.
+//! One log per series, one interval per round and operation, the operation as the interval's tag;
+//! the tag of a disturbed round begins with `disturbed/`, so that tools can leave it out.
 //! Values are nanoseconds; `HistogramLogProcessor` shows them as such with
 //! `-outputValueUnitRatio 1`.
 
@@ -28,6 +29,8 @@ pub struct Interval {
     pub start_s: f64,
     /// Length of the round.
     pub duration_s: f64,
+    /// Whether the round was disturbed and counts in no statistic.
+    pub disturbed: bool,
     /// Latencies in nanoseconds.
     pub histogram: Histogram<u64>,
 }
@@ -55,7 +58,9 @@ pub(crate) fn append(
         .begin_log_with(&mut text, &mut serializer)
         .map_err(|e| WriteError::encode(path, e))?;
     for interval in intervals {
-        let tag = Tag::new(&interval.op).ok_or_else(|| {
+        let mark = if interval.disturbed { DISTURBED } else { "" };
+        let tag = format!("{mark}{}", interval.op);
+        let tag = Tag::new(&tag).ok_or_else(|| {
             let op = &interval.op;
             WriteError::encode(
                 path,
@@ -79,6 +84,9 @@ pub(crate) fn append(
         .and_then(|mut file| file.write_all(&text))
         .map_err(|e| WriteError::io(path, "append to it", e))
 }
+
+/// Begins the tag of a disturbed round.
+const DISTURBED: &str = "disturbed/";
 
 /// Column names, as the Java `HistogramLogWriter` puts them before the first interval.
 const LEGEND: &[u8] =
@@ -105,12 +113,18 @@ pub fn read_latency_log(path: &Path) -> Result<(Vec<Interval>, Vec<Damage>), Rea
             match entry {
                 Ok(LogEntry::Interval(interval)) => {
                     match decode(interval.encoded_histogram(), &mut deserializer) {
-                        Ok(histogram) => intervals.push(Interval {
-                            op: interval.tag().map_or_else(String::new, |tag| tag.as_str().into()),
-                            start_s: interval.start_timestamp().as_secs_f64(),
-                            duration_s: interval.duration().as_secs_f64(),
-                            histogram,
-                        }),
+                        Ok(histogram) => {
+                            let tag = interval.tag();
+                            let tag = tag.as_ref().map_or("", |tag| tag.as_str());
+                            let of_disturbed = tag.strip_prefix(DISTURBED);
+                            intervals.push(Interval {
+                                op: of_disturbed.unwrap_or(tag).to_owned(),
+                                start_s: interval.start_timestamp().as_secs_f64(),
+                                duration_s: interval.duration().as_secs_f64(),
+                                disturbed: of_disturbed.is_some(),
+                                histogram,
+                            });
+                        }
                         Err(what) => fault(what),
                     }
                 }

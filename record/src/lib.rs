@@ -60,7 +60,7 @@ pub use named::Named;
 pub use reader::{Rounds, RunReader};
 pub use round::{Counter, Invariants, Latency, OK, OutcomeCounts, Round, ThreadCount};
 pub use run::{
-    AaCheck, Calibration, CoreMatrix, PlantedCheck, Run, SelfTest, Settings, Verification,
+    AaCheck, Calibration, CoreMatrix, Design, PlantedCheck, Run, SelfTest, Settings, Verification,
     rfc3339_utc,
 };
 pub use schema::{Kind, SCHEMA, SchemaVersion, Series, Source};

@@ -49,6 +49,9 @@ pub struct Run {
     /// What a reader must know, one sentence each: what was skipped and why, what a source leaves out.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// The cells and locks of the run as reports show them; empty in a run of an older writer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub designs: Vec<Design>,
     /// Runs that this one was merged from, each with its `host_label`; empty for a measured run.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub merged_from: Vec<Run>,
@@ -77,6 +80,7 @@ impl Default for Run {
             self_test: None,
             verification: Vec::new(),
             notes: Vec::new(),
+            designs: Vec::new(),
             merged_from: Vec::new(),
             extra: Extra::new(),
         }
@@ -90,6 +94,22 @@ impl Run {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         Self { tool_version: tool_version.into(), seed, started_unix_s: now, ..Self::default() }
     }
+}
+
+/// A cell or lock as reports show it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Design {
+    /// Name in `cell` of every row, such as `cmpxchg-state`.
+    pub id: String,
+    /// `timer`, `wq`, `task_work` or `lock`; empty where all kinds share the entry.
+    pub kind: String,
+    /// Name for readers; empty: the id.
+    pub label: String,
+    /// Place in tables and charts, rising; the history of the kernel, oldest first.
+    pub order: u32,
+    /// Designs of one group share a colour; empty: a group of its own.
+    pub group: String,
 }
 
 /// What the instruments cost, measured in the same run. Absent: not measured.

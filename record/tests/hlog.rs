@@ -20,7 +20,7 @@ fn interval(op: &str, start_s: f64, values_ns: &[u64]) -> Interval {
     for value in values_ns {
         histogram.record(*value).unwrap();
     }
-    Interval { op: op.into(), start_s, duration_s: 0.25, histogram }
+    Interval { op: op.into(), start_s, duration_s: 0.25, disturbed: false, histogram }
 }
 
 fn written(intervals: &[&[Interval]]) -> (tempfile::TempDir, PathBuf) {
@@ -146,4 +146,20 @@ fn percentiles_of_a_round_are_those_of_its_histogram() {
     assert_eq!((latency.samples, latency.p50_ns), (10_000, 5_003));
     assert!((9_900..=9_910).contains(&latency.p99_ns), "{latency:?}");
     assert!(latency.max_ns >= 10_000);
+}
+
+/// A reader that knows nothing of this crate leaves out what was disturbed by its tag.
+#[test]
+fn the_tag_tells_a_disturbed_round() {
+    let mut disturbed = interval("start", 1.0, &[900_000]);
+    disturbed.disturbed = true;
+    let (_out, path) = written(&[&[interval("start", 0.5, &[100])], &[disturbed]]);
+    let text = fs::read_to_string(&path).unwrap();
+    let tags: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("Tag=")).collect();
+    let tags: Vec<&str> = tags.iter().filter_map(|line| line.split(',').next()).collect();
+    assert_eq!(tags, ["start", "disturbed/start"]);
+    let (read, damage) = read_latency_log(&path).unwrap();
+    assert!(damage.is_empty());
+    let told: Vec<(&str, bool)> = read.iter().map(|it| (it.op.as_str(), it.disturbed)).collect();
+    assert_eq!(told, [("start", false), ("start", true)]);
 }

@@ -164,6 +164,7 @@ fn a_full_disk_is_named_with_the_file() {
         op: "schedule".into(),
         start_s: 0.0,
         duration_s: 1.0,
+        disturbed: false,
         histogram: hdrhistogram::Histogram::new(3).unwrap(),
     };
     let error = writer.append_latency(&series, &[interval]).unwrap_err();

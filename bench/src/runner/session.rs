@@ -307,6 +307,7 @@ impl Session<'_> {
                 op: op.clone(),
                 start_s: round.start_s,
                 duration_s: round.duration_s,
+                disturbed: !round.disturbed.is_empty(),
                 histogram: histogram.clone(),
             })
             .collect();

@@ -165,6 +165,7 @@ impl Session<'_> {
                 op: op.to_owned(),
                 start_s: round.start_s,
                 duration_s: round.duration_s,
+                disturbed: !round.disturbed.is_empty(),
                 histogram: histogram.clone(),
             })
             .collect();
