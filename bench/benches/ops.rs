@@ -10,8 +10,8 @@
 //! Criterion measures one benchmark after the other, so a drift of the host comes between them: for
 //! the cost of an operation, and for before and after; verdicts between cells are the suite's.
 
-use cellbench::runner::plan::{Matrix, Plan, Selection};
-use cellbench::runner::steps::time_steps;
+use cellbench::backend::cores::steps::time_steps;
+use cellbench::session::plan::{Matrix, Plan, Selection};
 use cellbench_host::{Clock, Topology};
 use cellbench_record::Kind;
 use criterion::Criterion;

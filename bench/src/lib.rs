@@ -1,15 +1,16 @@
 //! Measures the async cell of BPF timers, work queues and task works on this host.
 //!
-//! | room | holds |
+//! | module | holds |
 //! |---|---|
-//! | [`runner`] | from a choice of cells and workloads to rounds on disk |
-//! | [`simulate`] | the same on a simulated machine |
-//! | [`stress`] | whether the cells are right, on real cores and for long |
+//! | [`session`] | plan, budget and the one loop over rounds, from names to records on disk |
+//! | [`backend`] | where rounds come from: this host's cores, a simulated machine, the running kernel |
+//! | [`check`] | whether the tool, the model and the cells are right |
 //! | [`cmd`] | the command line |
 //!
 //! The binary and the benches are thin over these.
 
+pub mod backend;
+pub mod check;
 pub mod cmd;
-pub mod runner;
-pub mod simulate;
-pub mod stress;
+mod rng;
+pub mod session;

@@ -7,8 +7,8 @@
 
 use std::time::Duration;
 
-use cellbench::runner::round::{Bench, Conditions, Measured, Spec};
-use cellbench::runner::subject::{self, Subject};
+use cellbench::backend::cores::round::{Bench, Conditions, Measured, Spec};
+use cellbench::session::subject::{self, Subject};
 use cellbench_host::cpus::CpuSet;
 use cellbench_host::{Clock, affinity};
 use cellbench_record::{Kind, OK, Series, Source};

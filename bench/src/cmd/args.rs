@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::runner::plan::{Matrix, Selection};
+use crate::session::plan::{Matrix, Selection};
 use cellbench_host::Placement;
 
 /// Flags of the commands that measure.

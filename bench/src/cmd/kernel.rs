@@ -11,8 +11,8 @@ use serde_json::json;
 
 use super::args::{Output, parse_duration, parse_percent};
 use super::{output, report, run};
-use crate::runner::interrupt::{self, Interrupt};
-use crate::runner::session::{Settings, describe_run, unix_s};
+use crate::session::ctrl_c::{self, CtrlC};
+use crate::session::run::{Settings, describe_run, unix_s};
 use cellbench_host::cpus::CpuSet;
 use cellbench_host::doctor::examine;
 use cellbench_host::{Placement, Topology};
@@ -124,7 +124,7 @@ fn record(args: &Args, info: &KernelInfo, chosen: Vec<Row>) -> anyhow::Result<Ex
         matrix: "kernel".to_owned(),
         command_line: run::command_line(("cellbench", &given), args.seed.is_none().then_some(seed)),
     };
-    let interrupt = Interrupt::install().map_err(|error| anyhow!(error))?;
+    let ctrl_c = CtrlC::install().map_err(|error| anyhow!(error))?;
     let mut run = describe_run(&topology, &cpus, &settings);
     run.settings.window_s = args.window.as_secs_f64();
     let used: CpuSet = cpus.iter().copied().collect();
@@ -154,7 +154,7 @@ fn record(args: &Args, info: &KernelInfo, chosen: Vec<Row>) -> anyhow::Result<Ex
             Event::Skipped { row, reason } => notes.push(format!("left out: {row}: {reason}")),
             Event::Round(result) => writer.append(&result.to_round()?)?,
         }
-        if interrupt.is_requested() || began.elapsed() >= args.time_budget {
+        if ctrl_c.is_requested() || began.elapsed() >= args.time_budget {
             break;
         }
     }
@@ -163,11 +163,7 @@ fn record(args: &Args, info: &KernelInfo, chosen: Vec<Row>) -> anyhow::Result<Ex
         run.finished_unix_s = Some(unix_s());
     })?;
     report::show(writer.dir(), args.output.json, &[])?;
-    Ok(if interrupt.is_requested() {
-        ExitCode::from(interrupt::EXIT_STATUS)
-    } else {
-        ExitCode::SUCCESS
-    })
+    Ok(if ctrl_c.is_requested() { ExitCode::from(ctrl_c::EXIT_STATUS) } else { ExitCode::SUCCESS })
 }
 
 /// The kernel has one generation of cells; its locks are compared with each other.

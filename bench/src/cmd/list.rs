@@ -13,7 +13,7 @@ use cellbench_workloads::{EngineNeed, Subject};
 use serde_json::json;
 
 use super::output;
-use crate::runner::subject::EPOCH;
+use crate::session::subject::EPOCH;
 use cellbench_host::Placement;
 
 /// List cells, locks, workloads, placements and simulated machines

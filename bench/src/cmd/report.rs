@@ -12,7 +12,7 @@ use cellbench_record::{Entry, Extra, Summary, write_atomically};
 
 use super::args::parse_percent;
 use super::output;
-use crate::runner::plan::HEADLINE;
+use crate::session::plan::HEADLINE;
 
 /// Rows that a terminal shows without hiding what matters.
 const ROWS_SHOWN: usize = 80;

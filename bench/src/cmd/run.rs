@@ -8,11 +8,11 @@ use anyhow::anyhow;
 
 use super::args::Measuring;
 use super::{output, report};
-use crate::runner::interrupt::{self, Interrupt};
-use crate::runner::plan::{Matrix, Plan, PlanError, known_cells};
-use crate::runner::round::{RoundError, Spec};
-use crate::runner::session::{self, Ended, Finished, Settings};
-use crate::runner::subject;
+use crate::backend::cores::round::{RoundError, Spec};
+use crate::session::ctrl_c::{self, CtrlC};
+use crate::session::plan::{Matrix, Plan, PlanError, known_cells};
+use crate::session::run::{Ended, Finished, Settings, run as run_session};
+use crate::session::subject;
 use cellbench_host::topology::Topology;
 
 /// Exit status when an invariant broke: a cell is wrong.
@@ -36,8 +36,8 @@ pub(super) fn measure(
     command: (&str, &[String]),
 ) -> anyhow::Result<ExitCode> {
     let settings = settings(args, &plan, command)?;
-    let interrupt = Interrupt::install().map_err(|error| anyhow!(error))?;
-    let finished = session::run(plan, topology, &settings, interrupt, stuck)?;
+    let ctrl_c = CtrlC::install().map_err(|error| anyhow!(error))?;
+    let finished = run_session(plan, topology, &settings, ctrl_c, stuck)?;
     report::show(&finished.dir, args.output.json, &[])?;
     Ok(conclude(&finished))
 }
@@ -50,7 +50,7 @@ pub(super) fn conclude(finished: &Finished) -> ExitCode {
     if !finished.violations.is_empty() {
         ExitCode::from(EXIT_VIOLATION)
     } else if finished.ended == Ended::Interrupted {
-        ExitCode::from(interrupt::EXIT_STATUS)
+        ExitCode::from(ctrl_c::EXIT_STATUS)
     } else {
         ExitCode::SUCCESS
     }

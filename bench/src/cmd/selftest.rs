@@ -11,13 +11,13 @@ use cellbench_record::{Kind, Run, RunReader, RunWriter, SelfTest, write_atomical
 
 use super::args::{Output, parse_duration, parse_percent};
 use super::{output, run};
-use crate::runner::budget;
-use crate::runner::calibrate::calibrate;
-use crate::runner::interrupt::{self, Interrupt};
-use crate::runner::plan::{Matrix, Plan, Selection};
-use crate::runner::round::{Bench, Conditions, RoundError};
-use crate::runner::selftest::{Effort, SelfTester, judge, twins};
-use crate::runner::session::{Settings, describe_run};
+use crate::backend::cores::calibrate::calibrate;
+use crate::backend::cores::round::{Bench, Conditions, RoundError};
+use crate::check::selftest::{Effort, SelfTester, judge, twins};
+use crate::session::budget;
+use crate::session::ctrl_c::{self, CtrlC};
+use crate::session::plan::{Matrix, Plan, Selection};
+use crate::session::run::{Settings, describe_run};
 use cellbench_host::Topology;
 use cellbench_host::clock::Clock;
 use cellbench_host::cpus::CpuSet;
@@ -66,7 +66,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // By its real name: `latest` will be another run when this one has begun.
     let real = |dir: &PathBuf| RunReader::open(&fs::canonicalize(dir).unwrap_or(dir.clone()));
     let into = args.into.as_ref().map(real).transpose()?;
-    let interrupt = Interrupt::install().map_err(|error| anyhow!(error))?;
+    let ctrl_c = CtrlC::install().map_err(|error| anyhow!(error))?;
     let seed = args.seed.unwrap_or_else(run::seed_from_clock);
     let given: Vec<String> = std::env::args().skip(1).collect();
     let settings = Settings {
@@ -123,7 +123,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         writer: &mut writer,
         seed,
         when_stuck: &stuck,
-        stop: &|| interrupt.is_requested() || began.elapsed() >= args.time_budget,
+        stop: &|| ctrl_c.is_requested() || began.elapsed() >= args.time_budget,
     };
     let bar = indicatif::ProgressBar::new(1)
         .with_style(indicatif::ProgressStyle::with_template("{bar:30} {msg}")?);
@@ -151,8 +151,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     } else {
         output::emit(&table(&outcome, writer.run())?)?;
     }
-    Ok(match (interrupt.is_requested(), outcome.passed) {
-        (true, _) => ExitCode::from(interrupt::EXIT_STATUS),
+    Ok(match (ctrl_c.is_requested(), outcome.passed) {
+        (true, _) => ExitCode::from(ctrl_c::EXIT_STATUS),
         (_, true) => ExitCode::SUCCESS,
         (_, false) => ExitCode::FAILURE,
     })

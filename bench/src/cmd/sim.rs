@@ -12,11 +12,11 @@ use cellbench_sim::MachineModel;
 
 use super::args::{Choice, Output, parse_duration, parse_percent};
 use super::{output, report, run};
-use crate::runner::interrupt::Interrupt;
-use crate::simulate::host;
-use crate::simulate::plan::plan;
-use crate::simulate::session::{self, Settings};
-use crate::simulate::validate::{self, Measured, Validation};
+use crate::backend::sim::host;
+use crate::backend::sim::plan::plan;
+use crate::backend::sim::session::{self, Settings};
+use crate::check::validate::{self, Measured, Validation};
+use crate::session::ctrl_c::CtrlC;
 use cellbench_host::c2c::Effort;
 use cellbench_host::{Clock, CpuId, Topology};
 
@@ -91,8 +91,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         own_lines: args.own_line.clone(),
         command_line: run::command_line(("cellbench", &given), None),
     };
-    let interrupt = Interrupt::install().map_err(|error| anyhow!(error))?;
-    let (finished, speed) = session::run(&plan, &machine, &settings, interrupt)?;
+    let ctrl_c = CtrlC::install().map_err(|error| anyhow!(error))?;
+    let (finished, speed) = session::run(&plan, &machine, &settings, ctrl_c)?;
     report::show(&finished.dir, args.output.json, &[])?;
     output::note(&speed.to_string());
     Ok(run::conclude(&finished))
@@ -127,9 +127,9 @@ fn validate(args: &Args) -> anyhow::Result<ExitCode> {
         Some(file) => read_measured(file)?,
         None => {
             let topology = Topology::read()?;
-            let interrupt = Interrupt::install().map_err(|error| anyhow!(error))?;
+            let ctrl_c = CtrlC::install().map_err(|error| anyhow!(error))?;
             let dir = args.output.dir();
-            validate::measure(&topology, interrupt, &|error| run::stuck(&dir, error))?
+            validate::measure(&topology, ctrl_c, &|error| run::stuck(&dir, error))?
         }
     };
     let validation = Validation::of(measured)?;

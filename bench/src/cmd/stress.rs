@@ -12,13 +12,13 @@ use cellbench_workloads::{EngineNeed, Worker};
 use super::args::{Output, parse_duration};
 use super::output;
 use super::run::{EXIT_VIOLATION, command_line, seed_from_clock};
-use crate::runner::interrupt::{self, Interrupt};
-use crate::runner::plan::{PlanError, known_cells, known_workloads};
-use crate::runner::subject::{self, Reclaim, Subject};
-use crate::stress::account::{Account, Report};
-use crate::stress::deck::{Deck, shuffle};
-use crate::stress::slice::{self, Order};
-use crate::stress::supervisor;
+use crate::check::stress::account::{Account, Report};
+use crate::check::stress::deck::{Deck, shuffle};
+use crate::check::stress::slice::{self, Order};
+use crate::check::stress::supervisor;
+use crate::session::ctrl_c::{self, CtrlC};
+use crate::session::plan::{PlanError, known_cells, known_workloads};
+use crate::session::subject::{self, Reclaim, Subject};
 use cellbench_host::cpus::CpuSet;
 use cellbench_host::describe::describe;
 use cellbench_host::{Placement, Roots, Topology};
@@ -60,7 +60,7 @@ pub(super) struct Args {
     /// [default: the workload's]
     #[arg(long, value_name = "HZ", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     interrupt_rate: Option<u32>,
-    /// Interrupt one worker before a chosen access of each operation, in place of signals:
+    /// CtrlC one worker before a chosen access of each operation, in place of signals:
     /// millions of interruptions a second, timers never fire
     #[arg(long, conflicts_with_all = ["threads", "interrupt_rate"])]
     stepped: bool,
@@ -101,7 +101,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     let cpus: Vec<u32> = usable.iter().map(|cpu| cpu.0).cycle().take(threads).collect();
     let decks = decks(args, threads as u32)?;
-    let interrupt = Interrupt::install().map_err(|error| anyhow!(error))?;
+    let ctrl_c = CtrlC::install().map_err(|error| anyhow!(error))?;
 
     let seed = args.seed.unwrap_or_else(seed_from_clock);
     let given: Vec<String> = std::env::args().skip(1).collect();
@@ -126,14 +126,14 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         cpus,
         dice: Worker::new(0, seed),
         began: Instant::now(),
-        interrupt,
+        ctrl_c,
         report,
         path,
         bar: bar()?,
     };
     let ended = stress.rounds(decks);
     stress.bar.finish_and_clear();
-    stress.report.interrupted = interrupt.is_requested();
+    stress.report.interrupted = ctrl_c.is_requested();
     stress.save()?;
     ended?;
     let Stress { report, path, .. } = &stress;
@@ -145,7 +145,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     output::note(&format!("recorded in {}", path.display()));
     Ok(match (report.violations.is_empty(), report.interrupted) {
         (false, _) => ExitCode::from(EXIT_VIOLATION),
-        (true, true) => ExitCode::from(interrupt::EXIT_STATUS),
+        (true, true) => ExitCode::from(ctrl_c::EXIT_STATUS),
         (true, false) => ExitCode::SUCCESS,
     })
 }
@@ -250,7 +250,7 @@ struct Stress<'a> {
     cpus: Vec<u32>,
     dice: Worker,
     began: Instant,
-    interrupt: Interrupt,
+    ctrl_c: CtrlC,
     report: Report,
     path: PathBuf,
     bar: indicatif::ProgressBar,
@@ -286,7 +286,7 @@ impl Stress<'_> {
             (None, Some(_)) => Duration::MAX,
         };
         let failed = self.args.fail_fast && !self.report.violations.is_empty();
-        failed || self.interrupt.is_requested() || self.began.elapsed() >= limit
+        failed || self.ctrl_c.is_requested() || self.began.elapsed() >= limit
     }
 
     fn slice(&mut self, subject: &Subject, workload: &'static Entry) -> anyhow::Result<()> {

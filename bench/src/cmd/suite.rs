@@ -12,7 +12,7 @@ use criterion::Criterion;
 
 use super::args::Measuring;
 use super::{finish, output, run, usage};
-use crate::runner::plan::Plan;
+use crate::session::plan::Plan;
 use cellbench_host::Topology;
 
 /// Criterion's flags that take a value.

@@ -1,0 +1,5 @@
+//! Where rounds come from.
+
+pub mod cores;
+pub(crate) mod latency;
+pub mod sim;

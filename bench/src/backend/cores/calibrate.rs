@@ -1,0 +1,175 @@
+//! What the instruments cost on this host, measured in the run that uses them.
+//!
+//! Through the very loops that measure: an empty operation goes through the same worker, batch and
+//! clock as a cell, and the price of sampling latency is the difference that switching it off makes.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use cellbench_impls::platform::{Memory, Native};
+use cellbench_record::{Calibration, Kind, Series, Source};
+use cellbench_workloads::EngineNeed;
+use cellbench_workloads::trial::Needs;
+
+use super::round::{Bench, Conditions, RoundError, Spec, WhenStuck};
+use crate::session::subject;
+use cellbench_host::c2c::{C2cError, Effort};
+use cellbench_host::clock::{Clock, median};
+use cellbench_host::cpus::CpuId;
+use cellbench_host::pin::pin;
+use cellbench_host::{Placement, Topology, limits};
+
+/// CPUs between which line transfers are measured: pairs grow with the square.
+const MOST_CPUS: usize = 16;
+/// Repetitions, of which the median counts.
+const REPETITIONS: usize = 9;
+/// Tries of each repetition to get an undisturbed one.
+const TRIES: usize = 3;
+/// The cell and workload whose throughput shows what sampling costs: a short operation.
+const SAMPLED: (&str, &str) = ("spin-queued", "solo-start");
+
+/// The host's own figures that rounds need.
+#[derive(Clone, Debug)]
+pub struct Instruments {
+    /// For the record.
+    pub calibration: Calibration,
+    /// Turns of `Memory::spend` in a microsecond.
+    pub turns_per_us: u32,
+}
+
+/// Calibration failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CalibrateError {
+    /// Measuring the host.
+    #[error(transparent)]
+    Host(#[from] C2cError),
+    /// Measuring the harness.
+    #[error(transparent)]
+    Round(#[from] RoundError),
+}
+
+/// Measures on the CPUs that a run will use; takes some thirty windows.
+///
+/// # Errors
+/// [`CalibrateError`] if a CPU cannot be used.
+pub fn calibrate(
+    bench: &Bench,
+    topology: &Topology,
+    cpus: &[CpuId],
+    window: Duration,
+    when_stuck: WhenStuck<'_>,
+) -> Result<Instruments, CalibrateError> {
+    let clock = bench.clock();
+    let some: Vec<CpuId> = every_nth(cpus, MOST_CPUS);
+    let limits = limits::measure(&some, Effort::QUICK, clock)?;
+    let turns_per_us = turns_per_us(clock, some[0]).map_err(C2cError::from)?;
+    let conditions = Conditions {
+        warm_up: Duration::from_millis(1),
+        window,
+        sampled: true,
+        turns_per_us,
+        irq_save_turns: 0,
+        interrupt_rate_hz: None,
+    };
+    let first = topology
+        .place(Placement::Compact, 1)
+        .ok()
+        .and_then(|cpus| cpus.first().copied())
+        .unwrap_or(some[0]);
+    let ops_s = |cell, workload, sampled| -> Result<f64, RoundError> {
+        let conditions = Conditions { sampled, ..conditions };
+        let mut rate = 0.0;
+        // What another task took is not what the harness costs: the next try may be free of it.
+        for _ in 0..TRIES {
+            let round =
+                bench.measure(&spec(cell, workload, first), &conditions, 1, when_stuck)?.round;
+            rate = round.attempts() as f64 / round.duration_s;
+            if round.disturbed.is_empty() {
+                break;
+            }
+        }
+        Ok(rate)
+    };
+    let mut empty_ns = Vec::with_capacity(REPETITIONS);
+    let mut costs = Vec::with_capacity(REPETITIONS);
+    for repetition in 0..REPETITIONS {
+        empty_ns.push(1e9 / ops_s(SAMPLED.0, "empty", true)?);
+        // In turn, so that a drift of the host meets both.
+        let first_sampled = repetition % 2 == 0;
+        let one = ops_s(SAMPLED.0, SAMPLED.1, first_sampled)?;
+        let other = ops_s(SAMPLED.0, SAMPLED.1, !first_sampled)?;
+        let (with, without) = if first_sampled { (one, other) } else { (other, one) };
+        costs.push(1.0 - with / without);
+    }
+    let calibration = Calibration {
+        timestamp_ns: Some(limits.timestamp.pair_ns / 2.0),
+        empty_op_ns: Some(median(&mut empty_ns)),
+        uncontended_atomic_ns: Some(limits.uncontended_rmw_ns),
+        line_transfer_ns: limits.line_transfer_ns(),
+        // Noise may make it negative: no cost.
+        sampling_cost_share: Some(median(&mut costs).max(0.0)),
+        core_to_core: vec![limits.transfers.to_record()],
+        ..Calibration::default()
+    };
+    Ok(Instruments { calibration, turns_per_us })
+}
+
+fn spec(cell: &str, workload: &'static str, cpu: CpuId) -> Spec {
+    let subject = subject::named(cell)
+        .into_iter()
+        .find(|subject| subject.kind == Kind::Timer)
+        .expect("the registry has it as a timer");
+    Spec {
+        series: Series::new(
+            cell,
+            Kind::Timer,
+            workload,
+            1,
+            Placement::Compact.name(),
+            Source::Model,
+        ),
+        subject,
+        workload,
+        engine: EngineNeed::Count,
+        needs: Needs::NOTHING,
+        cpus: vec![cpu],
+    }
+}
+
+/// How many turns of `spend` take a microsecond on `cpu`.
+fn turns_per_us(clock: &Clock, cpu: CpuId) -> Result<u32, cellbench_host::pin::PinError> {
+    const TURNS: u32 = 20_000;
+    std::thread::scope(|scope| {
+        let measuring = scope.spawn(|| {
+            pin(cpu)?;
+            let mut times_ns: Vec<f64> = (0..101)
+                .map(|_| {
+                    let start = clock.start();
+                    Native::spend(black_box(TURNS));
+                    clock.elapsed_ns(start, clock.stop())
+                })
+                .collect();
+            Ok((f64::from(TURNS) * 1000.0 / median(&mut times_ns)).round() as u32)
+        });
+        measuring.join().expect("measuring does not panic")
+    })
+}
+
+/// At most `most` of `cpus`, from all over the list.
+fn every_nth(cpus: &[CpuId], most: usize) -> Vec<CpuId> {
+    let step = cpus.len().div_ceil(most).max(1);
+    cpus.iter().copied().step_by(step).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_of_many_cpus_come_from_all_over() {
+        let cpus: Vec<CpuId> = (0..100).map(CpuId).collect();
+        let some = every_nth(&cpus, 16);
+        assert!(some.len() <= 16 && some.last().unwrap().0 > 80, "{some:?}");
+        assert_eq!(every_nth(&cpus[..2], 16), &cpus[..2]);
+    }
+}

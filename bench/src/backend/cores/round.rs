@@ -1,0 +1,204 @@
+//! One cell under one workload, once: fresh memory, pinned workers, one window, then the check.
+
+mod outcome;
+mod worker;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cellbench_impls::heap::HeapStats;
+use cellbench_impls::platform::{Native, NativeAudit, NativeEpoch, NativeLive};
+use cellbench_record::{Round, Series};
+use cellbench_workloads::trial::Needs;
+use cellbench_workloads::{EngineNeed, Params, Trial};
+use hdrhistogram::Histogram;
+
+use super::live::Drive;
+use crate::session::subject::{Reclaim, Subject};
+use cellbench_host::cpus::{CpuId, CpuSet};
+use cellbench_host::pin::PinError;
+use cellbench_host::{Clock, counters};
+
+pub(crate) use outcome::counted;
+use worker::Runner;
+
+/// Between the last worker's arrival at the gate and the first step.
+pub(crate) const LEAD: Duration = Duration::from_micros(20);
+/// Stalls in the window of a workload that suspends a worker.
+const STALLS_PER_WINDOW: u32 = 4;
+/// A round that takes longer than its window by this much makes no progress any more.
+const STUCK_AFTER: Duration = Duration::from_secs(60);
+
+/// What to measure.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// The row it belongs to.
+    pub series: Series,
+    /// Cell or lock.
+    pub subject: Subject,
+    /// Workload, by name.
+    pub workload: &'static str,
+    /// Engine that the workload needs.
+    pub engine: EngineNeed,
+    /// What else it needs.
+    pub needs: Needs,
+    /// CPUs, one for each worker.
+    pub cpus: Vec<CpuId>,
+}
+
+/// How to measure.
+#[derive(Clone, Copy, Debug)]
+pub struct Conditions {
+    /// Time before the window.
+    pub warm_up: Duration,
+    /// The window.
+    pub window: Duration,
+    /// Whether latencies are sampled in the closed loop.
+    pub sampled: bool,
+    /// Turns of `Memory::spend` in a microsecond.
+    pub turns_per_us: u32,
+    /// Turns that each interrupt-off section costs extra.
+    pub irq_save_turns: u32,
+    /// Interruptions of each worker and context a second; 0: as fast as they are handled, sent by
+    /// another thread; none: what the workload says.
+    pub interrupt_rate_hz: Option<u32>,
+}
+
+impl Conditions {
+    /// The window of `spec`: one that stalls needs several stalls' time.
+    #[must_use]
+    pub fn window_of(&self, spec: &Spec) -> Duration {
+        if spec.needs.stalls {
+            self.window.max(Duration::from_nanos(Params::new(1, 0).stall_ns) * STALLS_PER_WINDOW)
+        } else {
+            self.window
+        }
+    }
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// For the record; the number of the round, its position and start are the caller's.
+    pub round: Round,
+    /// Whole distributions by operation; those of handlers as `operation@context`.
+    pub latencies: Vec<(String, Histogram<u64>)>,
+    /// Control blocks and commands that were handed out and returned, after the check.
+    pub objects: HeapStats,
+}
+
+/// A round could not be measured.
+#[derive(Debug, thiserror::Error)]
+pub enum RoundError {
+    /// A worker could not be placed.
+    #[error(transparent)]
+    Pin(#[from] PinError),
+    /// The system has no thread left.
+    #[error(
+        "cannot start a worker thread: {0}; raise the limit of processes (ulimit -u) or use fewer threads"
+    )]
+    Spawn(std::io::Error),
+    /// Workers could not be interrupted.
+    #[error(
+        "cannot set a timer that interrupts a worker: {0}; raise the limit of pending signals (ulimit -i) or leave out the workloads that interrupt"
+    )]
+    Interruptions(std::io::Error),
+    /// Counters that were open could not be started or stopped.
+    #[error("performance counters: {0}")]
+    Counters(std::io::Error),
+    /// The subject has no such workload.
+    #[error("{cell} ({kind}) does not run under workload {workload}")]
+    NoTrial {
+        /// Cell or lock.
+        cell: String,
+        /// Its kind.
+        kind: String,
+        /// Workload.
+        workload: &'static str,
+    },
+    /// Neither the end of the window nor an error ended the workers.
+    #[error("{series}: no progress {} s after its window ended; the workers cannot be stopped", STUCK_AFTER.as_secs())]
+    Stuck {
+        /// Row.
+        series: Box<Series>,
+    },
+}
+
+/// Called when workers do not come back; must end the process, as threads that spin for ever cannot
+/// be ended.
+pub type WhenStuck<'a> = &'a (dyn Fn(RoundError) + Sync);
+
+/// What the rounds of a run share.
+#[derive(Debug)]
+pub struct Bench {
+    clock: Clock,
+    /// What to count on each CPU that is used.
+    counters: BTreeMap<CpuId, counters::Plan>,
+}
+
+impl Bench {
+    /// For rounds on `cpus`.
+    #[must_use]
+    pub fn new(clock: Clock, cpus: &CpuSet) -> Self {
+        let roots = cellbench_host::Roots::live();
+        let counters = cpus.iter().map(|cpu| (cpu, counters::Plan::full(&roots, cpu))).collect();
+        Self { clock, counters }
+    }
+
+    /// The clock.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Measures `spec` once. `seed` decides every random choice of the workload.
+    ///
+    /// A broken invariant or a panic is not an error but a result: the round says so.
+    ///
+    /// # Errors
+    /// [`RoundError`] if the round did not take place.
+    pub fn measure(
+        &self,
+        spec: &Spec,
+        conditions: &Conditions,
+        seed: u64,
+        when_stuck: WhenStuck<'_>,
+    ) -> Result<Measured, RoundError> {
+        let runner = Runner { bench: self, spec, conditions, seed, when_stuck };
+        match (spec.engine, spec.subject.reclaim) {
+            (EngineNeed::Live, _) => runner.run::<NativeLive>(),
+            (EngineNeed::Count, Reclaim::Qsbr) => runner.run::<Native>(),
+            (EngineNeed::Count, Reclaim::Epoch) => runner.run::<NativeEpoch>(),
+        }
+    }
+
+    /// As [`measure`](Self::measure), of a trial that the caller built, whose freed memory is
+    /// poisoned: what it shows is whether the cell is right, not how fast it is.
+    ///
+    /// # Errors
+    /// [`RoundError`] if the round did not take place.
+    pub fn audit(
+        &self,
+        spec: &Spec,
+        conditions: &Conditions,
+        seed: u64,
+        when_stuck: WhenStuck<'_>,
+        trial: Arc<dyn Trial<NativeAudit>>,
+    ) -> Result<Measured, RoundError> {
+        Runner { bench: self, spec, conditions, seed, when_stuck }.run_trial(trial)
+    }
+
+    /// Machine CPUs that a trial for [`audit`](Self::audit) needs beyond those of its `workers`.
+    #[must_use]
+    pub fn audit_extra_cpus(workers: u32) -> u32 {
+        <NativeAudit as Drive>::extra_cpus(workers)
+    }
+}
+
+/// What a panic said.
+pub(crate) fn message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned())
+}

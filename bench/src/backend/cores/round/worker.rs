@@ -1,0 +1,282 @@
+//! The workers of a round, from the first touch of their memory to the check after they left.
+
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use cellbench_impls::CpuId as MachineCpu;
+use cellbench_record::Invariants;
+use cellbench_workloads::registry::{peer_trial, trial};
+use cellbench_workloads::{Params, Tally, Trial, Worker};
+
+use super::{
+    Bench, Conditions, LEAD, Measured, RoundError, STUCK_AFTER, Spec, WhenStuck, message, outcome,
+};
+use crate::backend::cores::gate::{Gate, OnFailure};
+use crate::backend::cores::live::Drive;
+use crate::backend::cores::loops::{self, Schedule, Span};
+use crate::backend::cores::signals::{Marked, Source, Striker, Struck};
+use crate::rng::Rng;
+use cellbench_host::disturbance::ThreadDisturbance;
+use cellbench_host::pin::pin;
+use cellbench_host::{RoundProbe, ThreadCounters, ThreadProbe, affinity, counters};
+
+/// How long a batch is to take: the harness's work between two batches is some hundred
+/// nanoseconds, well under a hundredth of it.
+const BATCH: Duration = Duration::from_micros(20);
+/// Counters are switched on this long before the window: it takes some system calls.
+const READY_LEAD: Duration = Duration::from_micros(300);
+
+/// A round being measured.
+pub(super) struct Runner<'a> {
+    pub(super) bench: &'a Bench,
+    pub(super) spec: &'a Spec,
+    pub(super) conditions: &'a Conditions,
+    pub(super) seed: u64,
+    pub(super) when_stuck: WhenStuck<'a>,
+}
+
+/// What a worker brings home.
+pub(super) struct Report {
+    pub(super) index: usize,
+    pub(super) span: Span,
+    pub(super) total: Tally,
+    pub(super) struck: Vec<Struck>,
+    pub(super) disturbance: ThreadDisturbance,
+    pub(super) counters: counters::Readings,
+}
+
+/// What all workers bring home.
+struct Work {
+    reports: Vec<Report>,
+    /// What workers panicked with.
+    panics: Vec<String>,
+}
+
+/// Why a worker came home without.
+enum Failure {
+    Round(RoundError),
+    /// Another one failed first.
+    Abandoned,
+    Panic(String),
+}
+
+impl Runner<'_> {
+    pub(super) fn run<P: Drive>(&self) -> Result<Measured, RoundError> {
+        self.run_trial(self.build::<P>()?)
+    }
+
+    pub(super) fn run_trial<P: Drive>(
+        &self,
+        trial: Arc<dyn Trial<P>>,
+    ) -> Result<Measured, RoundError> {
+        let probe = RoundProbe::start(self.spec.cpus.iter().copied().collect());
+        let Work { reports, panics } =
+            P::while_driven(&trial, &self.spec.cpus, || self.work(&trial))??;
+        let disturbance = probe.stop();
+        let mut measured = outcome::of(
+            self.spec,
+            self.window(),
+            self.conditions.sampled,
+            P::extra_cpus(1) > 0,
+            &reports,
+            disturbance,
+        );
+        if panics.is_empty() {
+            measured.round.invariants = check(&trial, &reports);
+            measured.objects = trial.machine().heap().stats();
+        } else {
+            measured.round.invariants = Invariants { checked: 1, violations: panics };
+            // Whatever state the panic left it in, it is not to be touched again.
+            std::mem::forget(trial);
+        }
+        release_free_memory();
+        Ok(measured)
+    }
+
+    fn window(&self) -> Duration {
+        self.conditions.window_of(self.spec)
+    }
+
+    /// Builds the trial on the first worker's CPU, so that what all share is near one of them.
+    fn build<P: Drive>(&self) -> Result<Arc<dyn Trial<P>>, RoundError> {
+        let Spec { subject, workload, cpus, .. } = self.spec;
+        let threads = cpus.len() as u32;
+        let params = Params {
+            extra_cpus: P::extra_cpus(threads),
+            turns_per_us: self.conditions.turns_per_us,
+            irq_save_turns: self.conditions.irq_save_turns + subject.extra_turns,
+            ..Params::new(threads, self.seed)
+        };
+        thread::scope(|scope| {
+            let builder = thread::Builder::new()
+                .spawn_scoped(scope, || {
+                    pin(cpus[0])?;
+                    let kind = subject.kind.to_string();
+                    let built = if subject.is_peer() {
+                        peer_trial::<P>(subject.id, workload, &params)
+                    } else {
+                        trial::<P>(subject.id, &kind, workload, &params)
+                    };
+                    built.ok_or_else(|| RoundError::NoTrial {
+                        cell: subject.name.clone(),
+                        kind,
+                        workload,
+                    })
+                })
+                .map_err(RoundError::Spawn)?;
+            builder.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// Runs the workers; their reports come in order of their number.
+    fn work<P: Drive>(&self, trial: &Arc<dyn Trial<P>>) -> Result<Work, RoundError> {
+        let workers = self.spec.cpus.len();
+        let gate = Gate::new(workers as u32);
+        let (sender, receiver) = mpsc::channel();
+        let homecoming: Vec<Result<Report, Failure>> = thread::scope(|scope| {
+            let spawned = (0..workers).try_for_each(|index| {
+                let (sender, gate) = (sender.clone(), &gate);
+                thread::Builder::new()
+                    .name(format!("worker {index}"))
+                    .spawn_scoped(scope, move || {
+                        let work =
+                            std::panic::AssertUnwindSafe(|| self.worker(&**trial, gate, index));
+                        let report = std::panic::catch_unwind(work)
+                            .unwrap_or_else(|panic| Err(Failure::Panic(message(&*panic))));
+                        // The receiver waits for all, unless it gave up on a stuck round.
+                        let _ = sender.send(report);
+                    })
+                    .map(|_| ())
+                    .map_err(RoundError::Spawn)
+            });
+            drop(sender);
+            if let Err(error) = spawned {
+                gate.abandon();
+                return vec![Err(Failure::Round(error))];
+            }
+            let limit = self.conditions.warm_up + self.window() + STUCK_AFTER;
+            let mut reports = Vec::with_capacity(workers);
+            while reports.len() < workers {
+                match receiver.recv_timeout(limit) {
+                    Ok(report) => reports.push(report),
+                    Err(mpsc::RecvTimeoutError::Timeout) => {
+                        let series = Box::new(self.spec.series.clone());
+                        (self.when_stuck)(RoundError::Stuck { series });
+                    }
+                    Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                }
+            }
+            reports
+        });
+        let mut work = Work { reports: Vec::with_capacity(workers), panics: Vec::new() };
+        for report in homecoming {
+            match report {
+                Ok(report) => work.reports.push(report),
+                Err(Failure::Round(error)) => return Err(error),
+                Err(Failure::Panic(what)) => work.panics.push(format!("a worker panicked: {what}")),
+                // Whoever failed first says why.
+                Err(Failure::Abandoned) => {}
+            }
+        }
+        work.reports.sort_by_key(|report| report.index);
+        Ok(work)
+    }
+
+    /// A worker's whole life.
+    fn worker<P: Drive>(
+        &self,
+        trial: &dyn Trial<P>,
+        gate: &Gate,
+        index: usize,
+    ) -> Result<Report, Failure> {
+        let abandon = OnFailure::abandon(gate);
+        let cpu = self.spec.cpus[index];
+        let allowed = affinity::current().unwrap_or_default();
+        pin(cpu).map_err(|error| Failure::Round(error.into()))?;
+        let clock = &self.bench.clock;
+        let mut counters = ThreadCounters::open(&self.bench.counters[&cpu]);
+        let mut worker = Worker::new(index as u32, self.seed);
+        let rng = Rng::new(self.seed ^ (index as u64 + 1) << 32);
+        let machine_cpu = trial.machine().cpu(MachineCpu(index as u32));
+        trial.enter(&machine_cpu, &mut worker);
+
+        let marked = Marked::new(trial);
+        let contexts = self.spec.needs.interrupts;
+        // A trial that is interrupted goes through one more call; others do not.
+        let trial: &dyn Trial<P> = if contexts.is_empty() { trial } else { &marked };
+        let sources: Vec<_> = contexts
+            .iter()
+            .map(|context| {
+                let seed = self.seed ^ (*context as u64 + 1) << 48;
+                let worker = Worker::new(index as u32, seed);
+                Source::new(&marked, &machine_cpu, clock, *context, worker)
+            })
+            .collect();
+        let rate_hz = self.conditions.interrupt_rate_hz;
+        let rate_hz = rate_hz.unwrap_or(self.spec.needs.interrupt_rate_hz);
+
+        let before_all = ThreadProbe::start();
+        let opened = gate.pass(clock, clock.ticks(LEAD)).map_err(|_| Failure::Abandoned)?;
+        let strikers: Result<Vec<_>, _> =
+            sources.iter().map(|source| Striker::start(source, rate_hz, &allowed)).collect();
+        let strikers =
+            strikers.map_err(|error| Failure::Round(RoundError::Interruptions(error)))?;
+        let start = opened + clock.ticks(self.conditions.warm_up);
+        let schedule = Schedule {
+            ready: start - clock.ticks(READY_LEAD.min(self.conditions.warm_up)),
+            start,
+            end: start + clock.ticks(self.window()),
+            batch: clock.ticks(BATCH),
+            sampled: self.conditions.sampled,
+        };
+        let mut probe = None;
+        let mut started = Ok(());
+        let ready = |late: bool| {
+            // Too late it was without its CPU: what the accounts read before the gate show.
+            probe = Some(if late { before_all } else { ThreadProbe::start() });
+            started = counters.start();
+            sources.iter().for_each(|source| source.mark());
+        };
+        let span = match self.spec.series.offered_ops_s {
+            None => loops::closed(trial, &machine_cpu, &mut worker, clock, &schedule, rng, ready),
+            Some(rate) => {
+                let own_rate = rate as f64 / self.spec.cpus.len() as f64;
+                let mean = 1e9 / own_rate / clock.ns_per_tick();
+                loops::open(trial, &machine_cpu, &mut worker, clock, &schedule, rng, mean, ready)
+            }
+        };
+        drop(strikers);
+        let counting = |error| Failure::Round(RoundError::Counters(error));
+        started.and_then(|()| counters.stop()).map_err(counting)?;
+        let disturbance = probe.map(|probe| probe.stop()).unwrap_or_default();
+        let struck: Vec<Struck> = sources.into_iter().map(|source| source.finish()).collect();
+        let mut total = worker.tally;
+        struck.iter().for_each(|struck| total.add(&struck.after));
+        drop(machine_cpu);
+        abandon.disarm();
+        let counters = counters.read();
+        Ok(Report { index, span, total, struck, disturbance, counters })
+    }
+}
+
+/// Checks what must hold at rest.
+fn check<P: Drive>(trial: &Arc<dyn Trial<P>>, reports: &[Report]) -> Invariants {
+    let mut total = Tally::default();
+    reports.iter().for_each(|report| total.add(&report.total));
+    let cpu = trial.machine().cpu(MachineCpu(0));
+    let violations =
+        trial.check(&cpu, &total).err().map(|violation| violation.0).into_iter().collect();
+    Invariants { checked: 1, violations }
+}
+
+/// Hands free memory back to the system, so that the next trial gets other pages: where a line's
+/// home is depends on its physical address.
+fn release_free_memory() {
+    // SAFETY: no memory of ours is touched; free memory belongs to the allocator.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

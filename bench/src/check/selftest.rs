@@ -1,0 +1,298 @@
+//! Can this tool be believed on this host? Two experiments whose outcome is known:
+//!
+//! - A/A: every row of the matrix against itself under a second name. Nothing differs, so at the 5 %
+//!   level at most 5 % of the comparisons may be called different, and none after correction.
+//! - Planted: a cell against itself slowed by 2, 5 and 10 %, again and again. The slow-down is work
+//!   added to the cell's interrupt-off section; how much it slows is measured over many more rounds
+//!   than a try has.
+
+use cellbench_plots::stats::{holm, median};
+use cellbench_plots::{Options, Table};
+use cellbench_record::{AaCheck, Entry, PlantedCheck, Run, RunWriter, SelfTest, Verdict};
+
+use crate::backend::cores::round::{Bench, Conditions, Spec, WhenStuck};
+use crate::rng::Rng;
+use crate::session::plan::{Block, Plan};
+use crate::session::run::SessionError;
+use crate::session::subject::TWIN;
+
+/// Significance level of a single comparison.
+const LEVEL: f64 = 0.05;
+/// Share of the tries in which a planted slow-down must be found, by its size in percent.
+const MUST_FIND: &[(f64, f64)] = &[(2.0, 0.5), (5.0, 0.95), (10.0, 0.95)];
+/// Rounds over which a planted slow-down is measured.
+const TRUTH_ROUNDS: u32 = 150;
+/// Most turns tried to reach a slow-down.
+const MOST_TURNS: u32 = 64;
+
+/// How much to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// Rounds of each comparison: the tool's own default.
+    pub rounds: u32,
+    /// Tries of each planted slow-down.
+    pub tries: u32,
+}
+
+/// What goes on, for whoever waits: what is being done, and how much of it.
+pub type Tell<'a> = &'a mut dyn FnMut(&str, u32, u32);
+
+/// A self-test under way.
+pub struct SelfTester<'a> {
+    /// For measuring.
+    pub bench: &'a Bench,
+    /// The same for all rounds.
+    pub conditions: Conditions,
+    /// Where rounds go.
+    pub writer: &'a mut RunWriter,
+    /// Seed of every random choice.
+    pub seed: u64,
+    /// See [`WhenStuck`].
+    pub when_stuck: WhenStuck<'a>,
+    /// Asked before each round whether to stop.
+    pub stop: &'a dyn Fn() -> bool,
+}
+
+/// A plan in which every row stands twice, with blocks of two.
+#[must_use]
+pub fn twins(plan: &Plan) -> Plan {
+    let pair = |spec: &Spec, surveyed: bool| {
+        let subject = spec.subject.twin();
+        let series = spec.series.with_cell(&subject.name);
+        let twin = Spec { series, subject, ..spec.clone() };
+        Block { specs: vec![spec.clone(), twin], surveyed }
+    };
+    let blocks = plan
+        .blocks
+        .iter()
+        .flat_map(|block| block.specs.iter().map(|spec| pair(spec, block.surveyed)))
+        .collect();
+    Plan { blocks, skipped: plan.skipped.clone() }
+}
+
+impl SelfTester<'_> {
+    /// Every pair of `plan` (see [`twins`]) in so many rounds.
+    ///
+    /// # Errors
+    /// [`SessionError`] if a round could not be measured or recorded.
+    pub fn a_a(
+        &mut self,
+        plan: &Plan,
+        rounds: u32,
+        tell: Tell<'_>,
+    ) -> Result<AaCheck, SessionError> {
+        let mut tables: Vec<Table> =
+            plan.blocks.iter().map(|block| self.table(&block.specs[0].series.cell)).collect();
+        let mut rng = Rng::new(self.seed);
+        for number in 0..rounds {
+            tell("A/A, round", number + 1, rounds);
+            let mut order: Vec<usize> = (0..plan.blocks.len()).collect();
+            rng.shuffle(&mut order);
+            for index in order {
+                if (self.stop)() {
+                    break;
+                }
+                self.block(&plan.blocks[index].specs, number, &mut rng, &mut tables[index])?;
+            }
+        }
+        let p_values: Vec<f64> = tables
+            .iter()
+            .flat_map(|table| table.summary(self.writer.run()).entries)
+            .filter(|entry| entry.series.cell.ends_with(TWIN))
+            .filter_map(|entry| entry.p_value)
+            .collect();
+        let below = |p_values: &[f64]| p_values.iter().filter(|p| **p < LEVEL).count() as u32;
+        Ok(AaCheck {
+            comparisons: p_values.len() as u32,
+            different_uncorrected: below(&p_values),
+            different: below(&holm::adjust(&p_values)),
+        })
+    }
+
+    /// Slow-downs of `spec`, a locked cell, of about 2, 5 and 10 %, each tried so many times.
+    ///
+    /// # Errors
+    /// [`SessionError`] if a round could not be measured or recorded.
+    pub fn planted(
+        &mut self,
+        spec: &Spec,
+        effort: Effort,
+        tell: Tell<'_>,
+    ) -> Result<Vec<PlantedCheck>, SessionError> {
+        let mut rng = Rng::new(self.seed ^ 1);
+        let mut specs = vec![spec.clone()];
+        let mut checks = Vec::new();
+        for (percent, _) in MUST_FIND {
+            let (turns, measured_percent) = self.turns_for(spec, *percent, &mut rng, tell)?;
+            specs.push(slowed(spec, *percent, turns));
+            checks.push(PlantedCheck {
+                cell: spec.series.cell.clone(),
+                workload: spec.workload.to_owned(),
+                slowdown_percent: (measured_percent * 10.0).round() / 10.0,
+                ..PlantedCheck::default()
+            });
+        }
+        let mut number = 0;
+        for one in 0..effort.tries {
+            tell("planted slow-downs, try", one + 1, effort.tries);
+            let mut table = self.table(&spec.series.cell);
+            for _ in 0..effort.rounds {
+                if (self.stop)() {
+                    return Ok(checks);
+                }
+                self.block(&specs, number, &mut rng, &mut table)?;
+                number += 1;
+            }
+            let entries = table.summary(self.writer.run()).entries;
+            for (check, slowed) in checks.iter_mut().zip(&specs[1..]) {
+                let is_it = |entry: &&Entry| entry.series == slowed.series;
+                let verdict = entries.iter().find(is_it).and_then(|entry| entry.verdict);
+                check.tries += 1;
+                check.found += u32::from(verdict == Some(Verdict::Slower));
+            }
+        }
+        Ok(checks)
+    }
+
+    /// Turns of extra work that come closest to `percent`, and what they amount to.
+    fn turns_for(
+        &mut self,
+        spec: &Spec,
+        percent: f64,
+        rng: &mut Rng,
+        tell: Tell<'_>,
+    ) -> Result<(u32, f64), SessionError> {
+        let mut best = (1, f64::INFINITY);
+        // The slow-down grows with the turns: bisection, then a look at both ends.
+        let (mut low, mut high) = (0, MOST_TURNS);
+        while high - low > 1 {
+            let turns = low.midpoint(high);
+            tell(&format!("measuring a slow-down of {percent} %, turns"), turns, MOST_TURNS);
+            let found = self.slowdown_percent(spec, turns, rng)?;
+            if (found - percent).abs() < (best.1 - percent).abs() {
+                best = (turns, found);
+            }
+            if (self.stop)() {
+                break;
+            }
+            if found < percent { low = turns } else { high = turns }
+        }
+        Ok(best)
+    }
+
+    /// How much `turns` turns slow the cell down: median over many rounds, in percent of goodput.
+    fn slowdown_percent(
+        &mut self,
+        spec: &Spec,
+        turns: u32,
+        rng: &mut Rng,
+    ) -> Result<f64, SessionError> {
+        let slow = slowed(spec, 0.0, turns);
+        let mut shares = Vec::new();
+        for _ in 0..TRUTH_ROUNDS {
+            let seed = rng.next();
+            let mut pair = [spec, &slow];
+            rng.shuffle(&mut pair);
+            let mut goodput = [0.0; 2];
+            for one in pair {
+                let round = self.bench.measure(one, &self.conditions, seed, self.when_stuck)?.round;
+                let is_slow = usize::from(one.subject.extra_turns > 0);
+                goodput[is_slow] = round.goodput_ops_s().unwrap_or(0.0);
+            }
+            shares.push(goodput[1] / goodput[0]);
+        }
+        let share = median(&mut shares).unwrap_or(1.0);
+        Ok((1.0 - share) * 100.0)
+    }
+
+    fn block(
+        &mut self,
+        specs: &[Spec],
+        number: u32,
+        rng: &mut Rng,
+        table: &mut Table,
+    ) -> Result<(), SessionError> {
+        let mut order: Vec<&Spec> = specs.iter().collect();
+        rng.shuffle(&mut order);
+        let seed = rng.next();
+        for (position, spec) in order.into_iter().enumerate() {
+            let mut round =
+                self.bench.measure(spec, &self.conditions, seed, self.when_stuck)?.round;
+            round.round = number;
+            round.position = position as u32;
+            table.push(&round);
+            self.writer.append(&round)?;
+        }
+        Ok(())
+    }
+
+    fn table(&self, baseline: &str) -> Table {
+        Table::new(Options { baseline: baseline.to_owned(), ..Options::of(self.writer.run()) })
+    }
+}
+
+fn slowed(spec: &Spec, percent: f64, turns: u32) -> Spec {
+    let subject = spec.subject.slowed(percent, turns);
+    let series = spec.series.with_cell(&subject.name);
+    Spec { series, subject, ..spec.clone() }
+}
+
+/// Both parts together, judged.
+#[must_use]
+pub fn judge(aa: AaCheck, planted: Vec<PlantedCheck>, run: &Run) -> SelfTest {
+    let aa_holds = aa.comparisons > 0
+        && aa.different == 0
+        && f64::from(aa.different_uncorrected) <= LEVEL * f64::from(aa.comparisons);
+    let enough = |(check, (_, share)): (&PlantedCheck, &(f64, f64))| {
+        check.tries > 0 && f64::from(check.found) >= share * f64::from(check.tries)
+    };
+    let planted_holds =
+        planted.len() == MUST_FIND.len() && planted.iter().zip(MUST_FIND).all(enough);
+    SelfTest {
+        aa,
+        planted,
+        passed: aa_holds && planted_holds,
+        command_line: run.command_line.clone(),
+        ..SelfTest::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn planted(found: [u32; 3]) -> Vec<PlantedCheck> {
+        found
+            .into_iter()
+            .map(|found| PlantedCheck { tries: 40, found, ..PlantedCheck::default() })
+            .collect()
+    }
+
+    #[test]
+    fn every_bound_must_be_met() {
+        let aa = AaCheck { comparisons: 200, different_uncorrected: 10, different: 0 };
+        let run = Run::default();
+        let passed = |aa: &AaCheck, found| judge(aa.clone(), planted(found), &run).passed;
+        assert!(passed(&aa, [20, 38, 38]));
+        assert!(!passed(&aa, [19, 38, 38]), "2 % in half of the tries");
+        assert!(!passed(&aa, [20, 37, 38]), "5 % in 95 %");
+        assert!(!passed(&AaCheck { different_uncorrected: 11, ..aa.clone() }, [40, 40, 40]));
+        assert!(!passed(&AaCheck { different: 1, ..aa.clone() }, [40, 40, 40]));
+        assert!(!passed(&AaCheck::default(), [40, 40, 40]), "nothing compared proves nothing");
+        assert!(!judge(aa, Vec::new(), &run).passed);
+    }
+
+    #[test]
+    fn twins_stand_beside_the_row_they_repeat() {
+        use crate::session::plan::{Matrix, Selection};
+        use cellbench_host::Topology;
+        let plan = Plan::new(&Selection::of(Matrix::Quick), &Topology::read().unwrap()).unwrap();
+        let doubled = twins(&plan);
+        assert_eq!(doubled.len(), 2 * plan.len());
+        for block in &doubled.blocks {
+            let [one, twin] = &block.specs[..] else { panic!("a pair") };
+            assert_eq!(one.series.with_cell(&twin.series.cell), twin.series);
+            assert_eq!(format!("{}{TWIN}", one.series.cell), twin.series.cell);
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! What to measure: from names to blocks of comparable configurations.
+//!
+//! A block is what is compared with each other: the same workload on the same CPUs, every cell of
+//! the kind. Cells of a block run one after the other in each round, in shuffled order.
+
+mod selection;
+
+use std::collections::BTreeSet;
+
+use cellbench_record::{Kind, Series, Source};
+use cellbench_workloads::EngineNeed;
+use cellbench_workloads::registry::{Entry, WORKLOADS};
+
+use super::subject::{self, Reclaim, Subject};
+use crate::backend::cores::round::Spec;
+use cellbench_host::cpus::CpuId;
+use cellbench_host::placement::Placement;
+use cellbench_host::topology::Topology;
+
+pub use selection::{Matrix, PlanError, Selection, known_cells, known_workloads};
+
+/// Workloads that tell the generations apart, measured at every number of threads and until they
+/// are decided. The others are surveyed: few rounds, few numbers of threads.
+pub const HEADLINE: &[&str] = &[
+    "solo-set",
+    "solo-start",
+    "same-cell",
+    "same-cell-retry",
+    "own-cell-packed",
+    "start-mostly-99",
+    "churn",
+    "map-zipf",
+    "task-work",
+    "lock-0ns",
+];
+
+/// What is compared with each other, and so measured together.
+#[derive(Clone, Debug)]
+pub struct Block {
+    /// One for each cell.
+    pub specs: Vec<Spec>,
+    /// Surveyed: of lesser interest, so less time is spent on it.
+    pub surveyed: bool,
+}
+
+impl Block {
+    /// Number of worker threads.
+    #[must_use]
+    pub fn threads(&self) -> u32 {
+        self.specs.first().map_or(0, |spec| spec.series.threads)
+    }
+}
+
+/// Everything to measure.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// What is measured together.
+    pub blocks: Vec<Block>,
+    /// What was left out and why, a sentence each.
+    pub skipped: Vec<String>,
+}
+
+impl Plan {
+    /// Works out what a selection means on a host.
+    ///
+    /// # Errors
+    /// [`PlanError`] for names and numbers that are not there.
+    pub fn new(selection: &Selection, topology: &Topology) -> Result<Self, PlanError> {
+        let mut plan = Self::default();
+        let subjects = plan.subjects(selection)?;
+        let workloads = plan.workloads(selection)?;
+        for workload in workloads {
+            let surveyed = selection.workloads.is_empty() && !HEADLINE.contains(&workload.id);
+            if workload.needs.stalls && surveyed && selection.matrix != Matrix::Full {
+                plan.skipped.push(format!("{}: each window takes seconds; name it", workload.id));
+                continue;
+            }
+            for (placement, threads) in plan.places(selection, topology, surveyed)? {
+                let cpus = topology
+                    .place(placement, threads as usize)
+                    .map_err(|source| PlanError::Threads { threads, source })?;
+                let cpus = cpus.repeat(workload.needs.workers_per_cpu.max(1) as usize);
+                if cpus.len() < workload.needs.least_workers as usize {
+                    plan.skipped.push(format!(
+                        "{} on {} CPU(s): it shows something from {} on",
+                        workload.id,
+                        cpus.len(),
+                        workload.needs.least_workers
+                    ));
+                    continue;
+                }
+                plan.add(selection, &subjects, workload, placement, &cpus);
+            }
+        }
+        plan.skipped.sort();
+        plan.skipped.dedup();
+        if plan.blocks.is_empty() {
+            return Err(PlanError::Nothing { reasons: plan.nothing_because(selection) });
+        }
+        Ok(plan)
+    }
+
+    /// Adds the blocks of one workload at one place, one for each kind.
+    fn add(
+        &mut self,
+        selection: &Selection,
+        subjects: &[Subject],
+        workload: &'static Entry,
+        placement: Placement,
+        cpus: &[CpuId],
+    ) {
+        let surveyed = selection.workloads.is_empty() && !HEADLINE.contains(&workload.id);
+        let mut kinds: Vec<&Kind> = Vec::new();
+        for subject in subjects {
+            if !kinds.contains(&&subject.kind) {
+                kinds.push(&subject.kind);
+            }
+        }
+        for kind in kinds {
+            let spec = |subject: &Subject| Spec {
+                series: Series {
+                    engine: engine(workload, kind).to_owned(),
+                    ..Series::new(
+                        &subject.name,
+                        kind.clone(),
+                        workload.id,
+                        cpus.len() as u32,
+                        placement.name(),
+                        Source::Model,
+                    )
+                },
+                subject: subject.clone(),
+                workload: workload.id,
+                engine: workload.engine,
+                needs: workload.needs,
+                cpus: cpus.to_vec(),
+            };
+            let specs: Vec<Spec> = subjects
+                .iter()
+                .filter(|subject| subject.kind == *kind && self.can_run(subject, workload))
+                .map(spec)
+                .collect();
+            self.push(specs, surveyed, &selection.rates_ops_s);
+        }
+    }
+
+    /// Number of configurations.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.blocks.iter().map(|block| block.specs.len()).sum()
+    }
+
+    /// Whether there is nothing to measure.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+
+    /// Keeps the configurations whose name, as `timer/same-cell/cmpxchg-state`, `wanted` says yes
+    /// to.
+    pub fn retain(&mut self, wanted: impl Fn(&str) -> bool) {
+        for block in &mut self.blocks {
+            block.specs.retain(|Spec { series, .. }| {
+                wanted(&format!("{}/{}/{}", series.kind, series.workload, series.cell))
+            });
+        }
+        self.blocks.retain(|block| !block.specs.is_empty());
+    }
+
+    /// All configurations.
+    pub fn specs(&self) -> impl Iterator<Item = &Spec> {
+        self.blocks.iter().flat_map(|block| &block.specs)
+    }
+
+    fn subjects(&self, selection: &Selection) -> Result<Vec<Subject>, PlanError> {
+        let known_kinds: BTreeSet<String> =
+            subject::all().iter().map(|subject| subject.kind.to_string()).collect();
+        if let Some(name) = selection.kinds.iter().find(|kind| !known_kinds.contains(*kind)) {
+            let known = known_kinds.into_iter().collect::<Vec<_>>().join(", ");
+            return Err(PlanError::Unknown { what: "kind", name: name.clone(), known });
+        }
+        let mut subjects = Vec::new();
+        for name in &selection.cells {
+            let found = subject::named(name);
+            if found.is_empty() {
+                return Err(PlanError::Unknown {
+                    what: "cell",
+                    name: name.clone(),
+                    known: known_cells(),
+                });
+            }
+            subjects.extend(found);
+        }
+        if selection.cells.is_empty() {
+            subjects = subject::all();
+        }
+        let mut names = BTreeSet::new();
+        subjects.retain(|subject| names.insert((subject.name.clone(), subject.kind.clone())));
+        let quick = selection.matrix == Matrix::Quick && selection.kinds.is_empty();
+        subjects.retain(|subject| {
+            let asked =
+                selection.kinds.is_empty() || selection.kinds.contains(&subject.kind.to_string());
+            asked && !(quick && subject.kind == Kind::Wq)
+        });
+        Ok(subjects)
+    }
+
+    fn workloads(&mut self, selection: &Selection) -> Result<Vec<&'static Entry>, PlanError> {
+        let find = |name: &str| WORKLOADS.iter().find(|workload| workload.id == name);
+        let mut chosen = Vec::new();
+        for name in &selection.workloads {
+            chosen.push(find(name).ok_or_else(|| PlanError::Unknown {
+                what: "workload",
+                name: name.clone(),
+                known: known_workloads(),
+            })?);
+        }
+        if selection.workloads.is_empty() {
+            let quick = selection.matrix == Matrix::Quick;
+            chosen.extend(
+                WORKLOADS.iter().filter(|workload| !quick || HEADLINE.contains(&workload.id)),
+            );
+        }
+        if selection.retry {
+            chosen = chosen
+                .into_iter()
+                .filter_map(|workload| {
+                    let retry = find(&format!("{}-retry", workload.id));
+                    if retry.is_none() && !workload.id.ends_with("-retry") {
+                        self.skipped.push(format!(
+                            "{}: --retry, and there is no form of it that repeats until it succeeds",
+                            workload.id
+                        ));
+                    }
+                    retry.or_else(|| Some(workload).filter(|own| own.id.ends_with("-retry")))
+                })
+                .collect();
+        }
+        let mut seen = BTreeSet::new();
+        chosen.retain(|workload| seen.insert(workload.id));
+        Ok(chosen)
+    }
+
+    /// Placements and numbers of threads.
+    fn places(
+        &mut self,
+        selection: &Selection,
+        topology: &Topology,
+        surveyed: bool,
+    ) -> Result<Vec<(Placement, u32)>, PlanError> {
+        let full = selection.matrix == Matrix::Full;
+        let placements = match &selection.placements[..] {
+            [] if full => Placement::ALL.to_vec(),
+            [] => vec![Placement::Compact],
+            chosen => chosen.to_vec(),
+        };
+        let few = surveyed && !full;
+        let quick = selection.matrix == Matrix::Quick;
+        let threads = match &selection.threads[..] {
+            [] => default_threads(topology, quick, few, &mut self.skipped),
+            chosen => chosen.to_vec(),
+        };
+        let mut places: Vec<(Placement, u32)> = Vec::new();
+        let mut taken = BTreeSet::new();
+        for placement in placements {
+            for &threads in &threads {
+                match topology.place(placement, threads as usize) {
+                    // What nobody asked for by name is not measured twice on the same CPUs.
+                    Ok(cpus) if selection.placements.is_empty() && !taken.insert(cpus.clone()) => {}
+                    Ok(_) => places.push((placement, threads)),
+                    Err(error)
+                        if selection.placements.is_empty() && selection.threads.is_empty() =>
+                    {
+                        self.skipped.push(format!("placement {placement}: {error}"));
+                    }
+                    Err(source) => return Err(PlanError::Threads { threads, source }),
+                }
+            }
+        }
+        Ok(places)
+    }
+
+    /// Whether `subject` runs under `workload`; notes why not where that is not plain from the list.
+    fn can_run(&mut self, subject: &Subject, workload: &Entry) -> bool {
+        let kind = subject.kind.to_string();
+        if !workload.serves(&kind) {
+            return false;
+        }
+        if !workload.suits(subject.id, &kind) {
+            self.skipped
+                .push(format!("{} under {}: it would hang for ever", subject.name, workload.id));
+            return false;
+        }
+        if subject.reclaim == Reclaim::Epoch && !workload.with_epochs {
+            self.skipped.push(format!(
+                "{} under {}: offered with RCU by quiescent states only",
+                subject.name, workload.id
+            ));
+            return false;
+        }
+        true
+    }
+
+    fn push(&mut self, specs: Vec<Spec>, surveyed: bool, rates_ops_s: &[u64]) {
+        if specs.is_empty() {
+            return;
+        }
+        if rates_ops_s.is_empty() {
+            self.blocks.push(Block { specs, surveyed });
+            return;
+        }
+        for rate in rates_ops_s {
+            let specs = specs.iter().cloned().map(|mut spec| {
+                spec.series.offered_ops_s = Some(*rate);
+                spec
+            });
+            self.blocks.push(Block { specs: specs.collect(), surveyed });
+        }
+    }
+
+    fn nothing_because(&self, selection: &Selection) -> String {
+        if self.skipped.is_empty() {
+            let workloads = match selection.workloads.join(", ") {
+                none if none.is_empty() => "the workloads chosen".to_owned(),
+                names => names,
+            };
+            format!(
+                "none of the cells and kinds chosen runs under {workloads}; see `cellbench list`"
+            )
+        } else {
+            self.skipped.join("; ")
+        }
+    }
+}
+
+/// Name of the engine in records: locks have none.
+fn engine(workload: &Entry, kind: &Kind) -> &'static str {
+    match (kind, workload.engine) {
+        (Kind::Lock, _) => "",
+        (_, EngineNeed::Count) => "count",
+        (_, EngineNeed::Live) => "live",
+    }
+}
+
+/// 1, 2, 4 ... and all, of the CPUs that can be used at once; only 1, 2 and all if `few`, 1 and all
+/// if `quick`.
+fn default_threads(
+    topology: &Topology,
+    quick: bool,
+    few: bool,
+    skipped: &mut Vec<String>,
+) -> Vec<u32> {
+    let usable = topology.usable.len() as u32;
+    let all = match &topology.quota {
+        Some(quota) if (quota.cpus() as u32) < usable => {
+            let all = (quota.cpus() as u32).max(1);
+            skipped.push(format!(
+                "more than {all} threads: the cgroup allows {:.1} CPUs of {usable}; --threads overrides",
+                quota.cpus()
+            ));
+            all
+        }
+        _ => usable,
+    };
+    let doubled = std::iter::successors(Some(1), |threads: &u32| threads.checked_mul(2));
+    let mut threads: Vec<u32> = doubled.take_while(|threads| *threads < all).collect();
+    if few {
+        threads.truncate(2);
+    }
+    if quick {
+        threads.truncate(1);
+    }
+    threads.push(all);
+    threads
+}
+
+#[cfg(test)]
+mod tests;
