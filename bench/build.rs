@@ -5,7 +5,19 @@ use std::process::Command;
 
 fn main() {
     // What is measured with: a change there makes the tree differ from its revision.
-    for member in ["record", "host", "sim", "impls", "workloads", "plots", "kernel", "bench"] {
+    for member in [
+        "record",
+        "host",
+        "sim",
+        "impls",
+        "workloads",
+        "trials/native",
+        "trials/sim",
+        "trials/stress",
+        "plots",
+        "kernel",
+        "bench",
+    ] {
         let sources = format!("../{member}/src");
         if Path::new(&sources).is_dir() {
             println!("cargo:rerun-if-changed={sources}");

@@ -175,6 +175,17 @@ where
     P::visit_peer(lock, Build { workload, params }).flatten()
 }
 
+/// As [`trial`], for cells, locks and peers alike: a platform of real cores has them all.
+pub fn any_trial<P: HasPeers>(
+    cell: &str,
+    kind: &str,
+    workload: &str,
+    params: &Params,
+) -> Option<Arc<dyn Trial<P>>> {
+    let peer = || if kind == "lock" { peer_trial(cell, workload, params) } else { None };
+    trial(cell, kind, workload, params).or_else(peer)
+}
+
 workloads! {
     cells {
         empty::Empty,

@@ -222,7 +222,7 @@ mod tests {
     use cellbench_impls::engine::{Engine, Expiry};
     use cellbench_impls::machine::MachineConfig;
     use cellbench_impls::platform::NativeLive;
-    use cellbench_workloads::registry::trial;
+    use cellbench_trials_native::Compiled;
     use cellbench_workloads::{Op, Params, Tally, Violation, Worker};
 
     use super::*;
@@ -287,7 +287,7 @@ mod tests {
         let host_cpu = affinity::current().unwrap().first().unwrap();
         for kind in ["timer", "wq"] {
             let params = Params { extra_cpus: NativeLive::extra_cpus(1), ..Params::new(1, 5) };
-            let trial = trial::<NativeLive>("cmpxchg-state", kind, "churn-live", &params).unwrap();
+            let trial = NativeLive::trial("cmpxchg-state", kind, "churn-live", &params).unwrap();
             let mut worker = Worker::new(0, 5);
             NativeLive::while_driven(&trial, &[host_cpu], || {
                 let cpu = trial.machine().cpu(MachineCpu(0));

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cellbench_impls::CpuId as MachineCpu;
 use cellbench_impls::platform::Native;
-use cellbench_workloads::registry::{peer_trial, trial};
+use cellbench_trials_native::Compiled;
 use cellbench_workloads::{Params, Trial, Worker};
 
 use super::gate::{Gate, OnFailure};
@@ -67,11 +67,7 @@ fn time_trial(
 fn build(spec: &Spec) -> Result<Arc<dyn Trial<Native>>, RoundError> {
     let params = Params::new(spec.cpus.len() as u32, 1);
     let kind = spec.subject.kind.to_string();
-    let built = if spec.subject.is_peer() {
-        peer_trial::<Native>(spec.subject.id, spec.workload, &params)
-    } else {
-        trial::<Native>(spec.subject.id, &kind, spec.workload, &params)
-    };
+    let built = Native::trial(spec.subject.id, &kind, spec.workload, &params);
     built.ok_or_else(|| RoundError::NoTrial {
         cell: spec.subject.name.clone(),
         kind,

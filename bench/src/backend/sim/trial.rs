@@ -6,15 +6,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use cellbench_impls::CpuId;
 use cellbench_impls::platform::Sim;
-use cellbench_impls::registry::{CellVisitor, visit_cell};
-use cellbench_impls::{AsyncCell, Cpu, CpuId};
 use cellbench_record::{Invariants, Round, ThreadCount};
 use cellbench_sim::report::Counters;
 use cellbench_sim::{
     End, MachineModel, Report, Simulation, advance, advance_after_stall, now_ns, set_operation,
 };
-use cellbench_workloads::registry::trial;
+use cellbench_trials_sim as trials;
 use cellbench_workloads::tally::outcome_id;
 use cellbench_workloads::{Params, Tally, Trial, Worker};
 use serde_json::json;
@@ -244,13 +243,13 @@ impl<'a> Stage<'a> {
         let threads = spec.cpus.len() as u32;
         let kind = spec.subject.kind.to_string();
         let params = Params::new(threads, seed);
-        let trial = trial::<Sim>(spec.subject.id, &kind, spec.workload, &params)
+        let trial = trials::trial(spec.subject.id, &kind, spec.workload, &params)
             .ok_or_else(|| SimulateError::NoTrial { series: spec.series.to_string() })?;
         let enter = |index| {
             let mut worker = Worker::new(index, seed);
             let cpu = trial.machine().cpu(CpuId(index));
             if reserve {
-                visit_cell::<Sim, _>(spec.subject.id, &kind, Reserve(&cpu));
+                trials::reserve(spec.subject.id, &kind, &cpu, RESERVE);
             }
             trial.enter(&cpu, &mut worker);
             worker
@@ -304,17 +303,6 @@ impl<'a> Stage<'a> {
         if broken {
             std::mem::forget(self.trial);
         }
-    }
-}
-
-/// Keeps memory ready on a CPU for the objects of a cell.
-struct Reserve<'a, 'm>(&'a Cpu<'m, Sim>);
-
-impl CellVisitor<Sim> for Reserve<'_, '_> {
-    type Output = ();
-
-    fn visit<C: AsyncCell<Sim>>(self) {
-        C::reserve(self.0, RESERVE);
     }
 }
 

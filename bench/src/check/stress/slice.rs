@@ -9,7 +9,8 @@ use std::time::Duration;
 use cellbench_impls::Context;
 use cellbench_impls::platform::NativeAudit;
 use cellbench_record::{Series, Source};
-use cellbench_workloads::registry::{WORKLOADS, peer_trial, trial};
+use cellbench_trials_stress::audited;
+use cellbench_workloads::registry::WORKLOADS;
 use cellbench_workloads::{Params, Trial};
 use serde::{Deserialize, Serialize};
 
@@ -169,12 +170,7 @@ fn build(order: &Order, spec: &Spec) -> Result<Arc<dyn Trial<NativeAudit>>, Slic
         return Err(SliceError::NoCpu);
     }
     let params = Params { extra_cpus: Bench::audit_extra_cpus(threads), ..params(order, threads)? };
-    let built = if spec.subject.is_peer() {
-        peer_trial(&order.cell, spec.workload, &params)
-    } else {
-        trial(&order.cell, &order.kind, spec.workload, &params)
-    };
-    built.ok_or_else(|| no_trial(order))
+    audited(&order.cell, &order.kind, spec.workload, &params).ok_or_else(|| no_trial(order))
 }
 
 #[cfg(feature = "planted")]

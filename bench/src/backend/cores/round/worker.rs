@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cellbench_impls::CpuId as MachineCpu;
 use cellbench_record::Invariants;
-use cellbench_workloads::registry::{peer_trial, trial};
+use cellbench_trials_native::Compiled;
 use cellbench_workloads::{Params, Tally, Trial, Worker};
 
 use super::{
@@ -63,7 +63,7 @@ enum Failure {
 }
 
 impl Runner<'_> {
-    pub(super) fn run<P: Drive>(&self) -> Result<Measured, RoundError> {
+    pub(super) fn run<P: Drive + Compiled>(&self) -> Result<Measured, RoundError> {
         self.run_trial(self.build::<P>()?)
     }
 
@@ -100,7 +100,7 @@ impl Runner<'_> {
     }
 
     /// Builds the trial on the first worker's CPU, so that what all share is near one of them.
-    fn build<P: Drive>(&self) -> Result<Arc<dyn Trial<P>>, RoundError> {
+    fn build<P: Drive + Compiled>(&self) -> Result<Arc<dyn Trial<P>>, RoundError> {
         let Spec { subject, workload, cpus, .. } = self.spec;
         let threads = cpus.len() as u32;
         let params = Params {
@@ -114,15 +114,8 @@ impl Runner<'_> {
                 .spawn_scoped(scope, || {
                     pin(cpus[0])?;
                     let kind = subject.kind.to_string();
-                    let built = if subject.is_peer() {
-                        peer_trial::<P>(subject.id, workload, &params)
-                    } else {
-                        trial::<P>(subject.id, &kind, workload, &params)
-                    };
-                    built.ok_or_else(|| RoundError::NoTrial {
-                        cell: subject.name.clone(),
-                        kind,
-                        workload,
+                    P::trial(subject.id, &kind, workload, &params).ok_or_else(|| {
+                        RoundError::NoTrial { cell: subject.name.clone(), kind, workload }
                     })
                 })
                 .map_err(RoundError::Spawn)?;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, fence};
 use std::time::Duration;
 
 use cellbench_impls::platform::{Memory, Native, SplitWord, Word};
-use cellbench_workloads::registry::trial;
+use cellbench_trials_native::Compiled;
 use cellbench_workloads::{Params, Worker};
 use crossbeam_utils::CachePadded;
 
@@ -145,7 +145,7 @@ fn branches(mask: u64) -> impl Fn(usize, u32) + Sync {
 fn refused() -> impl Fn(usize, u32) + Sync {
     let (cell, kind, workload) = REFUSED;
     let params = Params::new(1, RANDOM_SEED);
-    let trial = trial::<Native>(cell, kind, workload, &params).expect("in the registries");
+    let trial = Native::trial(cell, kind, workload, &params).expect("in the registries");
     move |_, steps| {
         let cpu = trial.machine().cpu(cellbench_impls::CpuId(0));
         // It does not enter, which would initialise the cell.

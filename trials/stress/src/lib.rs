@@ -1,0 +1,32 @@
+//! The trials of stress runs, compiled: see `cellbench-trials-native` for why they have a crate of
+//! their own. Nothing here is measured, so the profile optimises this crate less.
+
+use std::sync::Arc;
+
+use cellbench_impls::platform::NativeAudit;
+use cellbench_workloads::registry;
+use cellbench_workloads::stepping::Stepped;
+use cellbench_workloads::{Params, Trial};
+
+/// Builds a trial over poisoned memory of `workload` on the cell, lock (kind `"lock"`) or peer of
+/// that name. `None` as [`registry::trial`].
+#[must_use]
+pub fn audited(
+    cell: &str,
+    kind: &str,
+    workload: &str,
+    params: &Params,
+) -> Option<Arc<dyn Trial<NativeAudit>>> {
+    registry::any_trial(cell, kind, workload, params)
+}
+
+/// As [`audited`], over memory that interrupts at a chosen access; without the peers.
+#[must_use]
+pub fn stepped(
+    cell: &str,
+    kind: &str,
+    workload: &str,
+    params: &Params,
+) -> Option<Arc<dyn Trial<Stepped>>> {
+    registry::trial(cell, kind, workload, params)
+}
