@@ -2,6 +2,9 @@
 
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: cellbench::alloc::LineAligned = cellbench::alloc::LineAligned;
+
 fn main() -> ExitCode {
     cellbench::cmd::main()
 }

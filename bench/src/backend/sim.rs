@@ -9,13 +9,11 @@
 //! | The host as a machine to simulate | [`host`] |
 //! | Primitives that run natively and simulated | [`primitive`] |
 //! | How fast is that? | [`meter`] |
-//! | Why an address in one simulation is as good as in another | [`layout`] |
 //!
 //! Times are simulated. What a run writes depends on machine, choice and seed alone: neither on how
 //! many simulations run at a time nor on the host.
 
 pub mod host;
-pub mod layout;
 pub mod meter;
 pub mod plan;
 pub mod primitive;

@@ -13,7 +13,7 @@ use cellbench_impls::platform::{IntWord, Memory, Word};
 use cellbench_sim::{MachineModel, SimError, Simulation, now_ns};
 use crossbeam_utils::CachePadded;
 
-use super::layout;
+use crate::alloc::within;
 use cellbench_host::cpus::CpuId;
 use cellbench_host::pin::{PinError, pin};
 use cellbench_host::{Clock, ThreadProbe};
@@ -204,7 +204,7 @@ pub fn predict(
     name: &str,
     seed: u64,
 ) -> Result<f64, SimError> {
-    layout::within(|| {
+    within(|| {
         let batch: Rc<Batch> = Rc::new(build::<cellbench_impls::platform::Sim>(name, 1.0));
         let steps = Rc::new(Cell::new(0_u64));
         let mut simulation = Simulation::new(machine, seed);

@@ -18,8 +18,8 @@ use cellbench_workloads::tally::outcome_id;
 use cellbench_workloads::{Params, Tally, Trial, Worker};
 use serde_json::json;
 
-use super::layout;
 use super::meter::Meter;
+use crate::alloc::within;
 use crate::backend::cores::round::{Spec, counted, message};
 use crate::backend::latency::{Attribution, Latencies};
 
@@ -111,7 +111,7 @@ pub struct Simulated {
 /// # Errors
 /// [`SimulateError`].
 pub fn effort(spec: &Spec, machine: &Machine<'_>, seed: u64) -> Result<Effort, SimulateError> {
-    layout::within(|| {
+    within(|| {
         let stage = Stage::new(spec, machine, seed, true)?;
         let before = stage.trial.machine().heap().stats().allocated;
         let work = Work::new(spec.cpus.len());
@@ -141,7 +141,7 @@ pub fn simulate(
     effort: Effort,
     seed: u64,
 ) -> Result<Simulated, SimulateError> {
-    layout::within(|| {
+    within(|| {
         let stage = Stage::new(spec, machine, seed, effort.allocates)?;
         let work = Work::new(spec.cpus.len());
         let start_ns = START_NS + (effort.window_ns * WARM_UP_SHARE).ceil();

@@ -1,10 +1,23 @@
-//! Memory of simulations: every allocation begins a cache line of its own.
+//! The allocator of programs that simulate: every allocation of a simulation begins a cache line.
 //!
 //! The simulator takes cache lines from real addresses. Where the allocator puts an object within
 //! its line depends on everything that was allocated before, by whatever ran on this thread, so
 //! that the same simulation would differ between two runs. While a thread is [`within`], what it
 //! allocates is aligned to lines instead, as the kernel's allocator aligns what fills a line:
-//! layout is then a matter of the structures alone. On real cores the allocator stays as it is.
+//! layout is then a matter of the structures alone.
+//!
+//! A library does not choose the allocator of whoever links it. The binary `cellbench`, and whatever
+//! else simulates, installs it:
+//!
+//! ```
+//! #[global_allocator]
+//! static ALLOCATOR: cellbench::alloc::LineAligned = cellbench::alloc::LineAligned;
+//!
+//! let memory = cellbench::alloc::within(|| Box::new(1_u8));
+//! assert!(std::ptr::from_ref(&*memory).addr().is_multiple_of(64));
+//! ```
+//!
+//! On real cores the benches keep the system's allocator.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
@@ -19,7 +32,8 @@ thread_local! {
     static ALIGNING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `body` with allocations of this thread aligned to cache lines.
+/// Runs `body` with allocations of this thread aligned to cache lines, where [`LineAligned`] is
+/// installed.
 pub fn within<R>(body: impl FnOnce() -> R) -> R {
     /// Sets back what was, also when `body` panics.
     struct Restore(bool);
@@ -32,13 +46,12 @@ pub fn within<R>(body: impl FnOnce() -> R) -> R {
     body()
 }
 
-/// The C library's allocator, whose `free` takes back memory of any alignment.
-struct Allocator;
+/// The C library's allocator, whose `free` takes back memory of any alignment; [`within`] says when
+/// it aligns to lines.
+#[derive(Clone, Copy, Debug)]
+pub struct LineAligned;
 
-#[global_allocator]
-static ALLOCATOR: Allocator = Allocator;
-
-impl Allocator {
+impl LineAligned {
     fn alignment(layout: Layout) -> usize {
         // Outside the life of thread-locals nothing is simulated.
         let aligning = ALIGNING.try_with(Cell::get).unwrap_or(false);
@@ -48,7 +61,7 @@ impl Allocator {
 
 // SAFETY: memory comes from malloc and posix_memalign with the size of the layout and at least its
 // alignment, is given back by free, and thread-local cells without destructors do not allocate.
-unsafe impl GlobalAlloc for Allocator {
+unsafe impl GlobalAlloc for LineAligned {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let alignment = Self::alignment(layout);
         if alignment <= MALLOC_ALIGN {
