@@ -32,6 +32,17 @@ impl CpuModel {
         Self::x86(own).or_else(|| Self::arm(own))
     }
 
+    /// Reads the model of `cpu` from its own entry in `/proc/cpuinfo`; `None` if it has none there:
+    /// the entry of another CPU, which [`read`](Self::read) falls back on, may be another model.
+    #[must_use]
+    pub(crate) fn of_exactly(roots: &Roots, cpu: CpuId) -> Option<Self> {
+        let text = roots.proc("cpuinfo")?;
+        let own = text
+            .split("\n\n")
+            .find(|entry| field(entry, "processor").and_then(number) == Some(cpu.0))?;
+        Self::x86(own).or_else(|| Self::arm(own))
+    }
+
     fn x86(entry: &str) -> Option<Self> {
         Some(Self {
             vendor: field(entry, "vendor_id")?.to_owned(),

@@ -104,6 +104,29 @@ impl FromIterator<CpuId> for CpuSet {
     }
 }
 
+impl CpuSet {
+    /// Reads a mask as the kernel writes it: words of 32 bits in hexadecimal, separated by commas,
+    /// the highest first.
+    ///
+    /// # Errors
+    /// [`ParseCpuSetError`] if a word is no such number or a bit stands for too large a CPU.
+    pub fn from_mask(text: &str) -> Result<Self, ParseCpuSetError> {
+        let mut set = Self::new();
+        for (index, word) in (0u32..).zip(text.trim().rsplit(',')) {
+            let bad = || ParseCpuSetError { text: text.trim().into(), part: word.into() };
+            let bits = u32::from_str_radix(word.trim(), 16).map_err(|_| bad())?;
+            for bit in (0..32).filter(|bit| bits & (1 << bit) != 0) {
+                let cpu = index.saturating_mul(32).saturating_add(bit);
+                if cpu > MAX_CPU {
+                    return Err(bad());
+                }
+                set.0.insert(CpuId(cpu));
+            }
+        }
+        Ok(set)
+    }
+}
+
 impl FromStr for CpuSet {
     type Err = ParseCpuSetError;
 

@@ -69,10 +69,10 @@ pub fn places(topology: &Topology) -> cellbench_record::Topology {
     };
     cellbench_record::Topology {
         cpus_online: topology.usable.len() as u32,
-        packages: topology.packages() as u32,
-        llc_groups: topology.llc_groups() as u32,
+        packages: topology.packages().map(|n| n as u32),
+        llc_groups: topology.llc_groups().map(|n| n as u32),
         cores: topology.cores() as u32,
-        numa_nodes: topology.numa_nodes() as u32,
+        numa_nodes: topology.numa_nodes().map(|n| n as u32),
         cpus: topology.usable_cpus().map(place).collect(),
     }
 }

@@ -13,12 +13,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+mod reader;
+
+use reader::Reader;
+
 use super::affinity;
 use super::cpus::{CpuId, CpuSet};
 use super::quota::CpuQuota;
 use super::roots::Roots;
-
-const CPU_DIR: &str = "devices/system/cpu";
 
 /// What sort of core a CPU belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,7 +60,8 @@ pub struct Cpu {
 pub struct Topology {
     /// Online CPUs, ascending.
     pub cpus: Vec<Cpu>,
-    /// CPUs the kernel knows of (`possible`) that are not online.
+    /// CPUs that are in the machine (`present`) and not online. Numbers that are only `possible` are
+    /// empty sockets or room for hot-plug, no CPUs.
     pub offline: CpuSet,
     /// Online CPUs that affinity and cpuset let this process use.
     pub usable: CpuSet,
@@ -121,8 +124,7 @@ impl Topology {
     /// [`TopologyError`] if sysfs lists no CPUs or none may be used.
     pub fn read_with(roots: &Roots, allowed: Option<&CpuSet>) -> Result<Self, TopologyError> {
         let reader = Reader { roots };
-        let online = reader.required_list("online")?;
-        let possible = reader.list(&format!("{CPU_DIR}/possible"))?.unwrap_or_default();
+        let online = reader.online()?;
         let usable = allowed.map_or_else(|| online.clone(), |allowed| online.intersection(allowed));
         if usable.is_empty() {
             let allowed = allowed.cloned().unwrap_or_default();
@@ -130,7 +132,7 @@ impl Topology {
         }
         Ok(Self {
             cpus: reader.cpus(&online)?,
-            offline: possible.difference(&online),
+            offline: reader.present()?.difference(&online),
             usable,
             quota: CpuQuota::read(roots),
         })
@@ -153,22 +155,22 @@ impl Topology {
         self.cpus.iter().filter(|cpu| self.usable.contains(cpu.id))
     }
 
-    /// Number of packages; 0 if the host does not say.
+    /// Number of packages; `None` if the host does not say.
     #[must_use]
-    pub fn packages(&self) -> usize {
-        count(self.cpus.iter().filter_map(|cpu| cpu.package))
+    pub fn packages(&self) -> Option<usize> {
+        known_count(self.cpus.iter().filter_map(|cpu| cpu.package))
     }
 
-    /// Number of dies; 0 if the host does not say.
+    /// Number of dies; `None` if the host does not say.
     #[must_use]
-    pub fn dies(&self) -> usize {
-        count(self.cpus.iter().filter_map(|cpu| cpu.die))
+    pub fn dies(&self) -> Option<usize> {
+        known_count(self.cpus.iter().filter_map(|cpu| cpu.die))
     }
 
-    /// Number of last-level caches; 0 if the host does not say.
+    /// Number of last-level caches; `None` if the host does not say.
     #[must_use]
-    pub fn llc_groups(&self) -> usize {
-        count(self.cpus.iter().filter_map(|cpu| cpu.llc))
+    pub fn llc_groups(&self) -> Option<usize> {
+        known_count(self.cpus.iter().filter_map(|cpu| cpu.llc))
     }
 
     /// Number of physical cores with a CPU online.
@@ -177,10 +179,10 @@ impl Topology {
         count(self.cpus.iter().map(|cpu| cpu.core))
     }
 
-    /// Number of NUMA nodes with a CPU online; 0 if the host does not say.
+    /// Number of NUMA nodes with a CPU online; `None` if the host does not say.
     #[must_use]
-    pub fn numa_nodes(&self) -> usize {
-        count(self.cpus.iter().filter_map(|cpu| cpu.numa_node))
+    pub fn numa_nodes(&self) -> Option<usize> {
+        known_count(self.cpus.iter().filter_map(|cpu| cpu.numa_node))
     }
 
     /// Most CPUs online on one core: 1 without SMT.
@@ -198,7 +200,7 @@ impl Topology {
 
 impl fmt::Display for Topology {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let known = |count: usize| if count == 0 { "?".to_owned() } else { count.to_string() };
+        let known = |count: Option<usize>| count.map_or("?".to_owned(), |n| n.to_string());
         writeln!(
             f,
             "{} CPUs online ({}), {} usable ({})",
@@ -247,162 +249,7 @@ fn count<T: Ord>(values: impl Iterator<Item = T>) -> usize {
     values.collect::<std::collections::BTreeSet<T>>().len()
 }
 
-/// Reads the tree below `roots.sys`.
-struct Reader<'a> {
-    roots: &'a Roots,
-}
-
-/// Numbers groups in order of appearance, telling them apart by a key.
-struct Numbering<K>(BTreeMap<K, u32>);
-
-impl<K: Ord> Numbering<K> {
-    fn new() -> Self {
-        Self(BTreeMap::new())
-    }
-
-    fn of(&mut self, key: K) -> u32 {
-        let next = self.0.len() as u32;
-        *self.0.entry(key).or_insert(next)
-    }
-}
-
-impl Reader<'_> {
-    fn cpus(&self, online: &CpuSet) -> Result<Vec<Cpu>, TopologyError> {
-        let nodes = self.nodes()?;
-        let kinds = self.kinds(online)?;
-        let llcs = self.llcs(online)?;
-        let (mut packages, mut dies, mut llc_numbers, mut cores) =
-            (Numbering::new(), Numbering::new(), Numbering::new(), Numbering::new());
-        let mut cpus = Vec::with_capacity(online.len());
-        for id in online.iter() {
-            let siblings = self
-                .group(id, &["core_cpus_list", "thread_siblings_list"], online)?
-                .unwrap_or_else(|| CpuSet::from_iter([id]));
-            let package = self.package(id, online)?;
-            // Before Linux 5.3 there was no die; then a package is one.
-            let die = self.group(id, &["die_cpus_list"], online)?.or_else(|| package.clone());
-            let smt_index = siblings.iter().take_while(|&sibling| sibling < id).count() as u32;
-            cpus.push(Cpu {
-                id,
-                package: package.map(|set| packages.of(set)),
-                die: die.map(|set| dies.of(set)),
-                llc: llcs.get(&id).map(|set| llc_numbers.of(set.clone())),
-                core: cores.of(siblings),
-                smt_index,
-                numa_node: nodes.get(&id).copied(),
-                kind: kinds.get(&id).copied().unwrap_or(CoreKind::Performance),
-            });
-        }
-        Ok(cpus)
-    }
-
-    /// The package of `id` as a set. A `physical_package_id` of -1 says that firmware does not
-    /// tell; the sibling list next to it is then the kernel's filler.
-    fn package(&self, id: CpuId, online: &CpuSet) -> Result<Option<CpuSet>, TopologyError> {
-        let number: Option<i64> =
-            self.roots.sys_value(&format!("{CPU_DIR}/cpu{id}/topology/physical_package_id"));
-        match number {
-            Some(0..) => self.group(id, &["package_cpus_list", "core_siblings_list"], online),
-            _ => Ok(None),
-        }
-    }
-
-    /// The first of `files` in the topology directory of `id`, restricted to online CPUs.
-    fn group(
-        &self,
-        id: CpuId,
-        files: &[&str],
-        online: &CpuSet,
-    ) -> Result<Option<CpuSet>, TopologyError> {
-        for file in files {
-            if let Some(set) = self.list(&format!("{CPU_DIR}/cpu{id}/topology/{file}"))? {
-                let set = set.intersection(online);
-                // A list that leaves out its own CPU describes nothing.
-                return Ok(set.contains(id).then_some(set));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Last-level cache groups: the CPUs that share each CPU's cache of the highest level.
-    ///
-    /// A cache of level 2 or below that no second core shares anywhere on a host of several cores
-    /// is not the last level; firmware leaves the real one (a system-level cache) out.
-    fn llcs(&self, online: &CpuSet) -> Result<BTreeMap<CpuId, CpuSet>, TopologyError> {
-        let mut found = BTreeMap::new();
-        let mut shared_or_l3 = online.len() == 1;
-        for id in online.iter() {
-            let mut highest: Option<(u32, CpuSet)> = None;
-            let dir = format!("{CPU_DIR}/cpu{id}/cache");
-            for index in self.roots.sys_names(&dir) {
-                let file = |name: &str| format!("{dir}/{index}/{name}");
-                let level: Option<u32> = self.roots.sys_value(&file("level"));
-                let Some(level) = level else { continue };
-                let Some(cpus) = self.list(&file("shared_cpu_list"))? else { continue };
-                if highest.as_ref().is_none_or(|(best, _)| level > *best) {
-                    highest = Some((level, cpus.intersection(online)));
-                }
-            }
-            let Some((level, cpus)) = highest else { continue };
-            let core = self.group(id, &["core_cpus_list", "thread_siblings_list"], online)?;
-            shared_or_l3 |= level >= 3 || cpus.len() > core.map_or(1, |core| core.len());
-            if cpus.contains(id) {
-                found.insert(id, cpus);
-            }
-        }
-        Ok(if shared_or_l3 { found } else { BTreeMap::new() })
-    }
-
-    fn nodes(&self) -> Result<BTreeMap<CpuId, u32>, TopologyError> {
-        let mut nodes = BTreeMap::new();
-        for name in self.roots.sys_names("devices/system/node") {
-            let Some(node) = name.strip_prefix("node").and_then(|n| n.parse().ok()) else {
-                continue;
-            };
-            if let Some(cpus) = self.list(&format!("devices/system/node/{name}/cpulist"))? {
-                nodes.extend(cpus.iter().map(|cpu| (cpu, node)));
-            }
-        }
-        Ok(nodes)
-    }
-
-    /// Hybrid CPUs: x86 lists the CPUs of each sort with the sort's PMU, ARM and RISC-V give each
-    /// CPU a capacity (the fastest has the largest).
-    fn kinds(&self, online: &CpuSet) -> Result<BTreeMap<CpuId, CoreKind>, TopologyError> {
-        let mut kinds = BTreeMap::new();
-        for slow in ["cpu_atom", "cpu_lowpower"] {
-            if let Some(cpus) = self.list(&format!("bus/event_source/devices/{slow}/cpus"))? {
-                kinds.extend(cpus.iter().map(|cpu| (cpu, CoreKind::Efficiency)));
-            }
-        }
-        let capacity = |cpu: CpuId| -> Option<u32> {
-            self.roots.sys_value(&format!("{CPU_DIR}/cpu{cpu}/cpu_capacity"))
-        };
-        let capacities: Vec<(CpuId, u32)> =
-            online.iter().filter_map(|cpu| Some((cpu, capacity(cpu)?))).collect();
-        let fastest = capacities.iter().map(|&(_, capacity)| capacity).max();
-        kinds.extend(
-            capacities
-                .iter()
-                .filter(|&&(_, capacity)| Some(capacity) < fastest)
-                .map(|&(cpu, _)| (cpu, CoreKind::Efficiency)),
-        );
-        Ok(kinds)
-    }
-
-    fn required_list(&self, name: &str) -> Result<CpuSet, TopologyError> {
-        let path = format!("{CPU_DIR}/{name}");
-        match self.list(&path)? {
-            Some(set) if !set.is_empty() => Ok(set),
-            _ => Err(TopologyError::NoCpuList { path: self.roots.sys.join(path) }),
-        }
-    }
-
-    fn list(&self, path: &str) -> Result<Option<CpuSet>, TopologyError> {
-        self.roots
-            .sys(path)
-            .map(|text| text.parse())
-            .transpose()
-            .map_err(|source| TopologyError::BadList { path: self.roots.sys.join(path), source })
-    }
+/// Counts distinct values; `None` if there is none at all.
+fn known_count<T: Ord>(values: impl Iterator<Item = T>) -> Option<usize> {
+    Some(count(values)).filter(|&count| count > 0)
 }

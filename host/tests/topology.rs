@@ -18,7 +18,8 @@ const VM: &str = include_str!("sysfs/vm-2.txt");
 /// 2048 possible CPUs in three NUMA nodes, 100-199 and 1000-1099 offline; nothing else is told.
 const HUGE: &str = "
     devices/system/cpu/online = 0-99,200-999,1100-2047
-    devices/system/cpu/possible = 0-2047
+    devices/system/cpu/present = 0-2047
+    devices/system/cpu/possible = 0-4095
     devices/system/node/node0/cpulist = 0-99,200-511
     devices/system/node/node1/cpulist = 512-999,1100-1535
     devices/system/node/node2/cpulist = 1536-2047
@@ -58,15 +59,19 @@ fn place(topology: &Topology, placement: Placement, n: usize) -> Vec<u32> {
     topology.place(placement, n).unwrap().iter().map(|cpu| cpu.0).collect()
 }
 
-/// Packages, dies, LLC groups, cores, SMT width, NUMA nodes.
+/// Packages, dies, LLC groups, cores, SMT width, NUMA nodes; 0 stands for unknown.
 fn shape(topology: &Topology) -> [usize; 6] {
+    let known = |count: Option<usize>| {
+        assert_ne!(count, Some(0), "an unknown count is none");
+        count.unwrap_or(0)
+    };
     [
-        topology.packages(),
-        topology.dies(),
-        topology.llc_groups(),
+        known(topology.packages()),
+        known(topology.dies()),
+        known(topology.llc_groups()),
         topology.cores(),
         topology.smt_width(),
-        topology.numa_nodes(),
+        known(topology.numa_nodes()),
     ]
 }
 
@@ -262,4 +267,80 @@ fn placement_names_are_read_back_and_unknown_ones_list_the_known() {
     }
     let error = "near".parse::<Placement>().unwrap_err().to_string();
     assert!(error.contains("`near`") && error.contains("compact, spread and smt"), "{error}");
+}
+
+/// As hwloc's users save trees: masks in place of lists, no `online` file, PMUs not below `bus`.
+#[test]
+fn trees_with_masks_and_without_lists_are_read() {
+    let topology = read(
+        "devices/system/cpu/cpu[0-3,32-35]/topology/physical_package_id = 0
+         devices/system/cpu/cpu[0-3,32-35]/topology/core_siblings = 0000000f,0000000f
+         devices/system/cpu/cpu[0-3]/topology/thread_siblings = 00000000,0000000f
+         devices/system/cpu/cpu[32-35]/topology/thread_siblings = 0000000f,00000000
+         devices/system/cpu/cpu[0-3,32-35]/cache/index3/level = 3
+         devices/system/cpu/cpu[0-3,32-35]/cache/index3/shared_cpu_map = f,0000000f
+         devices/system/cpu/cpu35/online = 0
+         devices/system/node/node0/cpumap = 00000000,0000000f
+         devices/system/node/node1/cpumap = 0000000f,00000000
+         devices/cpu_atom/cpus = 32-34",
+    );
+    assert_eq!(topology.online().to_string(), "0-3,32-34");
+    assert_eq!(topology.offline.to_string(), "35");
+    assert_eq!(shape(&topology), [1, 1, 1, 2, 4, 2]);
+    assert_eq!(topology.cpu(CpuId(32)).unwrap().kind, CoreKind::Efficiency);
+    let error = Topology::from_sysfs(
+        sysfs::unpack("devices/system/cpu/online = 0\ndevices/system/node/node0/cpumap = 0000000g")
+            .path(),
+    );
+    assert!(matches!(error, Err(TopologyError::BadList { .. })), "{error:?}");
+}
+
+#[test]
+fn a_die_id_of_minus_one_is_one_die_a_package() {
+    let topology = read(
+        "devices/system/cpu/online = 0-3
+         devices/system/cpu/cpu[0-3]/topology/physical_package_id = 0
+         devices/system/cpu/cpu[0-3]/topology/package_cpus_list = 0-3
+         devices/system/cpu/cpu[0-3]/topology/die_id = -1
+         devices/system/cpu/cpu[0-3]/topology/die_cpus_list = {n}",
+    );
+    assert_eq!(topology.dies(), Some(1));
+}
+
+#[test]
+fn cpus_that_are_only_possible_are_not_offline() {
+    let topology = read(
+        "devices/system/cpu/online = 0-3
+         devices/system/cpu/present = 0-5
+         devices/system/cpu/possible = 0-127",
+    );
+    assert_eq!(topology.offline.to_string(), "4-5");
+}
+
+/// Capacities of a phone with one slow and three fast cores of two models.
+#[test]
+fn a_few_per_cent_of_capacity_are_not_another_kind_of_core() {
+    use CoreKind::{Efficiency, Performance};
+    let manifest = "devices/system/cpu/online = 0-3
+         devices/system/cpu/cpu0/cpu_capacity = 718
+         devices/system/cpu/cpu1/cpu_capacity = 997
+         devices/system/cpu/cpu2/cpu_capacity = 1017
+         devices/system/cpu/cpu3/cpu_capacity = 1024";
+    let kinds = |topology: &Topology| topology.cpus.iter().map(|cpu| cpu.kind).collect::<Vec<_>>();
+    assert_eq!(kinds(&read(manifest)), [Efficiency, Performance, Performance, Performance]);
+
+    // With models: the first is a slower bin of the same core as the fastest.
+    let dir = sysfs::unpack(manifest);
+    let proc = dir.path().join("proc");
+    std::fs::create_dir(&proc).unwrap();
+    let entries: Vec<String> = [0xd4e, 0xd4e, 0xd4d, 0xd4e]
+        .into_iter()
+        .enumerate()
+        .map(|(cpu, part)| {
+            format!("processor : {cpu}\nCPU implementer : 0x41\nCPU part : {part:#x}")
+        })
+        .collect();
+    std::fs::write(proc.join("cpuinfo"), entries.join("\n\n")).unwrap();
+    let topology = Topology::read_with(&Roots::at(dir.path(), &proc), None).unwrap();
+    assert_eq!(kinds(&topology), [Performance; 4]);
 }

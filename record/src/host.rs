@@ -2,7 +2,7 @@
 //!
 //! Every field may be unknown: a host does not tell everything, and an unknown is never a guess.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::Extra;
 
@@ -68,17 +68,25 @@ pub enum Spinlocks {
 pub struct Topology {
     /// CPUs online that the run may use.
     pub cpus_online: u32,
-    /// Packages (sockets).
-    pub packages: u32,
-    /// Groups of CPUs that share a last-level cache.
-    pub llc_groups: u32,
+    /// Packages (sockets); none: the host does not say.
+    #[serde(deserialize_with = "known")]
+    pub packages: Option<u32>,
+    /// Groups of CPUs that share a last-level cache; none: the host does not say.
+    #[serde(deserialize_with = "known")]
+    pub llc_groups: Option<u32>,
     /// Physical cores.
     pub cores: u32,
-    /// NUMA nodes.
-    pub numa_nodes: u32,
+    /// NUMA nodes; none: the host does not say.
+    #[serde(deserialize_with = "known")]
+    pub numa_nodes: Option<u32>,
     /// Each CPU's place, in order of CPU number.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub cpus: Vec<CpuPlace>,
+}
+
+/// Reads a count; records of older writers hold 0 where the host did not say.
+fn known<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    Ok(Option::<u32>::deserialize(deserializer)?.filter(|&count| count > 0))
 }
 
 /// Where a CPU sits. Group numbers are the host's own; absent where sysfs is silent.

@@ -110,13 +110,14 @@ fn as_text(
     matrices: &[Matrix],
 ) -> Result<String, std::fmt::Error> {
     let mut text = String::new();
+    let known = |count: Option<usize>| count.map_or("?".to_owned(), |n| n.to_string());
     writeln!(
         text,
         "{} packages, {} dies, {} last-level caches, {} NUMA nodes, {} cores, {} CPUs online",
-        topology.packages(),
-        topology.dies(),
-        topology.llc_groups(),
-        topology.numa_nodes(),
+        known(topology.packages()),
+        known(topology.dies()),
+        known(topology.llc_groups()),
+        known(topology.numa_nodes()),
         topology.cores(),
         topology.cpus.len()
     )?;

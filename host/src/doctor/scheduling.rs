@@ -198,7 +198,7 @@ fn steal(host: &Examined<'_>) -> Finding {
 fn numa_balancing(host: &Examined<'_>) -> Option<Finding> {
     let on =
         host.roots.proc_value::<u8>("sys/kernel/numa_balancing").is_some_and(|value| value > 0);
-    (on && host.topology.numa_nodes() > 1).then(|| {
+    (on && host.topology.numa_nodes().is_some_and(|nodes| nodes > 1)).then(|| {
         finding(
             "numa-balancing",
             Severity::Warning,

@@ -105,13 +105,16 @@ pub(super) fn host_lines(host: &Host) -> [String; 2] {
     let mut hardware = vec![host.cpu_model.clone().unwrap_or_else(|| "unknown CPU".into())];
     if topology.cpus_online > 0 {
         let mut cpus = number::count(topology.cpus_online, "CPU");
-        if topology.packages > 0 {
-            cpus += &format!(
-                " ({}, {}, {})",
-                number::count(topology.packages, "package"),
-                number::count(topology.llc_groups, "LLC"),
-                number::count(topology.cores, "core"),
-            );
+        let counts: Vec<String> = [
+            (topology.packages, "package"),
+            (topology.llc_groups, "LLC"),
+            (Some(topology.cores).filter(|&cores| cores > 0), "core"),
+        ]
+        .into_iter()
+        .filter_map(|(known, what)| Some(number::count(known?, what)))
+        .collect();
+        if !counts.is_empty() {
+            cpus += &format!(" ({})", counts.join(", "));
         }
         hardware.push(cpus);
     }

@@ -225,10 +225,10 @@ fn describe(plan: &Plan, machine: &MachineModel, settings: &Settings) -> Run {
             cpu_model: Some(format!("simulated: {}", machine.title)),
             topology: HostTopology {
                 cpus_online: topology.cpus.len() as u32,
-                packages: topology.packages() as u32,
-                llc_groups: topology.llc_groups() as u32,
+                packages: topology.packages().map(|n| n as u32),
+                llc_groups: topology.llc_groups().map(|n| n as u32),
                 cores: topology.cores() as u32,
-                numa_nodes: topology.numa_nodes() as u32,
+                numa_nodes: topology.numa_nodes().map(|n| n as u32),
                 cpus: Vec::new(),
             },
             ..Host::default()
