@@ -53,10 +53,13 @@ impl CpuModel {
     }
 
     fn arm(entry: &str) -> Option<Self> {
-        const ARM_LIMITED: u32 = 0x41;
         let implementer = field(entry, "CPU implementer").and_then(number)?;
+        // As arch/arm64/include/asm/cputype.h of Linux numbers them.
         let vendor = match implementer {
-            ARM_LIMITED => "Arm".to_owned(),
+            0x41 => "Arm".to_owned(),
+            0x61 => "Apple".to_owned(),
+            0x6d => "Microsoft".to_owned(),
+            0xc0 => "Ampere".to_owned(),
             other => format!("implementer {other:#04x}"),
         };
         let model = field(entry, "CPU part").and_then(number)?;

@@ -5,7 +5,7 @@ mod sysfs;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cellbench_host::counters::catalogue::{Format, Role, Table, table_for, tables};
+use cellbench_host::counters::catalogue::{Format, Match, Role, Table, table_for, tables};
 use cellbench_host::counters::event::Pmu;
 use cellbench_host::counters::{Plan, Reading, ThreadCounters, Unavailable};
 use cellbench_host::cpu_model::CpuModel;
@@ -42,7 +42,7 @@ fn encodings_are_those_of_the_vendors_lists() {
                 ("l2_rqsts.rfo_miss", 0x2224, 0),
                 ("mem_inst_retired.lock_loads", 0x21d0, 0),
                 ("machine_clears.memory_ordering", 0x02c3, 0),
-                ("offcore_response.demand_rfo.l3_hit.hitm_other_core", 0x01b7, HITM_RFO),
+                ("offcore_response.demand_rfo.l3_hit.snoop_hitm", 0x01b7, 0x10_001c_0002),
             ],
         ),
         (
@@ -159,6 +159,14 @@ fn every_generation_asked_for_has_its_table() {
         ("GenuineIntel", 6, 0x8f, "intel-golden-cove"),
         ("GenuineIntel", 6, 0xad, "intel-golden-cove"),
         ("GenuineIntel", 6, 0xc6, "intel-lion-cove"),
+        ("GenuineIntel", 6, 0xcc, "intel-lion-cove"),
+        ("GenuineIntel", 6, 0x3f, "intel-haswell"),
+        ("GenuineIntel", 6, 0x4f, "intel-haswell"),
+        ("GenuineIntel", 6, 0xaf, "intel-crestmont"),
+        ("GenuineIntel", 6, 0xb6, "intel-crestmont"),
+        ("GenuineIntel", 6, 0xdd, "intel-darkmont"),
+        ("AuthenticAMD", 0x17, 0x01, "amd-zen1"),
+        ("HygonGenuine", 0x18, 0x00, "amd-zen1"),
         ("AuthenticAMD", 0x17, 0x31, "amd-zen2"),
         ("AuthenticAMD", 0x17, 0x71, "amd-zen2"),
         ("AuthenticAMD", 0x19, 0x01, "amd-zen3"),
@@ -167,23 +175,28 @@ fn every_generation_asked_for_has_its_table() {
         ("AuthenticAMD", 0x19, 0x61, "amd-zen4"),
         ("AuthenticAMD", 0x19, 0xa0, "amd-zen4"),
         ("AuthenticAMD", 0x1a, 0x02, "amd-zen5"),
+        ("AuthenticAMD", 0x19, 0x30, "amd-zen3"),
         ("AuthenticAMD", 0x1a, 0x44, "amd-zen5"),
+        ("AuthenticAMD", 0x1a, 0x50, "amd-zen6"),
         ("Arm", 0, 0xd0c, "arm-neoverse"),
         ("Arm", 0, 0xd49, "arm-neoverse"),
         ("Arm", 0, 0xd40, "arm-neoverse"),
         ("Arm", 0, 0xd4f, "arm-neoverse"),
+        ("Arm", 0, 0xd83, "arm-neoverse"),
+        ("Arm", 0, 0xd84, "arm-neoverse"),
+        ("Arm", 0, 0xd8e, "arm-neoverse"),
+        ("Microsoft", 0, 0xd49, "arm-neoverse"),
+        ("Ampere", 0, 0xac3, "arm-ampereone"),
+        ("Apple", 0, 0x23, "arm-apple"),
     ];
     for (vendor, family, model, name) in expected {
         let cpu = cpu(vendor, family, model);
         assert_eq!(table_for(&cpu).map(|table| table.name.as_str()), Some(name), "{cpu}");
     }
     for (vendor, family, model) in [
-        ("GenuineIntel", 6, 0x3f),      // Haswell server: before Skylake
-        ("GenuineIntel", 6, 0xaf),      // Sierra Forest: efficiency cores
-        ("AuthenticAMD", 0x17, 0x01),   // Zen 1
-        ("AuthenticAMD", 0x1a, 0x50),   // Zen 6
-        ("Arm", 0, 0xd08),              // Cortex-A72
-        ("implementer 0xc0", 0, 0xd0c), // another vendor's part with Arm's number
+        ("GenuineIntel", 6, 0x3e), // Ivy Bridge server: before Haswell
+        ("Arm", 0, 0xd08),         // Cortex-A72
+        ("Ampere", 0, 0xd0c),      // another vendor's part with Arm's number
     ] {
         assert_eq!(table_for(&cpu(vendor, family, model)), None);
     }
@@ -193,22 +206,24 @@ fn every_generation_asked_for_has_its_table() {
 fn no_cpu_has_two_tables_and_no_table_is_unreachable() {
     let mut owner = BTreeMap::new();
     for table in tables() {
-        assert!(table.cpu.models.iter().next().is_some(), "{}", table.name);
-        for model in table.cpu.models.iter() {
-            let key = (table.cpu.vendor.as_str(), table.cpu.family, model);
-            let other = owner.insert(key, table.name.as_str());
-            assert_eq!(other, None, "{key:?} is also in {}", table.name);
+        assert!(!table.cpus.is_empty(), "{}", table.name);
+        for cpus in &table.cpus {
+            for model in cpus.models.iter() {
+                let key = (cpus.vendor.as_str(), cpus.family, model);
+                let other = owner.insert(key, table.name.as_str());
+                assert_eq!(other, None, "{key:?} is also in {}", table.name);
+            }
         }
     }
 }
 
 fn assert_fits(table: &Table) {
-    let vendor = match table.format {
-        Format::Intel => "GenuineIntel",
-        Format::Amd => "AuthenticAMD",
-        Format::Arm => "Arm",
+    let vendors: &[&str] = match table.format {
+        Format::Intel => &["GenuineIntel"],
+        Format::Amd => &["AuthenticAMD", "HygonGenuine"],
+        Format::Arm => &["Arm", "Ampere", "Apple", "Microsoft"],
     };
-    assert_eq!(table.cpu.vendor, vendor, "{}", table.name);
+    assert!(table.cpus.iter().all(|of| vendors.contains(&of.vendor.as_str())), "{}", table.name);
     for event in &table.events {
         let (event_max, umask_max) = match table.format {
             Format::Intel => (0xff, 0xff),
@@ -228,8 +243,7 @@ fn tables_are_well_formed() {
     for table in tables() {
         assert!(!table.title.is_empty() && !table.source.is_empty(), "{}", table.name);
         assert_fits(table);
-        for model in table.cpu.models.iter() {
-            let cpu = cpu(&table.cpu.vendor, table.cpu.family, model);
+        for cpu in cpus_of(table) {
             let events: Vec<_> = table.events_of(&cpu).collect();
             let names: BTreeSet<_> = events.iter().map(|event| &event.name).collect();
             let codes: BTreeSet<_> = events.iter().map(|event| table.config(event)).collect();
@@ -244,14 +258,53 @@ fn tables_are_well_formed() {
             assert!(event.name.chars().all(plain), "{}", event.name);
             assert!(!event.meaning.is_empty(), "{}", event.name);
             if let Some(models) = &event.models {
-                assert!(
-                    models.iter().all(|model| table.cpu.models.contains(model)),
-                    "{}",
-                    event.name
-                );
+                let known = |model| table.cpus.iter().any(|of| of.models.contains(model));
+                assert!(models.iter().all(known), "{}", event.name);
             }
         }
     }
+}
+
+fn cpus_of(table: &Table) -> Vec<CpuModel> {
+    let of = |cpus: &Match| -> Vec<CpuModel> {
+        cpus.models.iter().map(|model| cpu(&cpus.vendor, cpus.family, model)).collect()
+    };
+    table.cpus.iter().flat_map(of).collect()
+}
+
+/// Every Intel encoding on every model, against a copy of what Intel publishes.
+#[test]
+fn intel_encodings_are_those_published_for_each_model() {
+    /// Names that later lists gave to events of earlier ones.
+    const RENAMED: [(&str, &str); 3] = [
+        ("mem_load_l3_hit_retired.xsnp_fwd", "mem_load_l3_hit_retired.xsnp_hitm"),
+        ("mem_load_l3_hit_retired.xsnp_no_fwd", "mem_load_l3_hit_retired.xsnp_hit"),
+        (
+            "ocr.demand_rfo.l3_hit.hitm_other_core",
+            "offcore_response.demand_rfo.l3_hit.hitm_other_core",
+        ),
+    ];
+    let number = |text: &str| u64::from_str_radix(text.trim_start_matches("0x"), 16).unwrap();
+    let mut published = BTreeMap::new();
+    for line in include_str!("published/intel.csv").lines().filter(|line| !line.starts_with('#')) {
+        let [model, _list, name, select, umask, offcore] =
+            line.split(',').collect::<Vec<_>>().try_into().unwrap();
+        let config = (number(select) | number(umask) << 8, number(offcore));
+        published.insert((number(model) as u32, name), config);
+    }
+    let mut checked = 0;
+    for table in tables().iter().filter(|table| table.format == Format::Intel) {
+        for cpu in cpus_of(table) {
+            for event in table.events_of(&cpu) {
+                let listed = |name: &str| published.get(&(cpu.model, name)).copied();
+                let before = RENAMED.iter().find(|(now, _)| event.name == *now);
+                let found = listed(&event.name).or_else(|| listed(before?.1));
+                assert_eq!(found, Some(table.config(event)), "{} on {cpu}", event.name);
+                checked += 1;
+            }
+        }
+    }
+    assert!(checked > 300, "{checked} encodings");
 }
 
 const INTEL_HYBRID: &str = "
@@ -318,10 +371,23 @@ fn arm_cores_are_known_by_part_and_other_implementers_are_not_taken_for_them() {
     assert_eq!(CpuModel::read(&roots, CpuId(0)), Some(cpu("Arm", 0, 0xd40)));
     assert!(names(&Plan::full(&roots, CpuId(0))).contains(&"strex_fail_spec"));
 
-    let (_dir, roots) = roots_of(pmu, &entry("0xc0", "0xac3"));
+    let (_dir, roots) = roots_of(pmu, &entry("0x51", "0xd0c"));
     let model = CpuModel::read(&roots, CpuId(0)).unwrap();
-    assert_eq!(model.to_string(), "implementer 0xc0 part 0xac3");
+    assert_eq!(model.to_string(), "implementer 0x51 part 0xd0c");
     assert_eq!(table_for(&model), None);
+}
+
+#[test]
+fn apple_cores_have_a_pmu_of_each_kind() {
+    let (_dir, roots) = roots_of(
+        "bus/event_source/devices/apple_firestorm_pmu/type = 10
+         bus/event_source/devices/apple_firestorm_pmu/cpus = 4-7
+         bus/event_source/devices/apple_icestorm_pmu/type = 9
+         bus/event_source/devices/apple_icestorm_pmu/cpus = 0-3",
+        "processor\t: 4\nCPU implementer\t: 0x61\nCPU part\t: 0x023",
+    );
+    assert_eq!(Pmu::of(&roots, CpuId(4)).unwrap().name, "apple_firestorm_pmu");
+    assert!(names(&Plan::full(&roots, CpuId(4))).contains(&"atomic_or_exclusive_fail"));
 }
 
 #[test]

@@ -13,16 +13,23 @@ use serde::Deserialize;
 use crate::cpu_model::CpuModel;
 
 /// The files. To add a table, add its line here.
-const FILES: [(&str, &str); 9] = [
+const FILES: [(&str, &str); 16] = [
+    ("intel-haswell.toml", include_str!("../../events/intel-haswell.toml")),
     ("intel-skylake.toml", include_str!("../../events/intel-skylake.toml")),
     ("intel-icelake.toml", include_str!("../../events/intel-icelake.toml")),
     ("intel-golden-cove.toml", include_str!("../../events/intel-golden-cove.toml")),
     ("intel-lion-cove.toml", include_str!("../../events/intel-lion-cove.toml")),
+    ("intel-crestmont.toml", include_str!("../../events/intel-crestmont.toml")),
+    ("intel-darkmont.toml", include_str!("../../events/intel-darkmont.toml")),
+    ("amd-zen1.toml", include_str!("../../events/amd-zen1.toml")),
     ("amd-zen2.toml", include_str!("../../events/amd-zen2.toml")),
     ("amd-zen3.toml", include_str!("../../events/amd-zen3.toml")),
     ("amd-zen4.toml", include_str!("../../events/amd-zen4.toml")),
     ("amd-zen5.toml", include_str!("../../events/amd-zen5.toml")),
+    ("amd-zen6.toml", include_str!("../../events/amd-zen6.toml")),
     ("arm-neoverse.toml", include_str!("../../events/arm-neoverse.toml")),
+    ("arm-ampereone.toml", include_str!("../../events/arm-ampereone.toml")),
+    ("arm-apple.toml", include_str!("../../events/arm-apple.toml")),
 ];
 
 /// Events of one generation of CPUs.
@@ -38,7 +45,8 @@ pub struct Table {
     /// How event fields become a perf config.
     pub format: Format,
     /// The CPUs in numbers.
-    pub cpu: Match,
+    #[serde(rename = "cpu")]
+    pub cpus: Vec<Match>,
     /// The events.
     #[serde(rename = "event")]
     pub events: Vec<TableEvent>,
@@ -148,6 +156,10 @@ pub enum Role {
     ExclusivePass,
     /// Load-exclusives.
     ExclusiveLoad,
+    /// Compare-and-swap instructions done near, whatever their outcome.
+    Cas,
+    /// Compare-and-swap instructions done near that succeeded.
+    CasPass,
     /// Lines taken away by other cores.
     Invalidation,
 }
@@ -201,9 +213,9 @@ impl Table {
     /// Whether the table is for `cpu`.
     #[must_use]
     pub fn matches(&self, cpu: &CpuModel) -> bool {
-        self.cpu.vendor == cpu.vendor
-            && self.cpu.family == cpu.family
-            && self.cpu.models.contains(cpu.model)
+        self.cpus.iter().any(|of| {
+            of.vendor == cpu.vendor && of.family == cpu.family && of.models.contains(cpu.model)
+        })
     }
 
     /// The table's events that exist on `cpu`.

@@ -97,6 +97,7 @@ impl Pmu {
                 || name.starts_with("cpu_")
                 || name.starts_with("armv8")
                 || name.starts_with("armv9")
+                || (name.starts_with("apple_") && name.ends_with("_pmu"))
         };
         let cores: Vec<String> = roots.sys_names(dir).into_iter().filter(is_core).collect();
         let counts_on = |name: &&String| {
