@@ -161,12 +161,11 @@ impl RoundResult {
         if let Some(steal_ns) = self.steal_ns.filter(|ns| *ns > 0) {
             round.disturbed.push(format!("{} ms stolen by the hypervisor", steal_ns / 1_000_000));
         }
-        round.extra.insert("operation".to_owned(), self.row.name().into());
-        round.extra.insert("layout".to_owned(), self.layout.name().into());
-        round.extra.insert("sample_every".to_owned(), self.sample_every.into());
-        round.extra.insert("timing_cost_ns".to_owned(), self.timing_cost_ns.into());
-        // Time inside the programs, over all threads: without entering and leaving the kernel.
-        round.extra.insert("elapsed_in_kernel_ns".to_owned(), self.total().elapsed_ns.into());
+        round.operation = Some(self.row.name());
+        round.layout = Some(self.layout.name().to_owned());
+        round.latency_sample_every = Some(self.sample_every);
+        round.timing_cost_ns = Some(self.timing_cost_ns);
+        round.elapsed_in_kernel_ns = Some(self.total().elapsed_ns);
         Ok(round)
     }
 }
@@ -225,7 +224,8 @@ mod tests {
         assert_eq!(round.goodput_ops_s(), Some(4.0));
         assert_eq!((round.per_thread[1].cpu, round.per_thread[1].attempts), (5, 5));
         assert!(round.contexts.is_empty() && round.is_usable());
-        assert_eq!(round.extra["elapsed_in_kernel_ns"], 180);
+        assert_eq!(round.elapsed_in_kernel_ns, Some(180));
+        assert_eq!(round.latency_sample_every, Some(64));
     }
 
     #[test]

@@ -39,9 +39,11 @@
 //!
 //! [`SCHEMA`] is `major.minor`. A minor step adds fields: an older reader keeps what it does not know
 //! in the `extra` maps and a newer one takes the absent as unknown. A major step changes a meaning:
-//! [`RunReader::open`] refuses it with [`ReadError::NewerSchema`]. Units stand in field names
+//! [`RunReader::open`] refuses it with [`ReadError::NewerSchema`]. Version 1.0 kept some fields under other names, without
+//! declaring them; [`Round`] reads these names too. Units stand in field names
 //! (`_ns`, `_s`, `_ops_s`, `_bytes`, `_share` for 0 to 1, `_percent` for 0 to 100).
 
+mod coherence;
 mod error;
 mod host;
 mod latency;
@@ -53,15 +55,16 @@ mod schema;
 mod summary;
 mod writer;
 
+pub use coherence::{Coherence, FalseSharing, FieldPlace, FieldTraffic, LineTraffic};
 pub use error::{Damage, ReadError, WriteError};
 pub use host::{CpuPlace, Finding, Host, Severity, Spinlocks, Topology};
 pub use latency::{Interval, read_latency_log};
 pub use named::Named;
 pub use reader::{Rounds, RunReader};
-pub use round::{Counter, Invariants, Latency, OK, OutcomeCounts, Round, ThreadCount};
+pub use round::{ContextOps, Counter, Invariants, Latency, OK, OutcomeCounts, Round, ThreadCount};
 pub use run::{
-    AaCheck, Calibration, CoreMatrix, Design, PlantedCheck, Run, SelfTest, Settings, Verification,
-    rfc3339_utc,
+    AaCheck, Calibration, CoreMatrix, Design, PlantedCheck, Run, SelfTest, Settings,
+    SimulationSpeed, Verification, rfc3339_utc,
 };
 pub use schema::{Kind, SCHEMA, SchemaVersion, Series, Source};
 pub use summary::{Entry, Scaling, Summary, Verdict};

@@ -7,13 +7,16 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Extra, Named, Series};
+use crate::{Coherence, Extra, Named, Series};
 
 /// Name of the outcome of a successful attempt. Every other outcome is an errno by its kernel name.
 pub const OK: &str = "ok";
 
 /// Outcome name (`ok`, `EBUSY`, ...) to number of attempts that ended so, over many rounds.
 pub type OutcomeCounts = Named<u64>;
+
+/// Context name to operation name to outcome name to number of attempts.
+pub type ContextOps = BTreeMap<String, BTreeMap<String, BTreeMap<String, u64>>>;
 
 /// One cell under one workload, measured once.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,6 +43,17 @@ pub struct Round {
     /// Context (`task`, `softirq`, `hardirq`, `nmi`) to outcomes, where the workload uses several.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub contexts: BTreeMap<String, BTreeMap<String, u64>>,
+    /// The same by context and operation, where handlers interrupted the workers. `ops` holds the
+    /// interrupted workers' alone.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub context_ops: ContextOps,
+    /// Interruptions that came while their worker was between two batches and so did nothing;
+    /// absent where nobody is interrupted.
+    #[serde(default, alias = "interruptions_let_go", skip_serializing_if = "Option::is_none")]
+    pub interruptions_missed: Option<u64>,
+    /// Open loop: operations that were due in the window and had not begun when it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unserved: Option<u64>,
     /// What each thread did, in thread order.
     #[serde(default)]
     pub per_thread: Vec<ThreadCount>,
@@ -52,6 +66,19 @@ pub struct Round {
     /// Simulator: time that all threads together waited for the line of each field, in nanoseconds.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub line_waits_ns: BTreeMap<String, u64>,
+    /// Simulator: traffic by field and line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coherence: Option<Box<Coherence>>,
+    /// Kernel: name of the row that was measured, such as `timer-set_callback@hardirq`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation: Option<String>,
+    /// Kernel: how the cells lay in memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layout: Option<String>,
+    /// Kernel: time inside the BPF programs, all threads together, without entering and leaving the
+    /// kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elapsed_in_kernel_ns: Option<u64>,
     /// Switches because a thread blocked; none where the host does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context_switches_voluntary: Option<u64>,
@@ -70,6 +97,12 @@ pub struct Round {
     /// What the workload found when it checked its invariants afterwards.
     #[serde(default)]
     pub invariants: Invariants,
+    /// One of so many operations was timed, on the thread that timed most often; 0 if none was.
+    #[serde(default, alias = "sample_every", skip_serializing_if = "Option::is_none")]
+    pub latency_sample_every: Option<u32>,
+    /// Kernel: cost of timing one operation, which every latency includes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timing_cost_ns: Option<f64>,
     /// Latency by operation, where it was sampled.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub latency: BTreeMap<String, Latency>,
@@ -79,7 +112,7 @@ pub struct Round {
 }
 
 impl Round {
-    /// A round with no counts yet.
+    /// Returns a round with no counts yet.
     #[must_use]
     pub fn new(series: Series, round: u32, duration_s: f64) -> Self {
         Self {
@@ -91,16 +124,25 @@ impl Round {
             cpus: Vec::new(),
             ops: BTreeMap::new(),
             contexts: BTreeMap::new(),
+            context_ops: ContextOps::new(),
+            interruptions_missed: None,
+            unserved: None,
             per_thread: Vec::new(),
             counters: BTreeMap::new(),
             line_transfers: BTreeMap::new(),
             line_waits_ns: BTreeMap::new(),
+            coherence: None,
+            operation: None,
+            layout: None,
+            elapsed_in_kernel_ns: None,
             context_switches_voluntary: None,
             context_switches_involuntary: None,
             migrations: None,
             steal_ns: None,
             disturbed: Vec::new(),
             invariants: Invariants::default(),
+            latency_sample_every: None,
+            timing_cost_ns: None,
             latency: BTreeMap::new(),
             extra: Extra::new(),
         }

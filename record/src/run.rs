@@ -49,6 +49,12 @@ pub struct Run {
     /// What a reader must know, one sentence each: what was skipped and why, what a source leaves out.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// Simulator: how much was simulated in which time; absent while the run goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub simulated: Option<SimulationSpeed>,
+    /// Simulator: the machine, as the TOML file that describes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub simulated_machine: Option<String>,
     /// The cells and locks of the run as reports show them; empty in a run of an older writer.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub designs: Vec<Design>,
@@ -80,6 +86,8 @@ impl Default for Run {
             self_test: None,
             verification: Vec::new(),
             notes: Vec::new(),
+            simulated: None,
+            simulated_machine: None,
             designs: Vec::new(),
             merged_from: Vec::new(),
             extra: Extra::new(),
@@ -94,6 +102,18 @@ impl Run {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         Self { tool_version: tool_version.into(), seed, started_unix_s: now, ..Self::default() }
     }
+}
+
+/// Amount of simulation and the time that it took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SimulationSpeed {
+    /// Accesses that were simulated one by one.
+    pub accesses: u64,
+    /// Loads of waiting cores, charged together when a core wakes.
+    pub spin_loads: u64,
+    /// Processor time of the simulations: cells, locks and workloads run in it too.
+    pub processor_s: f64,
 }
 
 /// A cell or lock as reports show it.

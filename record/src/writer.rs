@@ -8,11 +8,12 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use hdrhistogram::Histogram;
 use serde::Serialize;
 use serde_json::ser::Formatter;
 
 use crate::latency::{self, Interval};
-use crate::{Round, Run, Series, Summary, WriteError, rfc3339_utc};
+use crate::{Latency, Round, Run, Series, Summary, WriteError, rfc3339_utc};
 
 /// A run being recorded.
 #[derive(Debug)]
@@ -88,6 +89,37 @@ impl RunWriter {
         let written = self.rounds.write_all(&self.line);
         self.cut = written.is_err();
         written.map_err(|e| WriteError::io(&path(), "append to it", e))
+    }
+
+    /// Appends a round with its latencies: the distributions to the log of its series, and their
+    /// summaries to `round.latency`, where a summary that is there already stays.
+    ///
+    /// # Errors
+    /// [`WriteError`] as those of [`Self::append`] and [`Self::append_latency`].
+    pub fn append_measured(
+        &mut self,
+        round: &mut Round,
+        latencies: &[(String, Histogram<u64>)],
+    ) -> Result<(), WriteError> {
+        let intervals: Vec<Interval> = latencies
+            .iter()
+            .map(|(op, histogram)| Interval {
+                op: op.clone(),
+                start_s: round.start_s,
+                duration_s: round.duration_s,
+                disturbed: !round.disturbed.is_empty(),
+                histogram: histogram.clone(),
+            })
+            .collect();
+        if !intervals.is_empty() {
+            let hlog = self.append_latency(&round.series, &intervals)?;
+            for (op, histogram) in latencies {
+                let summary =
+                    round.latency.entry(op.clone()).or_insert_with(|| Latency::of(histogram));
+                summary.hlog = Some(hlog.clone());
+            }
+        }
+        self.append(round)
     }
 
     /// Appends a round's latencies to the log of `series` and returns its path relative to

@@ -120,12 +120,12 @@ fn a_newer_major_version_is_refused_and_a_newer_minor_read() {
     let (_out, dir) = recorded(1);
     let path = dir.join("run.json");
     let text = fs::read_to_string(&path).unwrap();
-    fs::write(&path, text.replace("\"1.0\"", "\"1.9\"")).unwrap();
+    fs::write(&path, text.replace("\"1.1\"", "\"1.9\"")).unwrap();
     let reader = RunReader::open(&dir).unwrap();
     assert_eq!(reader.run().schema.minor, 9);
     assert!(reader.damage().is_empty());
 
-    fs::write(&path, text.replace("\"1.0\"", "\"2.0\"")).unwrap();
+    fs::write(&path, text.replace("\"1.1\"", "\"2.0\"")).unwrap();
     let error = RunReader::open(&dir).unwrap_err();
     assert!(matches!(error, ReadError::NewerSchema { .. }), "{error:?}");
     assert!(error.to_string().contains("schema 2.0, this tool reads up to 1.x"), "{error}");

@@ -5,8 +5,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use cellbench_record::{
-    Counter, Entry, Kind, OK, Round, Run, RunReader, RunWriter, Series, Source, Summary, Verdict,
-    WriteError,
+    Counter, Entry, Kind, Latency, OK, Round, Run, RunReader, RunWriter, Series, Source, Summary,
+    Verdict, WriteError,
 };
 use serde_json::json;
 
@@ -117,7 +117,7 @@ fn summary_has_the_promised_names() {
 
     let text = fs::read_to_string(writer.dir().join("summary.json")).unwrap();
     assert_eq!(text.lines().filter(|line| line.contains("\"cell\"")).count(), 1, "{text}");
-    assert!(text.starts_with("{\n\"schema\":\"1.0\",\n\"run_id\":"), "{text}");
+    assert!(text.starts_with("{\n\"schema\":\"1.1\",\n\"run_id\":"), "{text}");
 
     let value = serde_json::to_value(&summary).unwrap();
     let fields = value["entries"][0].as_object().unwrap();
@@ -170,4 +170,69 @@ fn a_full_disk_is_named_with_the_file() {
     let error = writer.append_latency(&series, &[interval]).unwrap_err();
     assert!(matches!(&error, WriteError::DiskFull { path } if *path == log), "{error:?}");
     assert!(error.to_string().contains("no space left"), "{error}");
+}
+
+/// Writers of version 1.0 put these beside the fields of the schema, some under other names.
+#[test]
+fn undeclared_fields_of_version_1_0_are_read_into_their_own() {
+    let out = tempfile::tempdir().unwrap();
+    let model = json!({
+        "cell": "a", "kind": "timer", "workload": "nmi", "threads": 2, "placement": "compact",
+        "source": "model", "round": 0, "duration_s": 0.5, "latency_sample_every": 40,
+        "unserved": 3, "context_ops": {"nmi": {"start": {"ok": 7}}}, "interruptions_let_go": 2,
+        "coherence": {
+            "fields": {"cell.state": {"loads": 4, "wait_ns": 12.0}},
+            "lines": [{"fields": [{"label": "cell.state", "offset": 8}], "lines": 1}],
+            "false_sharing": [],
+        },
+    });
+    let kernel = json!({
+        "cell": "locked", "kind": "timer", "workload": "solo-start", "threads": 1,
+        "placement": "compact", "source": "kernel", "round": 0, "duration_s": 0.5,
+        "operation": "timer-start", "layout": "same-cell", "sample_every": 64,
+        "timing_cost_ns": 30.5, "elapsed_in_kernel_ns": 180,
+    });
+    fs::write(out.path().join("rounds.jsonl"), format!("{model}\n{kernel}\n")).unwrap();
+    let speed = json!({"accesses": 5, "spin_loads": 6, "processor_s": 0.5});
+    let run = json!({"schema": "1.0", "simulated": speed, "simulated_machine": "title = \"x\""});
+    fs::write(out.path().join("run.json"), run.to_string()).unwrap();
+
+    let reader = RunReader::open(out.path()).unwrap();
+    assert!(reader.damage().is_empty(), "{:?}", reader.damage());
+    assert!(reader.run().extra.is_empty(), "{:?}", reader.run().extra);
+    assert_eq!(reader.run().simulated.map(|speed| speed.spin_loads), Some(6));
+    assert_eq!(reader.run().simulated_machine.as_deref(), Some("title = \"x\""));
+    let [model, kernel] = &read(out.path())[..] else { panic!("two rounds") };
+    assert!(model.extra.is_empty() && kernel.extra.is_empty());
+    assert_eq!((model.latency_sample_every, kernel.latency_sample_every), (Some(40), Some(64)));
+    assert_eq!((model.unserved, model.interruptions_missed), (Some(3), Some(2)));
+    assert_eq!(model.context_ops["nmi"]["start"]["ok"], 7);
+    let coherence = model.coherence.as_ref().unwrap();
+    assert_eq!(coherence.fields["cell.state"].loads, 4);
+    assert_eq!(coherence.lines[0].fields[0].offset, 8);
+    assert_eq!(kernel.operation.as_deref(), Some("timer-start"));
+    assert_eq!(kernel.layout.as_deref(), Some("same-cell"));
+    assert_eq!((kernel.timing_cost_ns, kernel.elapsed_in_kernel_ns), (Some(30.5), Some(180)));
+}
+
+#[test]
+fn a_measured_round_names_its_log_and_keeps_an_exact_summary() {
+    let out = tempfile::tempdir().unwrap();
+    let mut writer = RunWriter::create(out.path(), Run::new("0.1.0", 7)).unwrap();
+    let histogram = || {
+        let mut histogram = hdrhistogram::Histogram::new(3).unwrap();
+        histogram.record(100).unwrap();
+        histogram
+    };
+    let latencies = [("start".to_owned(), histogram()), ("cancel".to_owned(), histogram())];
+    let mut round = Round::new(series("a"), 0, 0.5);
+    let exact = Latency { samples: 1, mean_ns: 100.4, ..Latency::default() };
+    round.latency.insert("cancel".to_owned(), exact);
+    writer.append_measured(&mut round, &latencies).unwrap();
+    let [read] = &read(writer.dir())[..] else { panic!("one round") };
+    assert_eq!(read.latency["start"].p50_ns, 100);
+    assert_eq!(read.latency["cancel"].mean_ns, 100.4);
+    for latency in read.latency.values() {
+        assert!(writer.dir().join(latency.hlog.as_ref().unwrap()).is_file());
+    }
 }

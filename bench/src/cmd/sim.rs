@@ -12,9 +12,9 @@ use cellbench_sim::MachineModel;
 
 use super::args::{Choice, Output, parse_duration, parse_percent};
 use super::{output, report, run};
-use crate::backend::sim::host;
 use crate::backend::sim::plan::plan;
 use crate::backend::sim::session::{self, Settings};
+use crate::backend::sim::{host, meter};
 use crate::check::validate::{self, Measured, Validation};
 use crate::session::ctrl_c::CtrlC;
 use cellbench_host::c2c::Effort;
@@ -94,7 +94,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let ctrl_c = CtrlC::install().map_err(|error| anyhow!(error))?;
     let (finished, speed) = session::run(&plan, &machine, &settings, ctrl_c)?;
     report::show(&finished.dir, args.output.json, &[])?;
-    output::note(&speed.to_string());
+    output::note(&meter::describe(&speed));
     Ok(run::conclude(&finished))
 }
 

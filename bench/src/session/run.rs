@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use cellbench_plots::{Decision, Options, Table};
-use cellbench_record::{Interval, Latency, Run, RunWriter, Settings as RunSettings, WriteError};
+use cellbench_record::{Run, RunWriter, Settings as RunSettings, WriteError};
 
 use super::budget;
 use super::ctrl_c::CtrlC;
@@ -301,38 +301,18 @@ impl Session<'_> {
 
     fn record(&mut self, measured: &mut Measured) -> Result<(), SessionError> {
         let Measured { round, latencies, .. } = measured;
-        let intervals: Vec<Interval> = latencies
-            .iter()
-            .map(|(op, histogram)| Interval {
-                op: op.clone(),
-                start_s: round.start_s,
-                duration_s: round.duration_s,
-                disturbed: !round.disturbed.is_empty(),
-                histogram: histogram.clone(),
-            })
-            .collect();
-        if !intervals.is_empty() {
-            let hlog = self.writer.append_latency(&round.series, &intervals)?;
-            for interval in &intervals {
-                let latency =
-                    Latency { hlog: Some(hlog.clone()), ..Latency::of(&interval.histogram) };
-                round.latency.insert(interval.op.clone(), latency);
-            }
-        }
+        self.writer.append_measured(round, latencies)?;
         if let Some(violation) = round.invariants.violations.first() {
             let row = round.series.to_string();
             if !self.violations.iter().any(|known| known.starts_with(&row)) {
                 self.violations.push(format!("{row}: {violation}"));
             }
         }
-        if let Some(every) =
-            round.extra.get("latency_sample_every").and_then(|every| every.as_u64())
-        {
-            let every = u32::try_from(every).unwrap_or(u32::MAX);
+        if let Some(every) = round.latency_sample_every {
             self.sampled_every =
                 if self.sampled_every == 0 { every } else { self.sampled_every.min(every) };
         }
-        Ok(self.writer.append(round)?)
+        Ok(())
     }
 }
 

@@ -136,7 +136,8 @@ impl Kept {
 }
 
 /// Keeps a run in a directory: `run.json` and the rounds without what no report reads, which is what
-/// takes the space: fields that are not of the schema, and of a counter that a host does not have the
+/// takes the space: fields that are not of the schema, traffic by field, outcomes by context and
+/// operation, and of a counter that a host does not have the
 /// reason more than once for each row.
 ///
 /// # Errors
@@ -151,6 +152,8 @@ pub fn keep(run: &Path, into: &Path) -> Result<(), KeptError> {
     for round in reader.rounds()? {
         let mut round = round.map_err(KeptError::Damaged)?;
         round.extra.clear();
+        round.coherence = None;
+        round.context_ops.clear();
         if !seen.insert(round.series.clone()) {
             round.counters.retain(|_, counter| !matches!(counter, Counter::Unavailable { .. }));
         }

@@ -1,12 +1,11 @@
 //! How fast simulations are: what was simulated, and in how much processor time.
 
-use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use cellbench_record::SimulationSpeed;
 use cellbench_sim::Report;
 use rustix::time::{ClockId, clock_gettime};
-use serde::Serialize;
 
 /// Counts simulations of any number of threads.
 #[derive(Debug, Default)]
@@ -14,17 +13,6 @@ pub struct Meter {
     accesses: AtomicU64,
     spin_loads: AtomicU64,
     nanoseconds: AtomicU64,
-}
-
-/// What was simulated in what time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Speed {
-    /// Accesses that were simulated one by one.
-    pub accesses: u64,
-    /// Loads of waiting cores, charged together when a core wakes.
-    pub spin_loads: u64,
-    /// Processor time of the simulations, in seconds: cells, locks and workloads run in it too.
-    pub processor_s: f64,
 }
 
 impl Meter {
@@ -44,10 +32,10 @@ impl Meter {
 
     /// What was counted so far.
     #[must_use]
-    pub fn speed(&self) -> Speed {
+    pub fn speed(&self) -> SimulationSpeed {
         // Relaxed: as above.
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Speed {
+        SimulationSpeed {
             accesses: count(&self.accesses),
             spin_loads: count(&self.spin_loads),
             processor_s: count(&self.nanoseconds) as f64 / 1e9,
@@ -61,21 +49,20 @@ fn thread_time() -> Duration {
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
-impl fmt::Display for Speed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { accesses, spin_loads, processor_s } = *self;
-        let millions = |count: u64| count as f64 / 1e6;
-        let rate = |count: u64| millions(count) / processor_s.max(1e-9);
-        write!(
-            f,
-            "{:.1} M accesses simulated in {processor_s:.1} s of processor time: {:.1} M/s; with \
-             {:.0} M loads of spinning cores {:.1} M/s",
-            millions(accesses),
-            rate(accesses),
-            millions(spin_loads),
-            rate(accesses + spin_loads),
-        )
-    }
+/// Says how fast simulations were, for whoever waited for them.
+#[must_use]
+pub fn describe(speed: &SimulationSpeed) -> String {
+    let SimulationSpeed { accesses, spin_loads, processor_s } = *speed;
+    let millions = |count: u64| count as f64 / 1e6;
+    let rate = |count: u64| millions(count) / processor_s.max(1e-9);
+    format!(
+        "{:.1} M accesses simulated in {processor_s:.1} s of processor time: {:.1} M/s; with \
+         {:.0} M loads of spinning cores {:.1} M/s",
+        millions(accesses),
+        rate(accesses),
+        millions(spin_loads),
+        rate(accesses + spin_loads),
+    )
 }
 
 #[cfg(test)]
@@ -84,9 +71,10 @@ mod tests {
 
     #[test]
     fn the_speed_is_said_with_and_without_spinning() {
-        let speed = Speed { accesses: 30_000_000, spin_loads: 270_000_000, processor_s: 3.0 };
+        let speed =
+            SimulationSpeed { accesses: 30_000_000, spin_loads: 270_000_000, processor_s: 3.0 };
         assert_eq!(
-            speed.to_string(),
+            describe(&speed),
             "30.0 M accesses simulated in 3.0 s of processor time: 10.0 M/s; with 270 M loads of \
              spinning cores 100.0 M/s"
         );

@@ -8,14 +8,13 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use cellbench_record::{
-    Host, Interval, Latency, Run, RunWriter, Settings as RunSettings, Topology as HostTopology,
+    Host, Run, RunWriter, Settings as RunSettings, SimulationSpeed, Topology as HostTopology,
     WriteError,
 };
 use cellbench_sim::MachineModel;
 use rayon::prelude::*;
-use serde_json::json;
 
-use super::meter::{Meter, Speed};
+use super::meter::Meter;
 use super::trial::{Effort, Machine, SimulateError, Simulated, effort, simulate};
 use crate::backend::cores::round::Spec;
 use crate::session::ctrl_c::CtrlC;
@@ -76,7 +75,7 @@ pub fn run(
     machine: &MachineModel,
     settings: &Settings,
     ctrl_c: CtrlC,
-) -> Result<(Finished, Speed), SessionError> {
+) -> Result<(Finished, SimulationSpeed), SessionError> {
     let began = Instant::now();
     let meter = Meter::default();
     let on = Machine { model: machine, own_lines: &settings.own_lines, meter: &meter };
@@ -159,31 +158,16 @@ impl Session<'_> {
 
     fn record(&mut self, writer: &mut RunWriter, simulated: Simulated) -> Result<(), WriteError> {
         let Simulated { mut round, latencies, .. } = simulated;
-        let intervals: Vec<Interval> = latencies
-            .iter()
-            .map(|(op, histogram)| Interval {
-                op: op.to_owned(),
-                start_s: round.start_s,
-                duration_s: round.duration_s,
-                disturbed: !round.disturbed.is_empty(),
-                histogram: histogram.clone(),
-            })
-            .collect();
-        if !intervals.is_empty() {
-            let hlog = writer.append_latency(&round.series, &intervals)?;
-            for interval in &intervals {
-                let latency =
-                    Latency { hlog: Some(hlog.clone()), ..Latency::of(&interval.histogram) };
-                round.latency.insert(interval.op.clone(), latency);
-            }
-        }
+        let latencies: Vec<_> =
+            latencies.iter().map(|(op, histogram)| (op.to_owned(), histogram.clone())).collect();
+        writer.append_measured(&mut round, &latencies)?;
         if let Some(violation) = round.invariants.violations.first() {
             let row = round.series.to_string();
             if !self.violations.iter().any(|known| known.starts_with(&row)) {
                 self.violations.push(format!("{row}: {violation}"));
             }
         }
-        writer.append(&round)
+        Ok(())
     }
 
     fn finish(
@@ -191,7 +175,7 @@ impl Session<'_> {
         mut writer: RunWriter,
         ended: Ended,
         rounds: u32,
-    ) -> Result<(Finished, Speed), SessionError> {
+    ) -> Result<(Finished, SimulationSpeed), SessionError> {
         let speed = self.machine.meter.speed();
         writer.update_run(|run| {
             let now = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -199,7 +183,7 @@ impl Session<'_> {
             if ended == Ended::Interrupted {
                 run.notes.push("interrupted by the user".to_owned());
             }
-            run.extra.insert("simulated".to_owned(), json!(speed));
+            run.simulated = Some(speed);
         })?;
         let dir = writer.dir().to_owned();
         Ok((Finished { dir, rounds, ended, violations: self.violations }, speed))
@@ -245,6 +229,6 @@ fn describe(plan: &Plan, machine: &MachineModel, settings: &Settings) -> Run {
         ..Run::new(env!("CARGO_PKG_VERSION"), settings.seed)
     };
     // The whole model: a run can be repeated when the built-in machine has changed.
-    run.extra.insert("simulated_machine".to_owned(), machine.to_toml().into());
+    run.simulated_machine = Some(machine.to_toml());
     run
 }

@@ -8,15 +8,16 @@ use std::sync::Arc;
 
 use cellbench_impls::CpuId;
 use cellbench_impls::platform::Sim;
-use cellbench_record::{Invariants, Round, ThreadCount};
-use cellbench_sim::report::Counters;
+use cellbench_record::{
+    Coherence, FalseSharing, FieldPlace, FieldTraffic, Invariants, LineTraffic, Round, ThreadCount,
+};
+use cellbench_sim::report::{Counters, Field, LineReport};
 use cellbench_sim::{
     End, MachineModel, Report, Simulation, advance, advance_after_stall, now_ns, set_operation,
 };
 use cellbench_trials_sim as trials;
 use cellbench_workloads::tally::outcome_id;
 use cellbench_workloads::{Params, Tally, Trial, Worker};
-use serde_json::json;
 
 use super::meter::Meter;
 use crate::alloc::within;
@@ -170,7 +171,7 @@ pub fn simulate(
             }
             round.per_thread.push(thread);
         }
-        round.extra.insert("latency_sample_every".to_owned(), 1.into());
+        round.latency_sample_every = Some(1);
         round.invariants = match broken {
             Some(violation) => Invariants { checked: 1, violations: vec![violation] },
             None => stage.check(&work.total),
@@ -383,12 +384,11 @@ fn waiting(report: &Report) -> String {
     format!("{cores} cores have not finished; they wait for {}", labels.join(", "))
 }
 
-/// What moved in the window, by field, and which lines were waited for. `share` is the window's of the
-/// time that is attributed to it.
+/// Notes what moved in the window, by field, and which lines were waited for. `share` is the window's
+/// of the time that is attributed to it.
 fn note_coherence(round: &mut Round, report: &Report, share: f64) {
-    let mut fields = serde_json::Map::new();
-    let rows = report.rows.iter().filter(|row| row.operation == WINDOW);
-    for row in rows {
+    let mut coherence = Coherence::default();
+    for row in report.rows.iter().filter(|row| row.operation == WINDOW) {
         let found = &row.counters;
         let moved = found.transfers();
         if moved > 0 {
@@ -399,34 +399,55 @@ fn note_coherence(round: &mut Round, report: &Report, share: f64) {
             round.line_waits_ns.insert(row.label.clone(), waited_ns);
         }
         if found.wait_ns > 0.0 || found.spin_ns > 0.0 {
-            fields.insert(row.label.clone(), by_field(found));
+            coherence.fields.insert(row.label.clone(), field_traffic(found));
         }
     }
-    let lines: Vec<_> = report.lines.iter().take(LINES_KEPT).map(|line| json!(line)).collect();
-    let coherence = json!({
-        "fields": fields,
-        "lines": lines,
-        "false_sharing": report.false_sharing,
-    });
-    round.extra.insert("coherence".to_owned(), coherence);
+    coherence.lines = report.lines.iter().take(LINES_KEPT).map(line_traffic).collect();
+    coherence.false_sharing = report
+        .false_sharing
+        .iter()
+        .map(|pair| FalseSharing {
+            first: place(&pair.first),
+            second: place(&pair.second),
+            lines: pair.lines,
+            requests: pair.requests,
+        })
+        .collect();
+    round.coherence = Some(Box::new(coherence));
 }
 
-fn by_field(found: &Counters) -> serde_json::Value {
-    json!({
-        "loads": found.loads,
-        "stores": found.stores,
-        "rmws": found.rmws,
-        "hits": found.hits,
-        "transfers_same_llc": found.transfers_same_llc,
-        "transfers_cross_llc": found.transfers_cross_llc,
-        "transfers_cross_socket": found.transfers_cross_socket,
-        "rfos": found.rfos,
-        "hitms": found.hitms,
-        "invalidations": found.invalidations,
-        "false_sharing": found.false_sharing,
-        "wait_ns": found.wait_ns.round(),
-        "spin_ns": found.spin_ns.round(),
-    })
+fn field_traffic(found: &Counters) -> FieldTraffic {
+    FieldTraffic {
+        loads: found.loads,
+        stores: found.stores,
+        rmws: found.rmws,
+        hits: found.hits,
+        transfers_same_llc: found.transfers_same_llc,
+        transfers_cross_llc: found.transfers_cross_llc,
+        transfers_cross_socket: found.transfers_cross_socket,
+        rfos: found.rfos,
+        hitms: found.hitms,
+        invalidations: found.invalidations,
+        false_sharing: found.false_sharing,
+        wait_ns: found.wait_ns.round(),
+        spin_ns: found.spin_ns.round(),
+    }
+}
+
+fn line_traffic(line: &LineReport) -> LineTraffic {
+    LineTraffic {
+        fields: line.fields.iter().map(place).collect(),
+        lines: line.lines,
+        transfers: line.transfers,
+        invalidations: line.invalidations,
+        false_sharing: line.false_sharing,
+        wait_ns: line.wait_ns,
+        longest_queue: line.longest_queue,
+    }
+}
+
+fn place(field: &Field) -> FieldPlace {
+    FieldPlace { label: field.label.clone(), offset: field.offset }
 }
 
 #[cfg(test)]

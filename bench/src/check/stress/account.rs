@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
 use cellbench_impls::Context;
-use cellbench_record::Host;
+use cellbench_record::{ContextOps, Host};
 use serde::{Deserialize, Serialize};
 
-use super::slice::{Counts, Order, Outcome};
+use super::slice::{Order, Outcome};
 
 /// One cell's account.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,7 +31,7 @@ pub struct Account {
     /// Slices in which something broke.
     pub violations: u64,
     /// Operations by context, operation and outcome.
-    pub counts: Counts,
+    pub counts: ContextOps,
 }
 
 /// Something broke.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cellbench_impls::Context;
 use cellbench_impls::platform::NativeAudit;
-use cellbench_record::{Series, Source};
+use cellbench_record::{ContextOps, Series, Source};
 use cellbench_trials_stress::audited;
 use cellbench_workloads::registry::WORKLOADS;
 use cellbench_workloads::{Params, Trial};
@@ -48,14 +48,11 @@ pub struct Order {
     pub planted: Option<String>,
 }
 
-/// Counts by context, operation and outcome.
-pub type Counts = BTreeMap<String, BTreeMap<String, BTreeMap<String, u64>>>;
-
 /// What came of a slice.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
     /// What was done: context, operation, outcome, how often.
-    pub counts: Counts,
+    pub counts: ContextOps,
     /// Signals that found their worker between two batches and were let go.
     pub let_go: u64,
     /// Control blocks and commands that were handed out.
@@ -208,9 +205,10 @@ fn run_trial(
 fn outcome(measured: Measured) -> Outcome {
     let Measured { round, objects, .. } = measured;
     // Where nobody is interrupted, everything was done in task context.
-    let counts = match round.extra.get("context_ops") {
-        Some(by_context) => Counts::deserialize(by_context).unwrap_or_default(),
-        None => BTreeMap::from([(Context::Task.name().to_owned(), round.ops)]),
+    let counts = if round.context_ops.is_empty() {
+        BTreeMap::from([(Context::Task.name().to_owned(), round.ops)])
+    } else {
+        round.context_ops
     };
     let mut violations = round.invariants.violations;
     // The workload's check says so as a rule; here it does not depend on the workload.
@@ -219,7 +217,7 @@ fn outcome(measured: Measured) -> Outcome {
     }
     Outcome {
         counts,
-        let_go: round.extra.get("interruptions_let_go").and_then(|n| n.as_u64()).unwrap_or(0),
+        let_go: round.interruptions_missed.unwrap_or(0),
         objects_allocated: objects.allocated,
         objects_freed: objects.freed,
         violations,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cellbench_impls::Context;
 use cellbench_impls::heap::HeapStats;
-use cellbench_record::{Counter, Round, ThreadCount};
+use cellbench_record::{ContextOps, Counter, Round, ThreadCount};
 use cellbench_workloads::tally::{OUTCOMES, outcome_id};
 use cellbench_workloads::{Op, Tally};
 use hdrhistogram::Histogram;
@@ -57,11 +57,11 @@ pub(super) fn of(
     round.disturbed = disturbed(reports, host, window, shares_cpus);
     let sampled_every = reports.iter().map(|report| report.span.sampled_every).min();
     if sampled {
-        round.extra.insert("latency_sample_every".to_owned(), sampled_every.into());
+        round.latency_sample_every = sampled_every;
     }
     if spec.series.offered_ops_s.is_some() {
         let unserved: u64 = reports.iter().map(|report| report.span.unserved).sum();
-        round.extra.insert("unserved".to_owned(), unserved.into());
+        round.unserved = Some(unserved);
     }
     Measured { round, latencies, objects: HeapStats { allocated: 0, freed: 0 } }
 }
@@ -85,20 +85,20 @@ fn interruptions(
     round: &mut Round,
     latencies: &mut Vec<(String, Histogram<u64>)>,
 ) {
-    let mut by_op: BTreeMap<&str, BTreeMap<&str, BTreeMap<&str, u64>>> = BTreeMap::new();
-    let mut let_go = 0;
+    let mut by_op = ContextOps::new();
+    let mut missed = 0;
     for report in reports {
         let task = (Context::Task, &report.span.before, &report.span.after);
         let handlers = report.struck.iter().map(|one| (one.context, &one.before, &one.after));
         for (context, before, after) in std::iter::once(task).chain(handlers) {
-            let of_context = by_op.entry(context.name()).or_default();
+            let of_context = by_op.entry(context.name().to_owned()).or_default();
             for (op, outcome, count) in counted(before, after) {
-                let outcomes = of_context.entry(op.id()).or_default();
-                *outcomes.entry(outcome_id(outcome)).or_default() += count;
+                let outcomes = of_context.entry(op.id().to_owned()).or_default();
+                *outcomes.entry(outcome_id(outcome).to_owned()).or_default() += count;
             }
         }
         for struck in &report.struck {
-            let_go += struck.let_go;
+            missed += struck.let_go;
             for (op, values) in &struck.latencies {
                 let name = format!("{}@{}", op.id(), struck.context.name());
                 match latencies.iter_mut().find(|(known, _)| *known == name) {
@@ -111,12 +111,12 @@ fn interruptions(
     for (context, ops) in &by_op {
         let mut outcomes = BTreeMap::new();
         for (outcome, count) in ops.values().flatten() {
-            *outcomes.entry((*outcome).to_owned()).or_default() += count;
+            *outcomes.entry(outcome.clone()).or_default() += count;
         }
-        round.contexts.insert((*context).to_owned(), outcomes);
+        round.contexts.insert(context.clone(), outcomes);
     }
-    round.extra.insert("context_ops".to_owned(), serde_json::json!(by_op));
-    round.extra.insert("interruptions_let_go".to_owned(), let_go.into());
+    round.context_ops = by_op;
+    round.interruptions_missed = Some(missed);
 }
 
 fn sum_counters(reports: &[Report]) -> BTreeMap<String, Counter> {
