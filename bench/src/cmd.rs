@@ -25,7 +25,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use args::Measuring;
-pub use suite::{criterion, suite};
+pub use suite::suite;
 
 /// Exit status for wrong input and for whatever else ends a command without its result.
 pub const EXIT_ERROR: u8 = 2;

@@ -9,7 +9,7 @@ use cellbench_record::RunReader;
 use serde_json::Value;
 
 fn cellbench(args: &[&str]) -> Output {
-    Command::new(assert_cmd::cargo::cargo_bin!("cellbench"))
+    Command::new(env!("CARGO_BIN_EXE_cellbench"))
         .args(args)
         .stdin(Stdio::null())
         .output()
@@ -157,7 +157,7 @@ fn a_full_disk_is_named_and_earlier_runs_stay_as_they_were() {
     // A limit on the size of files, set in the child, is what a user without a full disk can have.
     let script = format!(
         "ulimit -f 1; exec {} run --out {} --time-budget 2s --threads 1 --kinds timer --workloads empty,same-cell",
-        assert_cmd::cargo::cargo_bin!("cellbench").display(),
+        env!("CARGO_BIN_EXE_cellbench"),
         dir.path().display()
     );
     let output =
@@ -375,7 +375,7 @@ fn interruptions_are_counted_by_context() {
 #[test]
 fn an_interrupted_run_keeps_its_rounds_and_reports_them() {
     let dir = tempfile::tempdir().unwrap();
-    let mut child = Command::new(assert_cmd::cargo::cargo_bin!("cellbench"))
+    let mut child = Command::new(env!("CARGO_BIN_EXE_cellbench"))
         .args([
             "run",
             "--time-budget",

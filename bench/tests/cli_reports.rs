@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use cellbench_record::{Kind, OK, Round, Run, RunWriter, Series, Source};
 
 fn cellbench() -> Command {
-    Command::new(assert_cmd::cargo::cargo_bin!("cellbench"))
+    Command::new(env!("CARGO_BIN_EXE_cellbench"))
 }
 
 /// Writes a run of twelve rounds in which `cmd-queue` does `ok` operations a round, the baseline
@@ -92,4 +92,16 @@ fn the_page_of_the_kept_runs_is_made_by_its_command() {
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let again = fs::read_to_string(elsewhere.path().join("RESULTS.md")).unwrap();
     assert!(again == page, "RESULTS.md is not what `{command}` makes; run it");
+}
+
+/// What draws pictures is not part of every build: asked without, one line says what to do.
+#[cfg(not(feature = "png"))]
+#[test]
+fn a_build_without_png_says_how_to_get_one() {
+    for asked in [&["--png"][..], &["--only", "png"]] {
+        let output = cellbench().args(["report", "x"]).args(asked).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("--features png") && said.lines().count() == 1, "{said}");
+    }
 }

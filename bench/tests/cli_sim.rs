@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use cellbench_record::{Round, RunReader, Source};
 
 fn cellbench(args: &[&str], host_threads: usize) -> Output {
-    Command::new(assert_cmd::cargo::cargo_bin!("cellbench"))
+    Command::new(env!("CARGO_BIN_EXE_cellbench"))
         .args(args)
         .env("RAYON_NUM_THREADS", host_threads.to_string())
         .stdin(Stdio::null())

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use serde_json::Value;
 
 fn stress(args: &[&str]) -> Command {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("cellbench"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cellbench"));
     command.arg("stress").args(args).stdin(Stdio::null());
     command
 }

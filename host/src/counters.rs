@@ -14,9 +14,6 @@
 
 pub mod catalogue;
 pub mod event;
-#[cfg(feature = "criterion")]
-pub mod measurement;
-
 pub mod thread;
 
 use std::collections::BTreeMap;

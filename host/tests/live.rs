@@ -5,14 +5,12 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use cellbench_host::c2c::{self, C2cError, Effort, Method};
-use cellbench_host::counters::measurement::{CounterMeasurement, MeasurementError};
 use cellbench_host::counters::{Plan, Reading, ThreadCounters, Unavailable};
 use cellbench_host::pin::PinError;
 use cellbench_host::{
     Clock, CpuId, CpuSet, Placement, Roots, RoundProbe, Topology, affinity, describe, doctor,
     limits, pin,
 };
-use criterion::measurement::Measurement;
 
 const TINY: Effort = Effort { samples: 3, round_trips: 10 };
 
@@ -213,32 +211,6 @@ fn with_perf_denied_the_kernels_accounts_still_count_and_the_rest_says_why_not()
                 matches!(reason, Unavailable::Denied | Unavailable::Paranoid { .. }),
                 "{name}: {reason:?}"
             );
-        }
-        assert!(CounterMeasurement::open("page-faults").is_ok());
-        assert!(CounterMeasurement::open("cycles").is_err());
-    });
-}
-
-#[test]
-fn a_counter_is_a_criterion_measurement_or_says_why_not() {
-    on_own_thread(|| {
-        match CounterMeasurement::open("page-faults") {
-            Ok(measurement) => {
-                measurement.start();
-                let touched = vec![1_u8; 8 << 20];
-                let faults = measurement.end(());
-                assert!(touched.iter().all(|&byte| byte == 1));
-                assert!(measurement.to_f64(&faults) >= 1.0);
-                assert_eq!(measurement.add(&faults, &measurement.zero()), faults);
-                assert!(measurement.formatter().format_value(2500.0).contains("2.500 K events"));
-            }
-            Err(error) => panic!("{error}"),
-        }
-        let Err(error) = CounterMeasurement::open("no-such-event") else { panic!("opened") };
-        assert!(matches!(error, MeasurementError::Unknown { .. }));
-        assert!(error.to_string().contains("page-faults"), "{error}");
-        if let Err(error) = CounterMeasurement::open("cycles") {
-            assert!(matches!(error, MeasurementError::Unavailable { .. }), "{error}");
         }
     });
 }

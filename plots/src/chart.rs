@@ -17,6 +17,7 @@ mod latency;
 mod lines;
 mod load;
 mod model_and_kernel;
+#[cfg(feature = "png")]
 mod png;
 mod scaling;
 mod style;
@@ -24,6 +25,7 @@ mod transfers;
 
 use crate::report::{Format, Rendered, Report};
 
+#[cfg(feature = "png")]
 pub(crate) use png::Png;
 pub use style::{colour_hex, marker};
 

@@ -28,7 +28,9 @@ use cellbench_record::{
 };
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
-use crate::chart::{Charts, Drawn, Png};
+#[cfg(feature = "png")]
+use crate::chart::Png;
+use crate::chart::{Charts, Drawn};
 use crate::options::Options;
 use crate::table::Table;
 
@@ -104,6 +106,7 @@ pub const FORMATS: &[&dyn Format] = &[
     &csv::Csv,
     &terminal::Terminal,
     &Charts,
+    #[cfg(feature = "png")]
     &Png,
     &html::Html,
 ];

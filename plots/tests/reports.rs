@@ -379,6 +379,7 @@ fn charts_of_scaling_load_and_distribution() {
 }
 
 /// On demand alone, one picture for each chart, whatever the names in the data.
+#[cfg(feature = "png")]
 #[test]
 fn charts_as_png() {
     let out = tempfile::tempdir().unwrap();

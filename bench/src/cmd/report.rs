@@ -28,7 +28,7 @@ pub(super) struct Args {
     /// Only these formats
     #[arg(long, value_name = "F,G", value_delimiter = ',')]
     only: Vec<String>,
-    /// Charts as PNG as well
+    /// Charts as PNG as well; takes a build with --features png
     #[arg(long)]
     png: bool,
     /// Take RUN for a directory of kept runs, and write one page of them all, such as RESULTS.md
@@ -56,6 +56,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         keep(&args.run, into)?;
         output::emit(&format!("{}\n", into.display()))?;
         return Ok(ExitCode::SUCCESS);
+    }
+    if !cfg!(feature = "png") && (args.png || args.only.iter().any(|name| name == "png")) {
+        bail!("this build draws no PNG; build with `--features png`");
     }
     let known: Vec<&str> = FORMATS.iter().map(|format| format.name()).collect();
     if let Some(name) = args.only.iter().find(|name| !known.contains(&name.as_str())) {

@@ -1,10 +1,11 @@
 //! Per-operation cost with Criterion: alone on one CPU, and on all CPUs against each other.
 //!
 //! ```text
-//! cargo bench --bench ops                                everything
-//! cargo bench --bench ops -- solo-set                    one operation, every cell
-//! cargo bench --bench ops -- timer/cmpxchg-state         one cell
-//! cargo bench --bench ops -- --save-baseline before      then, after a change: --baseline before
+//! cargo bench -p cellbench-criterion --bench ops                        everything
+//! cargo bench -p cellbench-criterion --bench ops -- solo-set            one operation, every cell
+//! cargo bench -p cellbench-criterion --bench ops -- timer/cmpxchg-state one cell
+//! cargo bench -p cellbench-criterion --bench ops -- --save-baseline before
+//!                                               then, after a change: --baseline before
 //! ```
 //!
 //! Criterion measures one benchmark after the other, so a drift of the host comes between them: for
@@ -25,7 +26,7 @@ const ALONE_WQ: &[&str] = &["solo-set", "solo-start"];
 const CONTENDED: &[&str] = &["same-cell", "lock-0ns"];
 
 fn main() {
-    let mut criterion = cellbench::cmd::criterion();
+    let mut criterion = cellbench_criterion::criterion();
     let clock = Clock::new();
     let topology = match Topology::read() {
         Ok(topology) => topology,

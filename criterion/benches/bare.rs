@@ -149,7 +149,7 @@ fn time(turns: u64, mut update: impl FnMut(usize)) -> Duration {
 }
 
 fn main() {
-    let mut criterion = cellbench::cmd::criterion();
+    let mut criterion = cellbench_criterion::criterion();
     let mut group = criterion.benchmark_group("bare/two-updates");
 
     let machine = Machine::<Native>::new(MachineConfig::new(1));

@@ -1,22 +1,20 @@
 //! A counter as the measurement of a Criterion benchmark, in place of wall-clock time.
 //!
 //! ```no_run
-//! use cellbench_host::counters::measurement::CounterMeasurement;
+//! use cellbench_criterion::measurement::CounterMeasurement;
 //! use criterion::Criterion;
 //!
 //! let instructions = CounterMeasurement::open("instructions")?;
 //! let criterion = Criterion::default().with_measurement(instructions);
-//! # Ok::<(), cellbench_host::counters::measurement::MeasurementError>(())
+//! # Ok::<(), cellbench_criterion::measurement::MeasurementError>(())
 //! ```
 
 use std::cell::RefCell;
 
+use cellbench_host::counters::{Plan, Reading, ThreadCounters, Unavailable};
+use cellbench_host::{Roots, affinity};
 use criterion::Throughput;
 use criterion::measurement::{Measurement, ValueFormatter};
-
-use super::{Plan, Reading, ThreadCounters, Unavailable};
-use crate::affinity;
-use crate::roots::Roots;
 
 /// Why an event cannot be the measurement.
 #[derive(Debug, thiserror::Error)]
