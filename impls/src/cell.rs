@@ -26,7 +26,7 @@ pub mod task_work;
 pub mod worker;
 
 pub use errno::{Errno, Outcome};
-pub use kind::{Kind, Timer, Wq};
+pub use kind::{ALL_KINDS, CellKind, Kind, Steps, TWO_STEP_KINDS, Timer, UnknownKind, Wq};
 
 use crate::machine::Cpu;
 use crate::map::Map;
@@ -41,8 +41,6 @@ pub struct InitFlags(pub u64);
 impl InitFlags {
     /// No flags: a timer on the real-time clock, or a work item. Valid for every kind.
     pub const NONE: Self = Self(0);
-    /// Timer on the monotonic clock.
-    pub const MONOTONIC: Self = Self(1);
 }
 
 /// Arguments of [`AsyncCell::start`]. Work items ignore the time and take no flags.
@@ -75,6 +73,49 @@ pub struct Footprint {
     pub block_bytes: usize,
 }
 
+/// What the operations of a design promise, beyond their errors: each generation has promised
+/// something else. The conformance tables and the linearizability model are derived from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Promises {
+    /// `init` works in NMI context.
+    pub init_in_nmi: bool,
+    /// So do `set_callback`, and `schedule`.
+    pub update_in_nmi: bool,
+    /// So do `start` and `cancel_and_free`.
+    pub start_in_nmi: bool,
+    /// Operations go on while another one stands still in the middle.
+    pub lockless: bool,
+    /// `set_callback` looks at the map's user count.
+    pub update_needs_user: bool,
+    /// `start` of a timer without a program is refused.
+    pub start_needs_program: bool,
+    /// `cancel_async` knows what it found, unless it was left to an `irq_work`.
+    pub async_reports: bool,
+    /// `cancel` leaves the callback where an update is in its way.
+    pub cancel_may_not_clear: bool,
+    /// `start`, `cancel_async` and `cancel_and_free` may leave their last step to another CPU that
+    /// is inside a call, and a newer command replaces one that waits.
+    pub posts: bool,
+    /// `cancel_and_free` leaves the cancel to a worker.
+    pub free_by_worker: bool,
+}
+
+impl Promises {
+    /// A lockless design that refuses NMI: what the others are written as exceptions to.
+    pub const BASE: Self = Self {
+        init_in_nmi: false,
+        update_in_nmi: false,
+        start_in_nmi: false,
+        lockless: true,
+        update_needs_user: false,
+        start_needs_program: true,
+        async_reports: true,
+        cancel_may_not_clear: false,
+        posts: false,
+        free_by_worker: false,
+    };
+}
+
 /// An async cell.
 ///
 /// Every operation may be called by any number of CPUs at once. Errors common to all: EOPNOTSUPP
@@ -82,18 +123,23 @@ pub struct Footprint {
 pub trait AsyncCell<P: Platform>: Send + Sync + Sized + 'static {
     /// The design's name in reports, such as `spin-queued`.
     const ID: &'static str;
-    /// The kind's name in reports: `timer`, `wq` or `task_work`.
-    const KIND: &'static str;
+    /// What it runs later.
+    const KIND: CellKind;
+    /// How it is scheduled. The operations of the other way are EOPNOTSUPP, and a design does not
+    /// write them: generic code asks here which it may call.
+    const STEPS: Steps = Self::KIND.steps();
     /// Whether [`cancel`](Self::cancel) exists: work items have none.
-    const CANCELS: bool;
+    const CANCELS: bool = false;
     /// Whether [`cancel_async`](Self::cancel_async) exists.
     const CANCELS_ASYNC: bool = false;
+    /// What its operations promise.
+    const PROMISES: Promises;
     /// Whether updates work in NMI context.
-    const NMI_SAFE: bool;
+    const NMI_SAFE: bool = Self::PROMISES.update_in_nmi;
     /// Whether [`cancel_and_free`](Self::cancel_and_free) may be called in NMI context. Not where it
     /// cancels at once or hands the block to a worker: both take locks of the engine, which what was
     /// interrupted may hold, whatever lock or state word the cell itself has.
-    const FREES_IN_NMI: bool = Self::NMI_SAFE;
+    const FREES_IN_NMI: bool = Self::PROMISES.start_in_nmi;
     /// Whether an operation can keep others out: see [`is_occupied`](Self::is_occupied).
     const OCCUPIES: bool = false;
 
@@ -106,30 +152,31 @@ pub trait AsyncCell<P: Platform>: Send + Sync + Sized + 'static {
     /// as long as callbacks may run.
     unsafe fn new() -> Self;
 
-    /// Allocates the control block and publishes it.
+    /// Allocates the control block and publishes it. [`Steps::Two`].
     ///
     /// # Errors
     /// EBUSY: initialised already, or another CPU was first. ENOMEM. EPERM: user space holds no
     /// reference to the map any more.
-    fn init(&self, cpu: &Cpu<'_, P>, map: &Map<P>, flags: InitFlags) -> Outcome;
+    fn init(&self, _: &Cpu<'_, P>, _: &Map<P>, _: InitFlags) -> Outcome {
+        Err(Errno::EOPNOTSUPP)
+    }
 
-    /// Sets what runs: the callback and the program that owns it.
+    /// Sets what runs: the callback and the program that owns it. [`Steps::Two`].
     ///
     /// # Errors
     /// EINVAL: not initialised. EPERM: the map was abandoned, or the cell freed meanwhile. ENOENT:
     /// the program is on its way out. EBUSY (lockless designs): another update was in the way.
-    fn set_callback(
-        &self,
-        cpu: &Cpu<'_, P>,
-        program: &Program<P>,
-        callback: &Callback<P>,
-    ) -> Outcome;
+    fn set_callback(&self, _: &Cpu<'_, P>, _: &Program<P>, _: &Callback<P>) -> Outcome {
+        Err(Errno::EOPNOTSUPP)
+    }
 
-    /// Arms the timer, or queues the work.
+    /// Arms the timer, or queues the work. [`Steps::Two`].
     ///
     /// # Errors
     /// EINVAL: not initialised, or (most designs) no callback set.
-    fn start(&self, cpu: &Cpu<'_, P>, start: Start) -> Outcome;
+    fn start(&self, _: &Cpu<'_, P>, _: Start) -> Outcome {
+        Err(Errno::EOPNOTSUPP)
+    }
 
     /// Cancels the timer, clears its callback and waits for a running one. Returns whether it was
     /// armed.
@@ -137,7 +184,9 @@ pub trait AsyncCell<P: Platform>: Send + Sync + Sized + 'static {
     /// # Errors
     /// EDEADLK: called from this timer's own callback, or from that of a timer that somebody
     /// cancels from a callback in turn.
-    fn cancel(&self, cpu: &Cpu<'_, P>) -> Result<bool, Errno>;
+    fn cancel(&self, _: &Cpu<'_, P>) -> Result<bool, Errno> {
+        Err(Errno::EOPNOTSUPP)
+    }
 
     /// Cancels without waiting, in any context. Returns whether it was armed, as far as that is
     /// known when it returns.

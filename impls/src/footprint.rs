@@ -7,19 +7,19 @@
 
 use crossbeam_utils::CachePadded;
 
-use crate::cell::{AsyncCell, Footprint, InitFlags, Start};
+use crate::cell::{AsyncCell, Footprint, InitFlags, Start, Steps};
 use crate::machine::{Cpu, CpuId, Machine, MachineConfig};
 use crate::map::Map;
 use crate::platform::Traced;
 use crate::platform::traced::{Touched, trace};
 use crate::program::{Program, count_only};
-use crate::registry::{CELLS, CellVisitor, Entry, visit_cell};
+use crate::registry::{CELLS, CellEntry, CellVisitor, visit_cell};
 
 /// What a design takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DesignFootprint {
     /// The design and kind.
-    pub entry: Entry,
+    pub entry: CellEntry,
     /// Bytes.
     pub bytes: Footprint,
     /// Lines by operation, for those that the design has, in the order of a cell's life.
@@ -50,7 +50,7 @@ pub fn footprints() -> Vec<DesignFootprint> {
 }
 
 /// Leads a cell through its life and counts.
-struct Life(Entry);
+struct Life(CellEntry);
 
 /// Far enough away to be in the future, in nanoseconds.
 const FAR: Start = Start { ns: 3_600_000_000_000, flags: 0 };
@@ -105,7 +105,7 @@ impl<C: AsyncCell<Traced>> Subject<'_, C> {
         count("start_nmi", &|| cpu.nmi(|nmi| cell.start(nmi, FAR)).is_ok());
         count("cancel_async", &|| cell.cancel_async(cpu).is_ok());
         count("cancel", &|| cell.cancel(cpu).is_ok());
-        if C::KIND == "task_work" {
+        if C::STEPS == Steps::One {
             // Timers and work items serve it by two operations that stand above.
             count("schedule", &|| cell.schedule(cpu, map, first, first.callback(0), FAR).is_ok());
             cpu.return_to_user();
@@ -122,6 +122,7 @@ impl<C: AsyncCell<Traced>> Subject<'_, C> {
 #[cfg(test)]
 mod tests {
     use super::footprints;
+    use crate::cell::CellKind;
 
     #[test]
     fn every_operation_of_every_design_is_counted() {
@@ -132,7 +133,7 @@ mod tests {
             assert!(design.bytes.block_bytes > design.bytes.cell_bytes, "{name}");
             let names: Vec<_> = design.operations.iter().map(|lines| lines.operation).collect();
             let expected: &[&str] = match design.entry.kind {
-                "task_work" => &["schedule", "cancel_and_free"],
+                CellKind::TaskWork => &["schedule", "cancel_and_free"],
                 _ => &["init", "set_callback", "set_callback_same_program", "start"],
             };
             assert!(names.starts_with(expected), "{name}: {names:?}");
@@ -151,7 +152,7 @@ mod tests {
     #[test]
     fn an_update_of_the_locked_cell_touches_the_lines_it_must() {
         let locked = |footprint: &&super::DesignFootprint| {
-            footprint.entry.id == "spin-tas" && footprint.entry.kind == "timer"
+            footprint.entry.id == "spin-tas" && footprint.entry.kind == CellKind::Timer
         };
         let all = footprints();
         let design = all.iter().find(locked).expect("registered");

@@ -33,12 +33,13 @@ pub mod platform;
 pub mod program;
 pub mod rcu;
 pub mod registry;
+pub mod source;
 pub mod task;
 
 #[cfg(feature = "planted")]
 pub mod planted;
 
-pub use cell::{AsyncCell, Errno, Outcome};
+pub use cell::{AsyncCell, CellKind, Errno, Outcome};
 pub use lock::Lock;
 pub use machine::{Context, Cpu, CpuId, Machine};
 pub use platform::{Memory, Platform};

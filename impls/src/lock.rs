@@ -7,7 +7,7 @@
 //! | [`paravirt::Paravirt`] | what a kernel under a hypervisor makes of it |
 //! | [`resilient::Resilient`] | the kernel's queued spinlock with deadlock detection and timeouts |
 //! | [`resilient::ResilientTas`] | its test-and-set form, as used under virtualisation |
-//! | [`peers`] | `std`, `parking_lot`, `spin`, `mcslock` |
+//! | `peers` (a feature) | `std`, `parking_lot`, `spin`, `mcslock` |
 //!
 //! The queued locks come in two forms: the kernel's, and one with a byte-wide fast path
 //! ([`queued::Form`]).
@@ -17,6 +17,7 @@
 
 pub mod held;
 pub mod paravirt;
+#[cfg(feature = "peers")]
 pub mod peers;
 pub mod queued;
 pub mod resilient;

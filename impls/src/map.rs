@@ -24,11 +24,6 @@ impl<P: Platform> Map<P> {
         self.usercnt.load(Ordering::Relaxed) == 0
     }
 
-    /// User space takes one more reference.
-    pub fn get_user(&self) {
-        self.usercnt.fetch_add(1, Ordering::Relaxed);
-    }
-
     /// User space drops a reference; with the last one, `cells` are freed: all cells of the map.
     pub fn put_user<'a, C: AsyncCell<P> + 'a>(
         &self,

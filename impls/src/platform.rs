@@ -210,9 +210,6 @@ pub type NativeAudit = World<native::Audited, crate::rcu::Qsbr, crate::engine::Q
 /// Simulated cores, callbacks that never run.
 #[cfg(feature = "sim")]
 pub type Sim = World<sim::Simulated, crate::rcu::Qsbr, crate::engine::Count>;
-/// Simulated cores, callbacks that run on virtual cores.
-#[cfg(feature = "sim")]
-pub type SimLive = World<sim::Simulated, crate::rcu::Qsbr, crate::engine::Queued>;
 /// Every interleaving, callbacks run by the test's threads.
 #[cfg(feature = "loom")]
 pub type Loom = World<loom::Model, crate::rcu::Oracle, crate::engine::Queued>;

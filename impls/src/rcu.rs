@@ -58,6 +58,8 @@ impl<P: Platform> Default for RcuHead<P> {
 pub trait Reclaim<P: Platform>: Send + Sync + Sized {
     /// Name in reports.
     const ID: &'static str;
+    /// Whether opening a section costs its reader an access that others see: epochs.
+    const READERS_PAY: bool = false;
     /// An open read-side section.
     type Guard<'a>
     where

@@ -5,13 +5,20 @@
 
 use crate::cell::task_work::{TaskWork, locked::LockedWork, lockless};
 use crate::cell::{
-    AsyncCell, Timer, Wq, latch::SeqLatch, locked::Locked, mpmc::MpmcCell, queue::CmdQueue,
-    state::State,
+    AsyncCell, CellKind, Promises, Timer, Wq, latch::SeqLatch, locked::Locked, mpmc::MpmcCell,
+    queue::CmdQueue, state::State,
 };
+#[cfg(feature = "peers")]
 use crate::engine::EngineKind;
-use crate::lock::{Lock, paravirt, peers, queued, resilient, tas};
-use crate::platform::{Platform, World};
+#[cfg(feature = "peers")]
+use crate::lock::peers;
+use crate::lock::{Lock, paravirt, queued, resilient, tas};
+use crate::platform::Platform;
+#[cfg(feature = "peers")]
+use crate::platform::World;
+#[cfg(feature = "peers")]
 use crate::rcu::ReclaimKind;
+use crate::source::{self, Source};
 
 pub use crate::footprint::footprints;
 
@@ -31,15 +38,76 @@ pub trait LockVisitor<P: Platform> {
     fn visit<L: Lock<P>>(self) -> Self::Output;
 }
 
-/// A design, for lists and reports.
+/// The family of a design: designs of one family have one colour in charts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Group {
+    /// A spinlock that waits for ever.
+    Spinlock,
+    /// A spinlock that can fail.
+    Resilient,
+    /// A state word that refuses those who meet another.
+    StateWord,
+    /// The newest command in a buffer.
+    Buffer,
+    /// A list of commands.
+    Commands,
+    /// Task work without a lock.
+    TaskWork,
+    /// A lock of others.
+    Peer,
+}
+
+impl Group {
+    /// Returns the name in files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Spinlock => "spinlock",
+            Self::Resilient => "resilient",
+            Self::StateWord => "state-word",
+            Self::Buffer => "buffer",
+            Self::Commands => "commands",
+            Self::TaskWork => "task-work",
+            Self::Peer => "peer",
+        }
+    }
+}
+
+/// A cell of the registry, for lists and reports. Reports show cells in the registry's order: the
+/// history of the kernel, oldest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct CellEntry {
     /// Name in reports, as `spin-queued`.
     pub id: &'static str,
-    /// `timer`, `wq`, `task_work` or `lock`.
-    pub kind: &'static str,
+    /// What it runs later.
+    pub kind: CellKind,
+    /// Its generation in a few words, for legends.
+    pub label: &'static str,
+    /// Its family.
+    pub group: Group,
+    /// Where it was published.
+    pub source: Source,
+    /// What its operations promise.
+    pub promises: Promises,
     /// What it is, in a line.
     pub about: &'static str,
+}
+
+/// A lock of the registry, for lists and reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LockEntry {
+    /// Name in reports, as `spin-queued`.
+    pub id: &'static str,
+    /// Its family.
+    pub group: Group,
+    /// Where it was published.
+    pub source: Source,
+    /// What it is, in a line.
+    pub about: &'static str,
+}
+
+/// The promises of a cell's type.
+const fn promises<P: Platform, C: AsyncCell<P>>() -> Promises {
+    C::PROMISES
 }
 
 /// A platform on which the locks of others run: real cores.
@@ -49,18 +117,29 @@ pub trait HasPeers: Platform {
 }
 
 macro_rules! cells {
-    ($($id:literal $kind:literal $about:literal => $cell:ty;)*) => {
-        /// Every cell: one entry for each design and kind.
-        pub const CELLS: &[Entry] = &[$(Entry { id: $id, kind: $kind, about: $about },)*];
+    ($($id:literal $kind:ident $group:ident $source:ident $about:literal => $cell:ty;)*) => {
+        /// Every cell: one entry for each design and kind, in the order of reports.
+        pub const CELLS: &[CellEntry] = &[$(CellEntry {
+            id: $id,
+            kind: CellKind::$kind,
+            label: source::$source.label,
+            group: Group::$group,
+            source: source::$source,
+            promises: {
+                type P = crate::platform::Native;
+                promises::<P, $cell>()
+            },
+            about: $about,
+        },)*];
 
         /// Visits the cell with the given name and kind; `None` if there is none.
         pub fn visit_cell<P: Platform, V: CellVisitor<P>>(
             id: &str,
-            kind: &str,
+            kind: CellKind,
             visitor: V,
         ) -> Option<V::Output> {
             match (id, kind) {
-                $(($id, $kind) => Some(visitor.visit::<$cell>()),)*
+                $(($id, CellKind::$kind) => Some(visitor.visit::<$cell>()),)*
                 _ => None,
             }
         }
@@ -68,12 +147,26 @@ macro_rules! cells {
 }
 
 macro_rules! locks {
-    (any { $($id:literal $about:literal => $lock:ty;)* }
-     native { $($nid:literal $nabout:literal => $nlock:ty;)* }) => {
-        /// Locks that run on every platform.
-        pub const LOCKS: &[Entry] = &[$(Entry { id: $id, kind: "lock", about: $about },)*];
+    (any { $($id:literal $group:ident $source:ident $about:literal => $lock:ty;)* }
+     native { $($nid:literal $nsource:ident $nabout:literal => $nlock:ty;)* }) => {
+        /// Locks that run on every platform, in the order of reports.
+        pub const LOCKS: &[LockEntry] = &[$(LockEntry {
+            id: $id,
+            group: Group::$group,
+            source: source::$source,
+            about: $about,
+        },)*];
         /// Locks of others, native only.
-        pub const PEERS: &[Entry] = &[$(Entry { id: $nid, kind: "lock", about: $nabout },)*];
+        #[cfg(feature = "peers")]
+        pub const PEERS: &[LockEntry] = &[$(LockEntry {
+            id: $nid,
+            group: Group::Peer,
+            source: source::$nsource,
+            about: $nabout,
+        },)*];
+        /// Locks of others: none without the feature `peers`.
+        #[cfg(not(feature = "peers"))]
+        pub const PEERS: &[LockEntry] = &[];
 
         /// Visits the lock with the given name; `None` if there is none on every platform.
         pub fn visit_lock<P: Platform, V: LockVisitor<P>>(id: &str, visitor: V) -> Option<V::Output> {
@@ -83,6 +176,7 @@ macro_rules! locks {
             }
         }
 
+        #[cfg(feature = "peers")]
         impl<M: peers::RealCores, R: ReclaimKind, E: EngineKind> HasPeers for World<M, R, E> {
             fn visit_peer<V: LockVisitor<Self>>(id: &str, visitor: V) -> Option<V::Output> {
                 match id {
@@ -95,45 +189,45 @@ macro_rules! locks {
 }
 
 cells! {
-    "spin-tas" "timer" "irq-saving test-and-set spinlock in the cell" => Locked<P, Timer, tas::Tas<P>>;
-    "spin-queued" "timer" "irq-saving queued spinlock in the cell" => Locked<P, Timer, queued::Queued<P>>;
-    "rqspin" "timer" "resilient queued spinlock in the cell" => Locked<P, Timer, resilient::Resilient<P>>;
-    "cmpxchg-state" "timer" "RFC v1: READY/BUSY/FREED state word, refcount, RCU" => State<P, Timer, false>;
-    "cmpxchg-state-nmi" "timer" "RFC v1 with updates allowed in NMI" => State<P, Timer, true>;
-    "mpmc-cell" "timer" "v3: newest command in two slots under a sequence word, irq_work" => MpmcCell<P, Timer>;
-    "seq-latch" "timer" "v4 to v8: newest command under a latch sequence counter, irq_work" => SeqLatch<P, Timer>;
-    "cmd-queue" "timer" "v9, merged: refcount, exchanged callback, commands through irq_work" => CmdQueue<P, Timer>;
-    "spin-tas" "wq" "irq-saving test-and-set spinlock in the cell" => Locked<P, Wq, tas::Tas<P>>;
-    "spin-queued" "wq" "irq-saving queued spinlock in the cell" => Locked<P, Wq, queued::Queued<P>>;
-    "rqspin" "wq" "resilient queued spinlock in the cell" => Locked<P, Wq, resilient::Resilient<P>>;
-    "cmpxchg-state" "wq" "RFC v1: READY/BUSY/FREED state word, refcount, RCU" => State<P, Wq, false>;
-    "cmpxchg-state-nmi" "wq" "RFC v1 with updates allowed in NMI" => State<P, Wq, true>;
-    "mpmc-cell" "wq" "v3: newest command in two slots under a sequence word, irq_work" => MpmcCell<P, Wq>;
-    "seq-latch" "wq" "v4 to v8: newest command under a latch sequence counter, irq_work" => SeqLatch<P, Wq>;
-    "cmd-queue" "wq" "v9, merged: refcount, exchanged callback, commands through irq_work" => CmdQueue<P, Wq>;
-    "task-work" "task_work" "merged: six states, refcount, cancel from irq_work" => TaskWork<P, lockless::Lockless<P, lockless::Merged>>;
-    "task-work-cancel-now" "task_work" "six states, freed by the party that finds FREED, cancel at once" => TaskWork<P, lockless::Lockless<P, lockless::CancelNow>>;
-    "task-work-cancel-irq" "task_work" "six states, freed by the party that finds FREED, cancel from irq_work" => TaskWork<P, lockless::Lockless<P, lockless::CancelIrq>>;
-    "task-work-no-cancel" "task_work" "six states, freed by the party that finds FREED, never cancelled" => TaskWork<P, lockless::Lockless<P, lockless::NoCancel>>;
-    "spin-tas" "task_work" "the six states under an irq-saving test-and-set spinlock" => TaskWork<P, LockedWork<P, tas::Tas<P>>>;
-    "spin-queued" "task_work" "the six states under an irq-saving queued spinlock" => TaskWork<P, LockedWork<P, queued::Queued<P>>>;
-    "rqspin" "task_work" "the six states under a resilient queued spinlock" => TaskWork<P, LockedWork<P, resilient::Resilient<P>>>;
+    "spin-tas" Timer Spinlock LOCKED "irq-saving test-and-set spinlock in the cell" => Locked<P, Timer, tas::Tas<P>>;
+    "spin-queued" Timer Spinlock LOCKED "irq-saving queued spinlock in the cell" => Locked<P, Timer, queued::Queued<P>>;
+    "rqspin" Timer Resilient LOCKED_RESILIENT "resilient queued spinlock in the cell" => Locked<P, Timer, resilient::Resilient<P>>;
+    "cmpxchg-state" Timer StateWord RFC_V1 "RFC v1: READY/BUSY/FREED state word, refcount, RCU" => State<P, Timer, false>;
+    "cmpxchg-state-nmi" Timer StateWord RFC_V1_NMI "RFC v1 with updates allowed in NMI" => State<P, Timer, true>;
+    "mpmc-cell" Timer Buffer V3 "v3: newest command in two slots under a sequence word, irq_work" => MpmcCell<P, Timer>;
+    "seq-latch" Timer Buffer V4 "v4 to v8: newest command under a latch sequence counter, irq_work" => SeqLatch<P, Timer>;
+    "cmd-queue" Timer Commands MERGED "v9, merged: refcount, exchanged callback, commands through irq_work" => CmdQueue<P, Timer>;
+    "spin-tas" Wq Spinlock LOCKED "irq-saving test-and-set spinlock in the cell" => Locked<P, Wq, tas::Tas<P>>;
+    "spin-queued" Wq Spinlock LOCKED "irq-saving queued spinlock in the cell" => Locked<P, Wq, queued::Queued<P>>;
+    "rqspin" Wq Resilient LOCKED_RESILIENT "resilient queued spinlock in the cell" => Locked<P, Wq, resilient::Resilient<P>>;
+    "cmpxchg-state" Wq StateWord RFC_V1 "RFC v1: READY/BUSY/FREED state word, refcount, RCU" => State<P, Wq, false>;
+    "cmpxchg-state-nmi" Wq StateWord RFC_V1_NMI "RFC v1 with updates allowed in NMI" => State<P, Wq, true>;
+    "mpmc-cell" Wq Buffer V3 "v3: newest command in two slots under a sequence word, irq_work" => MpmcCell<P, Wq>;
+    "seq-latch" Wq Buffer V4 "v4 to v8: newest command under a latch sequence counter, irq_work" => SeqLatch<P, Wq>;
+    "cmd-queue" Wq Commands MERGED "v9, merged: refcount, exchanged callback, commands through irq_work" => CmdQueue<P, Wq>;
+    "task-work" TaskWork TaskWork TASK_WORK_MERGED "merged: six states, refcount, cancel from irq_work" => TaskWork<P, lockless::Lockless<P, lockless::Merged>>;
+    "task-work-cancel-now" TaskWork TaskWork TASK_WORK_SEED "six states, freed by the party that finds FREED, cancel at once" => TaskWork<P, lockless::Lockless<P, lockless::CancelNow>>;
+    "task-work-cancel-irq" TaskWork TaskWork TASK_WORK_SEED_IRQ "six states, freed by the party that finds FREED, cancel from irq_work" => TaskWork<P, lockless::Lockless<P, lockless::CancelIrq>>;
+    "task-work-no-cancel" TaskWork TaskWork TASK_WORK_SEED_REVIEW "six states, freed by the party that finds FREED, never cancelled" => TaskWork<P, lockless::Lockless<P, lockless::NoCancel>>;
+    "spin-tas" TaskWork Spinlock TASK_WORK_LOCKED "the six states under an irq-saving test-and-set spinlock" => TaskWork<P, LockedWork<P, tas::Tas<P>>>;
+    "spin-queued" TaskWork Spinlock TASK_WORK_LOCKED "the six states under an irq-saving queued spinlock" => TaskWork<P, LockedWork<P, queued::Queued<P>>>;
+    "rqspin" TaskWork Resilient TASK_WORK_LOCKED "the six states under a resilient queued spinlock" => TaskWork<P, LockedWork<P, resilient::Resilient<P>>>;
 }
 
 locks! {
     any {
-        "spin-tas" "test, then test-and-set" => tas::Tas<P>;
-        "spin-queued" "queued spinlock: locked byte, pending bit, per-CPU nodes" => queued::Queued<P>;
-        "spin-queued-byte" "queued spinlock with a byte-wide fast path" => queued::Queued<P, queued::ByteForm>;
-        "spin-queued-pv" "queued spinlock as in a guest: newcomers may pass the queue" => paravirt::Paravirt<P>;
-        "rqspin" "resilient queued spinlock: deadlock detection, timeouts" => resilient::Resilient<P>;
-        "rqspin-byte" "resilient queued spinlock with a byte-wide fast path" => resilient::Resilient<P, queued::ByteForm>;
-        "rqspin-tas" "resilient test-and-set spinlock" => resilient::ResilientTas<P>;
+        "spin-tas" Spinlock TAS "test, then test-and-set" => tas::Tas<P>;
+        "spin-queued" Spinlock QSPINLOCK "queued spinlock: locked byte, pending bit, per-CPU nodes" => queued::Queued<P>;
+        "spin-queued-byte" Spinlock QSPINLOCK_BYTE "queued spinlock with a byte-wide fast path" => queued::Queued<P, queued::ByteForm>;
+        "spin-queued-pv" Spinlock QSPINLOCK_PV "queued spinlock as in a guest: newcomers may pass the queue" => paravirt::Paravirt<P>;
+        "rqspin" Resilient RQSPINLOCK "resilient queued spinlock: deadlock detection, timeouts" => resilient::Resilient<P>;
+        "rqspin-byte" Resilient RQSPINLOCK_BYTE "resilient queued spinlock with a byte-wide fast path" => resilient::Resilient<P, queued::ByteForm>;
+        "rqspin-tas" Resilient RQSPINLOCK "resilient test-and-set spinlock" => resilient::ResilientTas<P>;
     }
     native {
-        "std-mutex" "std::sync::Mutex" => peers::StdMutex;
-        "parking-lot" "parking_lot::RawMutex" => peers::ParkingLot;
-        "spin-crate" "spin::Mutex" => peers::Spin;
-        "mcs-crate" "mcslock: MCS queue lock" => peers::McsLock;
+        "std-mutex" STD "std::sync::Mutex" => peers::StdMutex;
+        "parking-lot" CRATE "parking_lot::RawMutex" => peers::ParkingLot;
+        "spin-crate" CRATE "spin::Mutex" => peers::Spin;
+        "mcs-crate" CRATE "mcslock: MCS queue lock" => peers::McsLock;
     }
 }

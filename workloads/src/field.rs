@@ -1,7 +1,7 @@
 //! What workloads on cells share: a machine with cells, programs and a map, and the checks that
 //! hold for every one of them at rest.
 
-use cellbench_impls::cell::InitFlags;
+use cellbench_impls::cell::{InitFlags, Steps};
 use cellbench_impls::heap::HeapStats;
 use cellbench_impls::map::Map;
 use cellbench_impls::program::{Callback, CallbackFn, Program, count_only};
@@ -135,7 +135,7 @@ impl<P: Platform, C: AsyncCell<P>> Field<P, C> {
     /// # Panics
     /// If that fails: nobody else is there yet.
     pub fn make_ready(&self, cpu: &Cpu<'_, P>, cell: usize, program: usize) {
-        if C::KIND == "task_work" {
+        if C::STEPS == Steps::One {
             return;
         }
         let (program, callback) = self.callback(program, 0);

@@ -24,5 +24,5 @@ pub mod zipf;
 
 pub use params::Params;
 pub use tally::{Op, Tally};
-pub use trial::{EngineNeed, Needs, Subject, Trial, Violation, Workload};
+pub use trial::{EngineNeed, Needs, Serves, Subject, Trial, Violation, Workload};
 pub use worker::Worker;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use cellbench_impls::cell::CellKind;
 use cellbench_impls::engine::Engine;
 use cellbench_impls::lock::Lock;
 use cellbench_impls::platform::Native;
@@ -15,7 +16,9 @@ use crate::cells::{
 };
 use crate::locks;
 use crate::params::Params;
-use crate::trial::{CellWorkload, EngineNeed, LockWorkload, Needs, Subject, Trial, Workload};
+use crate::trial::{
+    CellWorkload, EngineNeed, LockWorkload, Needs, Serves, Subject, Trial, Workload,
+};
 
 /// A workload, for lists and reports.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +28,7 @@ pub struct Entry {
     /// What it does, in a line.
     pub about: &'static str,
     /// What it runs on.
-    pub subject: Subject,
+    pub serves: Serves,
     /// Which engine it needs.
     pub engine: EngineNeed,
     /// Whether it is offered with epochs in place of RCU.
@@ -37,18 +40,15 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Whether it runs on cells of this kind, or on locks (`"lock"`).
-    pub fn serves(&self, kind: &str) -> bool {
-        match self.subject {
-            Subject::Cells(kinds) => kinds.contains(&kind),
-            Subject::Locks => kind == "lock",
-        }
+    /// Returns whether it runs on cells of this kind, or on locks.
+    pub const fn serves(&self, subject: Subject) -> bool {
+        self.serves.serves(subject)
     }
 
-    /// Whether it runs on the cell or lock of that name and kind.
-    pub fn suits(&self, id: &str, kind: &str) -> bool {
+    /// Returns whether it runs on the cell or lock of that name.
+    pub fn suits(&self, id: &str, subject: Subject) -> bool {
         let can_fail = || visit_lock::<Native, _>(id, IsFallible).unwrap_or(false);
-        self.serves(kind) && (!self.fallible_only || can_fail())
+        self.serves(subject) && (!self.fallible_only || can_fail())
     }
 }
 
@@ -70,7 +70,7 @@ macro_rules! workloads {
             $(Entry {
                 id: <$cell as Workload>::ID,
                 about: <$cell as Workload>::ABOUT,
-                subject: Subject::Cells(<$cell as CellWorkload>::KINDS),
+                serves: Serves::Cells(<$cell as CellWorkload>::KINDS),
                 engine: <$cell as Workload>::ENGINE,
                 with_epochs: <$cell as Workload>::WITH_EPOCHS,
                 needs: <$cell as Workload>::NEEDS,
@@ -79,7 +79,7 @@ macro_rules! workloads {
             $(Entry {
                 id: <$lock as Workload>::ID,
                 about: <$lock as Workload>::ABOUT,
-                subject: Subject::Locks,
+                serves: Serves::Locks,
                 engine: <$lock as Workload>::ENGINE,
                 with_epochs: <$lock as Workload>::WITH_EPOCHS,
                 needs: <$lock as Workload>::NEEDS,
@@ -117,13 +117,7 @@ macro_rules! workloads {
 
 /// Whether a workload is built for cells of this kind on platform `P`: design, workload and
 /// platform multiply, and each combination is compiled.
-const fn is_offered<P: Platform, W: CellWorkload>(kind: &str) -> bool {
-    let mut serves = false;
-    let mut index = 0;
-    while index < W::KINDS.len() {
-        serves |= same(W::KINDS[index], kind);
-        index += 1;
-    }
+const fn is_offered<P: Platform, W: CellWorkload>(kind: CellKind) -> bool {
     let runs = <P::Engine as Engine<P>>::RUNS;
     // An engine that runs callbacks serves the other workloads too where it is there to be
     // checked; where it is there to be measured, those have the counting engine.
@@ -131,18 +125,8 @@ const fn is_offered<P: Platform, W: CellWorkload>(kind: &str) -> bool {
         EngineNeed::Live => runs,
         EngineNeed::Count => !runs || P::POISON || P::QUARANTINE,
     };
-    let reclaim = W::WITH_EPOCHS || !same(<P::Reclaim as Reclaim<P>>::ID, "epoch");
-    serves && engine && reclaim
-}
-
-/// String equality for constants.
-const fn same(a: &str, b: &str) -> bool {
-    let (a, b) = (a.as_bytes(), b.as_bytes());
-    let mut index = 0;
-    while index < a.len() && index < b.len() && a[index] == b[index] {
-        index += 1;
-    }
-    index == a.len() && index == b.len()
+    let reclaim = W::WITH_EPOCHS || !<P::Reclaim as Reclaim<P>>::READERS_PAY;
+    kind.is_in(W::KINDS) && engine && reclaim
 }
 
 struct Build<'a> {
@@ -150,20 +134,19 @@ struct Build<'a> {
     params: &'a Params,
 }
 
-/// Builds a trial of `workload` on the cell (or lock, with kind `"lock"`) of that name. `None` if
+/// Builds a trial of `workload` on the cell or lock of that name. `None` if
 /// one of the names is unknown, the workload does not serve the kind, or the platform does not
 /// serve the workload: see [`Entry::engine`] and [`Entry::with_epochs`].
 pub fn trial<P: Platform>(
-    cell: &str,
-    kind: &str,
+    id: &str,
+    subject: Subject,
     workload: &str,
     params: &Params,
 ) -> Option<Arc<dyn Trial<P>>> {
     let build = Build { workload, params };
-    if kind == "lock" {
-        visit_lock::<P, _>(cell, build).flatten()
-    } else {
-        visit_cell::<P, _>(cell, kind, build).flatten()
+    match subject {
+        Subject::Lock => visit_lock::<P, _>(id, build).flatten(),
+        Subject::Cell(kind) => visit_cell::<P, _>(id, kind, build).flatten(),
     }
 }
 
@@ -177,13 +160,13 @@ where
 
 /// As [`trial`], for cells, locks and peers alike: a platform of real cores has them all.
 pub fn any_trial<P: HasPeers>(
-    cell: &str,
-    kind: &str,
+    id: &str,
+    subject: Subject,
     workload: &str,
     params: &Params,
 ) -> Option<Arc<dyn Trial<P>>> {
-    let peer = || if kind == "lock" { peer_trial(cell, workload, params) } else { None };
-    trial(cell, kind, workload, params).or_else(peer)
+    let peer = || (subject == Subject::Lock).then(|| peer_trial(id, workload, params)).flatten();
+    trial(id, subject, workload, params).or_else(peer)
 }
 
 workloads! {

@@ -1,20 +1,81 @@
 //! The contract between workloads and whoever measures them.
 
+use core::fmt;
+use core::str::FromStr;
 use std::sync::Arc;
 
+use cellbench_impls::cell::{CellKind, TWO_STEP_KINDS};
 use cellbench_impls::{AsyncCell, Context, Cpu, Lock, Machine, Platform};
 
 use crate::params::Params;
 use crate::tally::Tally;
 use crate::worker::Worker;
 
-/// What a workload runs on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is put under a workload: a cell of some kind, or a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Subject {
+    /// An async cell.
+    Cell(CellKind),
+    /// A lock.
+    Lock,
+}
+
+impl Subject {
+    /// Every subject.
+    pub const ALL: [Self; 4] = [
+        Self::Cell(CellKind::Timer),
+        Self::Cell(CellKind::Wq),
+        Self::Cell(CellKind::TaskWork),
+        Self::Lock,
+    ];
+
+    /// Returns the name in files and on the command line: that of the kind, or `lock`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cell(kind) => kind.name(),
+            Self::Lock => "lock",
+        }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A text that names neither a kind of cell nor `lock`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}: neither a kind of cell (timer, wq, task_work) nor lock")]
+pub struct UnknownSubject(pub String);
+
+impl FromStr for Subject {
+    type Err = UnknownSubject;
+
+    fn from_str(name: &str) -> Result<Self, UnknownSubject> {
+        let found = Self::ALL.into_iter().find(|subject| subject.name() == name);
+        found.ok_or_else(|| UnknownSubject(name.to_owned()))
+    }
+}
+
+/// The subjects that a workload serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Serves {
     /// Async cells of every kind in the list.
-    Cells(&'static [&'static str]),
+    Cells(&'static [CellKind]),
     /// Locks.
     Locks,
+}
+
+impl Serves {
+    /// Returns whether the subject is among them.
+    pub const fn serves(self, subject: Subject) -> bool {
+        match (self, subject) {
+            (Self::Cells(kinds), Subject::Cell(kind)) => kind.is_in(kinds),
+            (Self::Locks, Subject::Lock) => true,
+            _ => false,
+        }
+    }
 }
 
 /// Which engine a workload needs.
@@ -68,15 +129,10 @@ pub trait Workload {
     const NEEDS: Needs = Needs::NOTHING;
 }
 
-/// Kinds of cells whose operations are separate.
-pub const EVERY_KIND: &[&str] = &["timer", "wq"];
-/// These, and task work with its one operation.
-pub const ALL_KINDS: &[&str] = &["timer", "wq", "task_work"];
-
 /// A workload on cells.
 pub trait CellWorkload: Workload {
     /// Kinds that it makes sense for.
-    const KINDS: &'static [&'static str] = EVERY_KIND;
+    const KINDS: &'static [CellKind] = TWO_STEP_KINDS;
 
     /// Builds a trial on a fresh machine.
     fn trial<P: Platform, C: AsyncCell<P>>(params: &Params) -> Arc<dyn Trial<P>>;

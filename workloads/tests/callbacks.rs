@@ -12,7 +12,7 @@ use cellbench_impls::map::Map;
 use cellbench_impls::platform::{Memory, NativeAudit};
 use cellbench_impls::program::{Callback, Program};
 use cellbench_impls::registry::{CELLS, CellVisitor, visit_cell};
-use cellbench_impls::{AsyncCell, Cpu, CpuId, Errno, Machine};
+use cellbench_impls::{AsyncCell, CellKind, Cpu, CpuId, Errno, Machine};
 
 type P = NativeAudit;
 
@@ -110,14 +110,14 @@ impl CellVisitor<P> for MutualCancel {
 
 #[test]
 fn a_callback_that_cancels_its_own_timer_gets_edeadlk() {
-    for cell in CELLS.iter().filter(|cell| cell.kind == "timer") {
+    for cell in CELLS.iter().filter(|cell| cell.kind == CellKind::Timer) {
         visit_cell::<P, _>(cell.id, cell.kind, SelfCancel).expect("listed");
     }
 }
 
 #[test]
 fn callbacks_that_cancel_each_other_come_apart() {
-    for cell in CELLS.iter().filter(|cell| cell.kind == "timer") {
+    for cell in CELLS.iter().filter(|cell| cell.kind == CellKind::Timer) {
         visit_cell::<P, _>(cell.id, cell.kind, MutualCancel).expect("listed");
     }
 }

@@ -6,13 +6,13 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use cellbench_impls::CpuId;
 use cellbench_impls::engine::Queued;
 use cellbench_impls::platform::{Memory, Native, NativeAudit, NativeEpoch, Platform, World};
 use cellbench_impls::rcu::Qsbr;
-use cellbench_impls::registry::{CELLS, Entry as Design, HasPeers, LOCKS, PEERS};
+use cellbench_impls::registry::{CELLS, HasPeers, LOCKS, PEERS};
+use cellbench_impls::{CellKind, CpuId};
 use cellbench_workloads::registry::{Entry, WORKLOADS, peer_trial, trial};
-use cellbench_workloads::{EngineNeed, Params, Tally, Trial, Worker};
+use cellbench_workloads::{EngineNeed, Params, Subject, Tally, Trial, Worker};
 
 const THREADS: u32 = 3;
 const BATCHES: u32 = 40;
@@ -90,9 +90,9 @@ fn run_live<M: Memory>(trial: &Arc<dyn Trial<World<M, Qsbr, Queued>>>, seed: u64
 
 /// Whether the workload suits the design and needs nothing that this test does not supply; those
 /// that need interruptions, stalls or deadlocks have tests of their own.
-fn runs_alone(workload: &Entry, design: &Design) -> bool {
+fn runs_alone(workload: &Entry, id: &str, subject: Subject) -> bool {
     let needs = workload.needs;
-    workload.suits(design.id, design.kind)
+    workload.suits(id, subject)
         && needs.interrupts.is_empty()
         && !needs.stalls
         && !workload.fallible_only
@@ -100,13 +100,21 @@ fn runs_alone(workload: &Entry, design: &Design) -> bool {
 
 fn every_cell<P: Platform>(seed: u64, offered: impl Fn(&Entry) -> bool) {
     for cell in CELLS {
-        for workload in WORKLOADS.iter().filter(|workload| runs_alone(workload, cell)) {
+        for workload in WORKLOADS
+            .iter()
+            .filter(|workload| runs_alone(workload, cell.id, Subject::Cell(cell.kind)))
+        {
             if workload.engine == EngineNeed::Live || !offered(workload) {
                 continue;
             }
             let name = format!("{} {} {}", cell.id, cell.kind, workload.id);
-            let trial = trial::<P>(cell.id, cell.kind, workload.id, &Params::new(THREADS, seed))
-                .expect("listed");
+            let trial = trial::<P>(
+                cell.id,
+                Subject::Cell(cell.kind),
+                workload.id,
+                &Params::new(THREADS, seed),
+            )
+            .expect("listed");
             let total = run(&trial, seed);
             check(&name, &trial, &total);
         }
@@ -127,10 +135,14 @@ fn cells_under_epochs() {
 fn cells_whose_callbacks_run() {
     let params = Params { extra_cpus: 1, ..Params::new(THREADS, 3) };
     for cell in CELLS {
-        for workload in WORKLOADS.iter().filter(|workload| runs_alone(workload, cell)) {
+        for workload in WORKLOADS
+            .iter()
+            .filter(|workload| runs_alone(workload, cell.id, Subject::Cell(cell.kind)))
+        {
             let name = format!("{} {} {} live", cell.id, cell.kind, workload.id);
             let trial =
-                trial::<NativeAudit>(cell.id, cell.kind, workload.id, &params).expect("listed");
+                trial::<NativeAudit>(cell.id, Subject::Cell(cell.kind), workload.id, &params)
+                    .expect("listed");
             let total = run_live(&trial, 3);
             check(&name, &trial, &total);
         }
@@ -140,13 +152,14 @@ fn cells_whose_callbacks_run() {
 #[test]
 fn locks_and_peers() {
     let params = Params::new(THREADS, 4);
-    for workload in WORKLOADS.iter().filter(|workload| workload.serves("lock")) {
-        for lock in LOCKS.iter().filter(|lock| runs_alone(workload, lock)) {
-            let trial = trial::<Native>(lock.id, "lock", workload.id, &params).expect("listed");
+    for workload in WORKLOADS.iter().filter(|workload| workload.serves(Subject::Lock)) {
+        for lock in LOCKS.iter().filter(|lock| runs_alone(workload, lock.id, Subject::Lock)) {
+            let trial =
+                trial::<Native>(lock.id, Subject::Lock, workload.id, &params).expect("listed");
             let total = run(&trial, 4);
             check(lock.id, &trial, &total);
         }
-        for lock in PEERS.iter().filter(|lock| runs_alone(workload, lock)) {
+        for lock in PEERS.iter().filter(|lock| runs_alone(workload, lock.id, Subject::Lock)) {
             check_peer::<Native>(lock.id, workload.id, &params);
         }
     }
@@ -161,7 +174,15 @@ fn check_peer<P: HasPeers>(lock: &str, workload: &str, params: &Params) {
 #[test]
 fn unknown_names_are_none() {
     let params = Params::new(1, 0);
-    assert!(trial::<Native>("no-such-cell", "timer", "same-cell", &params).is_none());
-    assert!(trial::<Native>("spin-tas", "timer", "no-such-workload", &params).is_none());
-    assert!(trial::<Native>("spin-tas", "wq", "solo-cancel", &params).is_none());
+    assert!(
+        trial::<Native>("no-such-cell", Subject::Cell(CellKind::Timer), "same-cell", &params)
+            .is_none()
+    );
+    assert!(
+        trial::<Native>("spin-tas", Subject::Cell(CellKind::Timer), "no-such-workload", &params)
+            .is_none()
+    );
+    assert!(
+        trial::<Native>("spin-tas", Subject::Cell(CellKind::Wq), "solo-cancel", &params).is_none()
+    );
 }

@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
-use cellbench_impls::registry::{CELLS, Entry as Design};
+use cellbench_impls::cell::Steps;
+use cellbench_impls::registry::{CELLS, CellEntry};
 use cellbench_impls::{Context, CpuId, Errno};
 use cellbench_workloads::registry::trial;
 use cellbench_workloads::stepping::{Pair, Stepped};
-use cellbench_workloads::{Op, Params, Tally, Trial};
+use cellbench_workloads::{Op, Params, Subject, Tally, Trial};
 
 /// Steps of a workload at each place: more than its operations take turns.
 const STEPS_AT_EACH_PLACE: u64 = 4;
@@ -25,14 +26,15 @@ fn finish(pair: Pair, name: &str, trial: &Arc<dyn Trial<Stepped>>) -> Tally {
     pair.handler.tally
 }
 
-fn build(design: &Design, workload: &str) -> (String, Arc<dyn Trial<Stepped>>) {
+fn build(design: &CellEntry, workload: &str) -> (String, Arc<dyn Trial<Stepped>>) {
     let name = format!("{} {} {workload}", design.id, design.kind);
-    let built = trial(design.id, design.kind, workload, &Params::new(1, 1)).expect("listed");
+    let built =
+        trial(design.id, Subject::Cell(design.kind), workload, &Params::new(1, 1)).expect("listed");
     (name, built)
 }
 
 /// What NMIs got that struck the update of their own cell at every place.
-fn nmi_everywhere(design: &Design) -> Tally {
+fn nmi_everywhere(design: &CellEntry) -> Tally {
     let (name, trial) = build(design, "nmi-same-cell");
     let mut pair = Pair::new(1);
     {
@@ -62,27 +64,29 @@ fn nmi_on_the_same_cell_at_every_access() {
     for design in CELLS {
         let nmi = nmi_everywhere(design);
         let name = format!("{} {}", design.id, design.kind);
-        let op = if design.kind == "task_work" { Op::Schedule } else { Op::SetCallback };
+        let one_step = design.kind.steps() == Steps::One;
+        let op = if one_step { Op::Schedule } else { Op::SetCallback };
+        let promises = design.promises;
         let refused = nmi.failed(op, Errno::EOPNOTSUPP);
-        match design.id {
-            "spin-tas" | "spin-queued" | "cmpxchg-state" => {
+        match () {
+            () if !promises.update_in_nmi => {
                 assert_eq!(nmi.successes(), 0, "{name}");
                 assert_eq!(nmi.attempts() - refused, nmi.failed(Op::Start, Errno::EOPNOTSUPP));
             }
-            "rqspin" => {
+            () if !promises.lockless => {
                 assert!(nmi.failed(op, Errno::EDEADLK) > 0, "{name}: the lock was never held");
                 assert!(nmi.ok(op) > 0, "{name}");
             }
-            "cmpxchg-state-nmi" => {
+            () if promises.cancel_may_not_clear => {
                 assert!(nmi.failed(op, Errno::EBUSY) > 0, "{name}: never found BUSY");
                 assert!(nmi.ok(op) > 0, "{name}");
             }
-            _ if design.kind == "task_work" => {
+            () if one_step => {
                 assert!(nmi.failed(op, Errno::EBUSY) > 0, "{name}: never found a round");
                 assert!(nmi.ok(op) > 0, "{name}");
             }
             // Commands: an update never meets another.
-            _ => {
+            () => {
                 assert_eq!(nmi.attempts() - nmi.ok(op), attempts(&nmi, Op::Start), "{name}");
                 assert!(nmi.ok(Op::Start) > 0, "{name}");
             }

@@ -9,9 +9,9 @@ use cellbench_impls::platform::stepped::{Steps, interrupt_at};
 use cellbench_impls::platform::{Memory, Native, Platform, World};
 use cellbench_impls::rcu::Oracle;
 use cellbench_impls::registry::LOCKS;
-use cellbench_impls::{CpuId, Errno};
+use cellbench_impls::{CellKind, CpuId, Errno};
 use cellbench_workloads::registry::{WORKLOADS, trial};
-use cellbench_workloads::{Op, Params, Tally, Trial, Worker};
+use cellbench_workloads::{Op, Params, Subject, Tally, Trial, Worker};
 
 type Stepped = World<Steps, Oracle, Count>;
 
@@ -19,12 +19,12 @@ type Stepped = World<Steps, Oracle, Count>;
 /// the other one got; returns that, and the number of stalls.
 fn stall(
     cell: &str,
-    kind: &str,
+    kind: CellKind,
     stall_ns: u64,
     enough: impl Fn(&Tally, u64) -> bool + Sync,
 ) -> (Tally, u64) {
     let params = Params { stall_ns, ..Params::new(2, 7) };
-    let trial = trial::<Stepped>(cell, kind, "stalled", &params).expect("listed");
+    let trial = trial::<Stepped>(cell, Subject::Cell(kind), "stalled", &params).expect("listed");
     let (stalls, done) = (AtomicU64::new(0), AtomicBool::new(false));
     let (mut handler, mut mine) = (Worker::new(0, 8), Worker::new(0, 9));
     let (others, finished) = thread::scope(|scope| {
@@ -73,7 +73,7 @@ fn stall(
 #[test]
 fn a_spinlock_lets_nobody_in_while_its_holder_stands_still() {
     for cell in ["spin-tas", "spin-queued"] {
-        let (others, stalls) = stall(cell, "timer", 2_000_000, |_, stalls| stalls >= 10);
+        let (others, stalls) = stall(cell, CellKind::Timer, 2_000_000, |_, stalls| stalls >= 10);
         // The one attempt that waited through it.
         assert!(others.attempts() <= stalls + 1, "{cell}: {} in {stalls}", others.attempts());
     }
@@ -84,7 +84,8 @@ fn a_resilient_lock_gives_up() {
     let timed_out = |tally: &Tally| {
         tally.failed(Op::SetCallback, Errno::ETIMEDOUT) + tally.failed(Op::Start, Errno::ETIMEDOUT)
     };
-    let (others, _) = stall("rqspin", "timer", 400_000_000, |tally, _| timed_out(tally) > 0);
+    let (others, _) =
+        stall("rqspin", CellKind::Timer, 400_000_000, |tally, _| timed_out(tally) > 0);
     assert!(timed_out(&others) > 0);
 }
 
@@ -92,7 +93,7 @@ fn a_resilient_lock_gives_up() {
 fn without_a_lock_an_answer_comes_at_once() {
     for cell in ["cmpxchg-state", "cmpxchg-state-nmi", "cmd-queue"] {
         let more = |tally: &Tally, stalls| tally.attempts() > 3 * stalls;
-        let (others, stalls) = stall(cell, "timer", 5_000_000, more);
+        let (others, stalls) = stall(cell, CellKind::Timer, 5_000_000, more);
         assert!(others.attempts() > 3 * stalls, "{cell}");
         assert!(others.successes() > 0, "{cell}");
     }
@@ -128,10 +129,11 @@ fn cycles_of_resilient_locks_come_apart() {
     for workload in WORKLOADS.iter().filter(|workload| workload.fallible_only) {
         let workers = workload.needs.least_workers;
         let steps = if workers == 3 { 2 } else { 20 };
-        for lock in LOCKS.iter().filter(|lock| workload.suits(lock.id, lock.kind)) {
+        for lock in LOCKS.iter().filter(|lock| workload.suits(lock.id, Subject::Lock)) {
             let name = format!("{} {}", lock.id, workload.id);
-            let trial = trial::<Native>(lock.id, lock.kind, workload.id, &Params::new(workers, 3))
-                .expect("listed");
+            let trial =
+                trial::<Native>(lock.id, Subject::Lock, workload.id, &Params::new(workers, 3))
+                    .expect("listed");
             let total = run(&trial, workers, steps);
             let cpu = trial.machine().cpu(CpuId(0));
             trial.check(&cpu, &total).unwrap_or_else(|violation| panic!("{name}: {violation}"));
@@ -146,7 +148,8 @@ fn cycles_of_resilient_locks_come_apart() {
 fn the_others_wait_for_a_holder_that_stands_still() {
     let params = Params { stall_ns: 1_000_000, ..Params::new(2, 5) };
     for lock in LOCKS {
-        let trial = trial::<Native>(lock.id, "lock", "lock-stalled", &params).expect("listed");
+        let trial =
+            trial::<Native>(lock.id, Subject::Lock, "lock-stalled", &params).expect("listed");
         let total = run(&trial, 2, 5);
         let cpu = trial.machine().cpu(CpuId(0));
         trial.check(&cpu, &total).unwrap_or_else(|violation| panic!("{}: {violation}", lock.id));

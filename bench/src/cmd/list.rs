@@ -7,9 +7,10 @@ use cellbench_impls::AsyncCell;
 use cellbench_impls::footprint::footprints;
 use cellbench_impls::platform::Native;
 use cellbench_impls::registry::{CellVisitor, LOCKS, PEERS, visit_cell};
+use cellbench_impls::source::Source;
 use cellbench_sim::MachineModel;
 use cellbench_workloads::registry::WORKLOADS;
-use cellbench_workloads::{EngineNeed, Subject};
+use cellbench_workloads::{EngineNeed, Serves, Subject};
 use serde_json::json;
 
 use super::output;
@@ -56,11 +57,13 @@ fn engine(need: EngineNeed) -> &'static str {
     }
 }
 
-fn kinds(subject: Subject) -> &'static [&'static str] {
-    match subject {
-        Subject::Cells(kinds) => kinds,
-        Subject::Locks => &["lock"],
-    }
+fn kinds(serves: Serves) -> Vec<&'static str> {
+    let served = Subject::ALL.into_iter().filter(|subject| serves.serves(*subject));
+    served.map(Subject::name).collect()
+}
+
+fn source(source: Source) -> serde_json::Value {
+    json!({ "revision": source.label, "date": source.date, "reference": source.reference })
 }
 
 fn machines() -> impl Iterator<Item = (&'static str, String)> {
@@ -85,7 +88,8 @@ fn as_json() -> serde_json::Value {
                 })
                 .collect();
             Some(json!({
-                "cell": entry.id, "kind": entry.kind, "about": entry.about,
+                "cell": entry.id, "kind": entry.kind.name(), "about": entry.about,
+                "label": entry.label, "group": entry.group.name(), "source": source(entry.source),
                 "cell_bytes": cell.bytes.cell_bytes, "block_bytes": cell.bytes.block_bytes,
                 "lines": lines, "nmi_safe": is.nmi_safe, "cancels": is.cancels,
             }))
@@ -95,14 +99,19 @@ fn as_json() -> serde_json::Value {
         .iter()
         .map(|lock| (lock, false))
         .chain(PEERS.iter().map(|lock| (lock, true)))
-        .map(|(lock, peer)| json!({ "lock": lock.id, "about": lock.about, "peer": peer }))
+        .map(|(lock, peer)| {
+            json!({
+                "lock": lock.id, "about": lock.about, "peer": peer,
+                "group": lock.group.name(), "source": source(lock.source),
+            })
+        })
         .collect();
     let workloads: Vec<_> = WORKLOADS
         .iter()
         .map(|workload| {
             json!({
                 "workload": workload.id, "about": workload.about,
-                "kinds": kinds(workload.subject), "engine": engine(workload.engine),
+                "kinds": kinds(workload.serves), "engine": engine(workload.engine),
             })
         })
         .collect();
@@ -139,7 +148,7 @@ fn as_text() -> Result<String, std::fmt::Error> {
     }
     writeln!(text, "\nWorkloads")?;
     for workload in WORKLOADS {
-        let of = kinds(workload.subject).join(",");
+        let of = kinds(workload.serves).join(",");
         writeln!(
             text,
             "  {:<20} {}\n  {:<20} for {of}; engine {}",

@@ -211,7 +211,7 @@ fn decks(args: &Args, threads: u32) -> anyhow::Result<Vec<Deck>> {
             continue;
         }
         let suits = |workload: &&'static Entry| {
-            workload.suits(subject.id, &kind)
+            workload.suits(subject.id, subject.under())
                 && threads >= workload.needs.least_workers
                 && (!args.stepped || workload.engine == EngineNeed::Count)
                 && (args.interrupts.is_none() && !args.stepped

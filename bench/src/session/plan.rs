@@ -282,11 +282,11 @@ impl Plan {
 
     /// Whether `subject` runs under `workload`; notes why not where that is not plain from the list.
     fn can_run(&mut self, subject: &Subject, workload: &Entry) -> bool {
-        let kind = subject.kind.to_string();
-        if !workload.serves(&kind) {
+        let under = subject.under();
+        if !workload.serves(under) {
             return false;
         }
-        if !workload.suits(subject.id, &kind) {
+        if !workload.suits(subject.id, under) {
             self.skipped
                 .push(format!("{} under {}: it would hang for ever", subject.name, workload.id));
             return false;

@@ -10,8 +10,10 @@
 //! | `cmpxchg-state+twin` | the same again, for the A/A test |
 //! | `spin-queued+5%` | slowed by a known amount, for the self-test |
 
-use cellbench_impls::registry::{CELLS, Entry, LOCKS, PEERS};
+use cellbench_impls::CellKind;
+use cellbench_impls::registry::{CELLS, LOCKS, PEERS};
 use cellbench_record::Kind;
+use cellbench_workloads::Subject as Under;
 
 /// Suffix of a cell whose memory is reclaimed by epochs.
 pub const EPOCH: &str = "+epoch";
@@ -44,11 +46,11 @@ pub enum Reclaim {
 }
 
 impl Subject {
-    fn of(entry: &Entry) -> Self {
+    fn of(id: &'static str, kind: Under) -> Self {
         Self {
-            name: entry.id.to_owned(),
-            id: entry.id,
-            kind: kind(entry.kind),
+            name: id.to_owned(),
+            id,
+            kind: recorded(kind),
             reclaim: Reclaim::Qsbr,
             extra_turns: 0,
         }
@@ -77,6 +79,15 @@ impl Subject {
         }
     }
 
+    /// What it is to a workload.
+    ///
+    /// # Panics
+    /// Never for a subject of [`all`] or [`named`]: the registry has these kinds alone.
+    #[must_use]
+    pub fn under(&self) -> Under {
+        under(&self.kind).expect("a subject of the registry")
+    }
+
     /// Whether it is a lock of others, which exists on real cores only.
     #[must_use]
     pub fn is_peer(&self) -> bool {
@@ -87,7 +98,8 @@ impl Subject {
 /// Every cell, lock and peer as it is, in the registry's order.
 #[must_use]
 pub fn all() -> Vec<Subject> {
-    CELLS.iter().chain(LOCKS).chain(PEERS).map(Subject::of).collect()
+    let cells = CELLS.iter().map(|cell| Subject::of(cell.id, Under::Cell(cell.kind)));
+    cells.chain(LOCKS.iter().chain(PEERS).map(|lock| Subject::of(lock.id, Under::Lock))).collect()
 }
 
 /// The subjects of that name, one for each kind that has it; a cell's name may end in [`EPOCH`].
@@ -106,15 +118,26 @@ pub fn named(name: &str) -> Vec<Subject> {
     }
 }
 
-/// The record's word for a kind of the registry.
+/// The record's word for what is under a workload.
 #[must_use]
-pub fn kind(name: &str) -> Kind {
-    match name {
-        "timer" => Kind::Timer,
-        "wq" => Kind::Wq,
-        "task_work" => Kind::TaskWork,
-        "lock" => Kind::Lock,
-        other => Kind::Other(other.to_owned()),
+pub fn recorded(subject: Under) -> Kind {
+    match subject {
+        Under::Cell(CellKind::Timer) => Kind::Timer,
+        Under::Cell(CellKind::Wq) => Kind::Wq,
+        Under::Cell(CellKind::TaskWork) => Kind::TaskWork,
+        Under::Lock => Kind::Lock,
+    }
+}
+
+/// What is under a workload by the record's word; `None` for a kind of a newer writer.
+#[must_use]
+pub fn under(kind: &Kind) -> Option<Under> {
+    match kind {
+        Kind::Timer => Some(Under::Cell(CellKind::Timer)),
+        Kind::Wq => Some(Under::Cell(CellKind::Wq)),
+        Kind::TaskWork => Some(Under::Cell(CellKind::TaskWork)),
+        Kind::Lock => Some(Under::Lock),
+        Kind::Other(_) => None,
     }
 }
 

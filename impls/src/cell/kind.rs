@@ -1,14 +1,104 @@
 //! Timers and work items: what differs between the two, below the synchronisation that is studied.
 
+use core::fmt;
+use core::str::FromStr;
+
 use super::{Errno, InitFlags, Outcome, Start};
 use crate::engine::{Cancelled, Engine, Expiry, Handler};
 use crate::machine::Cpu;
 use crate::platform::Platform;
 
-/// What a cell runs later.
+/// The kind of a cell: what the map value holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CellKind {
+    /// `bpf_timer`.
+    Timer,
+    /// `bpf_wq`.
+    Wq,
+    /// `bpf_task_work`.
+    TaskWork,
+}
+
+/// How a cell of some kind is scheduled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Steps {
+    /// By one operation, which initialises, sets the callback and starts:
+    /// [`AsyncCell::schedule`](super::AsyncCell::schedule).
+    One,
+    /// By `init`, `set_callback` and `start`, each on its own.
+    Two,
+}
+
+/// The kinds that are scheduled in two steps.
+pub const TWO_STEP_KINDS: &[CellKind] = &[CellKind::Timer, CellKind::Wq];
+/// Every kind.
+pub const ALL_KINDS: &[CellKind] = &[CellKind::Timer, CellKind::Wq, CellKind::TaskWork];
+
+impl CellKind {
+    /// Returns the name in files and on the command line: `timer`, `wq` or `task_work`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Timer => "timer",
+            Self::Wq => "wq",
+            Self::TaskWork => "task_work",
+        }
+    }
+
+    /// Returns how its cells are scheduled.
+    pub const fn steps(self) -> Steps {
+        match self {
+            Self::Timer | Self::Wq => Steps::Two,
+            Self::TaskWork => Steps::One,
+        }
+    }
+
+    /// Returns whether the kind is in a list, for constants.
+    pub const fn is_in(self, kinds: &[Self]) -> bool {
+        let mut index = 0;
+        while index < kinds.len() {
+            if kinds[index] as u8 == self as u8 {
+                return true;
+            }
+            index += 1;
+        }
+        false
+    }
+}
+
+impl fmt::Display for CellKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A text that names no kind of cell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownKind(pub String);
+
+impl fmt::Display for UnknownKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: no kind of cell; there are timer, wq and task_work", self.0)
+    }
+}
+
+impl core::error::Error for UnknownKind {}
+
+impl FromStr for CellKind {
+    type Err = UnknownKind;
+
+    fn from_str(name: &str) -> Result<Self, UnknownKind> {
+        ALL_KINDS
+            .iter()
+            .copied()
+            .find(|kind| kind.name() == name)
+            .ok_or_else(|| UnknownKind(name.to_owned()))
+    }
+}
+
+/// A kind that is scheduled in two steps, below the synchronisation that is studied.
 pub trait Kind: Send + Sync + 'static {
-    /// Name in reports.
-    const NAME: &'static str;
+    /// The kind as a value.
+    const KIND: CellKind;
     /// Whether the kind has a cancel operation, and callbacks that can be asked for by CPU.
     const CANCELS: bool;
     /// Whether a start without a program is refused even by designs that do not look otherwise.
@@ -40,7 +130,7 @@ pub trait Kind: Send + Sync + 'static {
 pub struct Timer;
 
 impl Kind for Timer {
-    const NAME: &'static str = "timer";
+    const KIND: CellKind = CellKind::Timer;
     const CANCELS: bool = true;
     const START_NEEDS_PROGRAM: bool = false;
     const CANCELLED_BY_WORKER: bool = false;
@@ -95,7 +185,7 @@ impl Kind for Timer {
 pub struct Wq;
 
 impl Kind for Wq {
-    const NAME: &'static str = "wq";
+    const KIND: CellKind = CellKind::Wq;
     const CANCELS: bool = false;
     const START_NEEDS_PROGRAM: bool = true;
     const CANCELLED_BY_WORKER: bool = true;
@@ -130,5 +220,29 @@ impl Kind for Wq {
     #[inline(always)]
     fn cancel<P: Platform>(cpu: &Cpu<'_, P>, node: &Self::Node<P>) -> bool {
         cpu.machine().engine().cancel_work(cpu, node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ALL_KINDS, CellKind, Steps, TWO_STEP_KINDS};
+
+    #[test]
+    fn every_kind_is_read_back_from_its_name() {
+        for kind in ALL_KINDS {
+            assert_eq!(kind.to_string().parse(), Ok(*kind));
+        }
+        let error = "task-work".parse::<CellKind>().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "task-work: no kind of cell; there are timer, wq and task_work"
+        );
+    }
+
+    #[test]
+    fn the_list_of_two_step_kinds_holds_those_and_no_other() {
+        for kind in ALL_KINDS {
+            assert_eq!(kind.is_in(TWO_STEP_KINDS), kind.steps() == Steps::Two);
+        }
     }
 }

@@ -9,7 +9,9 @@ use core::ptr::{self, NonNull};
 
 use super::block::{Block, Cancelling};
 use super::worker::{self, ByWorker, Worker};
-use super::{AsyncCell, Errno, Footprint, InitFlags, Inspection, Kind, Outcome, Start};
+use super::{
+    AsyncCell, CellKind, Errno, Footprint, InitFlags, Inspection, Kind, Outcome, Promises, Start,
+};
 use crate::lock::Lock;
 use crate::machine::{Cpu, planted};
 use crate::map::Map;
@@ -79,10 +81,16 @@ impl<P: Platform, K: Kind, L: Lock<P>> Locked<P, K, L> {
 
 impl<P: Platform, K: Kind, L: Lock<P>> AsyncCell<P> for Locked<P, K, L> {
     const ID: &'static str = L::ID;
-    const KIND: &'static str = K::NAME;
+    const KIND: CellKind = K::KIND;
     const CANCELS: bool = K::CANCELS;
-    const NMI_SAFE: bool = L::FALLIBLE;
-    const FREES_IN_NMI: bool = false;
+    const PROMISES: Promises = Promises {
+        lockless: false,
+        update_needs_user: true,
+        init_in_nmi: L::FALLIBLE,
+        update_in_nmi: L::FALLIBLE,
+        free_by_worker: K::CANCELLED_BY_WORKER,
+        ..Promises::BASE
+    };
     const OCCUPIES: bool = true;
 
     unsafe fn new() -> Self {

@@ -21,7 +21,9 @@ use super::command::Command;
 use super::counted::{self, Counted};
 use super::refs::Refs;
 use super::slot::Slot;
-use super::{AsyncCell, Errno, Footprint, InitFlags, Inspection, Kind, Outcome, Start};
+use super::{
+    AsyncCell, CellKind, Errno, Footprint, InitFlags, Inspection, Kind, Outcome, Promises, Start,
+};
 use crate::irq_work::IrqWork;
 use crate::machine::{Cpu, planted};
 use crate::map::Map;
@@ -184,10 +186,17 @@ unsafe fn run_newest<P: Platform, K: Kind, B: Buffer<P>>(owner: *mut (), cpu: &C
 
 impl<P: Platform, K: Kind, B: Buffer<P>> AsyncCell<P> for Newest<P, K, B> {
     const ID: &'static str = B::ID;
-    const KIND: &'static str = K::NAME;
+    const KIND: CellKind = K::KIND;
     const CANCELS: bool = K::CANCELS;
     const CANCELS_ASYNC: bool = K::CANCELS;
-    const NMI_SAFE: bool = true;
+    const PROMISES: Promises = Promises {
+        init_in_nmi: true,
+        update_in_nmi: true,
+        start_in_nmi: true,
+        async_reports: false,
+        posts: true,
+        ..Promises::BASE
+    };
     const OCCUPIES: bool = true;
 
     unsafe fn new() -> Self {

@@ -13,7 +13,9 @@ use super::command::Command;
 use super::counted::{self, Counted};
 use super::refs::Refs;
 use super::slot::Slot;
-use super::{AsyncCell, Errno, Footprint, InitFlags, Inspection, Kind, Outcome, Start};
+use super::{
+    AsyncCell, CellKind, Errno, Footprint, InitFlags, Inspection, Kind, Outcome, Promises, Start,
+};
 use crate::engine::Cancelled;
 use crate::irq_work::IrqWork;
 use crate::machine::{Cpu, planted};
@@ -166,10 +168,11 @@ fn reverse<P: Platform>(mut newest_first: *mut Item<P>) -> *mut Item<P> {
 
 impl<P: Platform, K: Kind> AsyncCell<P> for CmdQueue<P, K> {
     const ID: &'static str = "cmd-queue";
-    const KIND: &'static str = K::NAME;
+    const KIND: CellKind = K::KIND;
     const CANCELS: bool = K::CANCELS;
     const CANCELS_ASYNC: bool = K::CANCELS;
-    const NMI_SAFE: bool = true;
+    const PROMISES: Promises =
+        Promises { init_in_nmi: true, update_in_nmi: true, start_in_nmi: true, ..Promises::BASE };
 
     unsafe fn new() -> Self {
         Self { slot: Slot::new() }

@@ -15,7 +15,9 @@ use super::block::{Block, Cancelling};
 use super::refs::Refs;
 use super::slot::Slot;
 use super::worker::{self, ByWorker, Worker};
-use super::{AsyncCell, Errno, Footprint, InitFlags, Inspection, Kind, Outcome, Start};
+use super::{
+    AsyncCell, CellKind, Errno, Footprint, InitFlags, Inspection, Kind, Outcome, Promises, Start,
+};
 use crate::machine::{Cpu, planted};
 use crate::map::Map;
 use crate::platform::{Ordering, Platform, Word};
@@ -100,10 +102,15 @@ impl<P: Platform, K: Kind> StateBlock<P, K> {
 
 impl<P: Platform, K: Kind, const NMI: bool> AsyncCell<P> for State<P, K, NMI> {
     const ID: &'static str = if NMI { "cmpxchg-state-nmi" } else { "cmpxchg-state" };
-    const KIND: &'static str = K::NAME;
+    const KIND: CellKind = K::KIND;
     const CANCELS: bool = K::CANCELS;
-    const NMI_SAFE: bool = NMI;
-    const FREES_IN_NMI: bool = false;
+    const PROMISES: Promises = Promises {
+        update_in_nmi: NMI,
+        start_needs_program: K::START_NEEDS_PROGRAM,
+        cancel_may_not_clear: true,
+        free_by_worker: K::CANCELLED_BY_WORKER,
+        ..Promises::BASE
+    };
     const OCCUPIES: bool = true;
 
     unsafe fn new() -> Self {

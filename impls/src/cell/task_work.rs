@@ -22,7 +22,7 @@ pub mod lockless;
 use core::marker::PhantomData;
 use core::ptr::{self, NonNull};
 
-use super::{AsyncCell, Errno, Footprint, InitFlags, Inspection, Outcome, Start};
+use super::{AsyncCell, CellKind, Errno, Footprint, Inspection, Outcome, Promises, Start};
 use crate::engine::Handler;
 use crate::irq_work::IrqWork;
 use crate::machine::Cpu;
@@ -51,6 +51,8 @@ pub trait Design<P: Platform>: Send + Sync + Sized + 'static {
     const ID: &'static str;
     /// Whether scheduling works in NMI context.
     const NMI_SAFE: bool;
+    /// Whether it goes on while another operation stands still in the middle.
+    const LOCKLESS: bool;
     /// Its control block.
     type Block;
 
@@ -78,7 +80,7 @@ pub trait Design<P: Platform>: Send + Sync + Sized + 'static {
 }
 
 /// A cell for task work. Its one operation is [`schedule`](AsyncCell::schedule), which initialises
-/// as well; the operations of timers are EOPNOTSUPP.
+/// as well: [`Steps::One`](super::Steps::One).
 #[repr(transparent)]
 pub struct TaskWork<P: Platform, D: Design<P>> {
     design: D,
@@ -87,29 +89,18 @@ pub struct TaskWork<P: Platform, D: Design<P>> {
 
 impl<P: Platform, D: Design<P>> AsyncCell<P> for TaskWork<P, D> {
     const ID: &'static str = D::ID;
-    const KIND: &'static str = "task_work";
-    const CANCELS: bool = false;
-    const NMI_SAFE: bool = D::NMI_SAFE;
+    const KIND: CellKind = CellKind::TaskWork;
+    const PROMISES: Promises = Promises {
+        init_in_nmi: D::NMI_SAFE,
+        update_in_nmi: D::NMI_SAFE,
+        start_in_nmi: D::NMI_SAFE,
+        lockless: D::LOCKLESS,
+        ..Promises::BASE
+    };
     const OCCUPIES: bool = true;
 
     unsafe fn new() -> Self {
         Self { design: D::new(), platform: PhantomData }
-    }
-
-    fn init(&self, _: &Cpu<'_, P>, _: &Map<P>, _: InitFlags) -> Outcome {
-        Err(Errno::EOPNOTSUPP)
-    }
-
-    fn set_callback(&self, _: &Cpu<'_, P>, _: &Program<P>, _: &Callback<P>) -> Outcome {
-        Err(Errno::EOPNOTSUPP)
-    }
-
-    fn start(&self, _: &Cpu<'_, P>, _: Start) -> Outcome {
-        Err(Errno::EOPNOTSUPP)
-    }
-
-    fn cancel(&self, _: &Cpu<'_, P>) -> Result<bool, Errno> {
-        Err(Errno::EOPNOTSUPP)
     }
 
     fn cancel_and_free(&self, cpu: &Cpu<'_, P>) {

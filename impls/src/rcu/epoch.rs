@@ -55,6 +55,7 @@ impl<P: Platform> Parcel<P> {
 
 impl<P: Platform> Reclaim<P> for EpochReclaim<P> {
     const ID: &'static str = "epoch";
+    const READERS_PAY: bool = true;
     type Guard<'a> = Guard;
 
     fn new(cpus: usize) -> Self {

@@ -6,7 +6,6 @@ use cellbench_impls::platform::stepped::interrupt_at;
 use cellbench_impls::{AsyncCell, Context, Cpu, Errno};
 
 use crate::scene::{Free, Init, OPS, Op, P, Scene, Seen, SetCallback, StartOp};
-use crate::tables::promise;
 
 /// Where an interruption comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +18,7 @@ enum From {
 
 /// Every operation interrupted by every other one before each of its steps.
 pub(crate) fn at_every_step<C: AsyncCell<P>>(seen: &Seen) {
-    let promise = promise(C::ID);
+    let promise = C::PROMISES;
     let scene = Scene::<C>::new(seen);
     let (cpu, other) = (scene.cpu(0), scene.cpu(1));
     for cpu in [&cpu, &other] {

@@ -9,13 +9,14 @@ mod rows;
 mod scene;
 mod tables;
 
-use cellbench_impls::registry::{CELLS, CellVisitor, Entry, visit_cell};
+use cellbench_impls::cell::Steps;
+use cellbench_impls::registry::{CELLS, CellEntry, CellVisitor, visit_cell};
 use cellbench_impls::{AsyncCell, Errno};
 
 use crate::scene::{Op, P, Seen};
 
 /// Runs every row and compares.
-struct Conform(Entry);
+struct Conform(CellEntry);
 
 impl CellVisitor<P> for Conform {
     /// Errors that were seen and may not be, and those that may be and were not seen.
@@ -23,7 +24,7 @@ impl CellVisitor<P> for Conform {
 
     fn visit<C: AsyncCell<P>>(self) -> Self::Output {
         let seen = Seen::default();
-        if C::KIND == "task_work" {
+        if C::STEPS == Steps::One {
             rows::schedule_rows::<C>(&seen);
         } else {
             rows::state_rows::<C>(&seen);
@@ -32,7 +33,7 @@ impl CellVisitor<P> for Conform {
             rows::memory_rows::<C>(&seen);
             callbacks::frees_itself::<C>(&seen);
             interruptions::at_every_step::<C>(&seen);
-            if C::ID == "rqspin" {
+            if C::PROMISES.update_in_nmi && !C::PROMISES.lockless {
                 interruptions::times_out::<C>(&seen);
             }
             if C::CANCELS {

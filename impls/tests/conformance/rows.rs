@@ -2,7 +2,7 @@
 
 use std::ptr;
 
-use cellbench_impls::cell::{InitFlags, Start};
+use cellbench_impls::cell::{CellKind, InitFlags, Start};
 use cellbench_impls::map::Map;
 use cellbench_impls::program::{Program, count_only};
 use cellbench_impls::{AsyncCell, Context, Cpu, Errno};
@@ -10,11 +10,10 @@ use cellbench_impls::{AsyncCell, Context, Cpu, Errno};
 use crate::scene::{
     Cancel, CancelAsync, FAR, Free, Init, P, Scene, Schedule, Seen, SetCallback, StartOp,
 };
-use crate::tables::promise;
 
 /// What depends on the state of cell, map and program.
 pub(crate) fn state_rows<C: AsyncCell<P>>(seen: &Seen) {
-    let promise = promise(C::ID);
+    let promise = C::PROMISES;
     let scene = Scene::<C>::new(seen);
     let cpu = scene.cpu(0);
     let no_cancel = Err(if C::CANCELS { Errno::EINVAL } else { Errno::EOPNOTSUPP });
@@ -36,7 +35,7 @@ pub(crate) fn state_rows<C: AsyncCell<P>>(seen: &Seen) {
     // Initialised twice; without a program.
     assert_eq!(scene.perform(&cpu, Init), Ok(true));
     assert_eq!(scene.perform(&cpu, Init), Err(Errno::EBUSY));
-    let refused = promise.start_needs_program || C::KIND == "wq";
+    let refused = promise.start_needs_program || C::KIND == CellKind::Wq;
     let expected = if refused { Err(Errno::EINVAL) } else { Ok(true) };
     assert_eq!(scene.perform(&cpu, StartOp), expected);
     assert_eq!(scene.fire(&cpu), usize::from(!refused));
@@ -113,7 +112,7 @@ pub(crate) fn life_rows<C: AsyncCell<P>>(seen: &Seen) {
 
 /// What depends on the context alone: nobody is interrupted in the middle of anything.
 pub(crate) fn context_rows<C: AsyncCell<P>>(seen: &Seen) {
-    let promise = promise(C::ID);
+    let promise = C::PROMISES;
     let refused = |allowed: bool| if allowed { Ok(true) } else { Err(Errno::EOPNOTSUPP) };
     let scene = Scene::<C>::new(seen);
     let cpu = scene.cpu(0);
@@ -149,7 +148,7 @@ pub(crate) fn context_rows<C: AsyncCell<P>>(seen: &Seen) {
 /// With interrupts off, commands wait for the end of the section; `cmd-queue` executes them in
 /// order, the others the newest alone: the outcome is the same.
 fn commands_wait_for_interrupts<C: AsyncCell<P>>(scene: &Scene<'_, C>, cpu: &Cpu<'_, P>) {
-    if C::KIND != "timer" {
+    if C::KIND != CellKind::Timer {
         return;
     }
     let engine = scene.machine.engine();
@@ -172,7 +171,7 @@ fn commands_wait_for_interrupts<C: AsyncCell<P>>(scene: &Scene<'_, C>, cpu: &Cpu
 
 /// Memory that the context may not take.
 pub(crate) fn memory_rows<C: AsyncCell<P>>(seen: &Seen) {
-    let promise = promise(C::ID);
+    let promise = C::PROMISES;
     let scene = Scene::<C>::new(seen);
     let cpu = scene.cpu(0);
     let hardirq = cpu.interrupted(Context::Hardirq);

@@ -1,62 +1,21 @@
-//! What each design promises, written down by hand: a new design adds itself here.
+//! Every error that each design may return, written down by hand: a new design adds itself here.
+//! What the errors do not say, [`Promises`](cellbench_impls::cell::Promises) does.
 
 use std::collections::BTreeSet;
 
 use cellbench_impls::Errno;
+use cellbench_impls::cell::CellKind::{self, TaskWork, Timer};
 
 use crate::scene::{Cancel, CancelAsync, Init, Op, Schedule, SetCallback, StartOp};
 
-/// What a design promises about contexts.
-pub(crate) struct Promise {
-    /// `init` works in NMI context.
-    pub(crate) init_in_nmi: bool,
-    /// So does `set_callback`.
-    pub(crate) update_in_nmi: bool,
-    /// So do `start` and `cancel_and_free`.
-    pub(crate) start_in_nmi: bool,
-    /// Operations go on while another one stands still in the middle.
-    pub(crate) lockless: bool,
-    /// `set_callback` looks at the map's user count.
-    pub(crate) update_needs_user: bool,
-    /// `start` of a timer without a program is refused.
-    pub(crate) start_needs_program: bool,
-}
-
-pub(crate) fn promise(id: &str) -> Promise {
-    let base = Promise {
-        init_in_nmi: false,
-        update_in_nmi: false,
-        start_in_nmi: false,
-        lockless: true,
-        update_needs_user: false,
-        start_needs_program: true,
-    };
-    match id {
-        "spin-tas" | "spin-queued" => Promise { lockless: false, update_needs_user: true, ..base },
-        "rqspin" => Promise {
-            lockless: false,
-            update_needs_user: true,
-            init_in_nmi: true,
-            update_in_nmi: true,
-            ..base
-        },
-        "cmpxchg-state" => Promise { start_needs_program: false, ..base },
-        "cmpxchg-state-nmi" => Promise { update_in_nmi: true, start_needs_program: false, ..base },
-        "mpmc-cell" | "seq-latch" | "cmd-queue" => {
-            Promise { init_in_nmi: true, update_in_nmi: true, start_in_nmi: true, ..base }
-        }
-        _ => panic!("{id}: say here what the design promises"),
-    }
-}
-
 /// Every error that a design may return, by operation.
-pub(crate) fn errors(id: &str, kind: &str) -> BTreeSet<(Op, Errno)> {
+pub(crate) fn errors(id: &str, kind: CellKind) -> BTreeSet<(Op, Errno)> {
     use Errno::{EBADF, EBUSY, EDEADLK, EINVAL, ENOENT, ENOMEM, EOPNOTSUPP, EPERM, ETIMEDOUT};
     let rows: &[(Op, &[Errno])] = match (kind, id) {
-        ("task_work", "spin-tas" | "spin-queued") => {
+        (TaskWork, "spin-tas" | "spin-queued") => {
             &[(Schedule, &[EPERM, EBADF, ENOMEM, EBUSY, EOPNOTSUPP])]
         }
-        ("task_work", _) => &[(Schedule, &[EPERM, EBADF, ENOMEM, EBUSY])],
+        (TaskWork, _) => &[(Schedule, &[EPERM, EBADF, ENOMEM, EBUSY])],
         (_, "spin-tas" | "spin-queued") => &[
             (Init, &[EPERM, ENOMEM, EBUSY, EINVAL, EOPNOTSUPP]),
             (SetCallback, &[EPERM, ENOENT, EINVAL, EOPNOTSUPP]),
@@ -100,12 +59,12 @@ pub(crate) fn errors(id: &str, kind: &str) -> BTreeSet<(Op, Errno)> {
     let listed = rows.iter().flat_map(|(op, errnos)| errnos.iter().map(|errno| (*op, *errno)));
     // Cancelling where there is none; in NMI waiting is never possible.
     let refused: &[Op] = match (kind, id) {
-        ("task_work", _) => &[Init, SetCallback, StartOp, Cancel, CancelAsync],
-        ("timer", "mpmc-cell" | "seq-latch" | "cmd-queue") => &[Cancel],
+        (TaskWork, _) => &[Init, SetCallback, StartOp, Cancel, CancelAsync],
+        (Timer, "mpmc-cell" | "seq-latch" | "cmd-queue") => &[Cancel],
         _ => &[Cancel, CancelAsync],
     };
     listed
-        .filter(|(op, _)| kind == "timer" || !matches!(op, Cancel | CancelAsync))
+        .filter(|(op, _)| kind == Timer || !matches!(op, Cancel | CancelAsync))
         .chain(refused.iter().map(|op| (*op, EOPNOTSUPP)))
         .collect()
 }

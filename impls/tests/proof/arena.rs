@@ -4,7 +4,7 @@
 use core::ptr;
 use std::sync::Arc;
 
-use cellbench_impls::cell::{InitFlags, Start};
+use cellbench_impls::cell::{InitFlags, Start, Steps};
 use cellbench_impls::engine::{Queued, QueuedEngine};
 use cellbench_impls::machine::MachineConfig;
 use cellbench_impls::map::Map;
@@ -269,10 +269,10 @@ impl<P: Driven, C: AsyncCell<P>> Arena<P, C> {
         let set = history.iter().find(|call| call.reply.is_ok() && matches!(call.op, Op::Set(_)));
         let first = history.iter().find(started);
         let ready = first.is_some_and(|start| {
-            C::KIND == "task_work" || set.is_some_and(|set| set.returned < start.invoked)
+            C::STEPS == Steps::One || set.is_some_and(|set| set.returned < start.invoked)
         });
         if ready && !stopped {
-            let expected = if C::KIND == "task_work" { starts } else { 1 };
+            let expected = if C::STEPS == Steps::One { starts } else { 1 };
             assert!(runs >= expected, "a start returned 0, and never ran");
         }
     }

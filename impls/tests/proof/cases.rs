@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use cellbench_impls::cell::{CellKind, Steps};
 use cellbench_impls::{AsyncCell, CpuId};
 
 use crate::arena::{Arena, Driven, Setup, ThreadBody};
@@ -29,13 +30,13 @@ impl State {
         [State::Fresh, State::Ready, State::Armed, State::Running, State::Freed];
 
     /// The operations that lead there from a fresh cell.
-    pub(crate) fn preparation(self, kind: &str) -> &'static [Op] {
-        match (self, kind) {
-            (State::Fresh, _) | (State::Ready, "task_work") => &[],
+    pub(crate) fn preparation(self, steps: Steps) -> &'static [Op] {
+        match (self, steps) {
+            (State::Fresh, _) | (State::Ready, Steps::One) => &[],
             (State::Ready, _) => &[Op::Init, Op::Set(0)],
-            (State::Armed | State::Running, "task_work") => &[Op::Schedule(0)],
+            (State::Armed | State::Running, Steps::One) => &[Op::Schedule(0)],
             (State::Armed | State::Running, _) => &[Op::Init, Op::Set(0), Op::Start],
-            (State::Freed, "task_work") => &[Op::Schedule(0), Op::Free],
+            (State::Freed, Steps::One) => &[Op::Schedule(0), Op::Free],
             (State::Freed, _) => &[Op::Init, Op::Set(0), Op::Start, Op::Free],
         }
     }
@@ -111,7 +112,7 @@ impl Case {
         run_threads: fn(Vec<ThreadBody>),
     ) -> Arc<Arena<P, C>> {
         let arena = Arena::<P, C>::new(setup);
-        arena.prepare(self.state.preparation(C::KIND));
+        arena.prepare(self.state.preparation(C::STEPS));
         let bodies = order.iter().map(|number| -> ThreadBody {
             let (arena, ops) = (Arc::clone(&arena), self.threads[*number].clone());
             let cpu = CpuId(*number as u32);
@@ -135,7 +136,7 @@ impl fmt::Display for Case {
 
 /// The operations that a cell has.
 pub(crate) fn ops<P: Driven, C: AsyncCell<P>>() -> Vec<Op> {
-    let mut ops = if C::KIND == "task_work" {
+    let mut ops = if C::STEPS == Steps::One {
         vec![Op::Schedule(1)]
     } else {
         vec![Op::Init, Op::Set(1), Op::Start]
@@ -179,7 +180,7 @@ pub(crate) fn pairs<P: Driven, C: AsyncCell<P>>(state: State) -> Vec<Case> {
 
 /// The triples in which reviewers of the patches found races.
 pub(crate) fn triples<P: Driven, C: AsyncCell<P>>() -> Vec<Case> {
-    if C::KIND == "task_work" {
+    if C::STEPS == Steps::One {
         return vec![
             Case::of(State::Fresh, &[Op::Schedule(0), Op::Schedule(1), Op::Free]),
             Case::of(State::Fresh, &[Op::Schedule(0), Op::Fire, Op::Free]),
@@ -199,7 +200,7 @@ pub(crate) fn triples<P: Driven, C: AsyncCell<P>>() -> Vec<Case> {
             threads: vec![vec![Op::Start], vec![Op::Free, Op::Init, Op::Set(1)], vec![Op::Fire]],
         },
     ];
-    if C::KIND == "timer" {
+    if C::KIND == CellKind::Timer {
         // Neither gets the time of one and the flags of another.
         let threads = vec![vec![Op::StartAt], vec![Op::Start, Op::Start]];
         cases.push(Case { state: State::Ready, threads });

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use cellbench_impls::AsyncCell;
+use cellbench_impls::cell::{CellKind, Promises, Steps};
 use cellbench_impls::platform::Shuttle;
 use cellbench_impls::platform::shuttle::advance_ns;
 use cellbench_impls::registry::{CELLS, CellVisitor, visit_cell};
@@ -16,7 +17,7 @@ use libtest_mimic::{Failed, Trial};
 use crate::arena::{Body, Setup};
 use crate::cases::{self, Case, State};
 use crate::history::{self, Call, Op, timeline};
-use crate::model::{Design, Grain, explains};
+use crate::model::{Grain, explains};
 use crate::random::{Numbers, draw, seed};
 use crate::report::{self, Explored, RowKey};
 use crate::schedules::{Schedules, run, run_threads};
@@ -40,6 +41,10 @@ struct Counterexample {
     calls: Vec<Call>,
 }
 
+/// Whether a design with these promises may have the history: [`explains`], or for the test of this
+/// file a model that is wrong.
+type Explains = fn(Promises, Grain, &[Call]) -> bool;
+
 /// The operations that the model has.
 fn ops<C: AsyncCell<Shuttle>>() -> Vec<Op> {
     let mut ops = cases::ops::<Shuttle, C>();
@@ -53,8 +58,8 @@ fn seek<C: AsyncCell<Shuttle>>(
     setup: Setup,
     grain: Grain,
     schedules: Schedules,
+    explains: Explains,
 ) -> Sought {
-    let design = Design::of::<Shuttle, C>();
     let began = Instant::now();
     let order: Vec<usize> = (0..case.threads.len()).collect();
     let histories = Arc::new(Mutex::new(HashSet::new()));
@@ -67,7 +72,7 @@ fn seek<C: AsyncCell<Shuttle>>(
     });
     // Here, as the search is deeper than the checker's stacks.
     let histories = histories.lock().unwrap_or_else(PoisonError::into_inner);
-    let not_explained = histories.iter().filter(|calls| !explains(design, grain, calls));
+    let not_explained = histories.iter().filter(|calls| !explains(C::PROMISES, grain, calls));
     // The same one in each run: that which is over first.
     let least = not_explained.min_by_key(|calls| (timeline(calls).lines().count(), calls.to_vec()));
     let counterexample =
@@ -83,6 +88,7 @@ fn shrink<C: AsyncCell<Shuttle>>(
     setup: impl Fn(&Case) -> Setup,
     grain: Grain,
     schedules: Schedules,
+    explains: Explains,
 ) -> Counterexample {
     'smaller: loop {
         for thread in 0..least.case.threads.len() {
@@ -90,7 +96,12 @@ fn shrink<C: AsyncCell<Shuttle>>(
                 let mut case = least.case.clone();
                 case.threads[thread].remove(place);
                 case.threads.retain(|ops| !ops.is_empty());
-                let sought = seek::<C>(&case, setup(&case), grain, schedules);
+                if case.threads.is_empty() {
+                    // A machine has a CPU: what nothing at all shows is the model's own fault, and
+                    // one operation shows it as well.
+                    continue;
+                }
+                let sought = seek::<C>(&case, setup(&case), grain, schedules, explains);
                 if let Some(counterexample) = sought.counterexample {
                     least = counterexample;
                     continue 'smaller;
@@ -117,11 +128,12 @@ fn random<C: AsyncCell<Shuttle>>(schedules: fn(u64) -> Schedules) -> (Explored, 
         let mut numbers = Numbers::new(seed);
         let threads = 3 + numbers.below(3);
         let case = draw(&mut numbers, &ops, threads, 8 / threads + 1);
-        let sought = seek::<C>(&case, case.setup(), Grain::Step, schedules(seed));
+        let sought = seek::<C>(&case, case.setup(), Grain::Step, schedules(seed), explains);
         all.executions += sought.explored.executions;
         all.seconds += sought.explored.seconds;
         if let Some(counterexample) = sought.counterexample {
-            let least = shrink::<C>(counterexample, Case::setup, Grain::Step, schedules(seed));
+            let least =
+                shrink::<C>(counterexample, Case::setup, Grain::Step, schedules(seed), explains);
             return (all, Some(least.to_text()));
         }
     }
@@ -155,7 +167,8 @@ fn small_cases(ops: &[Op]) -> Vec<Case> {
 fn not_at_one_point<C: AsyncCell<Shuttle>>() -> Sought {
     let mut all = Sought::default();
     for case in small_cases(&ops::<C>()) {
-        let sought = seek::<C>(&case, case.setup(), Grain::Operation, Schedules::Bounded(1));
+        let sought =
+            seek::<C>(&case, case.setup(), Grain::Operation, Schedules::Bounded(1), explains);
         all.explored.executions += sought.explored.executions;
         all.explored.seconds += sought.explored.seconds;
         if sought.counterexample.is_some() {
@@ -171,7 +184,7 @@ struct Cells;
 impl CellVisitor<Shuttle> for Cells {
     type Output = Vec<Trial>;
     fn visit<C: AsyncCell<Shuttle>>(self) -> Vec<Trial> {
-        if C::KIND == "task_work" {
+        if C::STEPS == Steps::One {
             // Its one operation that starts has a table of its own; see the pairs.
             return Vec::new();
         }
@@ -231,16 +244,37 @@ impl CellVisitor<Shuttle> for WithBug {
         ];
         let case = Case { state: State::Ready, threads };
         let schedules = Schedules::Bounded(1);
-        let sought = seek::<C>(&case, setup(&case), Grain::Step, schedules);
+        let sought = seek::<C>(&case, setup(&case), Grain::Step, schedules, explains);
         let found = sought.counterexample.ok_or("the planted bug escaped")?;
-        Ok(shrink::<C>(found, setup, Grain::Step, schedules).to_text())
+        Ok(shrink::<C>(found, setup, Grain::Step, schedules, explains).to_text())
     }
 }
 fn planted() -> Trial {
     Trial::test("linear/planted/CommandNotClaimed", || {
         let bug = WithBug(cellbench_impls::planted::Bug::CommandNotClaimed);
-        let text = visit_cell("mpmc-cell", "timer", bug).expect("registered")?;
+        let text = visit_cell("mpmc-cell", CellKind::Timer, bug).expect("registered")?;
         compare_with_kept("planted-CommandNotClaimed", &text)
+    })
+}
+
+/// A model that explains nothing, on a cell: its counterexample is printed like any other.
+struct WrongModel;
+impl CellVisitor<Shuttle> for WrongModel {
+    type Output = String;
+    fn visit<C: AsyncCell<Shuttle>>(self) -> String {
+        let nothing: Explains = |_, _, _| false;
+        let case = Case { state: State::Ready, threads: vec![vec![Op::Start], vec![Op::Set(0)]] };
+        let schedules = Schedules::Bounded(1);
+        let found = seek::<C>(&case, case.setup(), Grain::Step, schedules, nothing);
+        let found = found.counterexample.expect("the model explains nothing");
+        shrink::<C>(found, Case::setup, Grain::Step, schedules, nothing).to_text()
+    }
+}
+fn wrong_model() -> Trial {
+    Trial::test("linear/a wrong model prints a counterexample", || {
+        let text = visit_cell("cmd-queue", CellKind::Timer, WrongModel).expect("registered");
+        let (case, _) = text.split_once('\n').ok_or("a case and a timeline")?;
+        if case == "ready: set_callback(p0)" { Ok(()) } else { Err(text.into()) }
     })
 }
 
@@ -249,6 +283,6 @@ pub(crate) fn trials() -> Vec<Trial> {
     let cells = CELLS.iter();
     let trials =
         cells.flat_map(|entry| visit_cell(entry.id, entry.kind, Cells).expect("registered"));
-    let trials = trials.chain([planted()]);
+    let trials = trials.chain([planted(), wrong_model()]);
     trials.collect()
 }

@@ -11,9 +11,9 @@
 
 use std::collections::HashSet;
 
-use cellbench_impls::{AsyncCell, Errno};
+use cellbench_impls::Errno;
+use cellbench_impls::cell::Promises;
 
-use crate::arena::Driven;
 use crate::history::{Call, Op, Reply, Run, timeline};
 
 /// What happens at one point.
@@ -23,37 +23,6 @@ pub(crate) enum Grain {
     Operation,
     /// A step of a call.
     Step,
-}
-
-/// In what designs differ, besides in how they do it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Design {
-    /// `start` wants a callback to be set.
-    start_wants_program: bool,
-    /// `cancel_async` knows what it found.
-    async_reports: bool,
-    /// `cancel` leaves the callback where an update is in its way.
-    cancel_may_not_clear: bool,
-    /// `start`, `cancel_async` and `cancel_and_free` may leave their last step to another CPU that
-    /// is inside a call, and a newer command replaces one that waits.
-    posts: bool,
-    /// `cancel_and_free` leaves the cancel to a worker.
-    free_by_worker: bool,
-}
-
-impl Design {
-    /// That of a registered cell.
-    pub(crate) fn of<P: Driven, C: AsyncCell<P>>() -> Self {
-        let state = C::ID.starts_with("cmpxchg-state");
-        let posts = matches!(C::ID, "mpmc-cell" | "seq-latch");
-        Self {
-            start_wants_program: C::KIND == "wq" || !state,
-            async_reports: !posts,
-            cancel_may_not_clear: state,
-            posts,
-            free_by_worker: C::KIND == "wq" && !posts && C::ID != "cmd-queue",
-        }
-    }
 }
 
 /// A control block.
@@ -91,7 +60,7 @@ enum Progress {
 
 /// The history that is looked at, and what is known of each call before the search.
 struct Search<'a> {
-    design: Design,
+    design: Promises,
     grain: Grain,
     calls: &'a [Call],
     /// Some other call was in progress at the same time.
@@ -108,7 +77,7 @@ struct Search<'a> {
 }
 
 /// Whether a cell of the design may have this history, from an uninitialised cell on.
-pub(crate) fn explains(design: Design, grain: Grain, calls: &[Call]) -> bool {
+pub(crate) fn explains(design: Promises, grain: Grain, calls: &[Call]) -> bool {
     let others = |call: &'_ Call| -> Vec<Call> {
         calls.iter().filter(|other| *other != call && other.overlaps(call)).cloned().collect()
     };
@@ -286,7 +255,7 @@ impl Search<'_> {
                 }
             }
             (Op::Start, 0, _) => {
-                let lacks = block.program.is_none() && self.design.start_wants_program;
+                let lacks = block.program.is_none() && self.design.start_needs_program;
                 if !lacks {
                     next.to(then);
                 } else if call.reply == Err(Errno::EINVAL) {
@@ -452,13 +421,7 @@ pub(crate) fn trials() -> Vec<libtest_mimic::Trial> {
             &[Step],
         ),
     ];
-    let design = Design {
-        start_wants_program: true,
-        async_reports: true,
-        cancel_may_not_clear: false,
-        posts: false,
-        free_by_worker: false,
-    };
+    let design = Promises::BASE;
     let trial = |(name, lines, explained_at): (&str, &[Line<'_>], &'static [Grain])| {
         let calls = history(lines);
         libtest_mimic::Trial::test(format!("model/{name}"), move || {

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
 
-use cellbench_impls::cell::Start;
+use cellbench_impls::cell::{CellKind, Start};
 use cellbench_impls::lock::resilient::Resilient;
 use cellbench_impls::planted::Bug;
 use cellbench_impls::platform::{Loom, Shuttle};
@@ -40,7 +40,7 @@ impl Hunt {
     /// In all interleavings of operations on a cell.
     fn case(
         bug: Bug,
-        (id, kind): (&'static str, &'static str),
+        (id, kind): (&'static str, CellKind),
         state: State,
         threads: &[&[Op]],
         symptom: &'static str,
@@ -56,7 +56,7 @@ impl Hunt {
     /// Under all schedules with two preemptions.
     fn bounded(
         bug: Bug,
-        (id, kind): (&'static str, &'static str),
+        (id, kind): (&'static str, CellKind),
         state: State,
         threads: &[&[Op]],
         symptom: &'static str,
@@ -151,11 +151,11 @@ fn hunt(bug: Bug) -> Hunt {
     const TORN: &str = "which no start asked for";
     const NO_ORDER: &str = "Causality violation";
     const HANGS: &str = "exceeded maximum number of branches";
-    let state_timer = ("cmpxchg-state", "timer");
-    let queue_timer = ("cmd-queue", "timer");
-    let mpmc_timer = ("mpmc-cell", "timer");
-    let latch_timer = ("seq-latch", "timer");
-    let task_work = ("task-work", "task_work");
+    let state_timer = ("cmpxchg-state", CellKind::Timer);
+    let queue_timer = ("cmd-queue", CellKind::Timer);
+    let mpmc_timer = ("mpmc-cell", CellKind::Timer);
+    let latch_timer = ("seq-latch", CellKind::Timer);
+    let task_work = ("task-work", CellKind::TaskWork);
     match bug {
         Bug::HeldEntryLeft => Hunt::lock(bug, 1, "left behind"),
         Bug::PendingLeft => Hunt::lock(bug, 1, "the lock is usable afterwards"),
@@ -178,7 +178,7 @@ fn hunt(bug: Bug) -> Hunt {
             Hunt::case(bug, state_timer, Fresh, &[&[Init], &[PutUser]], symptom)
         }
         Bug::NoSecondCancel => {
-            Hunt::case(bug, ("spin-queued", "wq"), Ready, &[&[Start], &[Free, Fire]], FREED)
+            Hunt::case(bug, ("spin-queued", CellKind::Wq), Ready, &[&[Start], &[Free, Fire]], FREED)
         }
         Bug::RelaxedPublish => Hunt::case(bug, state_timer, Fresh, &[&[Init], &[Set(1)]], NO_ORDER),
         Bug::CallbackStored => {
@@ -220,7 +220,7 @@ fn hunt(bug: Bug) -> Hunt {
             Hunt::case(bug, task_work, Fresh, &[&[Schedule(0)], &[PutUser]], symptom)
         }
         Bug::FreedByTwo => {
-            let cell = ("task-work-no-cancel", "task_work");
+            let cell = ("task-work-no-cancel", CellKind::TaskWork);
             Hunt::case(bug, cell, Armed, &[&[Fire], &[Free]], "double free")
         }
         Bug::LateIrqStep => Hunt {

@@ -9,15 +9,15 @@ use std::sync::Arc;
 use cellbench_impls::platform::{Native, NativeEpoch, NativeLive};
 use cellbench_impls::registry::HasPeers;
 use cellbench_workloads::registry;
-use cellbench_workloads::{Params, Trial};
+use cellbench_workloads::{Params, Subject, Trial};
 
 /// A platform whose trials are compiled here.
 pub trait Compiled: HasPeers {
-    /// Builds a trial of `workload` on the cell, lock (kind `"lock"`) or peer of that name. `None`
+    /// Builds a trial of `workload` on the cell, lock or peer of that name. `None`
     /// as [`registry::trial`].
     fn trial(
-        cell: &str,
-        kind: &str,
+        id: &str,
+        subject: Subject,
         workload: &str,
         params: &Params,
     ) -> Option<Arc<dyn Trial<Self>>>;
@@ -27,12 +27,12 @@ macro_rules! compiled {
     ($($platform:ty),*) => {
         $(impl Compiled for $platform {
             fn trial(
-                cell: &str,
-                kind: &str,
+                id: &str,
+                subject: Subject,
                 workload: &str,
                 params: &Params,
             ) -> Option<Arc<dyn Trial<Self>>> {
-                registry::any_trial(cell, kind, workload, params)
+                registry::any_trial(id, subject, workload, params)
             }
         })*
     };

@@ -4,27 +4,27 @@
 use std::sync::Arc;
 
 use cellbench_impls::Cpu;
-use cellbench_impls::cell::AsyncCell;
+use cellbench_impls::cell::{AsyncCell, CellKind};
 use cellbench_impls::platform::Sim;
 use cellbench_impls::registry::{CellVisitor, visit_cell};
 use cellbench_workloads::registry;
-use cellbench_workloads::{Params, Trial};
+use cellbench_workloads::{Params, Subject, Trial};
 
-/// Builds a trial of `workload` on the cell or lock (kind `"lock"`) of that name. `None` as
+/// Builds a trial of `workload` on the cell or lock of that name. `None` as
 /// [`registry::trial`].
 #[must_use]
 pub fn trial(
-    cell: &str,
-    kind: &str,
+    id: &str,
+    subject: Subject,
     workload: &str,
     params: &Params,
 ) -> Option<Arc<dyn Trial<Sim>>> {
-    registry::trial(cell, kind, workload, params)
+    registry::trial(id, subject, workload, params)
 }
 
 /// Keeps memory ready on `cpu` for `objects` objects of each size that the cell of that name
 /// allocates. A name that is no cell's needs none.
-pub fn reserve(cell: &str, kind: &str, cpu: &Cpu<'_, Sim>, objects: usize) {
+pub fn reserve(cell: &str, kind: CellKind, cpu: &Cpu<'_, Sim>, objects: usize) {
     visit_cell::<Sim, _>(cell, kind, Reserve { cpu, objects });
 }
 

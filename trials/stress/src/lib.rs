@@ -6,27 +6,27 @@ use std::sync::Arc;
 use cellbench_impls::platform::NativeAudit;
 use cellbench_workloads::registry;
 use cellbench_workloads::stepping::Stepped;
-use cellbench_workloads::{Params, Trial};
+use cellbench_workloads::{Params, Subject, Trial};
 
-/// Builds a trial over poisoned memory of `workload` on the cell, lock (kind `"lock"`) or peer of
+/// Builds a trial over poisoned memory of `workload` on the cell, lock or peer of
 /// that name. `None` as [`registry::trial`].
 #[must_use]
 pub fn audited(
-    cell: &str,
-    kind: &str,
+    id: &str,
+    subject: Subject,
     workload: &str,
     params: &Params,
 ) -> Option<Arc<dyn Trial<NativeAudit>>> {
-    registry::any_trial(cell, kind, workload, params)
+    registry::any_trial(id, subject, workload, params)
 }
 
 /// As [`audited`], over memory that interrupts at a chosen access; without the peers.
 #[must_use]
 pub fn stepped(
-    cell: &str,
-    kind: &str,
+    id: &str,
+    subject: Subject,
     workload: &str,
     params: &Params,
 ) -> Option<Arc<dyn Trial<Stepped>>> {
-    registry::trial(cell, kind, workload, params)
+    registry::trial(id, subject, workload, params)
 }

@@ -5,6 +5,7 @@
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
+use cellbench_impls::cell::{ALL_KINDS, CellKind, Steps};
 use cellbench_impls::cell::{InitFlags, Start};
 use cellbench_impls::{AsyncCell, Context, Cpu, Errno, Machine, Outcome, Platform};
 use crossbeam_utils::CachePadded;
@@ -16,7 +17,7 @@ use crate::ensure;
 use crate::field::{Field, Layout};
 use crate::params::Params;
 use crate::tally::{Op, Tally};
-use crate::trial::{ALL_KINDS, CellWorkload, EngineNeed, Needs, Trial, Violation, Workload};
+use crate::trial::{CellWorkload, EngineNeed, Needs, Trial, Violation, Workload};
 use crate::unexpected::Unexpected;
 use crate::worker::Worker;
 
@@ -75,7 +76,7 @@ impl Workload for SameCell {
 }
 
 impl CellWorkload for Mix {
-    const KINDS: &'static [&'static str] = ALL_KINDS;
+    const KINDS: &'static [CellKind] = ALL_KINDS;
 
     fn trial<P: Platform, C: AsyncCell<P>>(params: &Params) -> Arc<dyn Trial<P>> {
         Arc::new(MixTrial::<P, C> {
@@ -87,7 +88,7 @@ impl CellWorkload for Mix {
 }
 
 impl CellWorkload for Stress {
-    const KINDS: &'static [&'static str] = ALL_KINDS;
+    const KINDS: &'static [CellKind] = ALL_KINDS;
 
     fn trial<P: Platform, C: AsyncCell<P>>(params: &Params) -> Arc<dyn Trial<P>> {
         let (field, ring) = callback_storm::ring(params, true);
@@ -96,7 +97,7 @@ impl CellWorkload for Stress {
 }
 
 impl CellWorkload for SameCell {
-    const KINDS: &'static [&'static str] = ALL_KINDS;
+    const KINDS: &'static [CellKind] = ALL_KINDS;
 
     fn trial<P: Platform, C: AsyncCell<P>>(params: &Params) -> Arc<dyn Trial<P>> {
         let threads = params.threads as usize;
@@ -126,7 +127,7 @@ impl<P: Platform, C: AsyncCell<P>> MixTrial<P, C> {
             Some(_) => Start::after_ns(worker.below(SOON_NS)),
             None => FAR,
         };
-        let (op, outcome) = if C::KIND == "task_work" {
+        let (op, outcome) = if C::STEPS == Steps::One {
             match chance {
                 0..80 => {
                     let map = self.field.map();
@@ -217,7 +218,7 @@ impl<P: Platform, C: AsyncCell<P>> SameCellTrial<P, C> {
         worker.step += 1;
         let program = 2 * own + usize::from(cpu.in_nmi());
         let (program, callback) = self.field.callback(program, ((turn / 2) & 1) as usize);
-        let (op, outcome) = if C::KIND == "task_work" {
+        let (op, outcome) = if C::STEPS == Steps::One {
             (Op::Schedule, cell.schedule(cpu, self.field.map(), program, callback, FAR))
         } else if turn & 1 == 0 {
             (Op::SetCallback, cell.set_callback(cpu, program, callback))
@@ -234,7 +235,7 @@ impl<P: Platform, C: AsyncCell<P>> SameCellTrial<P, C> {
         match (C::NMI_SAFE, inside) {
             (false, _) => &[Errno::EOPNOTSUPP],
             // The round of task work that an NMI began is in the way until the task has run it.
-            (true, false) if C::KIND == "task_work" => &[Errno::EBUSY],
+            (true, false) if C::STEPS == Steps::One => &[Errno::EBUSY],
             // Starts that arm at once are refused, and a burst may exhaust the memory.
             (true, false) => &[Errno::EOPNOTSUPP, Errno::ENOMEM],
             (true, true) => {
@@ -258,7 +259,7 @@ impl<P: Platform, C: AsyncCell<P>> Trial<P> for SameCellTrial<P, C> {
         let inside = &self.inside[worker.index as usize];
         // An NMI is over when the interrupted operation goes on: it is in nobody's way, but for
         // the round of task work that it began.
-        let allowed: &[Errno] = if C::KIND == "task_work" { &[Errno::EBUSY] } else { &[] };
+        let allowed: &[Errno] = if C::STEPS == Steps::One { &[Errno::EBUSY] } else { &[] };
         for _ in 0..steps {
             // Relaxed: read by this CPU's own handler.
             inside.store(true, Ordering::Relaxed);
@@ -278,7 +279,7 @@ impl<P: Platform, C: AsyncCell<P>> Trial<P> for SameCellTrial<P, C> {
 
     fn check(&self, cpu: &Cpu<'_, P>, total: &Tally) -> Result<(), Violation> {
         self.unexpected.check("only what is interrupted is in the way")?;
-        if C::KIND == "task_work" {
+        if C::STEPS == Steps::One {
             self.field.machine().settle(cpu);
             let (runs, scheduled) = (self.field.runs(), total.ok(Op::Schedule));
             ensure!(runs == scheduled, "{runs} callbacks ran of {scheduled} that were scheduled");

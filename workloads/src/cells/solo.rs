@@ -4,13 +4,13 @@
 use core::marker::PhantomData;
 use std::sync::Arc;
 
-use cellbench_impls::cell::{InitFlags, Start as StartArgs};
+use cellbench_impls::cell::{CellKind, InitFlags, Start as StartArgs, TWO_STEP_KINDS};
 use cellbench_impls::{AsyncCell, Cpu, Machine, Outcome, Platform};
 
 use crate::field::{Field, Layout};
 use crate::params::Params;
 use crate::tally::{Op, Tally};
-use crate::trial::{CellWorkload, EVERY_KIND, Trial, Violation, Workload};
+use crate::trial::{CellWorkload, Trial, Violation, Workload};
 use crate::worker::Worker;
 
 /// Far enough away that no timer fires during a run, in nanoseconds.
@@ -23,7 +23,7 @@ const PROGRAMS: usize = 2;
 pub(crate) trait SoloStep: Send + Sync + 'static {
     const ID: &'static str;
     const ABOUT: &'static str;
-    const KINDS: &'static [&'static str] = EVERY_KIND;
+    const KINDS: &'static [CellKind] = TWO_STEP_KINDS;
     /// What the step's outcome is counted as.
     const OP: Op;
 
@@ -55,7 +55,7 @@ impl<S: SoloStep> Workload for Solo<S> {
 }
 
 impl<S: SoloStep> CellWorkload for Solo<S> {
-    const KINDS: &'static [&'static str] = S::KINDS;
+    const KINDS: &'static [CellKind] = S::KINDS;
 
     fn trial<P: Platform, C: AsyncCell<P>>(params: &Params) -> Arc<dyn Trial<P>> {
         let threads = params.threads as usize;
@@ -174,7 +174,7 @@ pub(crate) struct Cancel;
 impl SoloStep for Cancel {
     const ID: &'static str = "solo-cancel";
     const ABOUT: &'static str = "own cell: cancel of a timer that is not armed";
-    const KINDS: &'static [&'static str] = &["timer"];
+    const KINDS: &'static [CellKind] = &[CellKind::Timer];
 
     const OP: Op = Op::Cancel;
 
@@ -190,7 +190,7 @@ pub(crate) struct Cycle;
 impl SoloStep for Cycle {
     const ID: &'static str = "solo-cycle";
     const ABOUT: &'static str = "own cell: set_callback, start, cancel";
-    const KINDS: &'static [&'static str] = &["timer"];
+    const KINDS: &'static [CellKind] = &[CellKind::Timer];
 
     const OP: Op = Op::Cancel;
 

@@ -8,6 +8,7 @@
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
+use cellbench_impls::cell::{ALL_KINDS, CellKind, Steps};
 use cellbench_impls::{AsyncCell, Context, Cpu, Machine, Platform};
 
 use super::solo::FAR;
@@ -15,7 +16,7 @@ use crate::field::{Field, Layout};
 use crate::params::Params;
 use crate::stall::Stall;
 use crate::tally::{Op, Tally};
-use crate::trial::{ALL_KINDS, CellWorkload, Needs, Trial, Violation, Workload};
+use crate::trial::{CellWorkload, Needs, Trial, Violation, Workload};
 use crate::worker::Worker;
 
 /// How long worker 0 waits to be suspended before its step ends, looked at every so many
@@ -40,7 +41,7 @@ impl Workload for Stalled {
 }
 
 impl CellWorkload for Stalled {
-    const KINDS: &'static [&'static str] = ALL_KINDS;
+    const KINDS: &'static [CellKind] = ALL_KINDS;
 
     fn trial<P: Platform, C: AsyncCell<P>>(params: &Params) -> Arc<dyn Trial<P>> {
         Arc::new(StalledTrial::<P, C> {
@@ -69,7 +70,7 @@ impl<P: Platform, C: AsyncCell<P>> StalledTrial<P, C> {
         worker.step += 1;
         let (program, callback) =
             self.field.callback(worker.index as usize, ((turn / 2) & 1) as usize);
-        let (op, outcome) = if C::KIND == "task_work" {
+        let (op, outcome) = if C::STEPS == Steps::One {
             (Op::Schedule, cell.schedule(cpu, self.field.map(), program, callback, FAR))
         } else if turn & 1 == 0 {
             (Op::SetCallback, cell.set_callback(cpu, program, callback))

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use cellbench_impls::cell::CellKind;
 use cellbench_impls::{AsyncCell, Cpu, Machine, Platform};
 
 use super::solo::FAR;
@@ -13,7 +14,7 @@ use crate::tally::{Op, Tally};
 use crate::trial::{CellWorkload, Trial, Violation, Workload};
 use crate::worker::Worker;
 
-const KINDS: &[&str] = &["task_work"];
+const KINDS: &[CellKind] = &[CellKind::TaskWork];
 /// Cells of the racing form.
 const CELLS: usize = 4;
 /// Of a hundred of its steps, those that free.
@@ -42,7 +43,7 @@ impl Workload for Racing {
 }
 
 impl CellWorkload for Shared {
-    const KINDS: &'static [&'static str] = KINDS;
+    const KINDS: &'static [CellKind] = KINDS;
 
     fn trial<P: Platform, C: AsyncCell<P>>(params: &Params) -> Arc<dyn Trial<P>> {
         Arc::new(Rounds::<P, C> { field: Field::new(params, Layout::Padded, 1, 1) })
@@ -50,7 +51,7 @@ impl CellWorkload for Shared {
 }
 
 impl CellWorkload for Own {
-    const KINDS: &'static [&'static str] = KINDS;
+    const KINDS: &'static [CellKind] = KINDS;
 
     fn trial<P: Platform, C: AsyncCell<P>>(params: &Params) -> Arc<dyn Trial<P>> {
         let threads = params.threads as usize;
@@ -59,7 +60,7 @@ impl CellWorkload for Own {
 }
 
 impl CellWorkload for Racing {
-    const KINDS: &'static [&'static str] = KINDS;
+    const KINDS: &'static [CellKind] = KINDS;
 
     fn trial<P: Platform, C: AsyncCell<P>>(params: &Params) -> Arc<dyn Trial<P>> {
         Arc::new(RacingTrial::<P, C> { field: Field::new(params, Layout::Padded, CELLS, 1) })

@@ -219,10 +219,12 @@ fn drive<M: RealCores>(machine: &Machine<World<M, Qsbr, Queued>>, bell: &Bell, i
 #[cfg(test)]
 mod tests {
     use cellbench_impls::Cpu;
+    use cellbench_impls::cell::TWO_STEP_KINDS;
     use cellbench_impls::engine::{Engine, Expiry};
     use cellbench_impls::machine::MachineConfig;
     use cellbench_impls::platform::NativeLive;
     use cellbench_trials_native::Compiled;
+    use cellbench_workloads::Subject as Under;
     use cellbench_workloads::{Op, Params, Tally, Violation, Worker};
 
     use super::*;
@@ -285,9 +287,11 @@ mod tests {
     #[test]
     fn workers_and_drivers_leave_a_machine_that_passes_its_check() {
         let host_cpu = affinity::current().unwrap().first().unwrap();
-        for kind in ["timer", "wq"] {
+        for kind in TWO_STEP_KINDS {
             let params = Params { extra_cpus: NativeLive::extra_cpus(1), ..Params::new(1, 5) };
-            let trial = NativeLive::trial("cmpxchg-state", kind, "churn-live", &params).unwrap();
+            let trial =
+                NativeLive::trial("cmpxchg-state", Under::Cell(*kind), "churn-live", &params)
+                    .unwrap();
             let mut worker = Worker::new(0, 5);
             NativeLive::while_driven(&trial, &[host_cpu], || {
                 let cpu = trial.machine().cpu(MachineCpu(0));

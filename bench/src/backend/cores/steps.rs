@@ -66,11 +66,10 @@ fn time_trial(
 
 fn build(spec: &Spec) -> Result<Arc<dyn Trial<Native>>, RoundError> {
     let params = Params::new(spec.cpus.len() as u32, 1);
-    let kind = spec.subject.kind.to_string();
-    let built = Native::trial(spec.subject.id, &kind, spec.workload, &params);
+    let built = Native::trial(spec.subject.id, spec.subject.under(), spec.workload, &params);
     built.ok_or_else(|| RoundError::NoTrial {
         cell: spec.subject.name.clone(),
-        kind,
+        kind: spec.subject.kind.to_string(),
         workload: spec.workload,
     })
 }

@@ -17,7 +17,7 @@ use cellbench_sim::{
 };
 use cellbench_trials_sim as trials;
 use cellbench_workloads::tally::outcome_id;
-use cellbench_workloads::{Params, Tally, Trial, Worker};
+use cellbench_workloads::{Params, Subject, Tally, Trial, Worker};
 
 use super::meter::Meter;
 use crate::alloc::within;
@@ -242,15 +242,15 @@ impl<'a> Stage<'a> {
         reserve: bool,
     ) -> Result<Self, SimulateError> {
         let threads = spec.cpus.len() as u32;
-        let kind = spec.subject.kind.to_string();
+        let under = spec.subject.under();
         let params = Params::new(threads, seed);
-        let trial = trials::trial(spec.subject.id, &kind, spec.workload, &params)
+        let trial = trials::trial(spec.subject.id, under, spec.workload, &params)
             .ok_or_else(|| SimulateError::NoTrial { series: spec.series.to_string() })?;
         let enter = |index| {
             let mut worker = Worker::new(index, seed);
             let cpu = trial.machine().cpu(CpuId(index));
-            if reserve {
-                trials::reserve(spec.subject.id, &kind, &cpu, RESERVE);
+            if let (true, Subject::Cell(kind)) = (reserve, under) {
+                trials::reserve(spec.subject.id, kind, &cpu, RESERVE);
             }
             trial.enter(&cpu, &mut worker);
             worker

@@ -65,7 +65,7 @@ mod tests {
     #[test]
     fn all_workloads_come_before_one_comes_again() {
         let subject = subject::named("cmd-queue").remove(0);
-        let suits = |entry: &&Entry| entry.suits("cmd-queue", "timer");
+        let suits = |entry: &&Entry| entry.suits("cmd-queue", subject.under());
         let workloads: Vec<&'static Entry> = WORKLOADS.iter().filter(suits).collect();
         let others = workloads.len() - 1;
         let mut deck = Deck::new(subject, workloads).unwrap();

@@ -167,7 +167,8 @@ fn build(order: &Order, spec: &Spec) -> Result<Arc<dyn Trial<NativeAudit>>, Slic
         return Err(SliceError::NoCpu);
     }
     let params = Params { extra_cpus: Bench::audit_extra_cpus(threads), ..params(order, threads)? };
-    audited(&order.cell, &order.kind, spec.workload, &params).ok_or_else(|| no_trial(order))
+    audited(&order.cell, spec.subject.under(), spec.workload, &params)
+        .ok_or_else(|| no_trial(order))
 }
 
 #[cfg(feature = "planted")]

@@ -74,6 +74,7 @@ impl<P: Platform, L: Lock<P>> LockedWork<P, L> {
 impl<P: Platform, L: Lock<P>> Design<P> for LockedWork<P, L> {
     const ID: &'static str = L::ID;
     const NMI_SAFE: bool = L::FALLIBLE;
+    const LOCKLESS: bool = false;
     type Block = Block<P>;
 
     fn new() -> Self {

@@ -212,6 +212,7 @@ impl<P: Platform, V: Variant<P>> Lockless<P, V> {
 impl<P: Platform, V: Variant<P>> Design<P> for Lockless<P, V> {
     const ID: &'static str = V::ID;
     const NMI_SAFE: bool = true;
+    const LOCKLESS: bool = true;
     type Block = Block<P, V>;
 
     fn new() -> Self {

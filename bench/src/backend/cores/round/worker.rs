@@ -113,8 +113,8 @@ impl Runner<'_> {
             let builder = thread::Builder::new()
                 .spawn_scoped(scope, || {
                     pin(cpus[0])?;
-                    let kind = subject.kind.to_string();
-                    P::trial(subject.id, &kind, workload, &params).ok_or_else(|| {
+                    P::trial(subject.id, subject.under(), workload, &params).ok_or_else(|| {
+                        let kind = subject.kind.to_string();
                         RoundError::NoTrial { cell: subject.name.clone(), kind, workload }
                     })
                 })

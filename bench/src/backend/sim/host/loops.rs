@@ -6,9 +6,10 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicU64, fence};
 use std::time::Duration;
 
+use cellbench_impls::CellKind;
 use cellbench_impls::platform::{Memory, Native, SplitWord, Word};
 use cellbench_trials_native::Compiled;
-use cellbench_workloads::{Params, Worker};
+use cellbench_workloads::{Params, Subject, Worker};
 use crossbeam_utils::CachePadded;
 
 use super::Alone;
@@ -23,7 +24,8 @@ const WINDOW: Duration = Duration::from_millis(2);
 /// Windows of each, of which the median counts.
 const WINDOWS: usize = 5;
 /// The design, kind and workload whose operations are refused: on a cell that nobody initialised.
-const REFUSED: (&str, &str, &str) = ("cmpxchg-state", "timer", "same-cell");
+const REFUSED: (&str, Subject, &str) =
+    ("cmpxchg-state", Subject::Cell(CellKind::Timer), "same-cell");
 /// Lines of a chain, a power of two: more than are under way at once, and far less than a cache.
 const CHAIN_LINES: usize = 64;
 /// Steps from one line of the chain to the next: odd, so that all are visited, and not what a

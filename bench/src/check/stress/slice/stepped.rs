@@ -28,7 +28,7 @@ pub(super) fn run(order: &Order, spec: &Spec) -> Result<Outcome, SliceError> {
     let mut dice = Worker::new(0, order.seed);
     let mut outcome = Outcome::default();
     while outcome.violations.is_empty() && began.elapsed() < window {
-        let trial = stepped(&order.cell, &order.kind, spec.workload, &params)
+        let trial = stepped(&order.cell, spec.subject.under(), spec.workload, &params)
             .ok_or_else(|| no_trial(order))?;
         let mut pair = Pair::new(dice.random());
         let mut handled: Vec<Tally> = vec![Tally::default(); contexts.len()];

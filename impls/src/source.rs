@@ -1,0 +1,85 @@
+//! Where each design was published: the revision that a row of the registry stands for.
+
+/// A published revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The revision in a few words, for legends.
+    pub label: &'static str,
+    /// The day of the mail, merge or release, as `2026-01-20`; empty for what is ours.
+    pub date: &'static str,
+    /// A Message-ID, a commit, a release with the file, or a paper.
+    pub reference: &'static str,
+}
+
+macro_rules! sources {
+    ($($(#[$doc:meta])* $name:ident = $label:literal, $date:literal, $reference:literal;)*) => {
+        $($(#[$doc])*
+        pub const $name: Source =
+            Source { label: $label, date: $date, reference: $reference };)*
+
+        /// All of them, for the test that looks at their form.
+        #[cfg(test)]
+        const ALL: &[(&str, Source)] = &[$((stringify!($name), $name),)*];
+    };
+}
+
+sources! {
+    /// The async cell under a lock, as long as it had one.
+    LOCKED = "locked, to 6.18", "2025-11-30", "Linux 6.18, kernel/bpf/helpers.c";
+    /// The same under a lock that can fail: proposed in review, not published as code.
+    LOCKED_RESILIENT = "locked, resilient", "", "ours: the locked cell of Linux 6.18 over rqspinlock";
+    /// The first patch that removes the lock.
+    RFC_V1 = "RFC v1", "2025-10-31", "20251031-timer_nolock-v1-5-bf8266d2fb20@meta.com";
+    /// The same with updates in NMI.
+    RFC_V1_NMI = "RFC v1, NMI", "", "ours: RFC v1 without its refusal of NMI";
+    /// Command buffer under a sequence word.
+    V3 = "v3", "2026-01-07", "20260107-timer_nolock-v3-0-740d3ec3e5f9@meta.com";
+    /// Latch, always through irq_work.
+    V4 = "v4", "2026-01-14", "20260114-timer_nolock-v4-3-fa6355f51fa7@meta.com";
+    /// Latch, irq_work in NMI only.
+    V6 = "v6", "2026-01-20", "20260120-timer_nolock-v6-0-670ffdd787b4@meta.com";
+    /// As merged, with the fixes up to 7.0.
+    MERGED = "merged, 7.0", "2026-02-04", "1bfbc267ec91, a7e172aa4ca2, 7d49635e3775, 64873307e888, 81502d7f20bf, 5000a097f82c, 1ace9bac1ad2";
+    /// Task work as first posted.
+    TASK_WORK_SEED = "seed", "2025-08-15", "bpf_task_work_schedule kfuncs, mail of 2025-08-15";
+    /// Its author's way out of the review's finding.
+    TASK_WORK_SEED_IRQ = "seed, irq cancel", "2025-08-19", "its author's answer in review, 2025-08-19";
+    /// The reviewer's way out.
+    TASK_WORK_SEED_REVIEW = "seed, no cancel", "2025-08-19", "its reviewer's proposal, 2025-08-19";
+    /// Task work as merged.
+    TASK_WORK_MERGED = "merged, 6.18", "2025-11-30", "Linux 6.18, kernel/bpf/helpers.c";
+    /// Task work under a lock: asked for in review, not published as code.
+    TASK_WORK_LOCKED = "locked", "", "ours: the six states under one lock, as asked for in review 2025-08-19";
+    /// Test, then test-and-set.
+    TAS = "test-and-set", "1984", "Rudolph and Segall, ISCA 1984; Linux, virt_spin_lock()";
+    /// The kernel's queued spinlock.
+    QSPINLOCK = "qspinlock", "2015-05-08", "a33fda35e3a7; Linux, kernel/locking/qspinlock.c";
+    /// The same with a byte-wide fast path.
+    QSPINLOCK_BYTE = "qspinlock, byte", "", "ours: qspinlock with a byte-wide fast path";
+    /// The same under a hypervisor.
+    QSPINLOCK_PV = "qspinlock, pv", "2015-05-08", "a23db284fe0d; Linux, kernel/locking/qspinlock_paravirt.h";
+    /// The resilient queued spinlock.
+    RQSPINLOCK = "rqspinlock", "2025-03-19", "6ffb9017e932; Linux 6.15, kernel/bpf/rqspinlock.c";
+    /// The same with a byte-wide fast path.
+    RQSPINLOCK_BYTE = "rqspinlock, byte", "", "ours: rqspinlock with a byte-wide fast path";
+    /// The standard library's mutex.
+    STD = "std", "", "the Rust standard library of the toolchain";
+    /// A crate from the registry.
+    CRATE = "crate", "", "the crate of the version in Cargo.lock";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ALL;
+
+    #[test]
+    fn a_source_is_dated_or_says_that_it_is_ours() {
+        for (name, source) in ALL {
+            let undated = ["STD", "CRATE"].contains(name) || source.reference.starts_with("ours:");
+            assert_eq!(source.date.is_empty(), undated, "{name}");
+            let digits = source.date.chars().all(|char| char.is_ascii_digit() || char == '-');
+            assert!(digits && matches!(source.date.len(), 0 | 4 | 10), "{name}: {}", source.date);
+            assert!(!source.label.is_empty() && !source.reference.is_empty(), "{name}");
+        }
+    }
+}
