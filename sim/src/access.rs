@@ -176,7 +176,7 @@ impl World {
         noted: bool,
     ) -> bool {
         if self.pace() != 0 {
-            // Beside a busy sibling no two accesses take the same time.
+            // InFlight a busy sibling no two accesses take the same time.
             return false;
         }
         let core = &mut self.cores[self.current as usize];

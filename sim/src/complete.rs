@@ -6,22 +6,22 @@ use crate::costs::{Ps, scale};
 use crate::issue::Step;
 use crate::stats::Statistics;
 use crate::thread::{NO_LINE, Slot};
-use crate::timeline::What;
+use crate::timeline::TimelineEvent;
 use crate::world::World;
 
 impl World {
     /// The line that an access of the running core waited for is here.
     pub(crate) fn arrived(&mut self, index: u32, slot: &mut Slot, access: &Access) -> Step {
         let core = &mut self.cores[self.current as usize];
-        core.awaits = NO_LINE;
+        core.missed_line = NO_LINE;
         if let Access::FencedStore { .. } | Access::Add { .. } = access {
             // No branch hangs on it.
-            core.surprised = false;
+            core.mispredicts = false;
         }
         let waited = core.now - core.pending.issued_at;
         core.waited += waited;
         core.stalled = true;
-        let step = self.takes_effect(index, slot, access, What::Access, waited);
+        let step = self.takes_effect(index, slot, access, TimelineEvent::Access, waited);
         self.charge_restart();
         step
     }
@@ -33,10 +33,10 @@ impl World {
         index: u32,
         slot: &mut Slot,
         access: &Access,
-        what: What,
+        event: TimelineEvent,
         waited: Ps,
     ) -> Step {
-        self.complete(slot, access, what, waited);
+        self.complete(slot, access, event, waited);
         if self.cores[self.current as usize].watching {
             self.note_look(index, slot, access, words_at(slot.address));
         }
@@ -60,15 +60,21 @@ impl World {
     #[inline]
     pub(crate) fn charge_restart(&mut self) {
         let core = &mut self.cores[self.current as usize];
-        core.charge_disturbance(self.costs.disturbed);
-        let surprised = std::mem::take(&mut core.surprised);
+        core.charge_squash(self.costs.squash);
+        let mispredicts = std::mem::take(&mut core.mispredicts);
         let replays = std::mem::take(&mut core.replays);
-        core.now += (u64::from(surprised) + u64::from(replays)) * self.costs.restart;
+        core.now += (u64::from(mispredicts) + u64::from(replays)) * self.costs.restart;
     }
 
     /// Charges a load whose line is here, and counts it; its core waited so long for the line.
     #[inline]
-    pub(crate) fn complete_load(&mut self, line: u32, label: u32, what: What, waited: Ps) {
+    pub(crate) fn complete_load(
+        &mut self,
+        line: u32,
+        label: u32,
+        event: TimelineEvent,
+        waited: Ps,
+    ) {
         let cost = self.varied(self.costs.hit[self.pace()].load);
         let me = self.current;
         let core = &mut self.cores[me as usize];
@@ -77,12 +83,12 @@ impl World {
         core.now += cost;
         let row = self.stats.row(key);
         row.loads += 1;
-        row.hits += u64::from(what == What::Hit);
+        row.hits += u64::from(event == TimelineEvent::Hit);
         row.wait += waited;
         let entry = &mut self.lines.lines[line as usize];
         entry.totals.wait += waited;
         if entry.traced {
-            self.timeline.record(at, me, key, what);
+            self.timeline.record(at, me, key, event);
         }
         if watching {
             core.watch(line, key, entry.version, entry.version);
@@ -91,14 +97,20 @@ impl World {
 
     /// Charges an access whose line is here (or whose store is in the buffer), and counts it; its core
     /// waited so long for the line.
-    pub(crate) fn complete(&mut self, slot: &mut Slot, access: &Access, what: What, waited: Ps) {
+    pub(crate) fn complete(
+        &mut self,
+        slot: &mut Slot,
+        access: &Access,
+        event: TimelineEvent,
+        waited: Ps,
+    ) {
         let cost = &self.costs.hit[self.pace()];
         let partial_store = cost.partial_store;
         let cost = match *access {
-            Access::Load { .. } => return self.complete_load(slot.line, slot.row, what, waited),
+            Access::Load { .. } => return self.complete_load(slot.line, slot.row, event, waited),
             Access::Store { .. } => cost.store,
             // An atomic that hit has had its time already.
-            _ if what == What::Hit => 0,
+            _ if event == TimelineEvent::Hit => 0,
             _ => cost.atomic,
         };
         let cost = self.varied(cost);
@@ -109,7 +121,7 @@ impl World {
         core.now += cost;
         let key = Statistics::key(slot.row, core.operation);
         let row = stats.row(key);
-        row.hits += u64::from(what == What::Hit);
+        row.hits += u64::from(event == TimelineEvent::Hit);
         row.wait += waited;
         match *access {
             Access::Store { mask, .. } => {
@@ -122,7 +134,7 @@ impl World {
         let entry = &mut lines.lines[slot.line as usize];
         entry.totals.wait += waited;
         if entry.traced {
-            timeline.record(at, me, key, what);
+            timeline.record(at, me, key, event);
         }
         let before = entry.version;
         // Not written yet, if the store waits in the store buffer.
@@ -139,7 +151,7 @@ impl World {
         }
     }
 
-    /// What an access costs the running core that takes so long alone. Beside a busy SMT sibling, with
+    /// What an access costs the running core that takes so long alone. InFlight a busy SMT sibling, with
     /// which it shares its issue slots, that varies: else two siblings in the same loop could stay in
     /// step for ever, as no two threads do.
     #[inline]
@@ -152,8 +164,8 @@ impl Core {
     /// Charges what it costs the core if another one read a line that it was using. It notices at its
     /// next access, or when the line that it missed then is back.
     #[inline]
-    pub(crate) fn charge_disturbance(&mut self, cost: Ps) {
-        if std::mem::take(&mut self.disturbed) {
+    pub(crate) fn charge_squash(&mut self, cost: Ps) {
+        if std::mem::take(&mut self.squashed) {
             self.now += cost;
         }
     }

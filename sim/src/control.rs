@@ -7,9 +7,9 @@ use std::sync::atomic::Ordering;
 
 use crate::core::State;
 use crate::costs::{NEVER, Ps, ns, ps, scale};
-use crate::events::Happening;
+use crate::events::Event;
 use crate::fiber;
-use crate::interrupt::{self, Deed, Interrupt, Repeat, in_world};
+use crate::interrupt::{self, Action, Interrupt, Repeat, in_world};
 
 /// Computation longer than this can be interrupted in its midst; shorter one is not worth the
 /// detour through the event queue.
@@ -46,7 +46,7 @@ pub fn advance(duration_ns: f64) {
         let duration = scale(ps(duration_ns * slowdown), world.factor(world.current));
         let core = world.me();
         let until = core.now.saturating_add(duration);
-        if duration < INTERRUPTIBLE && until < core.agenda.attention_at() {
+        if duration < INTERRUPTIBLE && until < core.pending_interrupts.attention_at() {
             core.now = until;
             return None;
         }
@@ -146,7 +146,7 @@ pub fn send_interrupt(
             handler();
         }
     }));
-    let mut deed = Some(Deed::Handle(kind, run_once));
+    let mut action = Some(Action::Handle(kind, run_once));
     // A deed that is not taken is dropped out here, where its destructors may run.
     in_world(|world| {
         let at = world.now() + ps(delay_ns);
@@ -154,12 +154,12 @@ pub fn send_interrupt(
         if matches!(target.state, State::Unused | State::Finished) {
             return false;
         }
-        let Some(deed) = deed.take() else { return false };
-        target.agenda.add(at, Repeat::Never, true, deed);
-        let (sleep, wake_at) = (target.sleep, target.agenda.attention_at());
+        let Some(action) = action.take() else { return false };
+        target.pending_interrupts.add(at, Repeat::Never, true, action);
+        let (sleep, wake_at) = (target.sleep, target.pending_interrupts.attention_at());
         if matches!(target.state, State::Asleep | State::Resting) && wake_at < NEVER {
             let wake_at = wake_at.max(world.now());
-            world.push(wake_at, Happening::timer(core as u16, sleep));
+            world.push(wake_at, Event::timer(core as u16, sleep));
         }
         if core as u16 == world.current {
             world.set_limit();

@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 
 use crate::costs::Ps;
-use crate::events::Happening;
-use crate::interrupt::Agenda;
+use crate::events::Event;
+use crate::interrupt::PendingInterrupts;
 use crate::issue::Pending;
-use crate::reread::Looks;
+use crate::reread::WaitReplay;
 use crate::rng::Rng;
-use crate::run_ahead::{Expected, Fetched, Trail};
+use crate::run_ahead::{Expected, Predictor, Prefetch};
 use crate::thread::{Commit, NO_LINE};
 
 /// What a core is doing.
@@ -87,7 +87,7 @@ pub(crate) struct Core {
     /// Accesses made so far; counted only where the agenda has an event that depends on it.
     pub(crate) accesses: u64,
     /// The line it stalls for, if it had asked for it ahead.
-    pub(crate) awaits: u32,
+    pub(crate) missed_line: u32,
     pub(crate) cache: u16,
     /// Operation that its accesses are attributed to.
     pub(crate) operation: u16,
@@ -95,25 +95,25 @@ pub(crate) struct Core {
     /// Whether a wait's condition is being evaluated.
     pub(crate) watching: bool,
     /// The line it stalls for comes from another core, and is not what it was here.
-    pub(crate) surprised: bool,
+    pub(crate) mispredicts: bool,
     /// It waited for a line since [`crate::advance_after_stall`].
     pub(crate) stalled: bool,
     /// It lost a line that it had read ahead: it will read it again, and what came after.
     pub(crate) replays: bool,
     /// Another one read a line that it was using, and what it had executed ahead is lost.
-    pub(crate) disturbed: bool,
+    pub(crate) squashed: bool,
     // The second line.
     /// The access that it makes.
     pub(crate) pending: Pending,
     /// What it asked for ahead, because of what it will do next and did after what.
-    pub(crate) fetched: Vec<Fetched>,
+    pub(crate) fetched: Vec<Prefetch>,
     // The third line.
     pub(crate) stores: VecDeque<BufferedStore>,
-    pub(crate) agenda: Agenda,
-    pub(crate) trail: Trail,
+    pub(crate) pending_interrupts: PendingInterrupts,
+    pub(crate) predictor: Predictor,
     pub(crate) expected: Vec<Expected>,
     /// The loads of the condition that it waits for, and the lines it read so far.
-    pub(crate) looks: Looks,
+    pub(crate) replay: WaitReplay,
     pub(crate) watched: Vec<Watched>,
     /// Since when it sleeps, rests or drains.
     pub(crate) asleep_since: Ps,
@@ -138,21 +138,21 @@ impl Core {
             stores: VecDeque::new(),
             watching: false,
             watched: Vec::new(),
-            looks: Looks::default(),
+            replay: WaitReplay::default(),
             asleep_since: 0,
             pending: Pending::new(),
             drain: Drain::default(),
-            awaits: NO_LINE,
-            trail: Trail::new(),
+            missed_line: NO_LINE,
+            predictor: Predictor::new(),
             expected: Vec::new(),
             fetched: Vec::new(),
-            surprised: false,
+            mispredicts: false,
             stalled: false,
             replays: false,
-            disturbed: false,
+            squashed: false,
             atomics: (NO_LINE, NO_LINE),
             sleep: 0,
-            agenda: Agenda::default(),
+            pending_interrupts: PendingInterrupts::default(),
             accesses: 0,
             waited: 0,
             spun: 0,
@@ -169,20 +169,20 @@ impl Core {
         if self.watching {
             0
         } else {
-            unreached_until.min(self.agenda.quiet_until().saturating_sub(1))
+            unreached_until.min(self.pending_interrupts.quiet_until().saturating_sub(1))
         }
     }
 
     /// Whether something is due that interrupts the core.
     #[inline]
     pub(crate) fn is_due(&self) -> bool {
-        self.agenda.is_due(self.now, self.accesses)
+        self.pending_interrupts.is_due(self.now, self.accesses)
     }
 
     /// The event at which this core, by its number, goes on that was stalled or asleep.
     #[inline]
-    pub(crate) fn going_on(&self, core: u16) -> Happening {
-        if self.looks.active() { Happening::reread(core) } else { Happening::resume(core) }
+    pub(crate) fn going_on(&self, core: u16) -> Event {
+        if self.replay.active() { Event::reread(core) } else { Event::resume(core) }
     }
 
     /// The youngest store in the buffer to a line.

@@ -77,7 +77,7 @@ pub(crate) struct Costs {
     /// Accesses that a core looks ahead while it waits.
     pub(crate) run_ahead: u32,
     /// What a core loses whose atomics were executed ahead, when another one reads its line.
-    pub(crate) disturbed: Ps,
+    pub(crate) squash: Ps,
     pub(crate) interrupt: Ps,
     pub(crate) context_switch: Ps,
     /// Random variation in 1/65536.
@@ -160,7 +160,7 @@ impl Costs {
             drained_by_atomics: model.store_buffer.drained_by_atomics,
             restart: ps(model.core.restart_ns),
             run_ahead: model.core.run_ahead,
-            disturbed: ps(model.core.disturbed_ns),
+            squash: ps(model.core.disturbed_ns),
             interrupt: ps(model.core.interrupt_ns),
             context_switch: ps(model.core.context_switch_ns),
             jitter: (model.core.jitter * 65536.0) as u64,

@@ -23,12 +23,12 @@
 
 use crate::core::{Core, State};
 use crate::costs::{Costs, NEVER, Ps, scale};
-use crate::events::Happening;
-use crate::line::{By, Line, LineTable, MIGRATES, NO_CACHE, Request, Source, Want};
+use crate::events::Event;
+use crate::line::{Directory, Line, MIGRATES, NO_CACHE, Request, Requester, Source, Want};
 use crate::machine::Distance;
 use crate::protocol::Supplier;
 use crate::stats::Row;
-use crate::timeline::What;
+use crate::timeline::TimelineEvent;
 use crate::world::World;
 
 impl World {
@@ -38,7 +38,7 @@ impl World {
         line: u32,
         want: Want,
         (words, row): (u16, u32),
-        by: By,
+        by: Requester,
         (core, now): (u16, Ps),
     ) {
         let Self { cores, lines, costs, stats, .. } = self;
@@ -54,7 +54,7 @@ impl World {
         let first = entry.queue.insert(request);
         entry.totals.longest_queue = entry.totals.longest_queue.max(entry.queue.len() as u64);
         if entry.traced {
-            self.timeline.record(now, core, row, What::Request);
+            self.timeline.record(now, core, row, TimelineEvent::Request);
         }
         if !first {
             return;
@@ -67,7 +67,7 @@ impl World {
         } else {
             self.schedule_first_grant(line)
         };
-        self.push(at, Happening::grant(line));
+        self.push(at, Event::grant(line));
     }
 
     /// When the first request that waits for a line is granted, for which this is an event to be
@@ -95,7 +95,7 @@ impl World {
         if at <= entry.locked_until {
             let at = entry.locked_until + 1;
             entry.grant_at = at;
-            self.events.push(at, Happening::grant(line));
+            self.events.push(at, Event::grant(line));
             return;
         }
         entry.grant_at = NEVER;
@@ -120,24 +120,24 @@ impl World {
         entry.grant_source = None;
         let more = !entry.queue.is_empty();
         if entry.traced {
-            self.timeline.record(here_at, request.core, request.row, What::Arrival);
+            self.timeline.record(here_at, request.core, request.row, TimelineEvent::Arrival);
         }
         let core = &mut self.cores[request.core as usize];
-        if request.by == By::StoreBuffer {
+        if request.by == Requester::StoreBuffer {
             entry.stores_wait = true;
             for store in &mut core.stores {
                 if store.line == line && store.done_at == NEVER {
                     store.done_at = here_at;
                 }
             }
-            self.events.push(here_at, Happening::commit(request.core));
-        } else if request.by == By::Access || core.fetched(line, here_at) {
+            self.events.push(here_at, Event::commit(request.core));
+        } else if request.by == Requester::Access || core.fetched(line, here_at) {
             let what = core.going_on(request.core);
             self.events.push(here_at, what);
         }
         if more {
             let at = self.schedule_first_grant(line);
-            self.events.push(at, Happening::grant(line));
+            self.events.push(at, Event::grant(line));
         }
         if let Some(cache) = asks_again {
             self.ask_again(line, cache, at);
@@ -148,7 +148,7 @@ impl World {
     }
 
     fn grant_read(&mut self, line: u32, at: Ps, request: Request) -> Ps {
-        self.note_disturbed(line);
+        self.note_squashed(line);
         let (source, cost) = supply_granted(&self.costs, &self.lines, line, &request, at);
         let here_at = at + scale(cost, u64::from(request.factor)) / 2;
         let cache = request.cache;
@@ -244,11 +244,11 @@ impl World {
         let spread = costs.ownership_spread;
         entry.kept_factor = 65536 - spread + core.rng.below(2 * spread + 1);
         // The operation it took the line for is completed before the next snoop is answered.
-        let (hold, kept) = if request.by == By::StoreBuffer {
+        let (hold, kept) = if request.by == Requester::StoreBuffer {
             let is_awaited = core.state == State::Draining && core.drain.line == line;
             (costs.hold_store, is_awaited)
         } else {
-            (costs.hold_atomic, request.by != By::RunAhead)
+            (costs.hold_atomic, request.by != Requester::RunAhead)
         };
         entry.owner = cache;
         entry.home = cache;
@@ -315,7 +315,7 @@ fn grant_time(costs: &Costs, entry: &mut Line, arrives_at: Ps, cost: Ps) -> Ps {
 #[inline(always)]
 fn supply_granted(
     costs: &Costs,
-    lines: &LineTable,
+    lines: &Directory,
     line: u32,
     request: &Request,
     at: Ps,
@@ -331,7 +331,7 @@ fn supply_granted(
 #[inline(always)]
 fn supply(
     costs: &Costs,
-    lines: &LineTable,
+    lines: &Directory,
     line: u32,
     cache: u16,
     want: Want,
@@ -348,7 +348,7 @@ fn supply(
 #[inline(never)]
 fn supply_shared(
     costs: &Costs,
-    lines: &LineTable,
+    lines: &Directory,
     line: u32,
     cache: u16,
     want: Want,
@@ -402,8 +402,10 @@ fn count_source(
     row.transfers[costs.borders(from, cache)] += 1;
     row.hitms += u64::from(entry.dirty);
     // Otherwise it was read ahead of everything that could have gone wrong by it.
-    if request.by == By::Access || request.by != By::StoreBuffer && core.awaits == line {
-        core.surprised = entry.dirty && entry.changed_by != NO_CACHE && entry.changed_by != cache;
+    if request.by == Requester::Access
+        || request.by != Requester::StoreBuffer && core.missed_line == line
+    {
+        core.mispredicts = entry.dirty && entry.changed_by != NO_CACHE && entry.changed_by != cache;
     }
     entry.totals.transfers += 1;
 }

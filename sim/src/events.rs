@@ -9,14 +9,14 @@ use std::collections::BinaryHeap;
 
 use crate::costs::{NEVER, Ps};
 
-/// What happens, in one word: the parts of an enum are written one by one, and a processor stalls when
-/// they are read together soon after.
+/// An event, packed into one word: the parts of an enum are written one by one, and a processor stalls
+/// when they are read together soon after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Happening(u64);
+pub(crate) struct Event(u64);
 
-/// Kinds of [`Happening`]; those of lines come first.
+/// Kinds of [`Event`]; those of lines come first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum EventKind {
     /// The directory serves the first request in the queue of a line.
     Grant,
     /// The line of a buffered store is at its core.
@@ -29,48 +29,48 @@ pub(crate) enum Kind {
     Resume,
 }
 
-impl Happening {
-    /// No event.
+impl Event {
+    /// Stands for no event.
     const NOTHING: Self = Self(u64::MAX);
 
     #[inline]
-    const fn new(kind: Kind, core: u16, number: u32) -> Self {
+    const fn new(kind: EventKind, core: u16, number: u32) -> Self {
         Self(kind as u64 | (core as u64) << 16 | (number as u64) << 32)
     }
 
     #[inline]
     pub(crate) const fn grant(line: u32) -> Self {
-        Self::new(Kind::Grant, 0, line)
+        Self::new(EventKind::Grant, 0, line)
     }
 
     #[inline]
     pub(crate) const fn commit(core: u16) -> Self {
-        Self::new(Kind::Commit, core, 0)
+        Self::new(EventKind::Commit, core, 0)
     }
 
     #[inline]
     pub(crate) const fn timer(core: u16, sleep: u32) -> Self {
-        Self::new(Kind::Timer, core, sleep)
+        Self::new(EventKind::Timer, core, sleep)
     }
 
     #[inline]
     pub(crate) const fn reread(core: u16) -> Self {
-        Self::new(Kind::Reread, core, 0)
+        Self::new(EventKind::Reread, core, 0)
     }
 
     #[inline]
     pub(crate) const fn resume(core: u16) -> Self {
-        Self::new(Kind::Resume, core, 0)
+        Self::new(EventKind::Resume, core, 0)
     }
 
     #[inline]
-    pub(crate) fn kind(self) -> Kind {
+    pub(crate) fn kind(self) -> EventKind {
         match self.0 & 0xff {
-            0 => Kind::Grant,
-            1 => Kind::Commit,
-            2 => Kind::Timer,
-            3 => Kind::Reread,
-            _ => Kind::Resume,
+            0 => EventKind::Grant,
+            1 => EventKind::Commit,
+            2 => EventKind::Timer,
+            3 => EventKind::Reread,
+            _ => EventKind::Resume,
         }
     }
 
@@ -88,7 +88,7 @@ impl Happening {
 
     #[inline]
     fn rank(self) -> u64 {
-        u64::from(self.0 & 0xff > Kind::Commit as u64)
+        u64::from(self.0 & 0xff > EventKind::Commit as u64)
     }
 }
 
@@ -116,9 +116,9 @@ fn bucket_of(key: Key) -> u64 {
 
 /// A pending event of the wheel.
 #[derive(Debug, Clone, Copy)]
-struct Event {
+struct EventNode {
     key: Key,
-    what: Happening,
+    event: Event,
     /// The one after it in its bucket, or among those to be used again, or [`FAR`].
     next: u32,
 }
@@ -137,7 +137,7 @@ struct FarEvent {
     key: Key,
     /// Of those at one time the one with the smaller number was queued earlier.
     number: u64,
-    what: Happening,
+    event: Event,
 }
 
 impl PartialEq for FarEvent {
@@ -173,9 +173,9 @@ impl Ord for FarEvent {
 pub(crate) struct EventQueue {
     /// Of the next event, or [`NO_KEY`].
     next: Key,
-    /// The next event, if it came before all others when it was pushed, or [`Happening::NOTHING`]: many are
+    /// The next event, if it came before all others when it was pushed, or [`Event::NOTHING`]: many are
     /// taken before another one is pushed, and need no place in the wheel.
-    front: Happening,
+    front: Event,
     /// Bucket, counted from time 0, of the last event taken.
     base: u64,
     /// The first one beyond the wheel fits into it when `base` is this.
@@ -188,7 +188,7 @@ pub(crate) struct EventQueue {
     /// Events in the wheel.
     count: u32,
     /// Those of the wheel, by number, after one that stands for the first one beyond it ([`FAR`]).
-    events: Vec<Event>,
+    nodes: Vec<EventNode>,
     buckets: Box<[Bucket; BUCKETS]>,
     /// One bit for each bucket that is not empty.
     occupied: [u64; BUCKETS / 64],
@@ -207,14 +207,14 @@ impl Default for EventQueue {
     fn default() -> Self {
         Self {
             next: NO_KEY,
-            front: Happening::NOTHING,
+            front: Event::NOTHING,
             base: 0,
             far_fits_at: u64::MAX,
             first: FAR,
             first_bucket: 0,
             free: FAR,
             count: 0,
-            events: vec![Event { key: NO_KEY, what: Happening::NOTHING, next: FAR }],
+            nodes: vec![EventNode { key: NO_KEY, event: Event::NOTHING, next: FAR }],
             buckets: Box::new([Bucket { first: FAR, last: FAR }; BUCKETS]),
             occupied: [0; BUCKETS / 64],
             far: BinaryHeap::new(),
@@ -225,14 +225,14 @@ impl Default for EventQueue {
 
 impl EventQueue {
     #[inline]
-    pub(crate) fn push(&mut self, at: Ps, what: Happening) {
-        let key = key_of(at, what.rank());
+    pub(crate) fn push(&mut self, at: Ps, event: Event) {
+        let key = key_of(at, event.rank());
         if key >= self.next {
-            return self.push_behind(key, what);
+            return self.push_behind(key, event);
         }
         let before = (self.next, self.front);
-        (self.next, self.front) = (key, what);
-        if before.1 != Happening::NOTHING {
+        (self.next, self.front) = (key, event);
+        if before.1 != Event::NOTHING {
             // It is before all in the wheel, and older than those of its time that will come.
             self.push_first(before.0, before.1);
         }
@@ -240,22 +240,22 @@ impl EventQueue {
 
     /// Puts an event behind the next one.
     // All that is rare is called at the very end of this: so it needs no stack frame.
-    fn push_behind(&mut self, key: Key, what: Happening) {
+    fn push_behind(&mut self, key: Key, event: Event) {
         let bucket = bucket_of(key).max(self.base);
         if bucket - self.base >= BUCKETS as u64 {
             self.pushed_far += 1;
-            return self.push_far(key, self.pushed_far, what);
+            return self.push_far(key, self.pushed_far, event);
         }
         if self.free == FAR {
-            return self.grow_and_push(key, what);
+            return self.grow_and_push(key, event);
         }
         let number = self.free;
-        let event = &mut self.events[number as usize];
-        self.free = event.next;
-        *event = Event { key, what, next: FAR };
+        let node = &mut self.nodes[number as usize];
+        self.free = node.next;
+        *node = EventNode { key, event, next: FAR };
         self.count += 1;
         let place = bucket as usize % BUCKETS;
-        if self.first == FAR || key < self.events[self.first as usize].key {
+        if self.first == FAR || key < self.nodes[self.first as usize].key {
             self.first = number;
             self.first_bucket = place as u32;
         }
@@ -268,10 +268,10 @@ impl EventQueue {
     }
 
     /// Puts an event before all others in the wheel.
-    fn push_first(&mut self, key: Key, what: Happening) {
+    fn push_first(&mut self, key: Key, event: Event) {
         let bucket = bucket_of(key).max(self.base);
         if bucket - self.base >= BUCKETS as u64 {
-            return self.push_far(key, 0, what);
+            return self.push_far(key, 0, event);
         }
         if self.free == FAR {
             self.grow();
@@ -279,9 +279,9 @@ impl EventQueue {
         let number = self.free;
         let place = bucket as usize % BUCKETS;
         let bucket = &mut self.buckets[place];
-        let event = &mut self.events[number as usize];
-        self.free = event.next;
-        *event = Event { key, what, next: bucket.first };
+        let node = &mut self.nodes[number as usize];
+        self.free = node.next;
+        *node = EventNode { key, event, next: bucket.first };
         if bucket.first == FAR {
             bucket.last = number;
             self.occupied[place / 64] |= 1 << (place % 64);
@@ -294,56 +294,56 @@ impl EventQueue {
 
     #[cold]
     #[inline(never)]
-    fn grow_and_push(&mut self, key: Key, what: Happening) {
+    fn grow_and_push(&mut self, key: Key, event: Event) {
         self.grow();
-        self.push_behind(key, what);
+        self.push_behind(key, event);
     }
 
     #[cold]
     fn grow(&mut self) {
-        self.free = self.events.len() as u32;
-        self.events.push(Event { key: NO_KEY, what: Happening::NOTHING, next: FAR });
+        self.free = self.nodes.len() as u32;
+        self.nodes.push(EventNode { key: NO_KEY, event: Event::NOTHING, next: FAR });
     }
 
     /// Puts an event into its place in a bucket that has others.
     #[inline(never)]
     fn insert_among(&mut self, place: usize, number: u32, key: Key) {
         let bucket = &mut self.buckets[place];
-        if key >= self.events[bucket.last as usize].key {
-            self.events[bucket.last as usize].next = number;
+        if key >= self.nodes[bucket.last as usize].key {
+            self.nodes[bucket.last as usize].next = number;
             bucket.last = number;
             return;
         }
         let mut after = bucket.first;
-        if key < self.events[after as usize].key {
+        if key < self.nodes[after as usize].key {
             bucket.first = number;
-            self.events[number as usize].next = after;
+            self.nodes[number as usize].next = after;
             return;
         }
         // Ends before the last one, which is later.
         let before = loop {
-            let next = self.events[after as usize].next;
-            if key < self.events[next as usize].key {
+            let next = self.nodes[after as usize].next;
+            if key < self.nodes[next as usize].key {
                 break next;
             }
             after = next;
         };
-        self.events[after as usize].next = number;
-        self.events[number as usize].next = before;
+        self.nodes[after as usize].next = number;
+        self.nodes[number as usize].next = before;
     }
 
     #[cold]
     #[inline(never)]
-    fn push_far(&mut self, key: Key, number: u64, what: Happening) {
-        self.far.push(FarEvent { key, number, what });
+    fn push_far(&mut self, key: Key, number: u64, event: Event) {
+        self.far.push(FarEvent { key, number, event });
         self.note_first_far();
     }
 
     /// The first event beyond the wheel may be another one.
     fn note_first_far(&mut self) {
-        let first = &mut self.events[FAR as usize];
-        (first.key, first.what) =
-            self.far.peek().map_or((NO_KEY, Happening::NOTHING), |event| (event.key, event.what));
+        let first = &mut self.nodes[FAR as usize];
+        (first.key, first.event) =
+            self.far.peek().map_or((NO_KEY, Event::NOTHING), |node| (node.key, node.event));
         self.far_fits_at = match self.far.peek() {
             Some(event) => bucket_of(event.key) - (BUCKETS as u64 - 1),
             None => u64::MAX,
@@ -351,17 +351,17 @@ impl EventQueue {
     }
 
     #[inline(always)]
-    pub(crate) fn pop(&mut self) -> Option<(Ps, Happening)> {
+    pub(crate) fn pop(&mut self) -> Option<(Ps, Event)> {
         let key = self.next;
-        let mut what = self.front;
-        if what == Happening::NOTHING {
-            what = self.pop_wheel();
-            if what == Happening::NOTHING {
+        let mut event = self.front;
+        if event == Event::NOTHING {
+            event = self.pop_wheel();
+            if event == Event::NOTHING {
                 return None;
             }
         }
-        self.front = Happening::NOTHING;
-        self.next = self.events[self.first as usize].key;
+        self.front = Event::NOTHING;
+        self.next = self.nodes[self.first as usize].key;
         let bucket = bucket_of(key);
         if bucket > self.base {
             self.base = bucket;
@@ -369,34 +369,34 @@ impl EventQueue {
                 self.bring_far();
             }
         }
-        Some((time_of(key), what))
+        Some((time_of(key), event))
     }
 
-    /// Takes the first event of the wheel, or beyond it, or [`Happening::NOTHING`].
+    /// Takes the first event of the wheel, or beyond it, or [`Event::NOTHING`].
     #[inline(always)]
-    fn pop_wheel(&mut self) -> Happening {
+    fn pop_wheel(&mut self) -> Event {
         let number = self.first;
         if number == FAR {
             return self.pop_far();
         }
-        let event = &mut self.events[number as usize];
-        let Event { what, next, .. } = *event;
-        event.next = self.free;
+        let node = &mut self.nodes[number as usize];
+        let EventNode { event, next, .. } = *node;
+        node.next = self.free;
         self.free = number;
         self.count -= 1;
         let place = self.first_bucket as usize % BUCKETS;
         self.buckets[place].first = next;
         self.first = if next == FAR { self.find_first(place) } else { next };
-        what
+        event
     }
 
     /// Takes the first event beyond the wheel, which is empty.
     #[cold]
     #[inline(never)]
-    fn pop_far(&mut self) -> Happening {
-        let what = self.far.pop().map_or(Happening::NOTHING, |event| event.what);
+    fn pop_far(&mut self) -> Event {
+        let event = self.far.pop().map_or(Event::NOTHING, |node| node.event);
         self.note_first_far();
-        what
+        event
     }
 
     /// Brings the events into the wheel that fit into it by now.
@@ -404,10 +404,10 @@ impl EventQueue {
     #[inline(never)]
     fn bring_far(&mut self) {
         while self.base >= self.far_fits_at
-            && let Some(FarEvent { key, what, .. }) = self.far.pop()
+            && let Some(FarEvent { key, event, .. }) = self.far.pop()
         {
             self.note_first_far();
-            self.push_behind(key, what);
+            self.push_behind(key, event);
         }
     }
 
@@ -439,10 +439,10 @@ impl EventQueue {
     #[inline]
     pub(crate) fn next_is_turn(&self) -> bool {
         let next = match self.front {
-            Happening::NOTHING => self.events[self.first as usize].what,
+            Event::NOTHING => self.nodes[self.first as usize].event,
             front => front,
         };
-        next.kind() == Kind::Resume && next != Happening::NOTHING
+        next.kind() == EventKind::Resume && next != Event::NOTHING
     }
 
     /// Whether something happens before a core can go on at a time.
@@ -459,19 +459,19 @@ mod tests {
     #[test]
     fn events_come_by_time_then_grants_then_age() {
         let mut queue = EventQueue::default();
-        queue.push(20, Happening::resume(9));
-        queue.push(10, Happening::resume(2));
-        queue.push(10, Happening::resume(1));
-        queue.push(10, Happening::grant(5));
+        queue.push(20, Event::resume(9));
+        queue.push(10, Event::resume(2));
+        queue.push(10, Event::resume(1));
+        queue.push(10, Event::grant(5));
         assert_eq!((queue.next_at(), queue.any_before(10)), (10, true));
         let order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
         assert_eq!(
             order,
             [
-                (10, Happening::grant(5)),
-                (10, Happening::resume(2)),
-                (10, Happening::resume(1)),
-                (20, Happening::resume(9)),
+                (10, Event::grant(5)),
+                (10, Event::resume(2)),
+                (10, Event::resume(1)),
+                (20, Event::resume(9)),
             ]
         );
     }
@@ -480,13 +480,13 @@ mod tests {
     fn replacing_the_next_event_keeps_the_order() {
         let mut queue = EventQueue::default();
         for core in 1..6 {
-            queue.push(u64::from(core), Happening::resume(core));
+            queue.push(u64::from(core), Event::resume(core));
         }
         queue.pop();
-        queue.push(4, Happening::resume(7));
+        queue.push(4, Event::resume(7));
         let order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
         let expected = [(2, 2), (3, 3), (4, 4), (4, 7), (5, 5)];
-        assert_eq!(order, expected.map(|(at, core)| (at, Happening::resume(core))));
+        assert_eq!(order, expected.map(|(at, core)| (at, Event::resume(core))));
     }
 
     #[test]
@@ -500,20 +500,20 @@ mod tests {
             let spans = [0, 300, 5_000, 400_000, 3_000_000];
             let span = spans[rng.below(spans.len() as u64) as usize];
             let at = (now + rng.below(span + 1)).saturating_sub(rng.below(2) * rng.below(900));
-            let what = match rng.below(2) {
-                0 => Happening::grant(number as u32),
-                _ => Happening::resume((number % 60_000) as u16),
+            let event = match rng.below(2) {
+                0 => Event::grant(number as u32),
+                _ => Event::resume((number % 60_000) as u16),
             };
-            queue.push(at, what);
-            expected.push((at, what.rank(), number, what));
+            queue.push(at, event);
+            expected.push((at, event.rank(), number, event));
             if rng.below(100) < 49 {
                 continue;
             }
             let first =
                 expected.iter().enumerate().min_by_key(|(_, event)| (event.0, event.1, event.2));
-            let (position, &(at, _, _, what)) = first.expect("one was pushed");
+            let (position, &(at, _, _, event)) = first.expect("one was pushed");
             assert_eq!(queue.next_at(), at);
-            assert_eq!(queue.pop(), Some((at, what)));
+            assert_eq!(queue.pop(), Some((at, event)));
             expected.swap_remove(position);
             now = now.max(at);
         }

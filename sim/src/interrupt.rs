@@ -58,7 +58,7 @@ pub(crate) type Handler = Rc<RefCell<dyn FnMut()>>;
 
 /// What happens to the core.
 #[derive(Clone)]
-pub(crate) enum Deed {
+pub(crate) enum Action {
     Handle(Interrupt, Handler),
     /// The core stands still, as in a system management interrupt or a descheduled virtual CPU.
     Stall(Ps),
@@ -75,27 +75,27 @@ pub(crate) enum Repeat {
 }
 
 #[derive(Clone)]
-struct Appointment {
+struct Scheduled {
     at: Ps,
     repeat: Repeat,
     /// Sent by a core: the receiver's code does not end before it was served.
     sent: bool,
-    deed: Deed,
+    action: Action,
 }
 
 /// What is to come over a core.
 #[derive(Clone)]
 #[repr(C)]
-pub(crate) struct Agenda {
+pub(crate) struct PendingInterrupts {
     /// Nothing is due before: [`Self::attention_at`], or 0 if anything depends on the number of an
     /// access.
     quiet_until: Ps,
     /// When the core is interrupted next, as it is now, or [`NEVER`].
     attention_at: Ps,
     /// Ordered by number of the access.
-    by_access: Vec<(u64, Deed)>,
+    by_access: Vec<(u64, Action)>,
     /// Ordered by time, then by age.
-    timed: Vec<Appointment>,
+    timed: Vec<Scheduled>,
     masked: u32,
     in_irq: bool,
     in_nmi: bool,
@@ -103,7 +103,7 @@ pub(crate) struct Agenda {
     preempted: bool,
 }
 
-impl Default for Agenda {
+impl Default for PendingInterrupts {
     fn default() -> Self {
         Self {
             quiet_until: NEVER,
@@ -118,26 +118,26 @@ impl Default for Agenda {
     }
 }
 
-impl fmt::Debug for Agenda {
+impl fmt::Debug for PendingInterrupts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Agenda")
+        f.debug_struct("PendingInterrupts")
             .field("timed", &self.timed.len())
             .field("by_access", &self.by_access.len())
             .finish_non_exhaustive()
     }
 }
 
-impl Agenda {
-    pub(crate) fn add(&mut self, at: Ps, repeat: Repeat, sent: bool, deed: Deed) {
-        let appointment = Appointment { at, repeat, sent, deed };
+impl PendingInterrupts {
+    pub(crate) fn add(&mut self, at: Ps, repeat: Repeat, sent: bool, action: Action) {
+        let scheduled = Scheduled { at, repeat, sent, action };
         let position = self.timed.partition_point(|other| other.at <= at);
-        self.timed.insert(position, appointment);
+        self.timed.insert(position, scheduled);
         self.refresh();
     }
 
-    pub(crate) fn add_before_access(&mut self, number: u64, deed: Deed) {
+    pub(crate) fn add_before_access(&mut self, number: u64, action: Action) {
         let position = self.by_access.partition_point(|(other, _)| *other <= number);
-        self.by_access.insert(position, (number, deed));
+        self.by_access.insert(position, (number, action));
         self.refresh();
     }
 
@@ -165,21 +165,21 @@ impl Agenda {
 
     #[cold]
     fn is_really_due(&self, now: Ps, accesses: u64) -> bool {
-        let by_access = |(at, deed): &(u64, Deed)| *at <= accesses && self.admits(deed);
+        let by_access = |(at, action): &(u64, Action)| *at <= accesses && self.admits(action);
         self.attention_at <= now || self.by_access.iter().any(by_access)
     }
 
     /// Whether something sent by a core has not been served.
     fn owes(&self) -> bool {
-        self.timed.iter().any(|appointment| appointment.sent)
+        self.timed.iter().any(|scheduled| scheduled.sent)
     }
 
-    fn admits(&self, deed: &Deed) -> bool {
-        match deed {
-            Deed::Stall(_) => true,
-            Deed::Handle(Interrupt::Nmi, _) => !self.in_nmi,
-            Deed::Handle(Interrupt::Irq, _) => self.takes_interrupts(),
-            Deed::Preempt(_) => self.takes_interrupts() && !self.preempted,
+    fn admits(&self, action: &Action) -> bool {
+        match action {
+            Action::Stall(_) => true,
+            Action::Handle(Interrupt::Nmi, _) => !self.in_nmi,
+            Action::Handle(Interrupt::Irq, _) => self.takes_interrupts(),
+            Action::Preempt(_) => self.takes_interrupts() && !self.preempted,
         }
     }
 
@@ -193,8 +193,8 @@ impl Agenda {
     }
 
     fn refresh(&mut self) {
-        let admitted = self.timed.iter().find(|appointment| self.admits(&appointment.deed));
-        self.attention_at = admitted.map_or(NEVER, |appointment| appointment.at);
+        let admitted = self.timed.iter().find(|scheduled| self.admits(&scheduled.action));
+        self.attention_at = admitted.map_or(NEVER, |scheduled| scheduled.at);
         self.quiet_until = if self.counts_accesses() { 0 } else { self.attention_at };
     }
 
@@ -209,31 +209,34 @@ impl Agenda {
 
 impl World {
     /// Takes what is due on the running core.
-    fn take_due(&mut self) -> Option<Deed> {
+    fn take_due(&mut self) -> Option<Action> {
         let me = self.me();
         let (now, accesses) = (me.now, me.accesses);
-        let agenda = &mut me.agenda;
-        let due = |(at, deed): &(u64, Deed)| *at <= accesses && agenda.admits(deed);
-        if let Some(position) = agenda.by_access.iter().position(due) {
-            let deed = agenda.by_access.remove(position).1;
-            agenda.refresh();
-            return Some(deed);
+        let pending_interrupts = &mut me.pending_interrupts;
+        let due =
+            |(at, action): &(u64, Action)| *at <= accesses && pending_interrupts.admits(action);
+        if let Some(position) = pending_interrupts.by_access.iter().position(due) {
+            let action = pending_interrupts.by_access.remove(position).1;
+            pending_interrupts.refresh();
+            return Some(action);
         }
-        let due = |other: &Appointment| other.at <= now && agenda.admits(&other.deed);
-        let position = agenda.timed.iter().position(due)?;
-        let appointment = agenda.timed.remove(position);
-        let next = match appointment.repeat {
+        let due = |other: &Scheduled| other.at <= now && pending_interrupts.admits(&other.action);
+        let position = pending_interrupts.timed.iter().position(due)?;
+        let scheduled = pending_interrupts.timed.remove(position);
+        let next = match scheduled.repeat {
             Repeat::Never => None,
             // Those missed meanwhile are one, as interrupts of one line that is pending are.
-            Repeat::Every(period) => Some(now + period - (now - appointment.at) % period),
+            Repeat::Every(period) => Some(now + period - (now - scheduled.at) % period),
             Repeat::Random(mean) => Some(now + (me.rng.exponential(mean) as Ps).max(1)),
         };
-        let agenda = &mut self.me().agenda;
+        let pending_interrupts = &mut self.me().pending_interrupts;
         match next {
-            Some(at) => agenda.add(at, appointment.repeat, false, appointment.deed.clone()),
-            None => agenda.refresh(),
+            Some(at) => {
+                pending_interrupts.add(at, scheduled.repeat, false, scheduled.action.clone())
+            }
+            None => pending_interrupts.refresh(),
         }
-        Some(appointment.deed)
+        Some(scheduled.action)
     }
 
     fn enter_handler(&mut self, kind: Interrupt) -> Interrupted {
@@ -246,8 +249,8 @@ impl World {
             watched: std::mem::take(&mut core.watched),
             operation: core.operation,
         };
-        core.looks.forget();
-        core.agenda.nest(kind, true);
+        core.replay.forget();
+        core.pending_interrupts.nest(kind, true);
         self.set_limit();
         interrupted
     }
@@ -258,9 +261,9 @@ impl World {
         core.now += exit;
         core.watching = interrupted.watching;
         core.watched = interrupted.watched;
-        core.looks.forget();
+        core.replay.forget();
         core.operation = interrupted.operation;
-        core.agenda.nest(kind, false);
+        core.pending_interrupts.nest(kind, false);
         self.set_limit();
     }
 
@@ -278,16 +281,23 @@ impl World {
     }
 
     pub(crate) fn mask(&mut self, masked: bool) {
-        let agenda = &mut self.me().agenda;
-        agenda.masked = if masked { agenda.masked + 1 } else { agenda.masked.saturating_sub(1) };
-        agenda.refresh();
+        let pending_interrupts = &mut self.me().pending_interrupts;
+        pending_interrupts.masked = if masked {
+            pending_interrupts.masked + 1
+        } else {
+            pending_interrupts.masked.saturating_sub(1)
+        };
+        pending_interrupts.refresh();
         self.set_limit();
     }
 
     /// Whether the running core's code may not end yet, and until when to wait then.
     pub(crate) fn owes_until(&self) -> Option<Ps> {
-        let agenda = &self.cores[self.current as usize].agenda;
-        agenda.owes().then(|| agenda.attention_at()).filter(|&at| at != NEVER)
+        let pending_interrupts = &self.cores[self.current as usize].pending_interrupts;
+        pending_interrupts
+            .owes()
+            .then(|| pending_interrupts.attention_at())
+            .filter(|&at| at != NEVER)
     }
 }
 
@@ -300,23 +310,23 @@ struct Interrupted {
 
 /// Runs, on top of the caller, all that is due on the running core.
 pub(crate) fn attend() {
-    while let Some(deed) = in_world(World::take_due).flatten() {
-        match deed {
-            Deed::Handle(kind, handler) => {
+    while let Some(action) = in_world(World::take_due).flatten() {
+        match action {
+            Action::Handle(kind, handler) => {
                 let Some(interrupted) = in_world(|world| world.enter_handler(kind)) else { return };
                 (handler.borrow_mut())();
                 in_world(|world| world.leave_handler(kind, interrupted));
             }
-            Deed::Stall(duration) => {
+            Action::Stall(duration) => {
                 if in_world(|world| world.stall(duration)) == Some(false) {
                     fiber::switch();
                 }
             }
-            Deed::Preempt(duration) => {
+            Action::Preempt(duration) => {
                 let begin = in_world(|world| {
                     let switch = world.costs.context_switch;
                     let until = world.now().saturating_add(duration).saturating_add(2 * switch);
-                    world.me().agenda.preempt(true);
+                    world.me().pending_interrupts.preempt(true);
                     (world.now(), until)
                 });
                 let Some((from, until)) = begin else { return };
@@ -324,7 +334,7 @@ pub(crate) fn attend() {
                 in_world(|world| {
                     let core = world.me();
                     core.off += until - from;
-                    core.agenda.preempt(false);
+                    core.pending_interrupts.preempt(false);
                     world.set_limit();
                 });
             }

@@ -6,13 +6,13 @@
 use crate::access::{Access, atomic_start, words_at};
 use crate::core::State;
 use crate::costs::{NEVER, Ps};
-use crate::events::Happening;
-use crate::line::{By, Want};
-use crate::run_ahead::Ahead;
+use crate::events::Event;
+use crate::line::{Requester, Want};
+use crate::run_ahead::PrefetchHit;
 use crate::stats::Statistics;
 use crate::store_buffer::Buffer;
 use crate::thread::{Slot, ThreadState};
-use crate::timeline::What;
+use crate::timeline::TimelineEvent;
 use crate::world::World;
 
 /// The access that a core makes, while it waits: for its turn, for a store that must leave the buffer,
@@ -78,7 +78,7 @@ pub(crate) enum Step {
 }
 
 /// What else a core has under way means for an access.
-enum Beside {
+enum InFlight {
     Nothing,
     /// Its line was asked for, and is not on its way yet.
     Asked,
@@ -127,7 +127,7 @@ impl World {
         let me = self.current;
         let core = &mut self.cores[me as usize];
         if core.watching
-            && let Some(bits) = core.looks.known(index, access)
+            && let Some(bits) = core.replay.known(index, access)
         {
             core.pending.forwarded = bits;
             return Step::Forward;
@@ -143,7 +143,7 @@ impl World {
         if self.gives_way() {
             self.cores[me as usize].pending.phase = Phase::Issue;
         } else if self.hits_now(slot, access) {
-            return self.takes_effect(index, slot, access, What::Hit, 0);
+            return self.takes_effect(index, slot, access, TimelineEvent::Hit, 0);
         } else if let Access::Store { .. } = access {
             // It need not wait for its line.
             step = self.issue(index, slot, address, access);
@@ -162,13 +162,13 @@ impl World {
         if self.is_next(now)
             || now > self.time_limit
             || core.is_due()
-            || core.disturbed
+            || core.squashed
             || !self.events.next_is_turn()
         {
             return false;
         }
         let Some((at, what)) = self.events.pop() else { return false };
-        self.events.push(now, Happening::resume(me));
+        self.events.push(now, Event::resume(me));
         self.go_on(what.core(), at);
         true
     }
@@ -181,7 +181,7 @@ impl World {
         if now > self.time_limit
             || self.events.any_before(now)
             || core.is_due()
-            || core.disturbed
+            || core.squashed
             || !core.stores.is_empty()
             || !core.fetched.is_empty()
         {
@@ -233,7 +233,7 @@ impl World {
                 return Step::Attend;
             }
             let phase = core.pending.phase;
-            core.charge_disturbance(self.costs.disturbed);
+            core.charge_squash(self.costs.squash);
             let (now, cache) = (core.now, core.cache);
             let ahead = now > self.limit;
             if phase == Phase::New {
@@ -251,11 +251,11 @@ impl World {
             let (stores, fetched) = (!core.stores.is_empty(), !core.fetched.is_empty());
             let mut asked = false;
             if stores || fetched {
-                match self.not_alone(index, slot, address, access) {
-                    Beside::Nothing => {}
-                    Beside::Asked => asked = true,
-                    Beside::Later => continue,
-                    Beside::Next(step) => return step,
+                match self.check_in_flight(index, slot, address, access) {
+                    InFlight::Nothing => {}
+                    InFlight::Asked => asked = true,
+                    InFlight::Later => continue,
+                    InFlight::Next(step) => return step,
                 }
             } else if hits
                 && ahead
@@ -271,14 +271,14 @@ impl World {
                 let want = if access.writes() { Want::Own } else { Want::Read };
                 let words = words_at(address);
                 if let Access::Store { .. } = access {
-                    self.me().looks.spoil();
+                    self.me().replay.invalidate();
                     self.buffer_store(index, slot, access, words, NEVER);
-                    self.request(line, want, (words, row), By::StoreBuffer, (me, now));
-                    self.complete(slot, access, What::Store, 0);
+                    self.request(line, want, (words, row), Requester::StoreBuffer, (me, now));
+                    self.complete(slot, access, TimelineEvent::Store, 0);
                     return Step::Buffered;
                 }
                 if !asked {
-                    self.request(line, want, (words, row), By::Access, (me, now));
+                    self.request(line, want, (words, row), Requester::Access, (me, now));
                 }
                 self.run_ahead(line, asked);
                 self.set_state(me, State::Stalled);
@@ -304,59 +304,59 @@ impl World {
                 entry.locked_until = ends;
             } else if stores && matches!(access, Access::Store { .. }) {
                 // Stores become visible in order: one whose line is here waits for those before it.
-                self.me().looks.spoil();
+                self.me().replay.invalidate();
                 self.buffer_store(index, slot, access, words_at(address), now);
-                self.complete(slot, access, What::Hit, 0);
+                self.complete(slot, access, TimelineEvent::Hit, 0);
                 return Step::Buffered;
             }
-            return self.takes_effect(index, slot, access, What::Hit, 0);
+            return self.takes_effect(index, slot, access, TimelineEvent::Hit, 0);
         }
     }
 
     /// What the stores of the running core that wait for their lines, and the lines that it asked for
     /// ahead, mean for an access.
     #[inline(never)]
-    fn not_alone(
+    fn check_in_flight(
         &mut self,
         index: u32,
         slot: &mut Slot,
         address: usize,
         access: &Access,
-    ) -> Beside {
+    ) -> InFlight {
         let (line, words) = (slot.line, words_at(address));
         if !self.me().stores.is_empty() {
             match self.store_buffer_says(index, line, words, access) {
                 Buffer::Nothing => {}
                 Buffer::Forwards(bits) => {
                     let core = self.me();
-                    core.looks.spoil();
+                    core.replay.invalidate();
                     core.pending.forwarded = bits;
-                    self.complete(slot, access, What::Hit, 0);
-                    return Beside::Next(Step::Forward);
+                    self.complete(slot, access, TimelineEvent::Hit, 0);
+                    return InFlight::Next(Step::Forward);
                 }
                 Buffer::Blocks(position) => {
                     return match self.await_store(position) {
-                        true => Beside::Later,
-                        false => Beside::Next(Step::Switch),
+                        true => InFlight::Later,
+                        false => InFlight::Next(Step::Switch),
                     };
                 }
                 Buffer::Joins => {
-                    self.me().looks.spoil();
+                    self.me().replay.invalidate();
                     self.buffer_store(index, slot, access, words, NEVER);
-                    self.complete(slot, access, What::Hit, 0);
-                    return Beside::Next(Step::Buffered);
+                    self.complete(slot, access, TimelineEvent::Hit, 0);
+                    return InFlight::Next(Step::Buffered);
                 }
             }
         }
         match self.run_ahead_says(line, access) {
-            Ahead::Nothing => Beside::Nothing,
-            Ahead::ArrivesAt(at) => {
+            PrefetchHit::Nothing => InFlight::Nothing,
+            PrefetchHit::ArrivesAt(at) => {
                 let row = Statistics::key(slot.row, self.me().operation);
                 let since = std::mem::replace(&mut self.me().now, at);
                 self.count_stall(line, row, since);
-                Beside::Later
+                InFlight::Later
             }
-            Ahead::Asked => Beside::Asked,
+            PrefetchHit::Asked => InFlight::Asked,
         }
     }
 }

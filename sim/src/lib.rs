@@ -109,6 +109,6 @@ pub use interrupt::{Interrupt, Trigger};
 pub use machine::MachineModel;
 pub use report::{End, Report};
 pub use simulation::{SimError, Simulation};
-pub use timeline::What;
+pub use timeline::TimelineEvent;
 pub use wait::{wait_until, wait_until_deadline};
 pub use word::{Integer, SimPtr, SimU32, SimU64, SimUsize, SimWord, Value};

@@ -31,7 +31,7 @@ pub(crate) enum Want {
 
 /// On whose behalf a line is requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum By {
+pub(crate) enum Requester {
     /// An access that waits for it.
     Access,
     /// A store in the store buffer: the core does not wait.
@@ -70,7 +70,7 @@ pub(crate) struct Request {
     /// The four-byte words of the line that the access touches, one bit each.
     pub(crate) words: u16,
     pub(crate) want: Want,
-    pub(crate) by: By,
+    pub(crate) by: Requester,
 }
 
 /// One cache line.
@@ -131,7 +131,7 @@ pub(crate) struct Line {
 
 /// All lines of a simulation.
 #[derive(Debug)]
-pub(crate) struct LineTable {
+pub(crate) struct Directory {
     pub(crate) lines: Vec<Line>,
     by_key: FxHashMap<usize, u32>,
     free: Vec<u32>,
@@ -146,7 +146,7 @@ pub(crate) struct LineTable {
     sleeper_words: usize,
 }
 
-impl LineTable {
+impl Directory {
     pub(crate) fn new(caches: usize, cores: usize) -> Self {
         Self {
             lines: Vec::new(),
@@ -352,7 +352,7 @@ mod tests {
 
     #[test]
     fn lines_are_numbered_by_first_touch_and_forgotten_when_empty() {
-        let mut table = LineTable::new(130, 300);
+        let mut table = Directory::new(130, 300);
         assert_eq!(table.at(0x7000, false), (0, true));
         assert_eq!(table.at(0x1000, false), (1, true));
         assert_eq!(table.at(0x703f, false), (0, false));
@@ -371,7 +371,7 @@ mod tests {
 
     #[test]
     fn sharers_and_sleepers_are_sets_beyond_64_and_256() {
-        let mut table = LineTable::new(300, 400);
+        let mut table = Directory::new(300, 400);
         let (line, _) = table.at(0, false);
         for cache in [0, 63, 64, 255, 256, 299, 64] {
             table.add_sharer(line, cache);

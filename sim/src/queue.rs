@@ -65,7 +65,7 @@ impl RequestQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::line::{By, Want};
+    use crate::line::{Requester, Want};
 
     fn pop(queue: &mut RequestQueue) -> Option<Request> {
         let first = queue.first().copied();
@@ -75,7 +75,7 @@ mod tests {
 
     fn request(core: u16, arrives_at: u64) -> Request {
         let want = Want::Read;
-        let (by, factor) = (By::Access, 65536);
+        let (by, factor) = (Requester::Access, 65536);
         Request { arrives_at, factor, row: 0, core, cache: core, words: 1, want, by }
     }
 

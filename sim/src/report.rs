@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::timeline::What;
+use crate::timeline::TimelineEvent;
 
 /// The version of this structure.
 pub const REPORT_SCHEMA: u32 = 1;
@@ -174,20 +174,21 @@ pub struct TimelineReport {
     /// Label by which the line was chosen.
     pub label: String,
     /// What happened, by time.
-    pub events: Vec<TimelineEvent>,
+    pub events: Vec<TimelineEntry>,
     /// Later events that did not fit.
     pub lost: u64,
 }
 
 /// Something that happened to the recorded line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TimelineEvent {
+pub struct TimelineEntry {
     /// When, in nanoseconds.
     pub at_ns: f64,
     /// Hardware thread.
     pub core: usize,
-    /// What.
-    pub what: What,
+    /// The kind of event.
+    #[serde(rename = "what")]
+    pub event: TimelineEvent,
     /// Label of the word accessed.
     pub label: String,
     /// Operation of the core.

@@ -15,16 +15,16 @@
 use crate::access::Access;
 use crate::core::State;
 use crate::costs::Ps;
-use crate::events::Happening;
-use crate::line::{By, Want};
+use crate::events::Event;
+use crate::line::{Requester, Want};
 use crate::stats::Statistics;
 use crate::thread::Slot;
-use crate::timeline::What;
+use crate::timeline::TimelineEvent;
 use crate::world::World;
 
 /// A load of a condition.
 #[derive(Debug, Clone, Copy)]
-struct Look {
+struct ConditionLoad {
     slot: u32,
     generation: u32,
     mask: u64,
@@ -39,9 +39,9 @@ struct Look {
 /// What a core knows of the condition it waits for.
 #[derive(Debug, Default)]
 #[repr(C)]
-pub(crate) struct Looks {
+pub(crate) struct WaitReplay {
     /// The loads of its last evaluation, in their order.
-    loads: Vec<Look>,
+    loads: Vec<ConditionLoad>,
     /// So many of the loads were repeated for the evaluation that comes.
     known: u32,
     /// So many of these the evaluation has asked for.
@@ -56,15 +56,15 @@ pub(crate) struct Looks {
     /// The one at that position waits for its line since a time.
     stalled: bool,
     /// Something else was done than to load.
-    impure: bool,
+    invalid: bool,
     stalled_since: Ps,
 }
 
-impl Looks {
+impl WaitReplay {
     /// An evaluation begins. Returns whether some of its loads are known.
     pub(crate) fn begin(&mut self) -> bool {
         self.loads.truncate(self.known as usize);
-        self.impure = false;
+        self.invalid = false;
         self.given = 0;
         self.are_known()
     }
@@ -86,15 +86,15 @@ impl Looks {
     }
 
     /// The evaluation does something that cannot be repeated.
-    pub(crate) fn spoil(&mut self) {
-        self.impure = true;
+    pub(crate) fn invalidate(&mut self) {
+        self.invalid = true;
     }
 
     /// Code runs on top of the evaluation, or before it: what was repeated is out of date.
     pub(crate) fn forget(&mut self) {
         self.known = 0;
         self.given = 0;
-        self.impure = true;
+        self.invalid = true;
     }
 
     /// The evaluation has ended.
@@ -110,7 +110,7 @@ impl Looks {
     /// `decides` says that nothing but what they find can end its wait.
     pub(crate) fn sleep(&mut self, possible: bool, decides: bool) {
         self.active = false;
-        self.repeats = possible && !self.impure;
+        self.repeats = possible && !self.invalid;
         self.decides = decides;
     }
 
@@ -136,10 +136,10 @@ impl Looks {
 impl World {
     /// Notes what a load of a condition found.
     pub(crate) fn note_look(&mut self, index: u32, slot: &Slot, access: &Access, words: u16) {
-        let looks = &mut self.cores[self.current as usize].looks;
-        let Access::Load { mask } = *access else { return looks.spoil() };
+        let replay = &mut self.cores[self.current as usize].replay;
+        let Access::Load { mask } = *access else { return replay.invalidate() };
         let word = &self.words[index as usize];
-        looks.loads.push(Look {
+        replay.loads.push(ConditionLoad {
             slot: index,
             generation: word.generation,
             mask,
@@ -162,8 +162,8 @@ impl World {
         let entry = self.me();
         entry.watching = false;
         if fiber_goes_on {
-            entry.looks.active = false;
-            entry.looks.known = entry.looks.position;
+            entry.replay.active = false;
+            entry.replay.known = entry.replay.position;
         }
         self.current = running;
         fiber_goes_on
@@ -174,14 +174,15 @@ impl World {
         loop {
             let core = &mut self.cores[me as usize];
             let now = core.now;
-            let position = core.looks.position as usize;
-            let &Look { slot, generation, line, words, label, .. } = &core.looks.loads[position];
+            let position = core.replay.position as usize;
+            let &ConditionLoad { slot, generation, line, words, label, .. } =
+                &core.replay.loads[position];
             let key = Statistics::key(label, core.operation);
-            if std::mem::take(&mut core.looks.stalled) {
-                let waited = now - core.looks.stalled_since;
+            if std::mem::take(&mut core.replay.stalled) {
+                let waited = now - core.replay.stalled_since;
                 core.waited += waited;
                 core.stalled = true;
-                self.complete_load(line, label, What::Access, waited);
+                self.complete_load(line, label, TimelineEvent::Access, waited);
                 self.charge_restart();
             } else {
                 if position == 0 {
@@ -191,7 +192,7 @@ impl World {
                     return true;
                 }
                 if !self.is_next(now) {
-                    self.push(now, Happening::reread(me));
+                    self.push(now, Event::reread(me));
                     return false;
                 }
                 if self.is_fetching() {
@@ -200,31 +201,31 @@ impl World {
                 let core = &mut self.cores[me as usize];
                 core.note_reread(line, words, key);
                 if !self.lines.holds(line, core.cache) {
-                    core.looks.stalled = true;
-                    core.looks.stalled_since = now;
+                    core.replay.stalled = true;
+                    core.replay.stalled_since = now;
                     self.set_state(me, State::Stalled);
-                    self.request(line, Want::Read, (words, key), By::Access, (me, now));
+                    self.request(line, Want::Read, (words, key), Requester::Access, (me, now));
                     self.run_ahead(line, false);
                     return false;
                 }
-                self.complete_load(line, label, What::Hit, 0);
+                self.complete_load(line, label, TimelineEvent::Hit, 0);
             }
             let found = self.words[slot as usize].value;
-            let looks = &mut self.cores[me as usize].looks;
-            let look = &mut looks.loads[position];
+            let replay = &mut self.cores[me as usize].replay;
+            let look = &mut replay.loads[position];
             let changed = (found ^ look.found) & look.mask;
             look.found = found;
-            looks.position += 1;
+            replay.position += 1;
             if changed != 0 {
                 return true;
             }
-            if (looks.position as usize) < looks.loads.len() {
+            if (replay.position as usize) < replay.loads.len() {
                 continue;
             }
-            if !looks.decides {
+            if !replay.decides {
                 return true;
             }
-            looks.position = 0;
+            replay.position = 0;
             if self.fall_asleep(None) {
                 return false;
             }

@@ -6,7 +6,7 @@
 //! here early, and is gone again by the time the core gets to it.
 //!
 //! The code of a fiber cannot be looked at ahead of its execution. A core remembers instead which
-//! access it made the last time after the two lines that it used just before ([`Trail`]), and takes
+//! access it made the last time after the two lines that it used just before ([`Predictor`]), and takes
 //! it that it makes the same now, as a branch predictor would. Repeated reads of one line predict
 //! themselves, so that a core that spins runs ahead into the loop, not past it; and nobody runs
 //! ahead past the condition of a wait, which is expected not to hold.
@@ -19,13 +19,13 @@
 use crate::access::Access;
 use crate::core::{Core, State};
 use crate::costs::{NEVER, Ps};
-use crate::line::{By, Want, bits};
+use crate::line::{Requester, Want, bits};
 use crate::stats::Statistics;
 use crate::thread::{NO_LINE, Slot};
 use crate::world::World;
 
-/// Entries of a [`Trail`], a power of two: the accesses of some operations.
-const TRAIL_ENTRIES: usize = 256;
+/// Entries of a [`Predictor`], a power of two: the accesses of some operations.
+const PREDICTOR_ENTRIES: usize = 256;
 
 /// What an access does with its line, as far as it matters to those who ask ahead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl Expected {
 
 /// What a core did after what: the access that came after each two.
 #[derive(Debug)]
-pub(crate) struct Trail {
+pub(crate) struct Predictor {
     /// Lines of the last two accesses, the older one first.
     last: (u32, u32),
     /// The line of the last three accesses, if a wait's condition read it each time: one more such
@@ -63,20 +63,20 @@ pub(crate) struct Trail {
     next: Vec<((u32, u32), Expected)>,
 }
 
-impl Trail {
+impl Predictor {
     pub(crate) fn new() -> Self {
         Self { last: (NO_LINE, NO_LINE), waits_on: NO_LINE, next: Vec::new() }
     }
 
     /// Ready for [`Self::note`]: cores that run no code need no table.
     pub(crate) fn prepare(&mut self) {
-        self.next = vec![((NO_LINE, NO_LINE), Expected::NONE); TRAIL_ENTRIES];
+        self.next = vec![((NO_LINE, NO_LINE), Expected::NONE); PREDICTOR_ENTRIES];
     }
 
     #[inline]
     fn entry((before, here): (u32, u32)) -> usize {
         let mixed = before.wrapping_mul(0x9e37_79b1) ^ here.wrapping_mul(0x85eb_ca6b);
-        mixed as usize >> 16 & (TRAIL_ENTRIES - 1)
+        mixed as usize >> 16 & (PREDICTOR_ENTRIES - 1)
     }
 
     /// Notes an access.
@@ -103,7 +103,7 @@ impl Trail {
 
 /// A line that a core asked for ahead.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Fetched {
+pub(crate) struct Prefetch {
     line: u32,
     owned: bool,
     /// Or [`NEVER`] while that is not known.
@@ -111,7 +111,7 @@ pub(crate) struct Fetched {
 }
 
 /// What a core's run-ahead means for an access.
-pub(crate) enum Ahead {
+pub(crate) enum PrefetchHit {
     Nothing,
     /// Its line is on its way.
     ArrivesAt(Ps),
@@ -151,7 +151,7 @@ impl World {
 
     /// A core is about to get a readable copy of a line: notes whether its owner loses by that what it
     /// had executed ahead.
-    pub(crate) fn note_disturbed(&mut self, line: u32) {
+    pub(crate) fn note_squashed(&mut self, line: u32) {
         let entry = &self.lines.lines[line as usize];
         if self.costs.run_ahead == 0 || !entry.exclusive {
             return;
@@ -159,33 +159,37 @@ impl World {
         for &thread in &self.threads_of[entry.owner as usize] {
             let core = &mut self.cores[thread as usize];
             let (before, last) = core.atomics;
-            let (second, latest) = core.trail.last;
+            let (second, latest) = core.predictor.last;
             let runs = core.state == State::Running && !core.watching;
             let uses = [before, last, second, latest].contains(&line);
-            core.disturbed |= runs && uses && before != last;
+            core.squashed |= runs && uses && before != last;
         }
     }
 
     /// What the running core's run-ahead means for an access to a line.
-    pub(crate) fn run_ahead_says(&mut self, line: u32, access: &Access) -> Ahead {
+    pub(crate) fn run_ahead_says(&mut self, line: u32, access: &Access) -> PrefetchHit {
         let core = self.me();
         if core.fetched.is_empty() {
-            return Ahead::Nothing;
+            return PrefetchHit::Nothing;
         }
         let now = core.now;
         let Some(position) = core.fetched.iter().position(|fetched| fetched.line == line) else {
             core.fetched.retain(|fetched| fetched.arrives_at > now);
-            return Ahead::Nothing;
+            return PrefetchHit::Nothing;
         };
         let fetched = core.fetched[position];
         let suffices = fetched.owned || !access.writes();
         if fetched.arrives_at == NEVER {
             // A store asks for its line itself, and does not wait.
             let waits = suffices && !matches!(access, Access::Store { .. });
-            return if waits { Ahead::Asked } else { Ahead::Nothing };
+            return if waits { PrefetchHit::Asked } else { PrefetchHit::Nothing };
         }
         core.fetched.swap_remove(position);
-        if fetched.arrives_at > now { Ahead::ArrivesAt(fetched.arrives_at) } else { Ahead::Nothing }
+        if fetched.arrives_at > now {
+            PrefetchHit::ArrivesAt(fetched.arrives_at)
+        } else {
+            PrefetchHit::Nothing
+        }
     }
 
     /// The running core begins to wait for a line, which it may have asked for ahead: asks for those
@@ -194,17 +198,17 @@ impl World {
         let me = self.current as usize;
         let now = self.now();
         let core = &mut self.cores[me];
-        core.awaits = if asked { line } else { NO_LINE };
+        core.missed_line = if asked { line } else { NO_LINE };
         core.fetched.retain(|fetched| fetched.line != line);
         self.expecting -= usize::from(!core.expected.is_empty());
         core.expected.clear();
         if core.watching {
             return;
         }
-        let (trail, expected) = (&core.trail, &mut core.expected);
-        let mut lines = trail.last;
+        let (predictor, expected) = (&core.predictor, &mut core.expected);
+        let mut lines = predictor.last;
         for _ in 0..self.costs.run_ahead {
-            let Some(next) = trail.after(lines) else { break };
+            let Some(next) = predictor.after(lines) else { break };
             if next.usage == Use::Wait {
                 break;
             }
@@ -219,7 +223,7 @@ impl World {
                     None => expected.push(next),
                 }
             }
-            if lines == trail.last {
+            if lines == predictor.last {
                 // Once around a loop: the same comes again, and asks for nothing more.
                 break;
             }
@@ -246,7 +250,7 @@ impl World {
         let entry = &self.cores[core];
         let (line, cache) = (next.line, entry.cache);
         let owned = next.usage != Use::Read;
-        let asked = |fetched: &Fetched| fetched.line == line && fetched.arrives_at == NEVER;
+        let asked = |fetched: &Prefetch| fetched.line == line && fetched.arrives_at == NEVER;
         let here = if owned { self.may_write(line, cache) } else { self.lines.holds(line, cache) };
         if here
             || entry.fetched.iter().any(asked)
@@ -257,9 +261,10 @@ impl World {
         }
         let core_fetched = &mut self.cores[core].fetched;
         core_fetched.retain(|fetched| fetched.line != line);
-        core_fetched.push(Fetched { line, owned, arrives_at: NEVER });
+        core_fetched.push(Prefetch { line, owned, arrives_at: NEVER });
         let want = if owned { Want::Own } else { Want::Read };
-        let by = if next.usage == Use::Add { By::RunAheadToAdd } else { By::RunAhead };
+        let by =
+            if next.usage == Use::Add { Requester::RunAheadToAdd } else { Requester::RunAhead };
         self.request(line, want, (next.words, next.row), by, (core as u16, now));
     }
 }
@@ -278,12 +283,12 @@ impl Core {
             self.atomics = (self.atomics.1, slot.line);
         }
         let row = Statistics::key(slot.row, self.operation);
-        self.trail.note(Expected { line: slot.line, usage, words, row });
+        self.predictor.note(Expected { line: slot.line, usage, words, row });
     }
 
     /// As [`Self::note_access`], of a load of a wait's condition that is repeated.
     pub(crate) fn note_reread(&mut self, line: u32, words: u16, row: u32) {
-        self.trail.note(Expected { line, usage: Use::Wait, words, row });
+        self.predictor.note(Expected { line, usage: Use::Wait, words, row });
     }
 
     /// A line that the core asked for ahead was granted. Returns whether it waits for it.
@@ -293,7 +298,7 @@ impl Core {
                 fetched.arrives_at = here_at;
             }
         }
-        self.awaits == line && self.state == State::Stalled
+        self.missed_line == line && self.state == State::Stalled
     }
 }
 
@@ -304,16 +309,16 @@ mod tests {
     /// Leaving out looks that were noted already must not show.
     #[test]
     fn a_look_is_noted_unless_it_repeats_the_last_three() {
-        let mut trail = Trail::new();
-        trail.prepare();
-        let mut note = |line, usage| trail.note(Expected { line, usage, words: 1, row: 0 });
+        let mut predictor = Predictor::new();
+        predictor.prepare();
+        let mut note = |line, usage| predictor.note(Expected { line, usage, words: 1, row: 0 });
         for line in [1, 1, 1, 1, 2, 1, 1, 1] {
             note(line, Use::Wait);
         }
         note(1, Use::Read);
         note(1, Use::Wait);
-        let after = |lines| trail.after(lines).map(|next| (next.line, next.usage));
-        assert_eq!(trail.last, (1, 1));
+        let after = |lines| predictor.after(lines).map(|next| (next.line, next.usage));
+        assert_eq!(predictor.last, (1, 1));
         assert_eq!(after((1, 2)), Some((1, Use::Wait)));
         assert_eq!(after((2, 1)), Some((1, Use::Wait)));
         assert_eq!(after((1, 1)), Some((1, Use::Wait)), "not the read before it");

@@ -12,7 +12,7 @@ use crate::control::fence;
 use crate::core::State;
 use crate::costs::{Costs, NEVER, Ps, ps};
 use crate::fiber::{self, Fiber};
-use crate::interrupt::{self, Deed, Handler, Interrupt, Repeat, Trigger, in_world};
+use crate::interrupt::{self, Action, Handler, Interrupt, Repeat, Trigger, in_world};
 use crate::issue;
 use crate::machine::{MachineError, MachineModel};
 use crate::report::{End, Report};
@@ -140,7 +140,7 @@ impl Simulation {
         handler: impl FnMut() + 'static,
     ) -> Result<(), SimError> {
         let handler: Handler = Rc::new(RefCell::new(handler));
-        self.schedule(core, trigger, Deed::Handle(kind, handler))
+        self.schedule(core, trigger, Action::Handle(kind, handler))
     }
 
     /// Stalls a core: it stands still for `duration_ns`, keeping its cache lines and serving no
@@ -156,7 +156,7 @@ impl Simulation {
         duration_ns: f64,
     ) -> Result<(), SimError> {
         let duration = if duration_ns.is_finite() { ps(duration_ns) } else { NEVER };
-        self.schedule(core, trigger, Deed::Stall(duration))
+        self.schedule(core, trigger, Action::Stall(duration))
     }
 
     /// Preempts a core's code for `duration_ns` and two context switches: other code runs on the
@@ -170,23 +170,32 @@ impl Simulation {
         trigger: Trigger,
         duration_ns: f64,
     ) -> Result<(), SimError> {
-        self.schedule(core, trigger, Deed::Preempt(ps(duration_ns)))
+        self.schedule(core, trigger, Action::Preempt(ps(duration_ns)))
     }
 
-    fn schedule(&mut self, core: usize, trigger: Trigger, deed: Deed) -> Result<(), SimError> {
+    fn schedule(&mut self, core: usize, trigger: Trigger, action: Action) -> Result<(), SimError> {
         let core = self.check(core)?;
-        let agenda = &mut self.world.cores[core as usize].agenda;
+        let pending_interrupts = &mut self.world.cores[core as usize].pending_interrupts;
         match trigger {
-            Trigger::At { at_ns } => agenda.add(ps(at_ns), Repeat::Never, false, deed),
+            Trigger::At { at_ns } => {
+                pending_interrupts.add(ps(at_ns), Repeat::Never, false, action)
+            }
             Trigger::Every { first_ns, period_ns } => {
-                agenda.add(ps(first_ns), Repeat::Every(ps(period_ns).max(1)), false, deed);
+                pending_interrupts.add(
+                    ps(first_ns),
+                    Repeat::Every(ps(period_ns).max(1)),
+                    false,
+                    action,
+                );
             }
             Trigger::Random { mean_ns } => {
                 let mean = mean_ns.max(0.001) * 1e3;
                 let first = self.rng.exponential(mean) as Ps;
-                agenda.add(first, Repeat::Random(mean), false, deed);
+                pending_interrupts.add(first, Repeat::Random(mean), false, action);
             }
-            Trigger::BeforeAccess { number } => agenda.add_before_access(number, deed),
+            Trigger::BeforeAccess { number } => {
+                pending_interrupts.add_before_access(number, action)
+            }
         }
         Ok(())
     }

@@ -8,8 +8,8 @@
 use crate::access::Access;
 use crate::core::{BufferedStore, Drain, State};
 use crate::costs::{NEVER, Ps};
-use crate::events::Happening;
-use crate::line::{By, Want};
+use crate::events::Event;
+use crate::line::{Requester, Want};
 use crate::stats::Statistics;
 use crate::thread::{Commit, Slot, Word};
 use crate::world::World;
@@ -99,7 +99,7 @@ impl World {
                 }
             }
             if let Some(counted) = asks {
-                self.request(line, Want::Own, counted, By::StoreBuffer, (core, at));
+                self.request(line, Want::Own, counted, Requester::StoreBuffer, (core, at));
             }
         }
     }
@@ -133,7 +133,7 @@ impl World {
             self.stats.row(drain.row).wait += waited;
             self.lines.lines[drain.line as usize].totals.wait += waited;
             self.set_state(core, State::Stalled);
-            self.push(now, Happening::resume(core));
+            self.push(now, Event::resume(core));
         }
     }
 

@@ -4,7 +4,7 @@ use crate::core::State;
 use crate::costs::{NEVER, ns};
 use crate::report::{
     AccessRow, CoreReport, Counters, End, FalseSharing, Field, LineReport, REPORT_SCHEMA, Report,
-    TimelineEvent, TimelineReport,
+    TimelineEntry, TimelineReport,
 };
 use crate::stats::Row;
 use crate::world::World;
@@ -138,16 +138,16 @@ impl World {
 
     fn timeline_report(&self) -> Option<TimelineReport> {
         let label = self.timeline.label()?.to_owned();
-        let mut events: Vec<TimelineEvent> = self
+        let mut events: Vec<TimelineEntry> = self
             .timeline
             .events
             .iter()
             .map(|event| {
                 let (label, operation) = self.stats.names(event.row);
-                TimelineEvent {
+                TimelineEntry {
                     at_ns: ns(event.at),
                     core: usize::from(event.core),
-                    what: event.what,
+                    event: event.event,
                     label: label.to_owned(),
                     operation: operation.to_owned(),
                 }

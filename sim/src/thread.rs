@@ -139,7 +139,7 @@ pub(crate) fn peek_word(handle: u32) -> u64 {
             && world.current != NO_CORE
         {
             // A condition that looks at it depends on more than on its loads.
-            world.me().looks.spoil();
+            world.me().replay.invalidate();
         }
         thread.words()[index].value
     })

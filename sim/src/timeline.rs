@@ -7,7 +7,7 @@ use crate::costs::Ps;
 /// What happened to the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum What {
+pub enum TimelineEvent {
     /// The core performed an access on its own copy.
     Hit,
     /// The core asked the directory for the line.
@@ -30,7 +30,7 @@ pub(crate) struct Recorded {
     pub(crate) at: Ps,
     pub(crate) core: u16,
     pub(crate) row: u32,
-    pub(crate) what: What,
+    pub(crate) event: TimelineEvent,
 }
 
 /// The recording of one line.
@@ -61,9 +61,9 @@ impl Timeline {
         self.line == Some(line)
     }
 
-    pub(crate) fn record(&mut self, at: Ps, core: u16, row: u32, what: What) {
+    pub(crate) fn record(&mut self, at: Ps, core: u16, row: u32, event: TimelineEvent) {
         if self.events.len() < self.capacity {
-            self.events.push(Recorded { at, core, row, what });
+            self.events.push(Recorded { at, core, row, event });
         } else {
             self.lost += 1;
         }

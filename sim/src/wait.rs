@@ -8,11 +8,11 @@
 
 use crate::core::State;
 use crate::costs::{NEVER, Ps, ps};
-use crate::events::Happening;
+use crate::events::Event;
 use crate::fiber;
 use crate::interrupt;
 use crate::thread;
-use crate::timeline::What;
+use crate::timeline::TimelineEvent;
 use crate::world::World;
 
 /// Runs `condition` until it returns a value, sleeping in between until a line that it read is
@@ -66,7 +66,7 @@ fn wait<R>(poll: Option<Ps>, mut condition: impl FnMut() -> Option<R>) -> R {
             fiber::switch();
         }
         // What came while a load was repeated is attended to behind that load.
-        if interrupt::in_world(|world| world.me().looks.are_known()) != Some(true) {
+        if interrupt::in_world(|world| world.me().replay.are_known()) != Some(true) {
             interrupt::attend();
         }
     }
@@ -76,7 +76,7 @@ impl World {
     fn watch_begins(&mut self) {
         let core = self.me();
         core.watching = true;
-        if !core.looks.begin() {
+        if !core.replay.begin() {
             core.watched.clear();
         }
         // Its accesses are noted, all of them.
@@ -86,7 +86,7 @@ impl World {
     fn watch_ends(&mut self) {
         let core = self.me();
         core.watching = false;
-        core.looks.end();
+        core.replay.end();
         self.set_limit();
     }
 
@@ -115,12 +115,12 @@ impl World {
         for entry in &core.watched {
             lines.add_sleeper(entry.line, me);
             if lines.lines[entry.line as usize].traced {
-                self.timeline.record(core.now, me, entry.row, What::Sleep);
+                self.timeline.record(core.now, me, entry.row, TimelineEvent::Sleep);
             }
         }
         let now = core.now;
-        let possible = core.stores.is_empty() && !core.agenda.counts_accesses();
-        core.looks.sleep(possible, poll.is_none());
+        let possible = core.stores.is_empty() && !core.pending_interrupts.counts_accesses();
+        core.replay.sleep(possible, poll.is_none());
         let wake_at = poll.map_or(NEVER, |poll| now.saturating_add(poll));
         self.doze(State::Asleep, wake_at);
         true
@@ -133,10 +133,10 @@ impl World {
         core.asleep_since = now;
         core.sleep = core.sleep.wrapping_add(1);
         let sleep = core.sleep;
-        let timer = wake_at.min(core.agenda.attention_at()).max(now);
+        let timer = wake_at.min(core.pending_interrupts.attention_at()).max(now);
         self.set_state(me, state);
         if timer != NEVER {
-            self.events.push(timer, Happening::timer(me, sleep));
+            self.events.push(timer, Event::timer(me, sleep));
         }
     }
 
@@ -148,12 +148,17 @@ impl World {
         }
         if self.lines.lines[line as usize].traced {
             let watched = entry.watched.iter().find(|watched| watched.line == line);
-            self.timeline.record(at, core, watched.map_or(0, |watched| watched.row), What::Wake);
+            self.timeline.record(
+                at,
+                core,
+                watched.map_or(0, |watched| watched.row),
+                TimelineEvent::Wake,
+            );
         }
         let round = self.costs.hit[0].pause + self.costs.hit[0].load;
         let slept = at.saturating_sub(entry.asleep_since);
         let phase = (round - slept % round) % round;
-        entry.looks.wake();
+        entry.replay.wake();
         self.end_sleep(core, at + phase);
         self.set_state(core, State::Running);
         let what = self.cores[core as usize].going_on(core);

@@ -14,8 +14,8 @@
 
 use crate::core::{Core, State};
 use crate::costs::{Costs, Ps, scale};
-use crate::events::{EventQueue, Happening, Kind};
-use crate::line::LineTable;
+use crate::events::{Event, EventKind, EventQueue};
+use crate::line::Directory;
 use crate::protocol::Protocol;
 use crate::report::End;
 use crate::rng::Rng;
@@ -29,7 +29,7 @@ pub(crate) struct World {
     pub(crate) protocol: Protocol,
     pub(crate) costs: Costs,
     pub(crate) cores: Vec<Core>,
-    pub(crate) lines: LineTable,
+    pub(crate) lines: Directory,
     pub(crate) events: EventQueue,
     pub(crate) stats: Statistics,
     pub(crate) timeline: Timeline,
@@ -67,7 +67,7 @@ impl World {
         Self {
             epoch: 0,
             protocol,
-            lines: LineTable::new(costs.cache_count(), costs.threads()),
+            lines: Directory::new(costs.cache_count(), costs.threads()),
             costs,
             cores,
             events: EventQueue::default(),
@@ -116,11 +116,11 @@ impl World {
         }
         for &core in used {
             if self.costs.run_ahead > 0 {
-                self.cores[core as usize].trail.prepare();
+                self.cores[core as usize].predictor.prepare();
             }
             let at = self.rng.below(start_spread + 1);
             self.set_state(core, State::Running);
-            self.events.push(at, Happening::resume(core));
+            self.events.push(at, Event::resume(core));
         }
         for &core in used {
             self.cores[core as usize].rng = Rng::new(self.rng.next_u64());
@@ -168,7 +168,7 @@ impl World {
     }
 
     /// Queues an event; the running core must then not pass it unseen.
-    pub(crate) fn push(&mut self, at: Ps, what: Happening) {
+    pub(crate) fn push(&mut self, at: Ps, what: Event) {
         self.events.push(at, what);
         self.limit = self.limit.min(at.saturating_add(self.lookahead));
     }
@@ -213,27 +213,27 @@ impl World {
             }
             let Some((at, what)) = self.events.pop() else { break };
             let core = match what.kind() {
-                Kind::Grant => {
+                EventKind::Grant => {
                     self.grant(what.number(), at);
                     continue;
                 }
-                Kind::Resume => what.core(),
-                Kind::Timer => {
-                    self.events.push(now, Happening::resume(me));
+                EventKind::Resume => what.core(),
+                EventKind::Timer => {
+                    self.events.push(now, Event::resume(me));
                     return match self.happen(at, what) {
                         Some(core) => self.go_on(core, at),
                         None => self.hand_over(),
                     };
                 }
-                Kind::Commit | Kind::Reread => match self.happen(at, what) {
+                EventKind::Commit | EventKind::Reread => match self.happen(at, what) {
                     Some(core) => core,
                     None => continue,
                 },
             };
-            self.events.push(now, Happening::resume(me));
+            self.events.push(now, Event::resume(me));
             return self.go_on(core, at);
         }
-        self.events.push(now, Happening::resume(me));
+        self.events.push(now, Event::resume(me));
         self.hand_over()
     }
 
@@ -250,9 +250,9 @@ impl World {
                 return false;
             }
             match what.kind() {
-                Kind::Grant => self.grant(what.number(), at),
-                Kind::Resume => return self.go_on(what.core(), at),
-                Kind::Commit | Kind::Timer | Kind::Reread => {
+                EventKind::Grant => self.grant(what.number(), at),
+                EventKind::Resume => return self.go_on(what.core(), at),
+                EventKind::Commit | EventKind::Timer | EventKind::Reread => {
                     if let Some(core) = self.happen(at, what) {
                         return self.go_on(core, at);
                     }
@@ -262,18 +262,18 @@ impl World {
     }
 
     /// Lets an event happen. Returns the core that goes on by it.
-    fn happen(&mut self, at: Ps, what: Happening) -> Option<u16> {
+    fn happen(&mut self, at: Ps, what: Event) -> Option<u16> {
         let core = what.core();
         match what.kind() {
-            Kind::Grant => {
+            EventKind::Grant => {
                 self.grant(what.number(), at);
                 None
             }
-            Kind::Commit => {
+            EventKind::Commit => {
                 self.commit(core, at);
                 None
             }
-            Kind::Timer => {
+            EventKind::Timer => {
                 let entry = &self.cores[core as usize];
                 let sleeping = matches!(entry.state, State::Asleep | State::Resting);
                 if !sleeping || entry.sleep != what.number() {
@@ -282,8 +282,8 @@ impl World {
                 self.end_sleep(core, at);
                 Some(core)
             }
-            Kind::Reread => self.reread(core, at).then_some(core),
-            Kind::Resume => Some(core),
+            EventKind::Reread => self.reread(core, at).then_some(core),
+            EventKind::Resume => Some(core),
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 
 use cellbench_sim::machine::MachineModel;
 use cellbench_sim::{
-    End, Interrupt, SimError, SimU64, Simulation, Trigger, What, advance, current_core,
+    End, Interrupt, SimError, SimU64, Simulation, TimelineEvent, Trigger, advance, current_core,
     mask_interrupts, now_ns, operation, pause, send_interrupt, set_operation, unmask_interrupts,
     wait_until, wait_until_deadline,
 };
@@ -464,20 +464,20 @@ fn the_timeline_tells_the_life_of_the_line() {
         .spawn(1, move || wait_until(|| (second.0.load(Acquire) == 1).then_some(())))
         .expect("core 1 exists");
     let timeline = simulation.run().expect("it runs").timeline.expect("it was asked for");
-    let told: Vec<_> = timeline.events.iter().map(|event| (event.core, event.what)).collect();
+    let told: Vec<_> = timeline.events.iter().map(|event| (event.core, event.event)).collect();
     let expected = [
-        (1, What::Request),
-        (1, What::Arrival),
-        (1, What::Access),
-        (1, What::Sleep),
-        (0, What::Request),
-        (1, What::Wake),
+        (1, TimelineEvent::Request),
+        (1, TimelineEvent::Arrival),
+        (1, TimelineEvent::Access),
+        (1, TimelineEvent::Sleep),
+        (0, TimelineEvent::Request),
+        (1, TimelineEvent::Wake),
         // It asks again while the writer still waits for the line.
-        (1, What::Request),
-        (0, What::Arrival),
-        (0, What::Access),
-        (1, What::Arrival),
-        (1, What::Access),
+        (1, TimelineEvent::Request),
+        (0, TimelineEvent::Arrival),
+        (0, TimelineEvent::Access),
+        (1, TimelineEvent::Arrival),
+        (1, TimelineEvent::Access),
     ];
     assert_eq!(told, expected);
     assert!(timeline.events.is_sorted_by(|a, b| a.at_ns <= b.at_ns));
