@@ -36,7 +36,7 @@ pub enum PingPong {
 #[repr(align(64))]
 struct Shared(SimU64);
 
-/// One way of a ping-pong between two hardware threads on the model, in nanoseconds.
+/// Returns the time of one way of a ping-pong between two hardware threads on the model, in nanoseconds.
 ///
 /// # Errors
 /// As [`Simulation::spawn`] and [`Simulation::run`].
@@ -80,7 +80,7 @@ pub fn ping_pong_ns(
     Ok(report.duration_ns / (2 * ROUNDS) as f64)
 }
 
-/// The ownership share ([`crate::machine::DirectoryCosts::ownership_share`]) at which a ping-pong
+/// Finds the ownership share ([`crate::machine::DirectoryCosts::ownership_share`]) at which a ping-pong
 /// on the model takes `measured_ns` one way, where the transfer cost is known by other means (a
 /// load's latency to a modified line, for example). All other figures are taken from `machine`.
 /// From 0, if the ping-pong is slower even without it, to 1, if it is faster even with it.
@@ -102,7 +102,7 @@ pub fn ownership_share_from_ping_pong(
     Ok(if share < SHARE_RESOLUTION { 0.0 } else { share })
 }
 
-/// The smallest value up to `high` at which `reached` holds; it must hold from some value on.
+/// Finds the smallest value up to `high` at which `reached` holds; it must hold from some value on.
 fn search(
     mut high: f64,
     mut reached: impl FnMut(f64) -> Result<bool, SimError>,

@@ -5,17 +5,19 @@ use std::marker::PhantomData;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
+use crate::attend::{self, in_world};
 use crate::core::State;
 use crate::costs::{NEVER, Ps, ns, ps, scale};
 use crate::events::Event;
 use crate::fiber;
-use crate::interrupt::{self, Action, Interrupt, Repeat, in_world};
+use crate::interrupt::{Action, Interrupt, Repeat};
+use crate::world::World;
 
 /// Computation longer than this can be interrupted in its midst; shorter one is not worth the
 /// detour through the event queue.
 const INTERRUPTIBLE: Ps = 500_000;
 
-/// Simulated time of the calling core in nanoseconds from the start; 0 outside a simulation.
+/// Returns the simulated time of the calling core in nanoseconds from the start; 0 outside a simulation.
 #[inline(always)]
 pub fn now_ns() -> f64 {
     in_world(|world| ns(world.now())).unwrap_or(0.0)
@@ -31,13 +33,13 @@ pub fn read_clock_ns() -> f64 {
     now_ns()
 }
 
-/// The hardware thread of the simulated machine that the caller runs on; `None` outside a
+/// Returns the hardware thread of the simulated machine that the caller runs on; `None` outside a
 /// simulation.
 pub fn current_core() -> Option<usize> {
     in_world(|world| usize::from(world.current))
 }
 
-/// Local computation: lets `duration_ns` nanoseconds pass on the calling core, more beside a busy
+/// Computes: lets `duration_ns` nanoseconds pass on the calling core, more beside a busy
 /// SMT sibling, with the machine's random variation.
 pub fn advance(duration_ns: f64) {
     let rest = in_world(|world| {
@@ -53,11 +55,11 @@ pub fn advance(duration_ns: f64) {
         Some(until)
     });
     if let Some(until) = rest.flatten() {
-        interrupt::rest_until(until);
+        attend::rest_until(until);
     }
 }
 
-/// Local computation that an out-of-order core overlaps with its accesses as long as these hit:
+/// Computes as an out-of-order core does, which overlaps that with its accesses as long as these hit:
 /// [`advance`], if the calling core has waited for a line since the last call of this.
 pub fn advance_after_stall(duration_ns: f64) {
     if in_world(|world| std::mem::take(&mut world.me().stalled)) == Some(true) {
@@ -65,7 +67,7 @@ pub fn advance_after_stall(duration_ns: f64) {
     }
 }
 
-/// The spin-loop hint, for loops that cannot be written with [`crate::wait_until`].
+/// Executes the spin-loop hint, for loops that cannot be written with [`crate::wait_until`].
 pub fn pause() {
     in_world(|world| {
         let cost = world.costs.hit[world.pace()].pause;
@@ -73,7 +75,7 @@ pub fn pause() {
     });
 }
 
-/// A memory fence. Only `SeqCst` costs anything: it waits until the store buffer is empty.
+/// Executes a memory fence. Only `SeqCst` costs anything: it waits until the store buffer is empty.
 pub fn fence(order: Ordering) {
     if order != Ordering::SeqCst {
         return;
@@ -116,13 +118,18 @@ impl Drop for OperationGuard {
 
 /// Holds interrupts and preemption back on the calling core; calls nest.
 pub fn mask_interrupts() {
-    in_world(|world| world.mask(true));
+    in_world(|world| mask(world, true));
 }
 
 /// Undoes one [`mask_interrupts`]; what was held back comes at once if it was the outermost.
 pub fn unmask_interrupts() {
-    in_world(|world| world.mask(false));
-    interrupt::attend();
+    in_world(|world| mask(world, false));
+    attend::attend();
+}
+
+fn mask(world: &mut World, masked: bool) {
+    world.me().pending_interrupts.mask(masked);
+    world.set_limit();
 }
 
 /// Sends an interrupt to a core (the caller's own included): `handler` runs on top of that core's
@@ -156,8 +163,8 @@ pub fn send_interrupt(
         }
         let Some(action) = action.take() else { return false };
         target.pending_interrupts.add(at, Repeat::Never, true, action);
-        let (sleep, wake_at) = (target.sleep, target.pending_interrupts.attention_at());
-        if matches!(target.state, State::Asleep | State::Resting) && wake_at < NEVER {
+        let (sleep, wake_at) = (target.waiter.sleep, target.pending_interrupts.attention_at());
+        if target.is_sleeping() && wake_at < NEVER {
             let wake_at = wake_at.max(world.now());
             world.push(wake_at, Event::timer(core as u16, sleep));
         }

@@ -1,17 +1,18 @@
 //! The state of one virtual core.
 
-use std::collections::VecDeque;
-
+use crate::access::Access;
 use crate::costs::Ps;
 use crate::events::Event;
-use crate::interrupt::PendingInterrupts;
-use crate::issue::Pending;
-use crate::reread::WaitReplay;
+use crate::interrupt::{Interrupt, PendingInterrupts};
+use crate::pending::Pending;
+use crate::prefetch::{Expected, Prefetcher, Use};
 use crate::rng::Rng;
-use crate::run_ahead::{Expected, Predictor, Prefetch};
-use crate::thread::{Commit, NO_LINE};
+use crate::slot::{NO_LINE, Slot};
+use crate::stats::Statistics;
+use crate::store_buffer::StoreBuffer;
+use crate::waiter::{Waiter, Watched};
 
-/// What a core is doing.
+/// The activity of a core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
     /// No code was given to it.
@@ -34,46 +35,15 @@ pub(crate) enum State {
 }
 
 impl State {
-    /// Whether the hardware thread uses issue slots that its SMT sibling would like to have. A
+    /// Returns whether the hardware thread uses issue slots that its SMT sibling would like to have. A
     /// spinning thread is taken to yield them by its spin-loop hint.
     pub(crate) fn is_busy(self) -> bool {
         matches!(self, Self::Running | Self::Resting)
     }
 }
 
-/// A store that waits for its line.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct BufferedStore {
-    pub(crate) line: u32,
-    pub(crate) words: u16,
-    /// Row of the statistics it counts in.
-    pub(crate) row: u32,
-    /// When the line is here, or [`crate::costs::NEVER`] while that is not known.
-    pub(crate) done_at: Ps,
-    pub(crate) commit: Commit,
-}
-
-/// What a core waits for while its store buffer drains.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Drain {
-    /// Stores that may be left.
-    pub(crate) remaining: usize,
-    /// Line and row that the wait counts for.
-    pub(crate) line: u32,
-    pub(crate) row: u32,
-}
-
-/// A line that the condition of a wait read.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Watched {
-    pub(crate) line: u32,
-    pub(crate) version: u32,
-    /// Row of the statistics that waiting for it counts in.
-    pub(crate) row: u32,
-}
-
-/// One virtual core. What each of its accesses touches comes first, in four lines of the host's cache;
-/// then what its waits do.
+/// One virtual core. The parts that each of its accesses touches come first, in four lines of the host's
+/// cache; then those of its waits.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Core {
@@ -83,11 +53,10 @@ pub(crate) struct Core {
     pub(crate) rng: Rng,
     pub(crate) waited: Ps,
     /// Lines of its last two atomics.
-    pub(crate) atomics: (u32, u32),
-    /// Accesses made so far; counted only where the agenda has an event that depends on it.
+    atomics: (u32, u32),
+    /// Accesses made so far; counted only where an interrupt that depends on it is pending.
     pub(crate) accesses: u64,
-    /// The line it stalls for, if it had asked for it ahead.
-    pub(crate) missed_line: u32,
+    pub(crate) number: u16,
     pub(crate) cache: u16,
     /// Operation that its accesses are attributed to.
     pub(crate) operation: u16,
@@ -105,53 +74,38 @@ pub(crate) struct Core {
     // The second line.
     /// The access that it makes.
     pub(crate) pending: Pending,
-    /// What it asked for ahead, because of what it will do next and did after what.
-    pub(crate) fetched: Vec<Prefetch>,
     // The third line.
-    pub(crate) stores: VecDeque<BufferedStore>,
+    pub(crate) prefetcher: Prefetcher,
+    pub(crate) stores: StoreBuffer,
     pub(crate) pending_interrupts: PendingInterrupts,
-    pub(crate) predictor: Predictor,
-    pub(crate) expected: Vec<Expected>,
-    /// The loads of the condition that it waits for, and the lines it read so far.
-    pub(crate) replay: WaitReplay,
-    pub(crate) watched: Vec<Watched>,
-    /// Since when it sleeps, rests or drains.
-    pub(crate) asleep_since: Ps,
+    pub(crate) waiter: Waiter,
     pub(crate) spun: Ps,
-    /// Number of the present sleep, so that a timer of an earlier one is known as stale.
-    pub(crate) sleep: u32,
-    pub(crate) drain: Drain,
     /// Stalled from outside or preempted.
     pub(crate) off: Ps,
     pub(crate) finished_at: Option<Ps>,
+    /// Interrupts and NMIs served.
     pub(crate) interrupts: u64,
 }
 
 impl Core {
-    pub(crate) fn new(cache: u16) -> Self {
+    pub(crate) fn new(number: u16, cache: u16) -> Self {
         Self {
             now: 0,
+            number,
             cache,
             rng: Rng::new(0),
             state: State::Unused,
             operation: 0,
-            stores: VecDeque::new(),
+            stores: StoreBuffer::default(),
             watching: false,
-            watched: Vec::new(),
-            replay: WaitReplay::default(),
-            asleep_since: 0,
+            waiter: Waiter::default(),
             pending: Pending::new(),
-            drain: Drain::default(),
-            missed_line: NO_LINE,
-            predictor: Predictor::new(),
-            expected: Vec::new(),
-            fetched: Vec::new(),
+            prefetcher: Prefetcher::new(),
             mispredicts: false,
             stalled: false,
             replays: false,
             squashed: false,
             atomics: (NO_LINE, NO_LINE),
-            sleep: 0,
             pending_interrupts: PendingInterrupts::default(),
             accesses: 0,
             waited: 0,
@@ -162,7 +116,7 @@ impl Core {
         }
     }
 
-    /// How far it may go on its own, if nobody can reach it until a time.
+    /// Returns how far it may go on its own, if nobody can reach it until a time.
     #[inline]
     pub(crate) fn limit(&self, unreached_until: Ps) -> Ps {
         // All accesses of a wait's condition are noted.
@@ -173,24 +127,85 @@ impl Core {
         }
     }
 
-    /// Whether something is due that interrupts the core.
+    /// Returns whether something is due that interrupts the core.
     #[inline]
     pub(crate) fn is_due(&self) -> bool {
         self.pending_interrupts.is_due(self.now, self.accesses)
     }
 
-    /// The event at which this core, by its number, goes on that was stalled or asleep.
+    /// Returns the event at which this core, which was stalled or asleep, goes on.
     #[inline]
-    pub(crate) fn going_on(&self, core: u16) -> Event {
-        if self.replay.active() { Event::reread(core) } else { Event::resume(core) }
+    pub(crate) fn going_on(&self) -> Event {
+        if self.waiter.replay.active() {
+            Event::replay(self.number)
+        } else {
+            Event::resume(self.number)
+        }
     }
 
-    /// The youngest store in the buffer to a line.
-    #[inline]
-    pub(crate) fn pending_store(&self, line: u32) -> Option<usize> {
-        if self.stores.is_empty() {
-            return None;
-        }
-        self.stores.iter().rposition(|store| store.line == line)
+    /// Returns whether it sleeps, for a value or for a time.
+    pub(crate) fn is_sleeping(&self) -> bool {
+        matches!(self.state, State::Asleep | State::Resting)
     }
+
+    /// Notes an access for the predictor.
+    #[inline]
+    pub(crate) fn note_access(&mut self, slot: &Slot, words: u16, access: &Access) {
+        let usage = Use::of(access, self.watching);
+        if access.is_atomic() {
+            self.atomics = (self.atomics.1, slot.line);
+        }
+        let row = Statistics::key(slot.row, self.operation);
+        self.prefetcher.note(Expected { line: slot.line, usage, words, row });
+    }
+
+    /// Notes that another core reads a line that this one owns: if it runs and uses the line, what it
+    /// executed ahead is lost.
+    pub(crate) fn note_read_by_other(&mut self, line: u32) {
+        let (before, last) = self.atomics;
+        let (second, latest) = self.prefetcher.last_lines();
+        let runs = self.state == State::Running && !self.watching;
+        let uses = [before, last, second, latest].contains(&line);
+        self.squashed |= runs && uses && before != last;
+    }
+
+    /// Charges what it costs the core if another one read a line that it was using. It notices at its
+    /// next access, or when the line that it missed then is back.
+    #[inline]
+    pub(crate) fn charge_squash(&mut self, cost: Ps) {
+        if std::mem::take(&mut self.squashed) {
+            self.now += cost;
+        }
+    }
+
+    /// Enters a handler; entry and return take so long. Returns what the handler must give back.
+    pub(crate) fn enter_handler(&mut self, kind: Interrupt, entry: Ps) -> Interrupted {
+        self.interrupts += 1;
+        self.now += entry;
+        let interrupted = Interrupted {
+            watching: std::mem::take(&mut self.watching),
+            watched: std::mem::take(&mut self.waiter.watched),
+            operation: self.operation,
+        };
+        self.waiter.replay.forget();
+        self.pending_interrupts.nest(kind, true);
+        interrupted
+    }
+
+    /// Leaves a handler.
+    pub(crate) fn leave_handler(&mut self, kind: Interrupt, exit: Ps, interrupted: Interrupted) {
+        self.now += exit;
+        self.watching = interrupted.watching;
+        self.waiter.watched = interrupted.watched;
+        self.waiter.replay.forget();
+        self.operation = interrupted.operation;
+        self.pending_interrupts.nest(kind, false);
+    }
+}
+
+/// The state of the interrupted code that a handler must give back as it was.
+pub(crate) struct Interrupted {
+    watching: bool,
+    watched: Vec<Watched>,
+    operation: u16,
 }

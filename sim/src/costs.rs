@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::line::bits;
+use crate::bitset::bits;
 use crate::machine::{Distance, MachineModel};
 use crate::rng::Rng;
 
@@ -26,7 +26,7 @@ pub(crate) fn ns(ps: Ps) -> f64 {
     ps.min(NEVER >> 1).cast_signed() as f64 / 1e3
 }
 
-/// A duration times a factor in 1/65536.
+/// Multiplies a duration by a factor in 1/65536.
 pub(crate) fn scale(duration: Ps, factor: u64) -> Ps {
     // A duration of more than three days is not a latency any more, and needs no variation.
     duration.checked_mul(factor).map_or(duration, |product| product >> 16)
@@ -183,7 +183,7 @@ impl Costs {
         self.caches.len()
     }
 
-    /// A factor close to one, in 1/65536, for the random variation of a duration.
+    /// Draws a factor close to one, in 1/65536, for the random variation of a duration.
     #[inline]
     pub(crate) fn factor(&self, rng: &mut Rng) -> u64 {
         65536 - self.jitter + rng.below(2 * self.jitter + 1)
@@ -195,7 +195,7 @@ impl Costs {
         BY_BORDERS[self.borders(from, to)]
     }
 
-    /// How many borders lie between two caches: of cores, LLCs and sockets, each within the next. It is
+    /// Returns how many borders lie between two caches: of cores, LLCs and sockets, each within the next. It is
     /// the number of their [`Distance`].
     #[inline]
     pub(crate) fn borders(&self, from: u16, to: u16) -> usize {
@@ -204,7 +204,7 @@ impl Costs {
         crossed.into_iter().map(usize::from).sum::<usize>() & 3
     }
 
-    /// Cost of a transfer between two caches.
+    /// Returns the cost of a transfer between two caches.
     #[inline]
     pub(crate) fn transfer(&self, from: u16, to: u16) -> Ps {
         match &self.matrix {
@@ -213,7 +213,7 @@ impl Costs {
         }
     }
 
-    /// Cost of the dearest transfer from one of a set of caches (one bit each) to a cache.
+    /// Returns the cost of the dearest transfer from one of a set of caches (one bit each) to a cache.
     pub(crate) fn farthest(&self, set: &[u64], to: u16) -> Ps {
         if self.matrix.is_some() {
             return bits(set).map(|from| self.transfer(from, to)).max().unwrap_or(0);
@@ -240,7 +240,7 @@ impl Costs {
         dearest
     }
 
-    /// The cheapest transfer between two of some caches, or [`NEVER`] if there are no two.
+    /// Returns the cost of the cheapest transfer between two of some caches, or [`NEVER`] if there are no two.
     pub(crate) fn shortest_transfer(&self, caches: &[u16]) -> Ps {
         let others = |from: u16| caches.iter().filter(move |&&to| to != from);
         let costs = |&from: &u16| others(from).map(move |&to| self.transfer(from, to)).min();

@@ -24,7 +24,7 @@ pub(crate) enum EventKind {
     /// A sleeping core wakes by its timer, unless it woke and slept again in between.
     Timer,
     /// A waiting core goes on to repeat the loads of its condition, without its fiber.
-    Reread,
+    Replay,
     /// A core goes on.
     Resume,
 }
@@ -54,8 +54,8 @@ impl Event {
     }
 
     #[inline]
-    pub(crate) const fn reread(core: u16) -> Self {
-        Self::new(EventKind::Reread, core, 0)
+    pub(crate) const fn replay(core: u16) -> Self {
+        Self::new(EventKind::Replay, core, 0)
     }
 
     #[inline]
@@ -69,18 +69,18 @@ impl Event {
             0 => EventKind::Grant,
             1 => EventKind::Commit,
             2 => EventKind::Timer,
-            3 => EventKind::Reread,
+            3 => EventKind::Replay,
             _ => EventKind::Resume,
         }
     }
 
-    /// The core that it happens to, unless it happens to a line.
+    /// Returns the core that it happens to, unless it happens to a line.
     #[inline]
     pub(crate) fn core(self) -> u16 {
         (self.0 >> 16) as u16
     }
 
-    /// The line that is granted, or the number of the sleep that a timer ends.
+    /// Returns the line that is granted, or the number of the sleep that a timer ends.
     #[inline]
     pub(crate) fn number(self) -> u32 {
         (self.0 >> 32) as u32
@@ -98,7 +98,7 @@ type Key = u64;
 /// Later than all events.
 const NO_KEY: Key = Key::MAX;
 
-/// What happens more than a hundred days from now happens then.
+/// Returns the key of a time and rank. Events more than a hundred days off happen at that time.
 #[inline]
 fn key_of(at: Ps, rank: u64) -> Key {
     at.min(NEVER >> 2) << 1 | rank
@@ -339,7 +339,7 @@ impl EventQueue {
         self.note_first_far();
     }
 
-    /// The first event beyond the wheel may be another one.
+    /// Notes which event is the first beyond the wheel.
     fn note_first_far(&mut self) {
         let first = &mut self.nodes[FAR as usize];
         (first.key, first.event) =
@@ -429,13 +429,13 @@ impl EventQueue {
         self.buckets[self.first_bucket as usize % BUCKETS].first
     }
 
-    /// When the next event is, or a time that never comes.
+    /// Returns when the next event is, or a time that never comes.
     #[inline]
     pub(crate) fn next_at(&self) -> Ps {
         time_of(self.next)
     }
 
-    /// Whether the next event is that a core goes on.
+    /// Returns whether the next event is that a core goes on.
     #[inline]
     pub(crate) fn next_is_turn(&self) -> bool {
         let next = match self.front {
@@ -445,7 +445,7 @@ impl EventQueue {
         next.kind() == EventKind::Resume && next != Event::NOTHING
     }
 
-    /// Whether something happens before a core can go on at a time.
+    /// Returns whether something happens before a core can go on at a time.
     #[inline]
     pub(crate) fn any_before(&self, now: Ps) -> bool {
         self.next <= now << 1

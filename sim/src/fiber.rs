@@ -15,7 +15,7 @@ use corosensei::{Coroutine, Yielder};
 
 use crate::thread;
 
-/// How the code of a core ended: the payload of its panic, if it panicked.
+/// The end of the code of a core: the payload of its panic, if it panicked.
 pub(crate) type Outcome = Result<(), Box<dyn Any + Send>>;
 /// The fiber of one core.
 pub(crate) type Fiber = Coroutine<(), (), Outcome, ColouredStack>;
@@ -61,7 +61,7 @@ thread_local! {
     static STACKS: RefCell<Vec<ColouredStack>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A fiber that runs `code`, then `ended`.
+/// Makes a fiber that runs `code`, then `ended`.
 pub(crate) fn create(code: Box<dyn FnOnce()>, ended: impl FnOnce() + 'static) -> io::Result<Fiber> {
     let kept = STACKS.with_borrow_mut(Vec::pop);
     let stack = match kept {

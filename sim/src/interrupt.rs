@@ -9,11 +9,8 @@ use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
 
-use crate::core::{State, Watched};
 use crate::costs::{NEVER, Ps};
-use crate::fiber;
-use crate::thread;
-use crate::world::World;
+use crate::rng::Rng;
 
 /// Whether masking holds an interrupt back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -56,7 +53,7 @@ pub enum Trigger {
 /// A handler; it may run many times, but never on top of itself.
 pub(crate) type Handler = Rc<RefCell<dyn FnMut()>>;
 
-/// What happens to the core.
+/// The effect on the core.
 #[derive(Clone)]
 pub(crate) enum Action {
     Handle(Interrupt, Handler),
@@ -83,7 +80,7 @@ struct Scheduled {
     action: Action,
 }
 
-/// What is to come over a core.
+/// The interrupts, stalls and preemptions to come over one core.
 #[derive(Clone)]
 #[repr(C)]
 pub(crate) struct PendingInterrupts {
@@ -141,7 +138,7 @@ impl PendingInterrupts {
         self.refresh();
     }
 
-    /// When something is due that the core may be interrupted by as it is now.
+    /// Returns when something is due that the core may be interrupted by as it is now.
     #[inline]
     pub(crate) fn attention_at(&self) -> Ps {
         self.attention_at
@@ -152,7 +149,7 @@ impl PendingInterrupts {
         !self.by_access.is_empty()
     }
 
-    /// Before when nothing is due, whatever the core does until then.
+    /// Returns the time before which nothing is due, whatever the core does until then.
     #[inline]
     pub(crate) fn quiet_until(&self) -> Ps {
         self.quiet_until
@@ -169,11 +166,6 @@ impl PendingInterrupts {
         self.attention_at <= now || self.by_access.iter().any(by_access)
     }
 
-    /// Whether something sent by a core has not been served.
-    fn owes(&self) -> bool {
-        self.timed.iter().any(|scheduled| scheduled.sent)
-    }
-
     fn admits(&self, action: &Action) -> bool {
         match action {
             Action::Stall(_) => true,
@@ -187,7 +179,7 @@ impl PendingInterrupts {
         self.masked == 0 && !self.in_irq && !self.in_nmi
     }
 
-    fn preempt(&mut self, preempted: bool) {
+    pub(crate) fn preempt(&mut self, preempted: bool) {
         self.preempted = preempted;
         self.refresh();
     }
@@ -198,171 +190,48 @@ impl PendingInterrupts {
         self.quiet_until = if self.counts_accesses() { 0 } else { self.attention_at };
     }
 
-    fn nest(&mut self, kind: Interrupt, entering: bool) {
+    pub(crate) fn nest(&mut self, kind: Interrupt, entering: bool) {
         match kind {
             Interrupt::Irq => self.in_irq = entering,
             Interrupt::Nmi => self.in_nmi = entering,
         }
         self.refresh();
     }
-}
 
-impl World {
-    /// Takes what is due on the running core.
-    fn take_due(&mut self) -> Option<Action> {
-        let me = self.me();
-        let (now, accesses) = (me.now, me.accesses);
-        let pending_interrupts = &mut me.pending_interrupts;
-        let due =
-            |(at, action): &(u64, Action)| *at <= accesses && pending_interrupts.admits(action);
-        if let Some(position) = pending_interrupts.by_access.iter().position(due) {
-            let action = pending_interrupts.by_access.remove(position).1;
-            pending_interrupts.refresh();
+    /// Takes what is due on the core at a time, after a number of accesses.
+    pub(crate) fn take_due(&mut self, now: Ps, accesses: u64, rng: &mut Rng) -> Option<Action> {
+        let due = |(at, action): &(u64, Action)| *at <= accesses && self.admits(action);
+        if let Some(position) = self.by_access.iter().position(due) {
+            let action = self.by_access.remove(position).1;
+            self.refresh();
             return Some(action);
         }
-        let due = |other: &Scheduled| other.at <= now && pending_interrupts.admits(&other.action);
-        let position = pending_interrupts.timed.iter().position(due)?;
-        let scheduled = pending_interrupts.timed.remove(position);
+        let due = |other: &Scheduled| other.at <= now && self.admits(&other.action);
+        let position = self.timed.iter().position(due)?;
+        let scheduled = self.timed.remove(position);
         let next = match scheduled.repeat {
             Repeat::Never => None,
             // Those missed meanwhile are one, as interrupts of one line that is pending are.
             Repeat::Every(period) => Some(now + period - (now - scheduled.at) % period),
-            Repeat::Random(mean) => Some(now + (me.rng.exponential(mean) as Ps).max(1)),
+            Repeat::Random(mean) => Some(now + (rng.exponential(mean) as Ps).max(1)),
         };
-        let pending_interrupts = &mut self.me().pending_interrupts;
         match next {
-            Some(at) => {
-                pending_interrupts.add(at, scheduled.repeat, false, scheduled.action.clone())
-            }
-            None => pending_interrupts.refresh(),
+            Some(at) => self.add(at, scheduled.repeat, false, scheduled.action.clone()),
+            None => self.refresh(),
         }
         Some(scheduled.action)
     }
 
-    fn enter_handler(&mut self, kind: Interrupt) -> Interrupted {
-        let entry = self.costs.interrupt / 2;
-        let core = self.me();
-        core.interrupts += 1;
-        core.now += entry;
-        let interrupted = Interrupted {
-            watching: std::mem::take(&mut core.watching),
-            watched: std::mem::take(&mut core.watched),
-            operation: core.operation,
-        };
-        core.replay.forget();
-        core.pending_interrupts.nest(kind, true);
-        self.set_limit();
-        interrupted
-    }
-
-    fn leave_handler(&mut self, kind: Interrupt, interrupted: Interrupted) {
-        let exit = self.costs.interrupt - self.costs.interrupt / 2;
-        let core = self.me();
-        core.now += exit;
-        core.watching = interrupted.watching;
-        core.watched = interrupted.watched;
-        core.replay.forget();
-        core.operation = interrupted.operation;
-        core.pending_interrupts.nest(kind, false);
-        self.set_limit();
-    }
-
-    /// Stops the running core for good, if the stall is endless; else lets the time pass.
-    /// Returns whether it goes on.
-    fn stall(&mut self, duration: Ps) -> bool {
-        if duration == NEVER {
-            self.set_state(self.current, State::Stopped);
-            return self.hand_over();
-        }
-        let core = self.me();
-        core.now = core.now.saturating_add(duration);
-        core.off += duration;
-        true
-    }
-
+    /// Masks interrupts once more, or once less.
     pub(crate) fn mask(&mut self, masked: bool) {
-        let pending_interrupts = &mut self.me().pending_interrupts;
-        pending_interrupts.masked = if masked {
-            pending_interrupts.masked + 1
-        } else {
-            pending_interrupts.masked.saturating_sub(1)
-        };
-        pending_interrupts.refresh();
-        self.set_limit();
+        self.masked = if masked { self.masked + 1 } else { self.masked.saturating_sub(1) };
+        self.refresh();
     }
 
-    /// Whether the running core's code may not end yet, and until when to wait then.
+    /// Returns when something that a core sent is served, if it has not been yet: the receiver's code may
+    /// not end before.
     pub(crate) fn owes_until(&self) -> Option<Ps> {
-        let pending_interrupts = &self.cores[self.current as usize].pending_interrupts;
-        pending_interrupts
-            .owes()
-            .then(|| pending_interrupts.attention_at())
-            .filter(|&at| at != NEVER)
+        let owes = self.timed.iter().any(|scheduled| scheduled.sent);
+        owes.then_some(self.attention_at).filter(|&at| at != NEVER)
     }
-}
-
-/// What a handler must give back as it was.
-struct Interrupted {
-    watching: bool,
-    watched: Vec<Watched>,
-    operation: u16,
-}
-
-/// Runs, on top of the caller, all that is due on the running core.
-pub(crate) fn attend() {
-    while let Some(action) = in_world(World::take_due).flatten() {
-        match action {
-            Action::Handle(kind, handler) => {
-                let Some(interrupted) = in_world(|world| world.enter_handler(kind)) else { return };
-                (handler.borrow_mut())();
-                in_world(|world| world.leave_handler(kind, interrupted));
-            }
-            Action::Stall(duration) => {
-                if in_world(|world| world.stall(duration)) == Some(false) {
-                    fiber::switch();
-                }
-            }
-            Action::Preempt(duration) => {
-                let begin = in_world(|world| {
-                    let switch = world.costs.context_switch;
-                    let until = world.now().saturating_add(duration).saturating_add(2 * switch);
-                    world.me().pending_interrupts.preempt(true);
-                    (world.now(), until)
-                });
-                let Some((from, until)) = begin else { return };
-                rest_until(until);
-                in_world(|world| {
-                    let core = world.me();
-                    core.off += until - from;
-                    core.pending_interrupts.preempt(false);
-                    world.set_limit();
-                });
-            }
-        }
-    }
-}
-
-/// Lets time pass on the running core until a time, serving what comes over it meanwhile.
-pub(crate) fn rest_until(until: Ps) {
-    while let Some(goes_on) = in_world(|world| {
-        if world.now() >= until {
-            return None;
-        }
-        Some(world.me().is_due() || world.rest(until))
-    })
-    .flatten()
-    {
-        if !goes_on {
-            fiber::switch();
-        }
-        attend();
-    }
-}
-
-/// Runs `f` on the simulation, if one runs.
-pub(crate) fn in_world<R>(f: impl FnOnce(&mut World) -> R) -> Option<R> {
-    thread::with(|thread| match &mut thread.world {
-        Some(world) if !world.abandoned => Some(f(world)),
-        _ => None,
-    })
 }

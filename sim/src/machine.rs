@@ -44,7 +44,7 @@ pub struct MachineModel {
     pub schema: u32,
     /// Short name, as given on a command line.
     pub name: String,
-    /// What machine this is, in words.
+    /// The machine, in words.
     pub title: String,
     /// Coherence protocol.
     pub protocol: Protocol,
@@ -78,7 +78,7 @@ pub struct HitCosts {
     pub store_ns: f64,
     /// A read-modify-write (`lock`-prefixed instruction, LSE atomic).
     pub atomic_ns: f64,
-    /// How long a store of a part of a word keeps the core's next read-modify-write of the whole
+    /// The time for which a store of a part of a word keeps the core's next read-modify-write of the whole
     /// word waiting: it cannot be forwarded, and has to leave the store buffer.
     pub partial_store_ns: f64,
     /// A full fence, beyond waiting for the store buffer.
@@ -124,7 +124,7 @@ pub struct DirectoryCosts {
     pub service_ns: f64,
     /// Time between two invalidations that the directory sends out for one request.
     pub snoop_issue_ns: f64,
-    /// How long a core keeps a line it took for writing before it answers the next snoop, at
+    /// The time for which a core keeps a line it took for writing before it answers the next snoop, at
     /// least (it always completes the operation it took the line for). While it holds the line
     /// its further operations hit.
     pub ownership_window_ns: f64,
@@ -132,7 +132,7 @@ pub struct DirectoryCosts {
     /// comes from the way of the acknowledgement and the next snoop (0 to 1). The longer of the
     /// two holds.
     pub ownership_share: f64,
-    /// How much that part of the window varies from one taking of a line to the next: it is
+    /// The variation of that part of the window from one taking of a line to the next: it is
     /// multiplied by a factor drawn evenly from `1 - spread` to `1 + spread` (0 to 1).
     pub ownership_spread: f64,
     /// Whether a line that was twice read and then written by the next core moves to its next
@@ -158,7 +158,7 @@ pub struct StoreBuffer {
 pub struct CoreCosts {
     /// The spin-loop hint, in nanoseconds.
     pub pause_ns: f64,
-    /// What a core loses when a line arrives that another core has changed, in nanoseconds: the
+    /// The time a core loses when a line arrives that another core has changed, in nanoseconds: the
     /// accesses behind the one that waited are replayed, and the branch on the value, which is
     /// another than the last time, goes the other way. Additions, on whose result nothing hangs
     /// at once, do not lose it; a core that loses a line which it had read ahead does.
@@ -166,7 +166,7 @@ pub struct CoreCosts {
     /// Accesses that a core looks ahead while it waits for a line: it asks for the lines of those
     /// that it made after this one the last time (0: it asks for one line after the other).
     pub run_ahead: u32,
-    /// What a core that does not wait loses, beyond the transfer, when another core reads a line
+    /// The time that a core that does not wait loses, beyond the transfer, when another core reads a line
     /// that it owns and uses, in nanoseconds. Atomics on different lines are executed ahead of
     /// each other; that work is lost. (Atomics on one line wait for each other: there is none.)
     pub disturbed_ns: f64,
@@ -194,14 +194,14 @@ pub struct CoreCosts {
 pub struct Source {
     /// The fields it speaks of, for example `transfer.same_llc_ns`.
     pub fields: Vec<String>,
-    /// How the figure was obtained.
+    /// The way the figure was obtained.
     pub kind: SourceKind,
     /// Document, table or measurement, with an address where there is one, and how the figure was
     /// derived from it.
     pub text: String,
 }
 
-/// How a figure was obtained.
+/// The way a figure was obtained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SourceKind {
@@ -219,7 +219,7 @@ impl MachineModel {
         PRESETS.iter().map(|(name, _)| *name)
     }
 
-    /// A built-in machine.
+    /// Returns a built-in machine.
     ///
     /// # Errors
     /// [`MachineError::UnknownPreset`], which lists the known names.
@@ -233,7 +233,7 @@ impl MachineModel {
         Self::parse(&format!("machines/{name}.toml"), text)
     }
 
-    /// A machine as a command line names it: a built-in one by its name, any other by the path of
+    /// Finds a machine as a command line names it: a built-in one by its name, any other by the path of
     /// its file (with a `/` or the ending `.toml`).
     ///
     /// # Errors
@@ -246,7 +246,7 @@ impl MachineModel {
         }
     }
 
-    /// A machine from a file.
+    /// Reads a machine from a file.
     ///
     /// # Errors
     /// The file cannot be read, is not TOML of this schema, or a field has an impossible value;
@@ -258,7 +258,7 @@ impl MachineModel {
         Self::parse(&file, &text)
     }
 
-    /// A machine from the text of a file; `file` is used in messages.
+    /// Reads a machine from the text of a file; `file` is used in messages.
     ///
     /// # Errors
     /// As for [`MachineModel::load`].
@@ -269,12 +269,12 @@ impl MachineModel {
         Ok(model)
     }
 
-    /// The machine as the text of a file that [`MachineModel::parse`] reads back.
+    /// Returns the machine as the text of a file that [`MachineModel::parse`] reads back.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("a machine holds only what TOML can express")
     }
 
-    /// Where each hardware thread is, by its number.
+    /// Returns where each hardware thread is, by its number.
     pub fn places(&self) -> Vec<Place> {
         self.topology.places()
     }

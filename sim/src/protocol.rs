@@ -30,16 +30,16 @@ pub enum Protocol {
     Moesi,
 }
 
-/// What becomes of a line that one cache owned when another reads it.
+/// The outcome for a line that one cache owned when another reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ReadOutcome {
-    /// Who supplies the next reader.
+    /// The supplier of the next reader.
     pub(crate) next_supplier: Supplier,
     /// Whether a dirty line is written back.
     pub(crate) writes_back: bool,
 }
 
-/// Who supplies the next reader of a shared line.
+/// The supplier of the next reader of a shared line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Supplier {
     Llc,
@@ -48,7 +48,7 @@ pub(crate) enum Supplier {
 }
 
 impl Protocol {
-    /// The table above: what a read leaves behind.
+    /// Returns what a read leaves behind, by the table above.
     pub(crate) fn after_read(self, dirty: bool) -> ReadOutcome {
         match (self, dirty) {
             (Self::Mesi, _) => ReadOutcome { next_supplier: Supplier::Llc, writes_back: dirty },

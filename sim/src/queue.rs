@@ -1,6 +1,6 @@
 //! The queue at a line's directory.
 
-use crate::line::Request;
+use crate::request::Request;
 
 /// Requests that wait for one line, in the order in which they arrive at the directory.
 ///
@@ -42,7 +42,7 @@ impl RequestQueue {
         place == self.served
     }
 
-    /// The request that is served next.
+    /// Returns the request that is served next.
     #[inline]
     pub(crate) fn first(&self) -> Option<&Request> {
         self.requests.get(self.served)
@@ -65,7 +65,7 @@ impl RequestQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::line::{Requester, Want};
+    use crate::request::{Requester, Want};
 
     fn pop(queue: &mut RequestQueue) -> Option<Request> {
         let first = queue.first().copied();

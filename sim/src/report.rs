@@ -3,6 +3,8 @@
 //! All times are simulated nanoseconds. Rows and lines come in a fixed order, so that equal runs
 //! give equal bytes.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::timeline::TimelineEvent;
@@ -195,13 +197,45 @@ pub struct TimelineEntry {
     pub operation: String,
 }
 
+/// Prints the counters that are not zero, one to a line.
+impl fmt::Display for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = [
+            ("loads", self.loads),
+            ("stores", self.stores),
+            ("read-modify-writes", self.rmws),
+            ("hits", self.hits),
+            ("transfers within an LLC", self.transfers_same_llc),
+            ("transfers between LLCs", self.transfers_cross_llc),
+            ("transfers between sockets", self.transfers_cross_socket),
+            ("fills from the LLC", self.llc_fills),
+            ("fills from memory", self.memory_fills),
+            ("requests for ownership", self.rfos),
+            ("upgrades", self.upgrades),
+            ("requests that found the line modified", self.hitms),
+            ("invalidations", self.invalidations),
+            ("writebacks", self.writebacks),
+            ("requests due to false sharing", self.false_sharing),
+            ("loads of waiting loops", self.spin_loads),
+        ];
+        for (name, count) in counts.into_iter().filter(|&(_, count)| count > 0) {
+            writeln!(f, "{name:38} {count:12}")?;
+        }
+        let times = [("stalled for lines", self.wait_ns), ("waiting in loops", self.spin_ns)];
+        for (name, time_ns) in times.into_iter().filter(|&(_, time_ns)| time_ns > 0.0) {
+            writeln!(f, "{name:38} {time_ns:12.0} ns")?;
+        }
+        Ok(())
+    }
+}
+
 impl Counters {
-    /// All transfers between caches.
+    /// Returns all transfers between caches.
     pub fn transfers(&self) -> u64 {
         self.transfers_same_llc + self.transfers_cross_llc + self.transfers_cross_socket
     }
 
-    /// All accesses, without those of waiting in a loop.
+    /// Returns all accesses, without those of waiting in a loop.
     pub fn accesses(&self) -> u64 {
         self.loads + self.stores + self.rmws
     }

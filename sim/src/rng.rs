@@ -21,13 +21,13 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// Evenly from `0..bound`; 0 if `bound` is 0.
+    /// Draws evenly from `0..bound`; 0 if `bound` is 0.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         // The high half of the product is even to within `bound / 2^64`: far below any effect here.
         ((u128::from(self.next_u64()) * u128::from(bound)) >> 64) as u64
     }
 
-    /// An exponentially distributed value with the given mean.
+    /// Draws an exponentially distributed value with the given mean.
     pub(crate) fn exponential(&mut self, mean: f64) -> f64 {
         let unit = (self.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
         -mean * (1.0 - unit).ln()

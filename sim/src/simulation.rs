@@ -8,16 +8,18 @@ use std::sync::atomic::Ordering;
 
 use corosensei::CoroutineResult;
 
+use crate::attend::{self, in_world};
 use crate::control::fence;
 use crate::core::State;
 use crate::costs::{Costs, NEVER, Ps, ps};
 use crate::fiber::{self, Fiber};
-use crate::interrupt::{self, Action, Handler, Interrupt, Repeat, Trigger, in_world};
-use crate::issue;
+use crate::interrupt::{Action, Handler, Interrupt, Repeat, Trigger};
 use crate::machine::{MachineError, MachineModel};
+use crate::pending::Step;
 use crate::report::{End, Report};
 use crate::rng::Rng;
-use crate::thread;
+use crate::summary;
+use crate::thread::{self, ThreadState};
 use crate::timeline::Timeline;
 use crate::world::World;
 
@@ -73,7 +75,7 @@ pub struct Simulation {
 }
 
 impl Simulation {
-    /// A simulation of a machine. The seed decides all random variation; equal seeds give equal
+    /// Makes a simulation of a machine. The seed decides all random variation; equal seeds give equal
     /// runs.
     pub fn new(machine: &MachineModel, seed: u64) -> Self {
         let mut rng = Rng::new(seed);
@@ -254,13 +256,13 @@ impl Simulation {
             resume_unwind(payload);
         }
         let world = world.expect("the simulation put its world there itself");
-        Ok(world.into_report(&machine, seed))
+        Ok(summary::report(*world, &machine, seed))
     }
 }
 
 /// Resumes one fiber after the other until the simulation ends; returns a panic, if one ended it.
 fn drive(fibers: &mut [Option<Fiber>]) -> Option<Box<dyn std::any::Any + Send>> {
-    while let Some(core) = thread::with(issue::advance) {
+    while let Some(core) = thread::with(advance) {
         let fiber = fibers[core as usize].as_mut().expect("only cores with code are resumed");
         if let CoroutineResult::Return(Err(payload)) = fiber.resume(()) {
             return Some(payload);
@@ -269,11 +271,36 @@ fn drive(fibers: &mut [Option<Fiber>]) -> Option<Box<dyn std::any::Any + Send>> 
     None
 }
 
-/// What a core does after its code.
+/// Goes on with the accesses that wait, until a fiber has to go on; returns its core, or `None` when
+/// the simulation has ended.
+pub(crate) fn advance(thread: &mut ThreadState) -> Option<u16> {
+    let ThreadState { slots, world, .. } = thread;
+    let world = world.as_mut().filter(|world| !world.abandoned)?;
+    while world.end.is_none() {
+        let me = world.current;
+        let pending = &world.me().pending;
+        if !pending.waits {
+            return Some(me);
+        }
+        let (index, address, access) = (pending.index, pending.address, pending.access);
+        // SAFETY: `perform` borrows the access, and is suspended until it finds `waits` false.
+        let access = unsafe { &*access };
+        let step = world.go_on_with(index, &mut slots[index as usize], address, access);
+        if step != Step::Switch {
+            let pending = &mut world.cores[me as usize].pending;
+            pending.step = step;
+            pending.waits = false;
+            return Some(me);
+        }
+    }
+    None
+}
+
+/// Ends the code of a core: serves what is owed, and drains its store buffer.
 fn finish() {
-    while let Some(until) = in_world(|world| world.owes_until()).flatten() {
-        interrupt::rest_until(until);
-        interrupt::attend();
+    while let Some(until) = in_world(|world| world.me().pending_interrupts.owes_until()).flatten() {
+        attend::rest_until(until);
+        attend::attend();
     }
     fence(Ordering::SeqCst);
     in_world(|world| {

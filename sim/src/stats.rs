@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::costs::Ps;
-use crate::thread::NO_CORE;
+use crate::slot::NO_CORE;
 
 /// Counters of one label under one operation, in events and picoseconds; `report::Counters` is
 /// the public form and says what each means.
@@ -67,7 +67,7 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    /// Whether some core writes this word and another core writes the other one.
+    /// Returns whether some core writes this word and another core writes the other one.
     pub(crate) fn written_apart(&self, other: &Self) -> bool {
         self.first_writer != NO_CORE
             && other.first_writer != NO_CORE
@@ -133,7 +133,7 @@ impl Statistics {
         }
     }
 
-    /// Dense number of a label.
+    /// Returns the dense number of a label.
     pub(crate) fn label(&mut self, label: u32, text: &'static str) -> u32 {
         let label = label as usize;
         if label >= self.label_rows.len() {
@@ -147,7 +147,7 @@ impl Statistics {
         self.label_rows[label]
     }
 
-    /// Number of an operation.
+    /// Returns the number of an operation.
     pub(crate) fn operation(&mut self, name: &'static str) -> u16 {
         if let Some(known) = self.operations.iter().position(|&other| other == name) {
             return known as u16;
@@ -183,7 +183,7 @@ impl Statistics {
         (self.labels[(key >> 8) as usize], self.operations[(key & 0xff) as usize])
     }
 
-    /// The non-empty rows with label and operation, sorted by these.
+    /// Returns the non-empty rows with label and operation, sorted by these.
     pub(crate) fn sorted_rows(&self) -> Vec<(&'static str, &'static str, Row)> {
         let mut rows: Vec<_> = self
             .rows

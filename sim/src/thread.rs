@@ -1,4 +1,4 @@
-//! What one OS thread keeps: the table of its simulated words, and the simulation it runs.
+//! The state of one OS thread: the table of its simulated words, and the simulation it runs.
 //!
 //! A word's own bytes hold only a handle (see `word`), so value and label live here (the values in
 //! the simulation while one runs: it looks at them too). All virtual
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustc_hash::FxHashMap;
 
-use crate::costs::Ps;
+use crate::slot::{NO_CORE, NO_LINE, Slot, Word};
 use crate::world::World;
 
 /// A handle is the index of a slot and, above it, a tag of the OS thread that owns the table: a
@@ -20,52 +20,7 @@ use crate::world::World;
 const INDEX_BITS: u32 = 24;
 const INDEX_MASK: u32 = (1 << INDEX_BITS) - 1;
 
-/// No line: the slot was not used by the present simulation yet.
-pub(crate) const NO_LINE: u32 = u32::MAX;
-/// No virtual core: the word was created outside a simulation.
-pub(crate) const NO_CORE: u16 = u16::MAX;
-
-/// What a simulated word holds.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Word {
-    pub(crate) value: u64,
-    /// Grows each time the slot is used for a new word.
-    pub(crate) generation: u32,
-}
-
-/// What is known of one simulated word.
-#[derive(Debug, Clone)]
-pub(crate) struct Slot {
-    /// Address the line below was looked up for.
-    pub(crate) address: usize,
-    /// Dense number of the cache line in the simulation `epoch`, or [`NO_LINE`].
-    pub(crate) line: u32,
-    /// The simulation that `line`, `creator` and `last_writer` belong to.
-    pub(crate) epoch: u32,
-    pub(crate) label: u32,
-    /// Core that created the word, or [`NO_CORE`].
-    pub(crate) creator: u16,
-    /// Until when a read-modify-write of its last writer waits for a store of a part of it.
-    pub(crate) partial_until: Ps,
-    /// Core that wrote it last in this simulation, or [`NO_CORE`].
-    pub(crate) last_writer: u16,
-    /// Whether the statistics know that several cores write it.
-    pub(crate) many_writers: bool,
-    /// Dense number of the label in the simulation `epoch`: selects the rows of its statistics.
-    pub(crate) row: u32,
-    live: bool,
-}
-
-/// A store to be applied to a word.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Commit {
-    pub(crate) slot: u32,
-    pub(crate) generation: u32,
-    pub(crate) mask: u64,
-    pub(crate) new: u64,
-}
-
-/// What one OS thread keeps.
+/// The state of one OS thread.
 pub(crate) struct ThreadState {
     tag: u32,
     pub(crate) slots: Vec<Slot>,
@@ -139,7 +94,7 @@ pub(crate) fn peek_word(handle: u32) -> u64 {
             && world.current != NO_CORE
         {
             // A condition that looks at it depends on more than on its loads.
-            world.me().replay.invalidate();
+            world.me().waiter.replay.invalidate();
         }
         thread.words()[index].value
     })
@@ -166,12 +121,12 @@ impl ThreadState {
         }
     }
 
-    /// What the words hold.
+    /// Returns the values of the words.
     fn words(&mut self) -> &mut Vec<Word> {
         self.world.as_mut().map_or(&mut self.words, |world| &mut world.words)
     }
 
-    /// The slot of a handle.
+    /// Returns the index of the slot of a handle.
     #[inline]
     pub(crate) fn index(&self, handle: u32) -> usize {
         let index = (handle ^ self.tag) as usize;

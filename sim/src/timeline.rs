@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::costs::Ps;
 
-/// What happened to the line.
+/// A kind of event in the life of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TimelineEvent {
@@ -53,7 +53,7 @@ impl Timeline {
         self.label.as_deref()
     }
 
-    /// Whether to record this line: the first one with a word of the wanted label.
+    /// Returns whether to record this line: the first one with a word of the wanted label.
     pub(crate) fn wants(&mut self, line: u32, label: &str) -> bool {
         if self.line.is_none() && self.label.as_deref() == Some(label) {
             self.line = Some(line);

@@ -13,11 +13,12 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::atomic::Ordering;
 
-use crate::access::{self, Access};
+use crate::access::Access;
+use crate::perform;
 use crate::thread;
 
 mod sealed {
-    /// What a word stores in its own bytes: a handle as wide as the value it stands for.
+    /// The bits that a word stores in its own bytes: a handle as wide as the value it stands for.
     pub trait Bits: Copy + Send + Sync {
         fn wrap(handle: u32) -> Self;
         fn handle(self) -> u32;
@@ -56,9 +57,9 @@ pub trait Value: sealed::Convert {}
 
 /// A [`Value`] with arithmetic.
 pub trait Integer: Value {
-    /// Wrapping sum.
+    /// Returns the wrapping sum.
     fn plus(self, other: Self) -> Self;
-    /// Wrapping difference.
+    /// Returns the wrapping difference.
     fn minus(self, other: Self) -> Self;
 }
 
@@ -139,7 +140,7 @@ pub type SimUsize = SimWord<usize>;
 pub type SimPtr<T> = SimWord<*mut T>;
 
 impl<T: Value> SimWord<T> {
-    /// A word with an initial value, attributed in reports to `label`.
+    /// Makes a word with an initial value, attributed in reports to `label`.
     ///
     /// Many words may share a label (one field of many objects). A word created by a virtual core
     /// starts in that core's cache, as freshly initialised memory does; a word created before the
@@ -149,26 +150,26 @@ impl<T: Value> SimWord<T> {
         Self { handle: T::Handle::wrap(handle), value: PhantomData }
     }
 
-    /// Atomic load.
+    /// Loads the value.
     #[inline]
     pub fn load(&self, _order: Ordering) -> T {
         T::from_bits(self.access(Access::Load { mask: u64::MAX }, |bits| *bits))
     }
 
-    /// Atomic store. A store that is not `SeqCst` goes through the store buffer.
+    /// Stores a value. A store that is not `SeqCst` goes through the store buffer.
     #[inline]
     pub fn store(&self, value: T, order: Ordering) {
         self.store_part(u64::MAX, value.to_bits(), order);
     }
 
-    /// Atomic exchange; returns the previous value.
+    /// Exchanges the value; returns the previous value.
     #[inline]
     pub fn swap(&self, value: T, order: Ordering) -> T {
         let new = value.to_bits();
         T::from_bits(self.access(rmw(order), |bits| std::mem::replace(bits, new)))
     }
 
-    /// Atomic compare-and-exchange; `Ok(previous)` if it stored, else `Err(found)`. A failed one
+    /// Compares and exchanges; `Ok(previous)` if it stored, else `Err(found)`. A failed one
     /// takes the line as a successful one does, as `lock cmpxchg` and `cas` do.
     #[inline]
     pub fn compare_exchange(
@@ -190,12 +191,12 @@ impl<T: Value> SimWord<T> {
         })
     }
 
-    /// The value, without a step, a cost or a trace: for assertions and inspection.
+    /// Returns the value, without a step, a cost or a trace: for assertions and inspection.
     pub fn peek(&self) -> T {
         T::from_bits(thread::peek_word(self.handle.handle()))
     }
 
-    /// The label given at construction.
+    /// Returns the label given at construction.
     pub fn label(&self) -> &'static str {
         thread::label_of_word(self.handle.handle())
     }
@@ -212,7 +213,7 @@ impl<T: Value> SimWord<T> {
 
     #[inline]
     fn access<R>(&self, access: Access, apply: impl Fn(&mut u64) -> R) -> R {
-        access::perform(self.handle.handle(), (&raw const *self).addr(), &access, apply)
+        perform::perform(self.handle.handle(), (&raw const *self).addr(), &access, apply)
     }
 }
 
@@ -220,7 +221,7 @@ fn rmw(order: Ordering) -> Access {
     Access::Rmw { releases: releases(order) }
 }
 
-/// Whether an ordering publishes what was stored before.
+/// Returns whether an ordering publishes what was stored before.
 fn releases(order: Ordering) -> bool {
     !matches!(order, Ordering::Relaxed | Ordering::Acquire)
 }
@@ -257,21 +258,21 @@ impl<T: Integer> SimWord<T> {
         self.add(order, |old| old.minus(value))
     }
 
-    /// Bitwise or; returns the previous value.
+    /// Combines by bitwise or; returns the previous value.
     #[inline]
     pub fn fetch_or(&self, value: T, order: Ordering) -> T {
         let operand = value.to_bits();
         self.update(order, |old| T::from_bits(old.to_bits() | operand))
     }
 
-    /// Bitwise and; returns the previous value.
+    /// Combines by bitwise and; returns the previous value.
     #[inline]
     pub fn fetch_and(&self, value: T, order: Ordering) -> T {
         let operand = value.to_bits();
         self.update(order, |old| T::from_bits(old.to_bits() & operand))
     }
 
-    /// Bitwise exclusive or; returns the previous value.
+    /// Combines by bitwise exclusive or; returns the previous value.
     #[inline]
     pub fn fetch_xor(&self, value: T, order: Ordering) -> T {
         let operand = value.to_bits();

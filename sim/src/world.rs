@@ -12,15 +12,23 @@
 //! shortest transfer between two caches in use, with the smallest random factor (the *lookahead*).
 //! Fills from memory or from the last-level cache may be cheaper, but take nothing from anybody.
 
+mod bind;
+mod complete;
+mod hit;
+mod issue;
+mod replay;
+mod requests;
+mod sleep;
+
 use crate::core::{Core, State};
 use crate::costs::{Costs, Ps, scale};
+use crate::directory::Directory;
 use crate::events::{Event, EventKind, EventQueue};
-use crate::line::Directory;
 use crate::protocol::Protocol;
 use crate::report::End;
 use crate::rng::Rng;
-use crate::stats::{Member, Statistics};
-use crate::thread::{NO_CORE, NO_LINE, Slot, Word};
+use crate::slot::{NO_CORE, Word};
+use crate::stats::Statistics;
 use crate::timeline::Timeline;
 
 /// The simulated machine in motion.
@@ -47,7 +55,7 @@ pub(crate) struct World {
     pub(crate) end: Option<End>,
     /// Set when the code of a core panics: what its destructors do is done at once and free.
     pub(crate) abandoned: bool,
-    /// What the simulated words hold, by the number of their slots.
+    /// Values of the simulated words, by the number of their slots.
     pub(crate) words: Vec<Word>,
     /// Cores to wake, kept to save an allocation for each invalidation.
     pub(crate) to_wake: Vec<u16>,
@@ -63,7 +71,8 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(costs: Costs, protocol: Protocol, seed: u64, time_limit: Ps) -> Self {
-        let cores = costs.cache_of.iter().map(|&cache| Core::new(cache)).collect();
+        let cores =
+            (0..).zip(&costs.cache_of).map(|(number, &cache)| Core::new(number, cache)).collect();
         Self {
             epoch: 0,
             protocol,
@@ -116,7 +125,7 @@ impl World {
         }
         for &core in used {
             if self.costs.run_ahead > 0 {
-                self.cores[core as usize].predictor.prepare();
+                self.cores[core as usize].prefetcher.prepare();
             }
             let at = self.rng.below(start_spread + 1);
             self.set_state(core, State::Running);
@@ -127,7 +136,7 @@ impl World {
         }
     }
 
-    /// From now on accesses happen at once and cost nothing.
+    /// Ends the simulation: accesses happen at once from now on and cost nothing.
     pub(crate) fn abandon(&mut self) {
         self.abandoned = true;
         self.flush_stores();
@@ -144,7 +153,7 @@ impl World {
         self.cores[self.current as usize].now
     }
 
-    /// Index of the running core's cost table: whether an SMT sibling competes with it.
+    /// Returns the index of the running core's cost table: whether an SMT sibling competes with it.
     #[inline]
     pub(crate) fn pace(&self) -> usize {
         if self.busy.is_empty() {
@@ -162,18 +171,18 @@ impl World {
         entry.state = state;
     }
 
-    /// A factor close to one, in 1/65536, for the random variation of a duration on a core.
+    /// Draws a factor close to one, in 1/65536, for the random variation of a duration on a core.
     pub(crate) fn factor(&mut self, core: u16) -> u64 {
         self.costs.factor(&mut self.cores[core as usize].rng)
     }
 
     /// Queues an event; the running core must then not pass it unseen.
-    pub(crate) fn push(&mut self, at: Ps, what: Event) {
-        self.events.push(at, what);
+    pub(crate) fn push(&mut self, at: Ps, event: Event) {
+        self.events.push(at, event);
         self.limit = self.limit.min(at.saturating_add(self.lookahead));
     }
 
-    /// Whether everything before a time has happened.
+    /// Returns whether everything before a time has happened.
     #[inline]
     pub(crate) fn is_next(&self, now: Ps) -> bool {
         now <= self.time_limit && !self.events.any_before(now)
@@ -185,7 +194,7 @@ impl World {
         self.limit = self.cores[self.current as usize].limit(unreached);
     }
 
-    /// Until when nobody can reach the core that runs.
+    /// Returns until when nobody can reach the core that runs.
     #[inline]
     pub(crate) fn unreached_until(&self) -> Ps {
         // Both are at most half of what can be counted.
@@ -211,27 +220,11 @@ impl World {
                 self.set_limit();
                 return true;
             }
-            let Some((at, what)) = self.events.pop() else { break };
-            let core = match what.kind() {
-                EventKind::Grant => {
-                    self.grant(what.number(), at);
-                    continue;
-                }
-                EventKind::Resume => what.core(),
-                EventKind::Timer => {
-                    self.events.push(now, Event::resume(me));
-                    return match self.happen(at, what) {
-                        Some(core) => self.go_on(core, at),
-                        None => self.hand_over(),
-                    };
-                }
-                EventKind::Commit | EventKind::Reread => match self.happen(at, what) {
-                    Some(core) => core,
-                    None => continue,
-                },
-            };
-            self.events.push(now, Event::resume(me));
-            return self.go_on(core, at);
+            let Some((at, event)) = self.events.pop() else { break };
+            if let Some(core) = self.dispatch(at, event) {
+                self.events.push(now, Event::resume(me));
+                return self.go_on(core, at);
+            }
         }
         self.events.push(now, Event::resume(me));
         self.hand_over()
@@ -241,7 +234,7 @@ impl World {
     /// the core that was current before: then its fiber just goes on.
     pub(crate) fn hand_over(&mut self) -> bool {
         loop {
-            let Some((at, what)) = self.events.pop() else {
+            let Some((at, event)) = self.events.pop() else {
                 self.end = Some(self.end_without_events());
                 return false;
             };
@@ -249,24 +242,19 @@ impl World {
                 self.end = Some(End::TimeLimit);
                 return false;
             }
-            match what.kind() {
-                EventKind::Grant => self.grant(what.number(), at),
-                EventKind::Resume => return self.go_on(what.core(), at),
-                EventKind::Commit | EventKind::Timer | EventKind::Reread => {
-                    if let Some(core) = self.happen(at, what) {
-                        return self.go_on(core, at);
-                    }
-                }
+            if let Some(core) = self.dispatch(at, event) {
+                return self.go_on(core, at);
             }
         }
     }
 
     /// Lets an event happen. Returns the core that goes on by it.
-    fn happen(&mut self, at: Ps, what: Event) -> Option<u16> {
-        let core = what.core();
-        match what.kind() {
+    #[inline(always)]
+    fn dispatch(&mut self, at: Ps, event: Event) -> Option<u16> {
+        let core = event.core();
+        match event.kind() {
             EventKind::Grant => {
-                self.grant(what.number(), at);
+                self.grant(event.number(), at);
                 None
             }
             EventKind::Commit => {
@@ -275,14 +263,13 @@ impl World {
             }
             EventKind::Timer => {
                 let entry = &self.cores[core as usize];
-                let sleeping = matches!(entry.state, State::Asleep | State::Resting);
-                if !sleeping || entry.sleep != what.number() {
+                if !entry.is_sleeping() || entry.waiter.sleep != event.number() {
                     return None;
                 }
                 self.end_sleep(core, at);
                 Some(core)
             }
-            EventKind::Reread => self.reread(core, at).then_some(core),
+            EventKind::Replay => self.replay(core, at).then_some(core),
             EventKind::Resume => Some(core),
         }
     }
@@ -306,131 +293,5 @@ impl World {
         let at_rest =
             |core: &Core| matches!(core.state, State::Unused | State::Finished | State::Stopped);
         if self.cores.iter().all(at_rest) { End::Completed } else { End::Deadlock }
-    }
-
-    /// The line of a word, found by its address, once in a simulation for each place of the word.
-    #[inline]
-    pub(crate) fn line_of(
-        &mut self,
-        slot: &mut Slot,
-        address: usize,
-        labels: &[&'static str],
-    ) -> u32 {
-        if slot.epoch != self.epoch || slot.address != address || slot.line == NO_LINE {
-            self.bind(slot, address, labels);
-        }
-        slot.line
-    }
-
-    #[cold]
-    fn bind(&mut self, slot: &mut Slot, address: usize, labels: &[&'static str]) {
-        if slot.epoch != self.epoch {
-            // Made before this simulation: the word is in memory, and nobody's.
-            slot.creator = NO_CORE;
-            slot.epoch = self.epoch;
-        } else if slot.line != NO_LINE {
-            self.leave_line(slot);
-        }
-        let label = labels[slot.label as usize];
-        let alone = self.own_lines.iter().any(|own| own == label);
-        let (line, is_new) = self.lines.at(address, alone);
-        slot.line = line;
-        slot.address = address;
-        slot.last_writer = NO_CORE;
-        slot.many_writers = false;
-        slot.partial_until = 0;
-        slot.row = self.stats.label(slot.label, label);
-        let toucher = self.cores[self.current as usize].cache;
-        let entry = &mut self.lines.lines[line as usize];
-        entry.live_words += 1;
-        let offset = (address & 63) as u8;
-        let known = |member: &Member| member.offset == offset && member.label == slot.row;
-        if !entry.members.iter().any(known) {
-            entry.members.push(Member {
-                label: slot.row,
-                offset,
-                first_writer: NO_CORE,
-                many_writers: false,
-            });
-        }
-        entry.traced |= self.timeline.wants(line, label);
-        entry.watched |= entry.traced;
-        if is_new {
-            entry.first_toucher = toucher;
-            if slot.creator != NO_CORE {
-                // Initialised by a core a moment ago: modified in its cache.
-                let cache = self.cores[slot.creator as usize].cache;
-                entry.owner = cache;
-                entry.home = cache;
-                entry.first_toucher = cache;
-                entry.exclusive = true;
-                entry.dirty = true;
-            }
-        }
-    }
-
-    /// A word was dropped: stores to it that wait in the running core's buffer are pointless.
-    pub(crate) fn forget_word(&mut self, index: u32, slot: &Slot) {
-        if self.current != NO_CORE {
-            self.me().stores.retain(|store| store.commit.slot != index);
-        }
-        self.leave_line(slot);
-    }
-
-    /// A word leaves its line: it was dropped or moved.
-    fn leave_line(&mut self, slot: &Slot) {
-        let entry = &mut self.lines.lines[slot.line as usize];
-        entry.live_words -= 1;
-        if entry.live_words > 0 {
-            return;
-        }
-        self.lines.abandon(slot.line);
-        while let Some(line) = self.lines.forget() {
-            let entry = &self.lines.lines[line as usize];
-            self.stats.retire_line(&entry.members, &entry.totals);
-        }
-    }
-
-    /// Notes that the running core stores to a word.
-    #[inline]
-    pub(crate) fn note_writer(&mut self, slot: &mut Slot) {
-        if slot.last_writer == self.current {
-            return;
-        }
-        slot.last_writer = self.current;
-        if !slot.many_writers {
-            self.note_new_writer(slot);
-        }
-    }
-
-    fn note_new_writer(&mut self, slot: &mut Slot) {
-        let offset = (slot.address & 63) as u8;
-        let mut members = self.lines.lines[slot.line as usize].members.iter_mut();
-        if let Some(member) =
-            members.find(|member| member.offset == offset && member.label == slot.row)
-        {
-            if member.first_writer == NO_CORE {
-                member.first_writer = self.current;
-            } else if member.first_writer != self.current {
-                member.many_writers = true;
-                slot.many_writers = true;
-            }
-        }
-    }
-
-    /// Notes that a core writes its own copy of a line.
-    #[inline]
-    pub(crate) fn line_written(&mut self, line: u32, words: u16, core: u16, at: Ps) {
-        let entry = &mut self.lines.lines[line as usize];
-        entry.note_written(words);
-        if entry.sleepers > 0 {
-            self.wake_siblings(line, core, at);
-        }
-    }
-
-    /// Whether a cache holds a line that nobody else holds, so that it may write.
-    #[inline]
-    pub(crate) fn may_write(&self, line: u32, cache: u16) -> bool {
-        self.lines.lines[line as usize].may_write(cache)
     }
 }

@@ -29,7 +29,7 @@ impl Checker<'_> {
         Err(self.refuse(field, format!("is {value}"), &advice))
     }
 
-    /// A cost that must be above zero: simulated time has to advance.
+    /// Checks a cost that must be above zero: simulated time has to advance.
     fn cost(&self, field: &str, value: f64) -> Result<(), MachineError> {
         self.range(field, value, 0.01, MAX_COST_NS)
     }

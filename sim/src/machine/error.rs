@@ -2,7 +2,7 @@
 
 use std::io;
 
-/// What can be wrong with a machine file.
+/// An error in a machine file.
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
     /// No built-in machine of that name.
@@ -30,7 +30,7 @@ pub enum MachineError {
         file: String,
         /// Line the problem was found in, counted from 1.
         line: usize,
-        /// What the parser says, in one line.
+        /// The message of the parser, in one line.
         problem: String,
     },
     /// A field has a value that no machine can have.
@@ -40,9 +40,9 @@ pub enum MachineError {
         file: String,
         /// The field, as a path through the tables.
         field: String,
-        /// What is wrong with its value.
+        /// The fault of its value.
         problem: String,
-        /// What to do.
+        /// The remedy.
         advice: String,
     },
 }

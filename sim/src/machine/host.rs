@@ -7,7 +7,7 @@ use super::{
 use crate::machine::DirectoryCosts;
 use crate::protocol::Protocol;
 
-/// What was measured on a host, or read from it, to simulate it.
+/// The measurements of a host, and what was read from it, to simulate it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HostMeasurements {
     /// CPU model, as the host names it.
@@ -32,7 +32,7 @@ pub struct HostMeasurements {
 }
 
 impl MachineModel {
-    /// A model of the measured host, named `host`.
+    /// Makes a model of the measured host, named `host`.
     ///
     /// # Errors
     /// [`MachineError::Field`] if a figure is impossible or the matrix does not fit the threads.
@@ -72,7 +72,7 @@ impl MachineModel {
     }
 }
 
-/// Median of the matrix entries between threads at a distance, if there are any.
+/// Returns the median of the matrix entries between threads at a distance, if there are any.
 fn median_at(places: &[Place], matrix: &[Vec<f64>], distance: Distance) -> Option<f64> {
     let mut costs: Vec<f64> = matrix
         .iter()

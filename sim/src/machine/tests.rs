@@ -6,7 +6,7 @@ fn desktop_text() -> String {
     MachineModel::preset("desktop").expect("a built-in machine").to_toml()
 }
 
-/// The message for the desktop's file with one piece of text replaced.
+/// Returns the message for the desktop's file with one piece of text replaced.
 fn refused(from: &str, to: &str) -> String {
     let text = desktop_text();
     assert!(text.contains(from), "{text}");
@@ -80,7 +80,7 @@ fn unknown_names_list_the_known_ones_and_missing_files_are_named() {
     assert_eq!(MachineModel::find("desktop").expect("it is built in").name, "desktop");
 }
 
-/// Two sockets of two cores with two threads each, with a distance for every pair of cores.
+/// Makes two sockets of two cores with two threads each, with a distance for every pair of cores.
 fn measured() -> HostMeasurements {
     let model = MachineModel::preset("desktop").expect("it is built in");
     let threads: Vec<Place> = (0..8)

@@ -36,7 +36,7 @@ pub struct Place {
     pub socket: u32,
 }
 
-/// How far a line travels between two caches.
+/// The distance a line travels between two caches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Distance {
@@ -51,7 +51,7 @@ pub enum Distance {
 }
 
 impl Place {
-    /// How far a line travels between two hardware threads.
+    /// Returns how far a line travels between two hardware threads.
     pub fn distance(self, other: Self) -> Distance {
         if self.core == other.core {
             Distance::SameCore
@@ -66,7 +66,7 @@ impl Place {
 }
 
 impl Topology {
-    /// Where each hardware thread is, by its number.
+    /// Returns where each hardware thread is, by its number.
     pub fn places(&self) -> Vec<Place> {
         match self {
             Self::Listed { threads } => threads.clone(),

@@ -1,83 +1,22 @@
 //! Accesses that are not certain hits: when each is issued, what it waits for, and when it goes on.
 //!
 //! A fiber comes here once for an access ([`World::begin`]), and leaves if that has to wait. From then
-//! on it is [`advance`] that goes on with it.
+//! on it is [`World::go_on_with`] that goes on with it.
 
+use super::World;
 use crate::access::{Access, atomic_start, words_at};
 use crate::core::State;
 use crate::costs::{NEVER, Ps};
 use crate::events::Event;
-use crate::line::{Requester, Want};
-use crate::run_ahead::PrefetchHit;
+use crate::pending::{Phase, Step};
+use crate::prefetch::PrefetchHit;
+use crate::request::{Requester, Want, Wanted};
+use crate::slot::{Commit, Slot};
 use crate::stats::Statistics;
-use crate::store_buffer::Buffer;
-use crate::thread::{Slot, ThreadState};
+use crate::store_buffer::{Buffer, BufferedStore};
 use crate::timeline::TimelineEvent;
-use crate::world::World;
 
-/// The access that a core makes, while it waits: for its turn, for a store that must leave the buffer,
-/// for its line. All of it is read in the parts it was written in.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Pending {
-    /// Whether one waits.
-    pub(crate) waits: bool,
-    phase: Phase,
-    /// How the last one that waited took effect, or what its fiber has to do before it goes on.
-    pub(crate) step: Step,
-    index: u32,
-    address: usize,
-    access: *const Access,
-    /// When it missed, if it did.
-    pub(crate) issued_at: Ps,
-    /// The value that it takes effect on, if the store buffer knows that.
-    pub(crate) forwarded: u64,
-}
-
-impl Pending {
-    pub(crate) fn new() -> Self {
-        Self {
-            waits: false,
-            phase: Phase::New,
-            step: Step::Perform,
-            index: 0,
-            address: 0,
-            access: std::ptr::null(),
-            issued_at: 0,
-            forwarded: 0,
-        }
-    }
-}
-
-/// How far an access has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// Counted, and found not to be a certain hit.
-    New,
-    /// It waited to be issued.
-    Issue,
-    /// An atomic whose line was here when it began; its time is over. If the line was granted to
-    /// another one meanwhile, who had asked for it before, it begins again.
-    Executed,
-    /// It missed; the core was stalled since then and goes on when the line is here.
-    Arrived,
-}
-
-/// What is to be done next for an access.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// Perform the operation: it is done.
-    Perform,
-    /// Perform it on the forwarded value instead, which the store buffer knows.
-    Forward,
-    /// Nothing: the store is in the store buffer.
-    Buffered,
-    /// Another core was chosen: go on when this one goes on.
-    Switch,
-    /// Run what is due on top of this core, then go on.
-    Attend,
-}
-
-/// What else a core has under way means for an access.
+/// The outcome for an access of what else its core has in flight.
 enum InFlight {
     Nothing,
     /// Its line was asked for, and is not on its way yet.
@@ -86,31 +25,6 @@ enum InFlight {
     Later,
     /// This is to be done.
     Next(Step),
-}
-
-/// Goes on with the accesses that wait, until a fiber has to go on; returns its core, or `None` when
-/// the simulation has ended.
-pub(crate) fn advance(thread: &mut ThreadState) -> Option<u16> {
-    let ThreadState { slots, world, .. } = thread;
-    let world = world.as_mut().filter(|world| !world.abandoned)?;
-    while world.end.is_none() {
-        let me = world.current;
-        let pending = &world.me().pending;
-        if !pending.waits {
-            return Some(me);
-        }
-        let (index, address, access) = (pending.index, pending.address, pending.access);
-        // SAFETY: `stepwise` borrows the access, and is suspended until it finds `waits` false.
-        let access = unsafe { &*access };
-        let step = world.go_on_with(index, &mut slots[index as usize], address, access);
-        if step != Step::Switch {
-            let pending = &mut world.cores[me as usize].pending;
-            pending.step = step;
-            pending.waits = false;
-            return Some(me);
-        }
-    }
-    None
 }
 
 impl World {
@@ -127,7 +41,7 @@ impl World {
         let me = self.current;
         let core = &mut self.cores[me as usize];
         if core.watching
-            && let Some(bits) = core.replay.known(index, access)
+            && let Some(bits) = core.waiter.replay.known(index, access)
         {
             core.pending.forwarded = bits;
             return Step::Forward;
@@ -173,7 +87,7 @@ impl World {
         true
     }
 
-    /// Whether an access of the running core hits, and nothing comes before it: then all that is left
+    /// Returns whether an access of the running core hits, and nothing comes before it: then all that is left
     /// is to complete it. An atomic whose line may be taken from it has its time.
     fn hits_now(&mut self, slot: &Slot, access: &Access) -> bool {
         let core = &mut self.cores[self.current as usize];
@@ -183,7 +97,7 @@ impl World {
             || core.is_due()
             || core.squashed
             || !core.stores.is_empty()
-            || !core.fetched.is_empty()
+            || !core.prefetcher.is_idle()
         {
             return false;
         }
@@ -213,7 +127,13 @@ impl World {
 
     /// Goes on with an access when the running core goes on.
     #[inline]
-    fn go_on_with(&mut self, index: u32, slot: &mut Slot, address: usize, access: &Access) -> Step {
+    pub(crate) fn go_on_with(
+        &mut self,
+        index: u32,
+        slot: &mut Slot,
+        address: usize,
+        access: &Access,
+    ) -> Step {
         let core = &self.cores[self.current as usize];
         let (in_time, phase) = (core.now <= self.limit, core.pending.phase);
         match phase {
@@ -248,7 +168,7 @@ impl World {
                 Access::Load { .. } if !entry.exclusive => self.lines.is_sharer(line, cache),
                 _ => entry.may_write(cache),
             };
-            let (stores, fetched) = (!core.stores.is_empty(), !core.fetched.is_empty());
+            let (stores, fetched) = (!core.stores.is_empty(), !core.prefetcher.is_idle());
             let mut asked = false;
             if stores || fetched {
                 match self.check_in_flight(index, slot, address, access) {
@@ -271,14 +191,18 @@ impl World {
                 let want = if access.writes() { Want::Own } else { Want::Read };
                 let words = words_at(address);
                 if let Access::Store { .. } = access {
-                    self.me().replay.invalidate();
-                    self.buffer_store(index, slot, access, words, NEVER);
-                    self.request(line, want, (words, row), Requester::StoreBuffer, (me, now));
+                    self.buffer_store(index, slot, access, NEVER);
+                    self.request(
+                        &Wanted { line, want, words, row },
+                        Requester::StoreBuffer,
+                        me,
+                        now,
+                    );
                     self.complete(slot, access, TimelineEvent::Store, 0);
                     return Step::Buffered;
                 }
                 if !asked {
-                    self.request(line, want, (words, row), Requester::Access, (me, now));
+                    self.request(&Wanted { line, want, words, row }, Requester::Access, me, now);
                 }
                 self.run_ahead(line, asked);
                 self.set_state(me, State::Stalled);
@@ -304,8 +228,7 @@ impl World {
                 entry.locked_until = ends;
             } else if stores && matches!(access, Access::Store { .. }) {
                 // Stores become visible in order: one whose line is here waits for those before it.
-                self.me().replay.invalidate();
-                self.buffer_store(index, slot, access, words_at(address), now);
+                self.buffer_store(index, slot, access, now);
                 self.complete(slot, access, TimelineEvent::Hit, 0);
                 return Step::Buffered;
             }
@@ -313,8 +236,8 @@ impl World {
         }
     }
 
-    /// What the stores of the running core that wait for their lines, and the lines that it asked for
-    /// ahead, mean for an access.
+    /// Looks for the line of an access among the running core's buffered stores and the lines that it
+    /// asked for ahead.
     #[inline(never)]
     fn check_in_flight(
         &mut self,
@@ -325,11 +248,13 @@ impl World {
     ) -> InFlight {
         let (line, words) = (slot.line, words_at(address));
         if !self.me().stores.is_empty() {
-            match self.store_buffer_says(index, line, words, access) {
+            let generation = self.words[index as usize].generation;
+            let stores = &self.cores[self.current as usize].stores;
+            match stores.check(&self.costs, line, words, generation, access) {
                 Buffer::Nothing => {}
                 Buffer::Forwards(bits) => {
                     let core = self.me();
-                    core.replay.invalidate();
+                    core.waiter.replay.invalidate();
                     core.pending.forwarded = bits;
                     self.complete(slot, access, TimelineEvent::Hit, 0);
                     return InFlight::Next(Step::Forward);
@@ -341,14 +266,14 @@ impl World {
                     };
                 }
                 Buffer::Joins => {
-                    self.me().replay.invalidate();
-                    self.buffer_store(index, slot, access, words, NEVER);
+                    self.buffer_store(index, slot, access, NEVER);
                     self.complete(slot, access, TimelineEvent::Hit, 0);
                     return InFlight::Next(Step::Buffered);
                 }
             }
         }
-        match self.run_ahead_says(line, access) {
+        let core = self.me();
+        match core.prefetcher.look_up(line, access, core.now) {
             PrefetchHit::Nothing => InFlight::Nothing,
             PrefetchHit::ArrivesAt(at) => {
                 let row = Statistics::key(slot.row, self.me().operation);
@@ -358,5 +283,20 @@ impl World {
             }
             PrefetchHit::Asked => InFlight::Asked,
         }
+    }
+
+    /// Puts a store of the running core into its buffer. Its line is `here_at` a time, or that is not
+    /// known yet ([`NEVER`]).
+    fn buffer_store(&mut self, index: u32, slot: &Slot, access: &Access, here_at: Ps) {
+        let Access::Store { mask, new } = *access else { return };
+        let (line, words) = (slot.line, words_at(slot.address));
+        let generation = self.words[index as usize].generation;
+        let core = self.me();
+        core.waiter.replay.invalidate();
+        let row = Statistics::key(slot.row, core.operation);
+        let commit = Commit { slot: index, generation, mask, new };
+        let granted =
+            core.stores.push(BufferedStore { line, words, row, done_at: here_at, commit });
+        self.lines.lines[line as usize].stores_wait |= granted;
     }
 }

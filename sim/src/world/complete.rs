@@ -1,19 +1,18 @@
-//! The end of an access: what it is charged, and what is counted of it.
+//! The end of an access: its charge, and what is counted of it.
 
+use super::World;
 use crate::access::{Access, partial_until, words_at};
-use crate::core::{Core, Watched};
 use crate::costs::{Ps, scale};
-use crate::issue::Step;
+use crate::pending::Step;
+use crate::slot::{NO_LINE, Slot};
 use crate::stats::Statistics;
-use crate::thread::{NO_LINE, Slot};
 use crate::timeline::TimelineEvent;
-use crate::world::World;
 
 impl World {
-    /// The line that an access of the running core waited for is here.
+    /// Goes on with an access of the running core whose line is here.
     pub(crate) fn arrived(&mut self, index: u32, slot: &mut Slot, access: &Access) -> Step {
         let core = &mut self.cores[self.current as usize];
-        core.missed_line = NO_LINE;
+        core.prefetcher.missed_line = NO_LINE;
         if let Access::FencedStore { .. } | Access::Add { .. } = access {
             // No branch hangs on it.
             core.mispredicts = false;
@@ -38,7 +37,7 @@ impl World {
     ) -> Step {
         self.complete(slot, access, event, waited);
         if self.cores[self.current as usize].watching {
-            self.note_look(index, slot, access, words_at(slot.address));
+            self.note_condition_load(index, slot, access, words_at(slot.address));
         }
         Step::Perform
     }
@@ -91,7 +90,7 @@ impl World {
             self.timeline.record(at, me, key, event);
         }
         if watching {
-            core.watch(line, key, entry.version, entry.version);
+            core.waiter.watch(line, key, entry.version, entry.version);
         }
     }
 
@@ -138,11 +137,11 @@ impl World {
         }
         let before = entry.version;
         // Not written yet, if the store waits in the store buffer.
-        if entry.may_write(core.cache) && core.pending_store(slot.line).is_none() {
+        if entry.may_write(core.cache) && !core.stores.stores_to(slot.line) {
             entry.note_written(words_at(slot.address));
         }
         if core.watching {
-            core.watch(slot.line, key, before, entry.version);
+            core.waiter.watch(slot.line, key, before, entry.version);
         }
         let wakes = entry.version != before && entry.sleepers > 0;
         self.note_writer(slot);
@@ -151,34 +150,11 @@ impl World {
         }
     }
 
-    /// What an access costs the running core that takes so long alone. InFlight a busy SMT sibling, with
+    /// Returns what an access costs the running core that takes so long alone. InFlight a busy SMT sibling, with
     /// which it shares its issue slots, that varies: else two siblings in the same loop could stay in
     /// step for ever, as no two threads do.
     #[inline]
     pub(crate) fn varied(&mut self, cost: Ps) -> Ps {
         if self.pace() == 0 { cost } else { scale(cost, self.factor(self.current)) }
-    }
-}
-
-impl Core {
-    /// Charges what it costs the core if another one read a line that it was using. It notices at its
-    /// next access, or when the line that it missed then is back.
-    #[inline]
-    pub(crate) fn charge_squash(&mut self, cost: Ps) {
-        if std::mem::take(&mut self.squashed) {
-            self.now += cost;
-        }
-    }
-
-    /// Notes that the condition of a wait accessed a line, whose version was `before` and is `after`
-    /// by that.
-    #[inline]
-    fn watch(&mut self, line: u32, row: u32, before: u32, after: u32) {
-        match self.watched.iter_mut().find(|entry| entry.line == line) {
-            // Unchanged since it was first read, other than by this access.
-            Some(entry) if entry.version == before => entry.version = after,
-            Some(_) => {}
-            None => self.watched.push(Watched { line, version: after, row }),
-        }
     }
 }
