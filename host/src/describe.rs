@@ -5,8 +5,9 @@ use cellbench_record::{CpuPlace, Host};
 use super::cpu_model::CpuModel;
 use super::cpus::CpuSet;
 use super::roots::Roots;
-use super::settings::{self, Isolation, Virtualisation};
+use super::settings::{self, Isolation};
 use super::topology::{Cpu, Topology};
+use super::virtualisation::Virtualisation;
 
 /// Everything a reader should know of the host that a run used `cpus` of. The host's name is left
 /// out: whether it may be published is the user's decision.
@@ -36,7 +37,7 @@ pub fn describe(roots: &Roots, topology: &Topology, cpus: &CpuSet) -> Host {
         boost: settings::boosts(roots),
         smt: roots.sys("devices/system/cpu/smt/control"),
         isolation: Some(isolation),
-        virtualisation: Some(Virtualisation::detect(roots).to_string()),
+        virtualisation: Virtualisation::detect(roots).recorded(),
         spinlocks: settings::spinlocks(roots),
         preemption: version.and_then(|version| {
             let names = ["PREEMPT_DYNAMIC", "PREEMPT_RT", "PREEMPT"];

@@ -40,6 +40,7 @@ pub mod quota;
 pub mod roots;
 pub mod settings;
 pub mod topology;
+pub mod virtualisation;
 
 #[cfg(feature = "clock")]
 pub use clock::Clock;

@@ -1,12 +1,14 @@
 //! Settings of the host that a record states and the doctor judges: read here, once, for both.
 
 use std::collections::BTreeSet;
-use std::fmt;
 
 use cellbench_record::Spinlocks;
 
 use super::cpus::{CpuId, CpuSet};
 use super::roots::Roots;
+use super::virtualisation::Virtualisation;
+#[cfg(target_arch = "x86_64")]
+use super::virtualisation::cpuid_signature;
 
 /// Frequency governors of `cpus`; empty if frequency is not in the kernel's hands.
 #[must_use]
@@ -46,71 +48,6 @@ impl Isolation {
     }
 }
 
-/// What a kernel runs in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Virtualisation {
-    /// A virtual machine, by the hypervisor's name (`hypervisor` if it has none).
-    Guest(String),
-    /// A container on what seems bare metal.
-    Container,
-    /// Neither, as far as this process can see.
-    None,
-}
-
-impl fmt::Display for Virtualisation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Guest(hypervisor) => hypervisor,
-            Self::Container => "container",
-            Self::None => "none",
-        })
-    }
-}
-
-impl Virtualisation {
-    /// By the CPU's flag and the firmware's names; a container by its root file system.
-    #[must_use]
-    pub fn detect(roots: &Roots) -> Self {
-        if let Some(hypervisor) = hypervisor(roots) {
-            Self::Guest(hypervisor)
-        } else if has_overlay_root(roots) {
-            Self::Container
-        } else {
-            Self::None
-        }
-    }
-}
-
-fn hypervisor(roots: &Roots) -> Option<String> {
-    const NAMES: [&str; 7] =
-        ["QEMU", "KVM", "VMware", "VirtualBox", "Xen", "Amazon EC2", "Google Compute Engine"];
-    let firmware = ["sys_vendor", "product_name"]
-        .map(|file| roots.sys(&format!("class/dmi/id/{file}")).unwrap_or_default())
-        .join(" ");
-    let by_firmware = NAMES.into_iter().find(|name| firmware.contains(name)).map(str::to_owned);
-    let by_device_tree = || roots.sys("firmware/devicetree/base/hypervisor/compatible");
-    let by_xen = || roots.sys("hypervisor/type");
-    match cpuinfo(roots, "flags") {
-        // x86: a guest's CPU says so. Bare-metal instances carry their cloud's names too.
-        Some(flags) => flags
-            .split(' ')
-            .any(|flag| flag == "hypervisor")
-            .then(|| by_firmware.or_else(by_xen).unwrap_or_else(|| "hypervisor".to_owned())),
-        None => by_device_tree()
-            .or_else(by_xen)
-            .or_else(|| by_firmware.filter(|_| !firmware.contains("metal"))),
-    }
-}
-
-/// Image-based container runtimes stack an image's layers into an overlay.
-fn has_overlay_root(roots: &Roots) -> bool {
-    let mounts = roots.proc("self/mountinfo").unwrap_or_default();
-    mounts.lines().any(|line| {
-        let (place, kind) = line.split_once(" - ").unwrap_or((line, ""));
-        place.split(' ').nth(4) == Some("/") && kind.starts_with("overlay ")
-    })
-}
-
 /// How the kernel's spinlocks wait. Linux on x86 decides by what the hypervisor offers; `None` where
 /// that cannot be known: under other hypervisors than KVM, or of another machine.
 pub(super) fn spinlocks(roots: &Roots) -> Option<Spinlocks> {
@@ -125,7 +62,7 @@ pub(super) fn spinlocks(roots: &Roots) -> Option<Spinlocks> {
             let alone = cpus == "0" || parameters.split(' ').any(|word| word == "nopvspin");
             compiled.then(|| kvm_features().map(|kvm| guest_spinlocks(kvm, alone)))?
         }
-        Virtualisation::Container => None,
+        Virtualisation::Container | Virtualisation::Unknown => None,
         Virtualisation::None => Some(Spinlocks::Queued),
     }
 }
@@ -146,9 +83,8 @@ fn kvm_features() -> Option<KvmFeatures> {
     use std::arch::x86_64::__cpuid;
     const SIGNATURE: u32 = 0x4000_0000;
     const FEATURES: u32 = 0x4000_0001;
-    let signature = __cpuid(SIGNATURE);
-    let name = [signature.ebx, signature.ecx, signature.edx].map(u32::to_le_bytes);
-    (name.as_flattened() == b"KVMKVMKVM\0\0\0" && signature.eax >= FEATURES).then(|| {
+    let highest = __cpuid(SIGNATURE).eax;
+    (cpuid_signature() == "KVMKVMKVM" && highest >= FEATURES).then(|| {
         let features = __cpuid(FEATURES);
         KvmFeatures { unhalt: features.eax & 1 << 7 != 0, dedicated: features.edx & 1 != 0 }
     })

@@ -29,7 +29,8 @@ pub struct Host {
     pub smt: Option<String>,
     /// CPUs taken from the scheduler (isolcpus, nohz_full), as the kernel lists them; empty for none.
     pub isolation: Option<String>,
-    /// Hypervisor or container; `none` on bare metal.
+    /// Hypervisor or container; `none` on bare metal that is proved to be; absent where it cannot be
+    /// told.
     pub virtualisation: Option<String>,
     /// How the kernel's own spinlocks wait: see [`Spinlocks`].
     #[serde(skip_serializing_if = "Option::is_none")]

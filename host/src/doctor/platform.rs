@@ -7,7 +7,7 @@ use crate::counters::Unavailable;
 use crate::counters::catalogue::table_for;
 use crate::counters::event::Pmu;
 use crate::cpu_model::CpuModel;
-use crate::settings::Virtualisation;
+use crate::virtualisation::Virtualisation;
 
 /// Highest `perf_event_paranoid` at which a thread may count its own user-space events.
 const COUNTING_PARANOIA: i64 = 2;
@@ -23,7 +23,14 @@ pub(super) fn check(host: &Examined<'_>, findings: &mut Vec<Finding>) {
 
 fn virtualisation(host: &Examined<'_>) -> Finding {
     match Virtualisation::detect(host.roots) {
-        Virtualisation::None => ok("virtualisation", "no virtualisation seen"),
+        Virtualisation::None => ok("virtualisation", "bare metal, by the processor's word"),
+        Virtualisation::Unknown => finding(
+            "virtualisation",
+            Severity::Info,
+            "whether this is a virtual machine cannot be told",
+            "nothing proves bare metal here; if it is a guest, virtual CPUs may share cores and stop at any instruction",
+            "",
+        ),
         Virtualisation::Container => finding(
             "virtualisation",
             Severity::Info,
