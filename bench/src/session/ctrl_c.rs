@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Exit status of a process that the user interrupted, as shells have it (128 + SIGINT).
 pub const EXIT_STATUS: u8 = 130;
 
+/// Those that ctrlc takes over.
+const SIGNALS: [libc::c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
+
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 static INSTALLED: OnceLock<Result<(), String>> = OnceLock::new();
 
@@ -15,19 +18,25 @@ static INSTALLED: OnceLock<Result<(), String>> = OnceLock::new();
 pub struct CtrlC(());
 
 impl CtrlC {
-    /// Takes over SIGINT, SIGTERM and SIGHUP; does nothing when done before.
+    /// Takes over SIGINT, SIGTERM and SIGHUP, but for those that whoever started the process has it
+    /// ignore (`nohup` does, and a shell for what it starts in the background); does nothing when
+    /// done before.
     ///
     /// # Errors
     /// What the system said.
     pub fn install() -> Result<Self, String> {
         let install = || {
+            let ignored: Vec<libc::c_int> =
+                SIGNALS.into_iter().filter(|it| is_ignored(*it)).collect();
             ctrlc::set_handler(|| {
                 // Relaxed: a flag that orders nothing.
                 if REQUESTED.swap(true, Ordering::Relaxed) {
                     std::process::exit(i32::from(EXIT_STATUS));
                 }
             })
-            .map_err(|error| format!("cannot handle Ctrl-C: {error}"))
+            .map_err(|error| format!("cannot handle Ctrl-C: {error}"))?;
+            ignored.into_iter().for_each(ignore);
+            Ok(())
         };
         INSTALLED.get_or_init(install).clone().map(|()| Self(()))
     }
@@ -37,4 +46,20 @@ impl CtrlC {
     pub fn is_requested(self) -> bool {
         REQUESTED.load(Ordering::Relaxed)
     }
+}
+
+/// Whether the process ignores a signal.
+fn is_ignored(signal: libc::c_int) -> bool {
+    // SAFETY: a `sigaction` of zeros is a value of its type, and the call only writes to it.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0
+            && action.sa_sigaction == libc::SIG_IGN
+    }
+}
+
+/// Has the process ignore a signal.
+fn ignore(signal: libc::c_int) {
+    // SAFETY: no handler of ours runs for a signal that is ignored.
+    unsafe { libc::signal(signal, libc::SIG_IGN) };
 }
