@@ -5,6 +5,7 @@
 //! that they can be piped; progress goes to standard error.
 
 mod args;
+mod command_line;
 mod compare;
 mod doctor;
 mod kernel;

@@ -35,13 +35,14 @@ fn cpus() -> usize {
     std::thread::available_parallelism().expect("known on Linux").get()
 }
 
+const ROUNDS: &str = "2";
 /// A run of two rounds; the arguments say where it goes and what is measured.
 const SMALL: &[&str] = &[
     "run",
     "--time-budget",
     "60s",
     "--rounds",
-    "2",
+    ROUNDS,
     "--window",
     "2ms",
     "--threads",
@@ -412,6 +413,61 @@ fn an_interrupted_run_keeps_its_rounds_and_reports_them() {
     assert!(dir.path().join("latest/summary.json").is_file());
     let again = cellbench(&["report", dir.path().join("latest").to_str().unwrap()]);
     assert!(again.status.success(), "{}", text(&again.stderr));
+}
+
+/// `nohup`, and a shell for what it starts in the background, have a signal ignored.
+#[test]
+fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = Command::new("sh")
+        .args(["-c", "trap '' HUP; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_cellbench")])
+        .args(SMALL.iter().map(|arg| if *arg == ROUNDS { "60" } else { *arg }))
+        .args(["--out", dir.path().to_str().unwrap()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let rounds = dir.path().join("latest/rounds.jsonl");
+    while fs::metadata(&rounds).map_or(0, |file| file.len()) == 0 {
+        assert_eq!(child.try_wait().unwrap(), None, "it ended by itself");
+        std::thread::yield_now();
+    }
+    let pid = libc::pid_t::try_from(child.id()).unwrap();
+    // SAFETY: no memory is touched; the process is this test's child, which is not reaped yet.
+    assert_eq!(unsafe { libc::kill(pid, libc::SIGHUP) }, 0);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let reader = RunReader::open(&dir.path().join("latest")).unwrap();
+    assert!(!reader.run().notes.iter().any(|note| note.contains("interrupted")));
+}
+
+#[test]
+fn arguments_need_not_be_utf8() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join(OsStr::from_bytes(b"\xff"));
+    let output = Command::new(env!("CARGO_BIN_EXE_cellbench"))
+        .args(SMALL)
+        .arg("--out")
+        .arg(&out)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let reader = RunReader::open(&out.join("latest")).unwrap();
+    assert!(reader.run().command_line.contains(r"\xff'"), "{}", reader.run().command_line);
+    // Where nothing can be written, the others say so in a line.
+    for command in ["sim", "selftest", "stress"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_cellbench"))
+            .args([command, "--out"])
+            .arg(OsStr::from_bytes(b"/dev/null/\xff"))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{command}: {said}");
+        let line = said.lines().last().unwrap_or_default();
+        assert!(line.starts_with("cellbench: error: ") && line.contains("/dev/null"), "{said}");
+    }
 }
 
 #[test]

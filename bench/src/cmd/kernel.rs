@@ -10,6 +10,7 @@ use cellbench_record::{RunWriter, Severity};
 use serde_json::json;
 
 use super::args::{Output, parse_duration, parse_percent};
+use super::command_line::{command_line, given};
 use super::{output, report, run};
 use crate::session::ctrl_c::{self, CtrlC};
 use crate::session::run::{Settings, describe_run, unix_s};
@@ -110,7 +111,7 @@ fn record(args: &Args, info: &KernelInfo, chosen: Vec<Row>) -> anyhow::Result<Ex
     }
     let cpus = topology.place(args.placement, most as usize)?;
     let seed = args.seed.unwrap_or_else(run::seed_from_clock);
-    let given: Vec<String> = std::env::args().skip(1).collect();
+    let given = given();
     let settings = Settings {
         out: args.output.dir(),
         seed,
@@ -122,7 +123,7 @@ fn record(args: &Args, info: &KernelInfo, chosen: Vec<Row>) -> anyhow::Result<Ex
         irq_save_cost_ns: 0.0,
         interrupt_rate_hz: None,
         matrix: "kernel".to_owned(),
-        command_line: run::command_line(("cellbench", &given), args.seed.is_none().then_some(seed)),
+        command_line: command_line(("cellbench", &given), args.seed.is_none().then_some(seed)),
     };
     let ctrl_c = CtrlC::install().map_err(|error| anyhow!(error))?;
     let mut run = describe_run(&topology, &cpus, &settings);

@@ -1,5 +1,6 @@
 //! `cellbench run`: measure, record, report. Also what `cargo bench` does.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 
 use super::args::Measuring;
+use super::command_line::{command_line, given};
 use super::{output, report};
 use crate::backend::cores::round::{RoundError, Spec};
 use crate::session::ctrl_c::{self, CtrlC};
@@ -24,7 +26,7 @@ const BASELINE: &str = cellbench_plots::options::DEFAULT_BASELINE;
 pub(super) fn run(args: &Measuring) -> anyhow::Result<ExitCode> {
     let topology = Topology::read()?;
     let plan = Plan::new(&args.choice.selection(), &topology)?;
-    let given: Vec<String> = std::env::args().skip(1).collect();
+    let given = given();
     measure(args, plan, &topology, ("cellbench", &given))
 }
 
@@ -33,7 +35,7 @@ pub(super) fn measure(
     args: &Measuring,
     plan: Plan,
     topology: &Topology,
-    command: (&str, &[String]),
+    command: (&str, &[OsString]),
 ) -> anyhow::Result<ExitCode> {
     let settings = settings(args, &plan, command)?;
     let ctrl_c = CtrlC::install().map_err(|error| anyhow!(error))?;
@@ -56,7 +58,11 @@ pub(super) fn conclude(finished: &Finished) -> ExitCode {
     }
 }
 
-fn settings(args: &Measuring, plan: &Plan, command: (&str, &[String])) -> anyhow::Result<Settings> {
+fn settings(
+    args: &Measuring,
+    plan: &Plan,
+    command: (&str, &[OsString]),
+) -> anyhow::Result<Settings> {
     let seed = args.seed.unwrap_or_else(seed_from_clock);
     Ok(Settings {
         out: args.output.dir(),
@@ -111,33 +117,10 @@ pub(super) fn seed_from_clock() -> u64 {
     since.as_nanos() as u64 & ((1 << 53) - 1)
 }
 
-/// The command as it was given, with the seed that was taken if none was.
-pub(super) fn command_line((command, args): (&str, &[String]), seed: Option<u64>) -> String {
-    let quoted = |arg: &String| {
-        if arg.contains(char::is_whitespace) { format!("'{arg}'") } else { arg.clone() }
-    };
-    let mut words = vec![command.to_owned()];
-    words.extend(args.iter().map(quoted));
-    words.extend(seed.map(|seed| format!("--seed {seed}")));
-    words.join(" ")
-}
-
 /// Workers that do not come back cannot be ended but with the process. What was recorded stays.
 pub(super) fn stuck(dir: &Path, error: RoundError) {
     let kept =
         anyhow!(error).context(format!("{}: run not finished, its rounds are kept", dir.display()));
     output::error(&kept);
     std::process::exit(i32::from(EXIT_VIOLATION));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::command_line;
-
-    #[test]
-    fn a_command_line_repeats_the_run() {
-        let args = ["run", "--out", "a b"].map(str::to_owned);
-        let line = command_line(("cellbench", &args), Some(7));
-        assert_eq!(line, "cellbench run --out 'a b' --seed 7");
-    }
 }

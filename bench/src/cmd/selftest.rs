@@ -10,6 +10,7 @@ use anyhow::{Context, anyhow};
 use cellbench_record::{Kind, Run, RunReader, RunWriter, SelfTest, write_atomically};
 
 use super::args::{Output, parse_duration, parse_percent};
+use super::command_line::{command_line, given};
 use super::{output, run};
 use crate::backend::cores::calibrate::calibrate;
 use crate::backend::cores::round::{Bench, Conditions, RoundError};
@@ -68,7 +69,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let into = args.into.as_ref().map(real).transpose()?;
     let ctrl_c = CtrlC::install().map_err(|error| anyhow!(error))?;
     let seed = args.seed.unwrap_or_else(run::seed_from_clock);
-    let given: Vec<String> = std::env::args().skip(1).collect();
+    let given = given();
     let settings = Settings {
         out: args.output.dir(),
         seed,
@@ -80,7 +81,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         irq_save_cost_ns: 0.0,
         interrupt_rate_hz: None,
         matrix: "self-test".to_owned(),
-        command_line: run::command_line(("cellbench", &given), args.seed.is_none().then_some(seed)),
+        command_line: command_line(("cellbench", &given), args.seed.is_none().then_some(seed)),
     };
     let mut plan = twins(&Plan::new(&Selection::of(Matrix::Headline), &topology)?);
     let cpus: CpuSet = topology.usable.clone();

@@ -11,6 +11,7 @@ use cellbench_record::rfc3339_utc;
 use cellbench_sim::MachineModel;
 
 use super::args::{Choice, Output, parse_duration, parse_percent};
+use super::command_line::{command_line, given};
 use super::{output, report, run};
 use crate::backend::sim::plan::plan;
 use crate::backend::sim::session::{self, Settings};
@@ -79,7 +80,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let machine = find_machine(&args.machine)?;
     let plan = plan(&args.choice.selection(), &machine)?;
-    let given: Vec<String> = std::env::args().skip(1).collect();
+    let given = given();
     let settings = Settings {
         out: args.output.dir(),
         seed: args.seed,
@@ -89,7 +90,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         baseline: run::baseline(args.against.as_deref(), &mut plan.specs())?,
         matrix: args.choice.matrix_name().to_owned(),
         own_lines: args.own_line.clone(),
-        command_line: run::command_line(("cellbench", &given), None),
+        command_line: command_line(("cellbench", &given), None),
     };
     let ctrl_c = CtrlC::install().map_err(|error| anyhow!(error))?;
     let (finished, speed) = session::run(&plan, &machine, &settings, ctrl_c)?;

@@ -10,8 +10,9 @@ use cellbench_workloads::registry::{Entry, WORKLOADS};
 use cellbench_workloads::{EngineNeed, Worker};
 
 use super::args::{Output, parse_duration};
+use super::command_line::{command_line, given};
 use super::output;
-use super::run::{EXIT_VIOLATION, command_line, seed_from_clock};
+use super::run::{EXIT_VIOLATION, seed_from_clock};
 use crate::check::stress::account::{Account, Report};
 use crate::check::stress::deck::{Deck, shuffle};
 use crate::check::stress::slice::{self, Order};
@@ -104,7 +105,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let ctrl_c = CtrlC::install().map_err(|error| anyhow!(error))?;
 
     let seed = args.seed.unwrap_or_else(seed_from_clock);
-    let given: Vec<String> = std::env::args().skip(1).collect();
+    let given = given();
     let used: CpuSet = usable.iter().copied().collect();
     let started_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let accounts =

@@ -2,11 +2,13 @@
 //!
 //! Cargo adds `--bench` to what the user typed.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use super::args::Measuring;
+use super::command_line::given;
 use super::{finish, output, run, usage};
 use crate::session::plan::Plan;
 use cellbench_host::Topology;
@@ -30,14 +32,14 @@ struct Suite {
 /// The suite's whole `main`.
 #[must_use]
 pub fn suite() -> ExitCode {
-    let own: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
-    match Suite::try_parse_from(std::iter::once(COMMAND).chain(own.iter().map(String::as_str))) {
+    let own: Vec<OsString> = given().into_iter().filter(|arg| arg != "--bench").collect();
+    match Suite::try_parse_from(std::iter::once(COMMAND.into()).chain(own.iter().cloned())) {
         Ok(suite) => finish(measure(&suite, &own)),
         Err(error) => usage(&error),
     }
 }
 
-fn measure(suite: &Suite, args: &[String]) -> anyhow::Result<ExitCode> {
+fn measure(suite: &Suite, args: &[OsString]) -> anyhow::Result<ExitCode> {
     let topology = Topology::read()?;
     let mut plan = Plan::new(&suite.measuring.choice.selection(), &topology)?;
     if let Some(filter) = &suite.filter {
