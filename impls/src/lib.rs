@@ -33,6 +33,7 @@ pub mod platform;
 pub mod program;
 pub mod rcu;
 pub mod registry;
+mod selection;
 pub mod source;
 pub mod task;
 

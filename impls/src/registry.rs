@@ -18,7 +18,13 @@ use crate::platform::Platform;
 use crate::platform::World;
 #[cfg(feature = "peers")]
 use crate::rcu::ReclaimKind;
+use crate::selection;
 use crate::source::{self, Source};
+
+#[cfg(feature = "peers")]
+const _: () = selection::assert_known([CELL_IDS, LOCK_IDS, PEER_IDS]);
+#[cfg(not(feature = "peers"))]
+const _: () = selection::assert_known([CELL_IDS, LOCK_IDS, &[]]);
 
 pub use crate::footprint::footprints;
 
@@ -119,18 +125,22 @@ pub trait HasPeers: Platform {
 macro_rules! cells {
     ($($id:literal $kind:ident $group:ident $source:ident $about:literal => $cell:ty;)*) => {
         /// Every cell: one entry for each design and kind, in the order of reports.
-        pub const CELLS: &[CellEntry] = &[$(CellEntry {
-            id: $id,
-            kind: CellKind::$kind,
-            label: source::$source.label,
-            group: Group::$group,
-            source: source::$source,
-            promises: {
-                type P = crate::platform::Native;
-                promises::<P, $cell>()
-            },
-            about: $about,
-        },)*];
+        pub const CELLS: &[CellEntry] = &selection::keep::<_, { selection::count(CELL_IDS) }>(
+            &[$(CellEntry {
+                id: $id,
+                kind: CellKind::$kind,
+                label: source::$source.label,
+                group: Group::$group,
+                source: source::$source,
+                promises: {
+                    type P = crate::platform::Native;
+                    promises::<P, $cell>()
+                },
+                about: $about,
+            },)*],
+            CELL_IDS,
+        );
+        const CELL_IDS: &[&str] = &[$($id,)*];
 
         /// Visits the cell with the given name and kind; `None` if there is none.
         pub fn visit_cell<P: Platform, V: CellVisitor<P>>(
@@ -139,7 +149,12 @@ macro_rules! cells {
             visitor: V,
         ) -> Option<V::Output> {
             match (id, kind) {
-                $(($id, CellKind::$kind) => Some(visitor.visit::<$cell>()),)*
+                // A constant condition: what is not built is not compiled.
+                $(($id, CellKind::$kind) => if const { selection::is_built($id) } {
+                    Some(visitor.visit::<$cell>())
+                } else {
+                    None
+                },)*
                 _ => None,
             }
         }
@@ -150,20 +165,29 @@ macro_rules! locks {
     (any { $($id:literal $group:ident $source:ident $about:literal => $lock:ty;)* }
      native { $($nid:literal $nsource:ident $nabout:literal => $nlock:ty;)* }) => {
         /// Locks that run on every platform, in the order of reports.
-        pub const LOCKS: &[LockEntry] = &[$(LockEntry {
-            id: $id,
-            group: Group::$group,
-            source: source::$source,
-            about: $about,
-        },)*];
+        pub const LOCKS: &[LockEntry] = &selection::keep::<_, { selection::count(LOCK_IDS) }>(
+            &[$(LockEntry {
+                id: $id,
+                group: Group::$group,
+                source: source::$source,
+                about: $about,
+            },)*],
+            LOCK_IDS,
+        );
+        const LOCK_IDS: &[&str] = &[$($id,)*];
         /// Locks of others, native only.
         #[cfg(feature = "peers")]
-        pub const PEERS: &[LockEntry] = &[$(LockEntry {
-            id: $nid,
-            group: Group::Peer,
-            source: source::$nsource,
-            about: $nabout,
-        },)*];
+        pub const PEERS: &[LockEntry] = &selection::keep::<_, { selection::count(PEER_IDS) }>(
+            &[$(LockEntry {
+                id: $nid,
+                group: Group::Peer,
+                source: source::$nsource,
+                about: $nabout,
+            },)*],
+            PEER_IDS,
+        );
+        #[cfg(feature = "peers")]
+        const PEER_IDS: &[&str] = &[$($nid,)*];
         /// Locks of others: none without the feature `peers`.
         #[cfg(not(feature = "peers"))]
         pub const PEERS: &[LockEntry] = &[];
@@ -171,7 +195,11 @@ macro_rules! locks {
         /// Visits the lock with the given name; `None` if there is none on every platform.
         pub fn visit_lock<P: Platform, V: LockVisitor<P>>(id: &str, visitor: V) -> Option<V::Output> {
             match id {
-                $($id => Some(visitor.visit::<$lock>()),)*
+                $($id => if const { selection::is_built($id) } {
+                    Some(visitor.visit::<$lock>())
+                } else {
+                    None
+                },)*
                 _ => None,
             }
         }
@@ -180,7 +208,11 @@ macro_rules! locks {
         impl<M: peers::RealCores, R: ReclaimKind, E: EngineKind> HasPeers for World<M, R, E> {
             fn visit_peer<V: LockVisitor<Self>>(id: &str, visitor: V) -> Option<V::Output> {
                 match id {
-                    $($nid => Some(visitor.visit::<$nlock>()),)*
+                    $($nid => if const { selection::is_built($nid) } {
+                        Some(visitor.visit::<$nlock>())
+                    } else {
+                        None
+                    },)*
                     _ => None,
                 }
             }
