@@ -22,6 +22,7 @@ mod topology;
 
 use std::process::ExitCode;
 
+use cellbench_host::threads;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
@@ -61,6 +62,12 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
+    if matches!(
+        cli.command,
+        Command::Sim(_) | Command::Report(_) | Command::Compare(_) | Command::Merge(_)
+    ) {
+        fall_back_to_one_thread();
+    }
     let outcome = match cli.command {
         Command::List(args) => list::run(&args),
         Command::Doctor(args) => doctor::run(&args),
@@ -75,6 +82,17 @@ pub fn main() -> ExitCode {
         Command::Selftest(args) => selftest::run(&args),
     };
     finish(outcome)
+}
+
+/// Has reports and simulations made on this thread where no others can be started; Rayon's own pool
+/// would panic.
+fn fall_back_to_one_thread() {
+    let wanted = std::thread::available_parallelism().map_or(1, usize::from);
+    if threads::together(wanted, |_| ()).is_err() {
+        output::note("no threads can be started here: on one, it takes longer");
+        // Rayon says no where a pool is there already, which is as good.
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build_global();
+    }
 }
 
 /// The exit status of a command that ended; an error becomes its one line.

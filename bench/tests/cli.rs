@@ -470,6 +470,58 @@ fn arguments_need_not_be_utf8() {
     }
 }
 
+/// The command where no thread can be started, as at a limit on processes: `clone` says EAGAIN.
+fn without_threads(args: &[&str]) -> Output {
+    use std::os::unix::process::CommandExt;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cellbench"));
+    command.args(args).stdin(Stdio::null());
+    let number = |call: libc::c_long| u32::try_from(call).unwrap();
+    let (clone, clone3) = (number(libc::SYS_clone), number(libc::SYS_clone3));
+    let deny = move || {
+        let (load, jump, answer) = (0x20, 0x15, 0x06);
+        let statement = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+        let mut filter = [
+            // The number of the system call is the first word.
+            statement(load, 0, 0, 0),
+            statement(jump, 1, 0, clone),
+            statement(jump, 0, 1, clone3),
+            statement(answer, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EAGAIN as u32),
+            statement(answer, 0, 0, libc::SECCOMP_RET_ALLOW),
+        ];
+        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+        // SAFETY: both calls concern the calling thread alone; `program` and the filter it points to
+        // outlive the call, which copies them.
+        let denied = unsafe {
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+                && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program)
+                    == 0
+        };
+        if denied { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    };
+    // SAFETY: the closure makes system calls only and allocates nothing.
+    unsafe { command.pre_exec(deny) };
+    command.output().expect("the binary starts")
+}
+
+#[test]
+fn a_thread_that_cannot_be_started_is_one_line_and_nobody_waits_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let run: Vec<&str> =
+        SMALL.iter().copied().chain(["--out", dir.path().to_str().unwrap()]).collect();
+    for args in [&["topology"][..], &run[..], &["sim", "--machine", "host"], &["selftest"]] {
+        let output = without_threads(args);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
+        let line = said.lines().last().unwrap_or_default();
+        assert!(line.starts_with("cellbench: error: ") && line.contains("ulimit -u"), "{said}");
+    }
+    // Reports need no others.
+    assert!(small(dir.path(), &[]).status.success());
+    let latest = dir.path().join("latest");
+    let report = without_threads(&["report", latest.to_str().unwrap()]);
+    assert_eq!(report.status.code(), Some(0), "{}", text(&report.stderr));
+}
+
 #[test]
 fn lists_name_everything_that_can_be_chosen() {
     let list: Value = serde_json::from_slice(&cellbench(&["list", "--json"]).stdout).unwrap();

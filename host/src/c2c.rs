@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::clock::{Clock, median};
 use super::cpus::CpuId;
 use super::pin::{PinError, pin};
+use super::threads::together;
 
 /// How two cores pass the line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,33 +172,32 @@ fn pair(
         result?;
         Ok(pinned.iter().all(|side| side.load(Ordering::Relaxed)))
     };
-    std::thread::scope(|scope| {
-        let pong = scope.spawn(|| -> Result<(), PinError> {
-            if arrive(pong, 1)? {
-                for lines in &lines {
-                    method.pong(lines, round_trips + 1);
-                }
+    let play_ping = || -> Result<Vec<f64>, PinError> {
+        let mut one_way_ns = Vec::with_capacity(lines.len());
+        if arrive(ping, 0)? {
+            for lines in &lines {
+                method.ping(lines, 0, 1);
+                let start = clock.start();
+                method.ping(lines, 1, round_trips);
+                let stop = clock.stop();
+                one_way_ns.push(clock.elapsed_ns(start, stop) / (2 * round_trips.max(1)) as f64);
             }
-            Ok(())
-        });
-        let ping = scope.spawn(|| -> Result<Vec<f64>, PinError> {
-            let mut one_way_ns = Vec::with_capacity(lines.len());
-            if arrive(ping, 0)? {
-                for lines in &lines {
-                    method.ping(lines, 0, 1);
-                    let start = clock.start();
-                    method.ping(lines, 1, round_trips);
-                    let stop = clock.stop();
-                    one_way_ns
-                        .push(clock.elapsed_ns(start, stop) / (2 * round_trips.max(1)) as f64);
-                }
+        }
+        Ok(one_way_ns)
+    };
+    let play_pong = || -> Result<Vec<f64>, PinError> {
+        if arrive(pong, 1)? {
+            for lines in &lines {
+                method.pong(lines, round_trips + 1);
             }
-            Ok(one_way_ns)
-        });
-        let one_way_ns = ping.join().expect("ping does not panic");
-        pong.join().expect("pong does not panic")?;
-        Ok(median(&mut black_box(one_way_ns?)))
-    })
+        }
+        Ok(Vec::new())
+    };
+    let played = together(2, |side| if side == 0 { play_ping() } else { play_pong() });
+    // Of two that were not pinned either says why.
+    let sides: Result<Vec<Vec<f64>>, PinError> =
+        played.map_err(PinError::from)?.into_iter().collect();
+    Ok(median(&mut black_box(sides?.concat())))
 }
 
 impl Method {

@@ -12,6 +12,7 @@
 //! | Put this thread there, and is it there? | [`mod@pin`] |
 //! | What time is it, and what does asking cost? | [`clock`] |
 //! | How far apart are two cores? | [`c2c`] |
+//! | Threads that begin together, or not at all | [`threads`] |
 //! | What is the least an operation can cost here? | [`limits`] |
 //! | What did the hardware count? | [`counters`] |
 //! | Which settings bear on results? | [`settings`] |
@@ -39,6 +40,7 @@ pub mod placement;
 pub mod quota;
 pub mod roots;
 pub mod settings;
+pub mod threads;
 pub mod topology;
 pub mod virtualisation;
 

@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use super::c2c::{self, C2cError, Effort, Matrix, Method};
 use super::clock::{Clock, TimestampCost, median};
 use super::cpus::CpuId;
-use super::pin::pin;
+use super::pin::{PinError, pin};
+use super::threads::together;
 
 /// Repetitions of each measurement, of which the median counts.
 const SAMPLES: usize = 101;
@@ -66,24 +67,21 @@ impl Limits {
 /// If `cpus` is empty.
 pub fn measure(cpus: &[CpuId], effort: Effort, clock: &Clock) -> Result<Limits, C2cError> {
     let &first = cpus.first().expect("limits are measured on at least one CPU");
-    let alone = std::thread::scope(|scope| {
-        let worker = scope.spawn(|| {
-            pin(first)?;
-            let counter = AtomicU64::new(0);
-            Ok::<_, C2cError>((
-                clock.timestamp_cost(),
-                per_op_ns(clock, || {
-                    black_box(());
-                }),
-                // Relaxed: only the cost of the instruction matters, nothing is published.
-                per_op_ns(clock, || {
-                    black_box(counter.fetch_add(1, Ordering::Relaxed));
-                }),
-            ))
-        });
-        worker.join().expect("measuring does not panic")
+    let alone = together(1, |_| {
+        pin(first)?;
+        let counter = AtomicU64::new(0);
+        Ok::<_, PinError>((
+            clock.timestamp_cost(),
+            per_op_ns(clock, || {
+                black_box(());
+            }),
+            // Relaxed: only the cost of the instruction matters, nothing is published.
+            per_op_ns(clock, || {
+                black_box(counter.fetch_add(1, Ordering::Relaxed));
+            }),
+        ))
     });
-    let (timestamp, empty_op_ns, uncontended_rmw_ns) = alone?;
+    let (timestamp, empty_op_ns, uncontended_rmw_ns) = alone.map_err(PinError::from)?.remove(0)?;
     let contended_rmw_ns = match *cpus {
         [a, b, ..] if a != b => Some(contended(a, b, clock)?),
         _ => None,
@@ -113,37 +111,35 @@ fn contended(a: CpuId, b: CpuId, clock: &Clock) -> Result<f64, C2cError> {
     let word = Alone(AtomicU64::new(0));
     let stop = Alone(AtomicBool::new(false));
     let meeting = Barrier::new(2);
-    std::thread::scope(|scope| {
-        let rival = scope.spawn(|| {
-            let pinned = pin(b);
-            meeting.wait();
-            // Relaxed: `stop` only ends the loop; the join orders everything after it.
-            while pinned.is_ok() && !stop.0.load(Ordering::Relaxed) {
-                for _ in 0..64 {
+    let rival = || {
+        let pinned = pin(b);
+        meeting.wait();
+        // Relaxed: `stop` only ends the loop; the join orders everything after it.
+        while pinned.is_ok() && !stop.0.load(Ordering::Relaxed) {
+            for _ in 0..64 {
+                word.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        pinned.map(|()| 0.0)
+    };
+    let timer = || {
+        let pinned = pin(a);
+        meeting.wait();
+        let mut samples = [0.0; SAMPLES];
+        if pinned.is_ok() {
+            for sample in &mut samples {
+                let (start, before) = (clock.start(), word.0.load(Ordering::Relaxed));
+                for _ in 0..OPS {
                     word.0.fetch_add(1, Ordering::Relaxed);
                 }
+                let (after, end) = (word.0.load(Ordering::Relaxed), clock.stop());
+                *sample = clock.elapsed_ns(start, end) / (after - before) as f64;
             }
-            pinned
-        });
-        let timer = scope.spawn(|| {
-            let pinned = pin(a);
-            meeting.wait();
-            let mut samples = [0.0; SAMPLES];
-            if pinned.is_ok() {
-                for sample in &mut samples {
-                    let (start, before) = (clock.start(), word.0.load(Ordering::Relaxed));
-                    for _ in 0..OPS {
-                        word.0.fetch_add(1, Ordering::Relaxed);
-                    }
-                    let (after, end) = (word.0.load(Ordering::Relaxed), clock.stop());
-                    *sample = clock.elapsed_ns(start, end) / (after - before) as f64;
-                }
-            }
-            stop.0.store(true, Ordering::Relaxed);
-            pinned.map(|()| median(&mut samples))
-        });
-        let per_op_ns = timer.join().expect("measuring does not panic");
-        rival.join().expect("measuring does not panic")?;
-        Ok(per_op_ns?)
-    })
+        }
+        stop.0.store(true, Ordering::Relaxed);
+        pinned.map(|()| median(&mut samples))
+    };
+    let sides = together(2, |side| if side == 0 { timer() } else { rival() });
+    let sides: Result<Vec<f64>, PinError> = sides.map_err(PinError::from)?.into_iter().collect();
+    Ok(sides?[0])
 }

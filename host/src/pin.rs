@@ -7,6 +7,7 @@ use std::io;
 
 use super::affinity;
 use super::cpus::{CpuId, CpuSet};
+use super::threads::NoThread;
 
 /// CPU numbers below this fit the C library's `cpu_set_t`, which `core_affinity` uses and indexes
 /// unchecked.
@@ -45,6 +46,9 @@ pub enum PinError {
         /// CPU the thread is on.
         found: CpuId,
     },
+    /// The thread that was to be pinned could not be started.
+    #[error(transparent)]
+    NoThread(#[from] NoThread),
 }
 
 /// Pins the calling thread to `cpu` and checks that it runs there and may run nowhere else.

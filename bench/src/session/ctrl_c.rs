@@ -4,6 +4,8 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use cellbench_host::threads::NoThread;
+
 /// Exit status of a process that the user interrupted, as shells have it (128 + SIGINT).
 pub const EXIT_STATUS: u8 = 130;
 
@@ -34,7 +36,7 @@ impl CtrlC {
                     std::process::exit(i32::from(EXIT_STATUS));
                 }
             })
-            .map_err(|error| format!("cannot handle Ctrl-C: {error}"))?;
+            .map_err(refused)?;
             ignored.into_iter().for_each(ignore);
             Ok(())
         };
@@ -45,6 +47,16 @@ impl CtrlC {
     #[must_use]
     pub fn is_requested(self) -> bool {
         REQUESTED.load(Ordering::Relaxed)
+    }
+}
+
+/// What the user reads: the handler runs on a thread of its own, which may be one too many.
+fn refused(error: ctrlc::Error) -> String {
+    match error {
+        ctrlc::Error::System(source) if source.raw_os_error() == Some(libc::EAGAIN) => {
+            NoThread::from(source).to_string()
+        }
+        error => format!("cannot handle Ctrl-C: {error}"),
     }
 }
 

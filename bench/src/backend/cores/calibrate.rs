@@ -16,7 +16,8 @@ use crate::session::subject;
 use cellbench_host::c2c::{C2cError, Effort};
 use cellbench_host::clock::{Clock, median};
 use cellbench_host::cpus::CpuId;
-use cellbench_host::pin::pin;
+use cellbench_host::pin::{PinError, pin};
+use cellbench_host::threads::together;
 use cellbench_host::{Placement, Topology, limits};
 
 /// CPUs between which line transfers are measured: pairs grow with the square.
@@ -139,20 +140,18 @@ fn spec(cell: &str, workload: &'static str, cpu: CpuId) -> Spec {
 /// How many turns of `spend` take a microsecond on `cpu`.
 fn turns_per_us(clock: &Clock, cpu: CpuId) -> Result<u32, cellbench_host::pin::PinError> {
     const TURNS: u32 = 20_000;
-    std::thread::scope(|scope| {
-        let measuring = scope.spawn(|| {
-            pin(cpu)?;
-            let mut times_ns: Vec<f64> = (0..101)
-                .map(|_| {
-                    let start = clock.start();
-                    Native::spend(black_box(TURNS));
-                    clock.elapsed_ns(start, clock.stop())
-                })
-                .collect();
-            Ok((f64::from(TURNS) * 1000.0 / median(&mut times_ns)).round() as u32)
-        });
-        measuring.join().expect("measuring does not panic")
-    })
+    let measured = together(1, |_| {
+        pin(cpu)?;
+        let mut times_ns: Vec<f64> = (0..101)
+            .map(|_| {
+                let start = clock.start();
+                Native::spend(black_box(TURNS));
+                clock.elapsed_ns(start, clock.stop())
+            })
+            .collect();
+        Ok((f64::from(TURNS) * 1000.0 / median(&mut times_ns)).round() as u32)
+    });
+    measured.map_err(PinError::from)?.remove(0)
 }
 
 /// At most `most` of `cpus`, from all over the list.

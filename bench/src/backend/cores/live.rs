@@ -5,6 +5,7 @@
 //! until the earliest timer expires or the waker calls it, runs what is due, and sleeps again. While
 //! it sleeps its machine CPU is offline, so that it holds up no grace period.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
@@ -22,6 +23,7 @@ use crossbeam_utils::CachePadded;
 
 use cellbench_host::cpus::CpuId;
 use cellbench_host::pin::{PinError, pin};
+use cellbench_host::threads::NoThread;
 
 /// A platform that rounds run on, with whoever drives its engine.
 pub(crate) trait Drive: HasPeers {
@@ -34,7 +36,7 @@ pub(crate) trait Drive: HasPeers {
     /// nobody drives the engine any more.
     ///
     /// # Errors
-    /// A driver could not be pinned.
+    /// A driver could not be started or pinned.
     fn while_driven<R>(
         _trial: &Arc<dyn Trial<Self>>,
         _cpus: &[CpuId],
@@ -65,18 +67,18 @@ impl<M: RealCores> Drive for World<M, Qsbr, Queued> {
         thread::scope(|scope| {
             // Also when `measure` panics: the scope waits for the drivers.
             let stop = StopOnDrop(&bell);
-            let drivers: Vec<_> = cpus
-                .iter()
-                .enumerate()
-                .map(|(index, cpu)| {
-                    let bell = &*bell;
-                    scope.spawn(move || {
-                        pin(*cpu)?;
-                        drive(machine, bell, index);
-                        Ok(())
-                    })
-                })
-                .collect();
+            let spawn = |(index, cpu): (usize, &CpuId)| {
+                let (bell, cpu) = (&*bell, *cpu);
+                let driver = move || {
+                    pin(cpu)?;
+                    drive(machine, bell, index);
+                    Ok::<(), PinError>(())
+                };
+                thread::Builder::new().spawn_scoped(scope, driver)
+            };
+            // Where one cannot be started, `stop` ends those that were.
+            let drivers: Result<Vec<_>, io::Error> = cpus.iter().enumerate().map(spawn).collect();
+            let drivers = drivers.map_err(NoThread::from)?;
             let measured = measure();
             drop(stop);
             for driver in drivers {

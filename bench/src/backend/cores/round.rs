@@ -18,6 +18,7 @@ use super::live::Drive;
 use crate::session::subject::{Reclaim, Subject};
 use cellbench_host::cpus::{CpuId, CpuSet};
 use cellbench_host::pin::PinError;
+use cellbench_host::threads::NoThread;
 use cellbench_host::{Clock, counters};
 
 pub(crate) use outcome::counted;
@@ -95,10 +96,8 @@ pub enum RoundError {
     #[error(transparent)]
     Pin(#[from] PinError),
     /// The system has no thread left.
-    #[error(
-        "cannot start a worker thread: {0}; raise the limit of processes (ulimit -u) or use fewer threads"
-    )]
-    Spawn(std::io::Error),
+    #[error("{0}; or use fewer threads")]
+    Spawn(NoThread),
     /// Workers could not be interrupted.
     #[error(
         "cannot set a timer that interrupts a worker: {0}; raise the limit of pending signals (ulimit -i) or leave out the workloads that interrupt"

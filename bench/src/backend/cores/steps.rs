@@ -4,7 +4,6 @@
 //! a window. Every call builds a fresh trial.
 
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use cellbench_impls::CpuId as MachineCpu;
@@ -17,6 +16,7 @@ use super::round::{LEAD, RoundError, Spec};
 use super::time::TimeSource;
 use cellbench_host::Clock;
 use cellbench_host::pin::pin;
+use cellbench_host::threads::together;
 
 /// Steps between two quiescent states.
 const CHUNK: u64 = 1024;
@@ -41,15 +41,9 @@ fn time_trial(
     steps: u64,
 ) -> Result<Duration, RoundError> {
     let gates = [(); 2].map(|()| Gate::new(spec.cpus.len() as u32));
-    let finished: Vec<Result<(Worker, f64), RoundError>> = thread::scope(|scope| {
-        let workers: Vec<_> = (0..spec.cpus.len())
-            .map(|index| {
-                let gates = &gates;
-                scope.spawn(move || worker(spec, trial, gates, clock, index, steps))
-            })
-            .collect();
-        workers.into_iter().map(|worker| worker.join().expect("a worker panicked")).collect()
-    });
+    let finished =
+        together(spec.cpus.len(), |index| worker(spec, trial, &gates, clock, index, steps))
+            .map_err(RoundError::Spawn)?;
     let mut total = cellbench_workloads::Tally::default();
     let mut longest_ns = 0.0_f64;
     for worker in finished {
@@ -136,11 +130,11 @@ mod tests {
             self.entered.fetch_add(1, SeqCst);
             if worker.index == 0 {
                 while self.entered.load(SeqCst) < 2 {
-                    thread::yield_now();
+                    std::thread::yield_now();
                 }
                 // Time for the other one to step, if it does.
                 for _ in 0..1_000 {
-                    thread::yield_now();
+                    std::thread::yield_now();
                 }
                 self.ready.store(true, SeqCst);
             }

@@ -16,6 +16,7 @@ use crossbeam_utils::CachePadded;
 use crate::alloc::within;
 use cellbench_host::cpus::CpuId;
 use cellbench_host::pin::{PinError, pin};
+use cellbench_host::threads::together;
 use cellbench_host::{Clock, ThreadProbe};
 
 /// Windows that are tried until one is undisturbed.
@@ -181,12 +182,8 @@ fn measure_once(
             }
         }
     };
-    let worker = &worker;
-    let found: Result<Vec<(f64, bool)>, PinError> = std::thread::scope(|scope| {
-        let workers: Vec<_> =
-            (0..cpus.len()).map(|index| scope.spawn(move || worker(index))).collect();
-        workers.into_iter().map(|worker| worker.join().expect("measuring does not panic")).collect()
-    });
+    let found: Result<Vec<(f64, bool)>, PinError> =
+        together(cpus.len(), worker)?.into_iter().collect();
     let found = found?;
     Ok(Window {
         step_ns: 1.0 / found.iter().map(|(rate, _)| rate).sum::<f64>(),

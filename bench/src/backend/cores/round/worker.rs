@@ -118,7 +118,7 @@ impl Runner<'_> {
                         RoundError::NoTrial { cell: subject.name.clone(), kind, workload }
                     })
                 })
-                .map_err(RoundError::Spawn)?;
+                .map_err(|source| RoundError::Spawn(source.into()))?;
             builder.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }
@@ -142,7 +142,7 @@ impl Runner<'_> {
                         let _ = sender.send(report);
                     })
                     .map(|_| ())
-                    .map_err(RoundError::Spawn)
+                    .map_err(|source| RoundError::Spawn(source.into()))
             });
             drop(sender);
             if let Err(error) = spawned {

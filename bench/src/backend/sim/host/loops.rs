@@ -18,6 +18,7 @@ use cellbench_host::Clock;
 use cellbench_host::clock::median;
 use cellbench_host::cpus::CpuId;
 use cellbench_host::pin::{PinError, pin};
+use cellbench_host::threads::together;
 
 /// Window of each microbenchmark of one CPU.
 const WINDOW: Duration = Duration::from_millis(2);
@@ -177,13 +178,9 @@ pub(super) fn one_line(cpus: &[CpuId], clock: &Clock) -> Result<f64, PinError> {
             let timed = ROUND_TRIPS - ROUND_TRIPS / 2;
             pinned.map(|()| clock.elapsed_ns(start, clock.stop()) / (2 * timed) as f64)
         };
-        let side = &side;
-        std::thread::scope(|scope| {
-            let sides = [0, 1].map(|number| scope.spawn(move || side(number)));
-            let [ping, pong] = sides.map(|side| side.join().expect("a ping-pong does not panic"));
-            pong?;
-            ping
-        })
+        let sides: Result<Vec<f64>, PinError> =
+            together(2, |number| side(number as u64))?.into_iter().collect();
+        Ok(sides?[0])
     };
     let times: Result<Vec<f64>, PinError> = (0..WINDOWS).map(|_| play()).collect();
     Ok(median(&mut times?))
@@ -221,14 +218,9 @@ pub(super) fn chain(cpus: &[CpuId], clock: &Clock) -> Result<f64, PinError> {
         }
         pinned.map(|()| times_ns)
     };
-    let follow = &follow;
-    std::thread::scope(|scope| {
-        let sides = [0, 1].map(|side| scope.spawn(move || follow(side)));
-        let [ping, pong] = sides.map(|side| side.join().expect("following does not panic"));
-        let mut times_ns = ping?;
-        times_ns.extend(pong?);
-        Ok(median(&mut times_ns))
-    })
+    let sides: Result<Vec<Vec<f64>>, PinError> =
+        together(2, |side| follow(side as u64))?.into_iter().collect();
+    Ok(median(&mut sides?.concat()))
 }
 
 /// What one CPU, which adds to two lines in turn, loses by each read of the first one by the other.
@@ -237,7 +229,7 @@ pub(super) fn disturbed(cpus: &[CpuId], clock: &Clock) -> Result<f64, PinError> 
     let [phase, reads] = [0, 1].map(|_| CachePadded::new(AtomicU64::new(0)));
     // Four phases a round: the reader is called, reads, is to stop, has counted. Acquire and release
     // on the phase, by which both sides go on; Relaxed elsewhere.
-    let reader = || -> Result<(), PinError> {
+    let reader = || -> Result<f64, PinError> {
         let pinned = pin(cpus[1]);
         // Who could not be pinned takes part, so that the other one ends.
         for round in 0..DISTURBED_ROUNDS {
@@ -252,7 +244,7 @@ pub(super) fn disturbed(cpus: &[CpuId], clock: &Clock) -> Result<f64, PinError> 
             reads.store(count, Relaxed);
             phase.store(4 * round + 4, Release);
         }
-        pinned
+        pinned.map(|()| 0.0)
     };
     let adds_ns = || {
         let start = clock.start();
@@ -262,8 +254,7 @@ pub(super) fn disturbed(cpus: &[CpuId], clock: &Clock) -> Result<f64, PinError> 
         }
         clock.elapsed_ns(start, clock.stop())
     };
-    std::thread::scope(|scope| {
-        let reader = scope.spawn(reader);
+    let adder = || -> Result<f64, PinError> {
         let pinned = pin(cpus[0]);
         let mut losses_ns = Vec::with_capacity(DISTURBED_ROUNDS as usize);
         for round in 0..DISTURBED_ROUNDS {
@@ -275,8 +266,9 @@ pub(super) fn disturbed(cpus: &[CpuId], clock: &Clock) -> Result<f64, PinError> 
             Native::wait_until(|| (phase.load(Acquire) == 4 * round + 4).then_some(()));
             losses_ns.push((disturbed_ns - alone_ns) / reads.load(Relaxed).max(1) as f64);
         }
-        reader.join().expect("reading does not panic")?;
-        pinned?;
-        Ok(median(&mut losses_ns))
-    })
+        pinned.map(|()| median(&mut losses_ns))
+    };
+    let sides: Result<Vec<f64>, PinError> =
+        together(2, |side| if side == 0 { adder() } else { reader() })?.into_iter().collect();
+    Ok(sides?[0])
 }
