@@ -98,6 +98,15 @@ pub struct Promises {
     pub posts: bool,
     /// `cancel_and_free` leaves the cancel to a worker.
     pub free_by_worker: bool,
+    /// `cancel` is refused in hardirq context and with interrupts off, not in NMI alone.
+    pub cancel_needs_irqs: bool,
+    /// With interrupts off, `start` and `cancel_async` wait for them, though not in NMI.
+    pub waits_for_irqs: bool,
+    /// As published, updates that met may leave the callback of one beside the program of another
+    /// (VERIFICATION.md, finding 7).
+    pub callback_may_differ: bool,
+    /// As published, a command may be executed twice (VERIFICATION.md, finding 10).
+    pub may_repeat: bool,
 }
 
 impl Promises {
@@ -113,6 +122,10 @@ impl Promises {
         cancel_may_not_clear: false,
         posts: false,
         free_by_worker: false,
+        cancel_needs_irqs: false,
+        waits_for_irqs: false,
+        callback_may_differ: false,
+        may_repeat: false,
     };
 }
 
@@ -192,7 +205,8 @@ pub trait AsyncCell<P: Platform>: Send + Sync + Sized + 'static {
     /// known when it returns.
     ///
     /// # Errors
-    /// EOPNOTSUPP where the design has no such operation.
+    /// EOPNOTSUPP where the design has no such operation. EPERM, which is the kernel's -1: the
+    /// callback runs. ECANCELED: left to an `irq_work`.
     fn cancel_async(&self, _: &Cpu<'_, P>) -> Result<bool, Errno> {
         Err(Errno::EOPNOTSUPP)
     }

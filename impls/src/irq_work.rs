@@ -16,6 +16,7 @@ use crate::platform::{IntWord, Ordering, Platform, Word};
 const PENDING: u32 = 1;
 
 /// A work item for [`IrqWork::queue`], part of a larger object.
+#[repr(C)]
 pub struct IrqWork<P: Platform> {
     next: P::Ptr<IrqWork<P>>,
     flags: P::U32,

@@ -5,7 +5,8 @@
 //! state, the allocator and the engine; a [`Cpu`] borrows it. Dropping the machine frees all.
 
 use core::marker::PhantomData;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::ptr;
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
 use crossbeam_utils::CachePadded;
 
@@ -86,24 +87,52 @@ pub(crate) struct PerCpu<P: Platform> {
     irq_off: CpuLocal,
     /// The control block whose timer callback runs here now, null when none.
     running: P::Ptr<()>,
+    /// Its count of cancels in progress.
+    running_cancelling: AtomicPtr<P::U32>,
+    /// The control block whose commands run here now, null when none (`async_cb_running`).
+    executing: P::Ptr<()>,
     /// Somebody has the CPU's handle.
     claimed: AtomicBool,
 }
 
-/// How large a machine is.
+/// A timer callback that runs.
+#[derive(Clone, Copy)]
+pub(crate) struct Running<P: Platform> {
+    /// Its control block, by address.
+    pub(crate) block: *mut (),
+    /// That block's count of cancels in progress. Valid while the callback runs: so a canceller
+    /// needs not know of which type the block is.
+    pub(crate) cancelling: *const P::U32,
+}
+
+/// What a machine charges for what user space cannot do, in turns of
+/// [`Memory::charge`](crate::platform::Memory::charge). Whoever makes a machine takes the figures
+/// from a kernel run; see METHODOLOGY.md.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Charges {
+    /// Masking interrupts and letting them in again: for each [`Cpu::irq_save`].
+    pub irq_save: u32,
+    /// Arming a timer, with its base locked (`hrtimer_start`).
+    pub arm_timer: u32,
+    /// Queueing a work (`queue_work`).
+    pub queue_work: u32,
+    /// The interrupt that a CPU sends itself to run `irq_work`.
+    pub irq_work: u32,
+}
+
+/// How large a machine is, and what it charges.
 #[derive(Clone, Debug)]
 pub struct MachineConfig {
     /// Number of CPUs.
     pub cpus: u32,
-    /// Extra cost of an interrupt-off section, in turns of [`Memory::spend`](crate::platform::Memory::spend) (see METHODOLOGY.md):
-    /// user space cannot mask interrupts, so a model can charge what the kernel was measured at.
-    pub irq_save_turns: u32,
+    /// What it charges.
+    pub charges: Charges,
 }
 
 impl MachineConfig {
-    /// A machine with `cpus` CPUs and free interrupt masking.
+    /// A machine with `cpus` CPUs that charges nothing.
     pub fn new(cpus: u32) -> Self {
-        Self { cpus, irq_save_turns: 0 }
+        Self { cpus, charges: Charges::default() }
     }
 }
 
@@ -132,7 +161,9 @@ impl<P: Platform> Machine<P> {
                         irq_works: CachePadded::new(IrqWorkList::new()),
                         task: CachePadded::new(Task::new()),
                         irq_off: CpuLocal::default(),
-                        running: P::Ptr::new("cpu.running", core::ptr::null_mut()),
+                        running: P::Ptr::new("cpu.running", ptr::null_mut()),
+                        running_cancelling: AtomicPtr::new(ptr::null_mut()),
+                        executing: P::Ptr::new("cpu.executing", ptr::null_mut()),
                         claimed: AtomicBool::new(false),
                     })
                 })
@@ -334,13 +365,26 @@ impl<'m, P: Platform> Cpu<'m, P> {
     /// Sections nest. The end of the outermost runs pending `irq_work`, as the interrupt would.
     #[inline(always)]
     pub fn irq_save(&self) -> IrqOff<'_, 'm, P> {
+        let section = self.irq_off();
+        self.charge(|charges| charges.irq_save);
+        section
+    }
+
+    /// As [`irq_save`](Self::irq_save), uncharged: inside what has a charge of its own.
+    #[inline(always)]
+    pub(crate) fn irq_off(&self) -> IrqOff<'_, 'm, P> {
         let depth = &self.this.irq_off;
         depth.set(depth.get() + 1);
-        let turns = self.machine.config.irq_save_turns;
-        if turns > 0 {
-            P::spend(turns);
-        }
         IrqOff { cpu: self }
+    }
+
+    /// Takes the time of one of the machine's charges.
+    #[inline(always)]
+    pub(crate) fn charge(&self, of: impl FnOnce(&Charges) -> u32) {
+        let turns = of(&self.machine.config.charges);
+        if turns > 0 {
+            P::charge(turns);
+        }
     }
 
     /// Opens an RCU read-side section.
@@ -358,19 +402,35 @@ impl<'m, P: Platform> Cpu<'m, P> {
         self.machine.engine.tick(self);
     }
 
-    /// The control block whose timer callback this CPU runs now, or null.
+    /// The timer callback that this CPU runs now.
     #[inline(always)]
-    pub fn running(&self) -> *mut () {
-        // Relaxed: written by this CPU alone.
-        self.this.running.load(Ordering::Relaxed)
+    pub(crate) fn running(&self) -> Option<Running<P>> {
+        // Relaxed, both: written by this CPU alone.
+        let block = self.this.running.load(Ordering::Relaxed);
+        let cancelling = self.this.running_cancelling.load(Ordering::Relaxed);
+        (!block.is_null()).then_some(Running { block, cancelling })
     }
 
-    /// Notes which control block's timer callback this CPU runs; returns the one before.
+    /// Notes which timer callback this CPU runs; returns the one before.
     #[inline(always)]
-    pub(crate) fn set_running(&self, block: *mut ()) -> *mut () {
+    pub(crate) fn set_running(&self, running: Running<P>) -> Running<P> {
         let before = self.running();
-        self.this.running.store(block, Ordering::Relaxed);
-        before
+        self.this.running_cancelling.store(running.cancelling.cast_mut(), Ordering::Relaxed);
+        self.this.running.store(running.block, Ordering::Relaxed);
+        before.unwrap_or(Running { block: ptr::null_mut(), cancelling: ptr::null() })
+    }
+
+    /// The control block whose commands this CPU executes now, or null.
+    #[inline(always)]
+    pub(crate) fn executing(&self) -> *mut () {
+        // Relaxed: written by this CPU alone.
+        self.this.executing.load(Ordering::Relaxed)
+    }
+
+    /// Notes whose commands this CPU executes.
+    #[inline(always)]
+    pub(crate) fn set_executing(&self, block: *mut ()) {
+        self.this.executing.store(block, Ordering::Relaxed);
     }
 
     /// Runs the `irq_work` that is pending on this CPU, in hardirq context with interrupts off.
@@ -387,6 +447,7 @@ impl<'m, P: Platform> Cpu<'m, P> {
     fn run_irq_works_now(&self) {
         let depth = &self.this.irq_off;
         depth.set(depth.get() + 1);
+        self.charge(|charges| charges.irq_work);
         self.this.irq_works.run(&self.interrupted(Context::Hardirq));
         // An NMI that queued work since left it to us: the caller looks again.
         depth.set(depth.get() - 1);

@@ -46,9 +46,15 @@ bugs! {
     NoSecondCancel,
     /// A block is published without release.
     RelaxedPublish,
-    /// Designs without a lock: the callback is stored, as published, and not exchanged. The store
-    /// may become visible after the check that follows it, and stay beside another's program.
+    /// `cmd-queue-xchg`: the callback is stored, as in `cmd-queue`, and not exchanged. The store may
+    /// become visible after the check that follows it, and stay beside another's program.
     CallbackStored,
+    /// `mpmc-cell`, as published: the result of queueing the `irq_work` is ignored, and the reference
+    /// that it was given leaks where it was queued already (A. Nakryiko's review of v3).
+    QueueResultIgnored,
+    /// Task work, as merged: the late irq step of a round that has ended finds FREED and cancels on
+    /// the task, which is null by then.
+    LateIrqStepCancels,
     /// `cmd-queue`: commands are executed newest first.
     CommandsNotReversed,
     /// `mpmc-cell` and `seq-latch`: an `irq_work` does not claim the command that it executes.

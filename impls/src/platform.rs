@@ -89,6 +89,15 @@ pub trait SplitWord: IntWord<u32> {
     fn any_above_low_byte(&self) -> bool;
     /// Equals `fetch_and(!0xff00, Relaxed)`.
     fn clear_second_byte(&self);
+    /// Sets bit 8 and returns the word before; equals `fetch_or(1 << 8, Acquire)` where nobody else
+    /// clears the bit meanwhile.
+    ///
+    /// A platform may read the other bits just after the bit was set, as x86 kernels do
+    /// (`lock bts`, then a load): they are then of that moment.
+    fn set_bit_8_acquire(&self) -> u32;
+    /// Stores 1 in the low byte; equals `fetch_or(1, Relaxed)` where the byte is 0 and the caller's to
+    /// set.
+    fn store_low_byte_one(&self);
 }
 
 /// A mutual exclusion for data that is not part of any design under study: the timer bases and
@@ -124,6 +133,11 @@ pub trait Memory: Sized + Send + Sync + 'static {
 
     /// A full memory barrier (`smp_mb()`).
     fn fence();
+    /// What makes a full barrier of the successful read-modify-write just before: nothing where it is
+    /// one already, as in the kernel's memory model and on x86; a fence under C11.
+    fn fence_after_rmw() {
+        Self::fence();
+    }
     /// Tells the core that it is in a spin loop.
     fn relax();
     /// Waits until `condition`, which reads some words, returns a value (`smp_cond_load_*`).
@@ -141,6 +155,12 @@ pub trait Memory: Sized + Send + Sync + 'static {
     /// nanosecond, in model checkers it is nothing.
     fn spend(turns: u32) {
         let _ = turns;
+    }
+    /// As [`spend`](Self::spend), in series with what comes before and after: on a core that
+    /// executes out of order no turn overlaps with another instruction, so that a charge arrives in
+    /// full.
+    fn charge(turns: u32) {
+        Self::spend(turns);
     }
 }
 
@@ -169,6 +189,10 @@ impl<M: Memory, R: ReclaimKind, E: EngineKind> Memory for World<M, R, E> {
         M::fence();
     }
     #[inline(always)]
+    fn fence_after_rmw() {
+        M::fence_after_rmw();
+    }
+    #[inline(always)]
     fn relax() {
         M::relax();
     }
@@ -190,6 +214,10 @@ impl<M: Memory, R: ReclaimKind, E: EngineKind> Memory for World<M, R, E> {
     #[inline(always)]
     fn spend(turns: u32) {
         M::spend(turns);
+    }
+    #[inline(always)]
+    fn charge(turns: u32) {
+        M::charge(turns);
     }
 }
 

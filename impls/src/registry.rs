@@ -5,8 +5,12 @@
 
 use crate::cell::task_work::{TaskWork, locked::LockedWork, lockless};
 use crate::cell::{
-    AsyncCell, CellKind, Promises, Timer, Wq, latch::SeqLatch, locked::Locked, mpmc::MpmcCell,
-    queue::CmdQueue, state::State,
+    AsyncCell, CellKind, Promises, Timer, Wq,
+    latch::{SeqLatch, SeqLatchV4, SeqLatchV6},
+    locked::Locked,
+    mpmc::MpmcCell,
+    queue::CmdQueue,
+    state::State,
 };
 #[cfg(feature = "peers")]
 use crate::engine::EngineKind;
@@ -227,16 +231,22 @@ cells! {
     "cmpxchg-state" Timer StateWord RFC_V1 "RFC v1: READY/BUSY/FREED state word, refcount, RCU" => State<P, Timer, false>;
     "cmpxchg-state-nmi" Timer StateWord RFC_V1_NMI "RFC v1 with updates allowed in NMI" => State<P, Timer, true>;
     "mpmc-cell" Timer Buffer V3 "v3: newest command in two slots under a sequence word, irq_work" => MpmcCell<P, Timer>;
-    "seq-latch" Timer Buffer V4 "v4 to v8: newest command under a latch sequence counter, irq_work" => SeqLatch<P, Timer>;
-    "cmd-queue" Timer Commands MERGED "v9, merged: refcount, exchanged callback, commands through irq_work" => CmdQueue<P, Timer>;
+    "seq-latch-v4" Timer Buffer V4 "v4, v5: newest command under a latch sequence counter, always through irq_work" => SeqLatchV4<P, Timer>;
+    "seq-latch-v6" Timer Buffer V6 "v6 to v8: the same, irq_work in NMI only" => SeqLatchV6<P, Timer>;
+    "seq-latch" Timer Buffer V6_REPAIRED "v6 to v8, repaired: a command runs once" => SeqLatch<P, Timer>;
+    "cmd-queue" Timer Commands MERGED "merged: refcount, exchanged program, stored callback, commands through irq_work" => CmdQueue<P, Timer, false>;
+    "cmd-queue-xchg" Timer Commands MERGED_REPAIRED "merged, repaired: the callback is exchanged as well" => CmdQueue<P, Timer, true>;
     "spin-tas" Wq Spinlock LOCKED "irq-saving test-and-set spinlock in the cell" => Locked<P, Wq, tas::Tas<P>>;
     "spin-queued" Wq Spinlock LOCKED "irq-saving queued spinlock in the cell" => Locked<P, Wq, queued::Queued<P>>;
     "rqspin" Wq Resilient LOCKED_RESILIENT "resilient queued spinlock in the cell" => Locked<P, Wq, resilient::Resilient<P>>;
     "cmpxchg-state" Wq StateWord RFC_V1 "RFC v1: READY/BUSY/FREED state word, refcount, RCU" => State<P, Wq, false>;
     "cmpxchg-state-nmi" Wq StateWord RFC_V1_NMI "RFC v1 with updates allowed in NMI" => State<P, Wq, true>;
     "mpmc-cell" Wq Buffer V3 "v3: newest command in two slots under a sequence word, irq_work" => MpmcCell<P, Wq>;
-    "seq-latch" Wq Buffer V4 "v4 to v8: newest command under a latch sequence counter, irq_work" => SeqLatch<P, Wq>;
-    "cmd-queue" Wq Commands MERGED "v9, merged: refcount, exchanged callback, commands through irq_work" => CmdQueue<P, Wq>;
+    "seq-latch-v4" Wq Buffer V4 "v4, v5: newest command under a latch sequence counter, always through irq_work" => SeqLatchV4<P, Wq>;
+    "seq-latch-v6" Wq Buffer V6 "v6 to v8: the same, irq_work in NMI only" => SeqLatchV6<P, Wq>;
+    "seq-latch" Wq Buffer V6_REPAIRED "v6 to v8, repaired: a command runs once" => SeqLatch<P, Wq>;
+    "cmd-queue" Wq Commands MERGED "merged: refcount, exchanged program, stored callback, commands through irq_work" => CmdQueue<P, Wq, false>;
+    "cmd-queue-xchg" Wq Commands MERGED_REPAIRED "merged, repaired: the callback is exchanged as well" => CmdQueue<P, Wq, true>;
     "task-work" TaskWork TaskWork TASK_WORK_MERGED "merged: six states, refcount, cancel from irq_work" => TaskWork<P, lockless::Lockless<P, lockless::Merged>>;
     "task-work-cancel-now" TaskWork TaskWork TASK_WORK_SEED "six states, freed by the party that finds FREED, cancel at once" => TaskWork<P, lockless::Lockless<P, lockless::CancelNow>>;
     "task-work-cancel-irq" TaskWork TaskWork TASK_WORK_SEED_IRQ "six states, freed by the party that finds FREED, cancel from irq_work" => TaskWork<P, lockless::Lockless<P, lockless::CancelIrq>>;

@@ -38,6 +38,10 @@ sources! {
     V4 = "v4", "2026-01-14", "20260114-timer_nolock-v4-3-fa6355f51fa7@meta.com";
     /// Latch, irq_work in NMI only.
     V6 = "v6", "2026-01-20", "20260120-timer_nolock-v6-0-670ffdd787b4@meta.com";
+    /// The same with one number for both values that the counter takes for one command.
+    V6_REPAIRED = "v6, repaired", "", "ours: v6 with the latch sequence halved";
+    /// As merged, with an exchanged callback.
+    MERGED_REPAIRED = "merged, repaired", "", "ours: the merged form with the callback exchanged";
     /// As merged, with the fixes up to 7.0.
     MERGED = "merged, 7.0", "2026-02-04", "1bfbc267ec91, a7e172aa4ca2, 7d49635e3775, 64873307e888, 81502d7f20bf, 5000a097f82c, 1ace9bac1ad2";
     /// Task work as first posted.

@@ -301,6 +301,12 @@ impl SimWord<u32> {
         self.store_part(0xff, u64::from(value), order);
     }
 
+    /// Stores the second byte, leaving the rest.
+    #[inline]
+    pub fn store_second_byte(&self, value: u8, order: Ordering) {
+        self.store_part(0xff00, u64::from(value) << 8, order);
+    }
+
     /// Stores the less significant half, leaving the rest.
     #[inline]
     pub fn store_low_half(&self, value: u16, order: Ordering) {

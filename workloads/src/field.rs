@@ -158,7 +158,7 @@ impl<P: Platform, C: AsyncCell<P>> Field<P, C> {
             // SAFETY: callbacks are those of this field's programs.
             if let Some(callback) = unsafe { found.callback.as_ref() } {
                 ensure!(
-                    callback.belongs_to(found.program),
+                    C::PROMISES.callback_may_differ || callback.belongs_to(found.program),
                     "cell {index}: the callback is not one of its program's"
                 );
             }

@@ -1,6 +1,6 @@
 //! What a trial is built for.
 
-use cellbench_impls::machine::MachineConfig;
+use cellbench_impls::machine::{Charges, MachineConfig};
 #[cfg(feature = "planted")]
 use cellbench_impls::planted::Bug;
 use cellbench_impls::{Machine, Platform};
@@ -17,8 +17,8 @@ pub struct Params {
     /// Turns of [`Memory::spend`](cellbench_impls::Memory::spend) that take a microsecond here,
     /// for critical sections of a given length.
     pub turns_per_us: u32,
-    /// Turns that an interrupt-off section costs extra; 0: as free as user space makes it.
-    pub irq_save_turns: u32,
+    /// What the machine charges for what user space cannot do.
+    pub charges: Charges,
     /// How long a worker is suspended, in nanoseconds, by workloads that suspend one.
     pub stall_ns: u64,
     /// A known bug, to show that what is checked is found.
@@ -37,7 +37,7 @@ impl Params {
             extra_cpus: 0,
             seed,
             turns_per_us: 1000,
-            irq_save_turns: 0,
+            charges: Charges::default(),
             stall_ns: STALL_NS,
             #[cfg(feature = "planted")]
             bug: None,
@@ -47,7 +47,7 @@ impl Params {
     /// A machine with a CPU for each worker and those beyond.
     pub(crate) fn machine<P: Platform>(&self) -> Machine<P> {
         let config = MachineConfig {
-            irq_save_turns: self.irq_save_turns,
+            charges: self.charges,
             ..MachineConfig::new(self.threads + self.extra_cpus)
         };
         #[cfg(feature = "planted")]

@@ -2,36 +2,57 @@
 //! callback, setting it, and the rules against deadlock in cancel. Giving the block back is in
 //! [`worker`](super::worker) and [`counted`](super::counted).
 
+use core::mem::offset_of;
 use core::ptr::{self, NonNull};
 
 use super::{Errno, Inspection, Kind};
-use crate::machine::{Context, Cpu, planted};
+use crate::machine::{Context, Cpu, Running, planted};
 use crate::map::Map;
 use crate::platform::{IntWord, Ordering, Platform, Word};
 use crate::program::{Callback, Program};
 use crate::rcu::{RcuFn, RcuHead, Reclaim};
 
 /// What a design adds to the block.
-pub trait Own: Send + Sync + 'static {}
+pub trait Own: Send + Sync + 'static {
+    /// What it adds behind the engine's node.
+    type Tail: Send + Sync + 'static;
+}
 
-impl<X: Send + Sync + 'static> Own for X {}
-
-/// A control block; `own` holds the words that one design adds.
+/// What every block begins with: the first words of the kernel's `struct bpf_async_cb`, at its
+/// offsets.
 #[repr(C)]
-pub struct Block<P: Platform, K: Kind, X: Own> {
-    /// First, so that the RCU callback gets back to the block.
-    rcu: RcuHead<P>,
+pub struct Header<P: Platform> {
+    map: *const Map<P>,
     /// The program that owns the callback, with one reference held, or null.
     pub(crate) program: P::Ptr<Program<P>>,
     /// What runs, or null.
     pub(crate) callback: P::Ptr<Callback<P>>,
-    /// Callbacks that are cancelling this timer now.
-    cancelling: P::U32,
-    map: *const Map<P>,
     value: *const (),
-    pub(crate) node: K::Node<P>,
+    /// What the grace period finds the block by.
+    rcu: RcuHead<P>,
+}
+
+/// A control block. Which words share a line is part of a design: the order is that of the kernel's
+/// structures, `own` in place of what follows `rcu` there, then the hrtimer or the work.
+#[repr(C)]
+pub struct Block<P: Platform, K: Kind, X: Own> {
+    header: Header<P>,
     /// The design's own words.
     pub(crate) own: X,
+    pub(crate) node: K::Node<P>,
+    /// Callbacks that are cancelling this timer now.
+    cancelling: P::U32,
+    /// The design's own words that follow.
+    pub(crate) tail: X::Tail,
+}
+
+impl<P: Platform, K: Kind, X: Own> core::ops::Deref for Block<P, K, X> {
+    type Target = Header<P>;
+
+    #[inline(always)]
+    fn deref(&self) -> &Header<P> {
+        &self.header
+    }
 }
 
 // SAFETY: `map` and `value` are addresses that are dereferenced only under the contract of
@@ -41,23 +62,34 @@ unsafe impl<P: Platform, K: Kind, X: Own> Sync for Block<P, K, X> {}
 unsafe impl<P: Platform, K: Kind, X: Own> Send for Block<P, K, X> {}
 
 impl<P: Platform, K: Kind, X: Own> Block<P, K, X> {
+    /// Offset of the design's own words, for the assertions beside each design.
+    pub(crate) const OWN_AT: usize = offset_of!(Self, own);
+    /// Offset of the hrtimer or work.
+    pub(crate) const NODE_AT: usize = offset_of!(Self, node);
+
     /// Allocates a block that nobody knows yet; `own` makes the design's words for the block at
     /// the given address. `None`: no memory that this context may take.
     pub(crate) fn alloc(
         cpu: &Cpu<'_, P>,
         map: &Map<P>,
         value: *const (),
-        own: impl FnOnce(*mut Self) -> X,
+        own: impl FnOnce(*mut Self) -> (X, X::Tail),
     ) -> Option<NonNull<Self>> {
-        cpu.machine().heap().alloc(cpu, |this: *mut Self| Self {
-            rcu: RcuHead::new(),
-            program: P::Ptr::new("block.program", ptr::null_mut()),
-            callback: P::Ptr::new("block.callback", ptr::null_mut()),
-            cancelling: P::U32::new("block.cancelling", 0),
-            map: ptr::from_ref(map),
-            value,
-            node: K::node(Self::fire, this.cast()),
-            own: own(this),
+        cpu.machine().heap().alloc(cpu, |this: *mut Self| {
+            let (own, tail) = own(this);
+            Self {
+                header: Header {
+                    map: ptr::from_ref(map),
+                    program: P::Ptr::new("block.program", ptr::null_mut()),
+                    callback: P::Ptr::new("block.callback", ptr::null_mut()),
+                    value,
+                    rcu: RcuHead::new(),
+                },
+                own,
+                node: K::node(Self::fire, this.cast()),
+                cancelling: P::U32::new("block.cancelling", 0),
+                tail,
+            }
         })
     }
 
@@ -75,14 +107,15 @@ impl<P: Platform, K: Kind, X: Own> Block<P, K, X> {
     /// # Safety
     /// As [`Reclaim::defer`].
     pub(crate) unsafe fn defer(cpu: &Cpu<'_, P>, block: NonNull<Self>, function: RcuFn<P>) {
-        // SAFETY: by contract; the pointer keeps the provenance of the whole block.
-        unsafe { cpu.machine().rcu().defer(cpu, block.as_ptr().cast(), function) };
+        // SAFETY: by contract; the pointer is made from the block's, and keeps its provenance.
+        unsafe { cpu.machine().rcu().defer(cpu, &raw mut (*block.as_ptr()).header.rcu, function) };
     }
 
     /// The block whose head this is.
     pub(crate) fn of_head(head: *mut RcuHead<P>) -> NonNull<Self> {
-        // The head is the block's first field.
-        NonNull::new(head.cast()).expect("not null")
+        // SAFETY: the head lies in a block's header, which is the block's first field.
+        let block = unsafe { head.cast::<u8>().sub(offset_of!(Header<P>, rcu)) };
+        NonNull::new(block.cast()).expect("not null")
     }
 
     /// Whether user space holds no reference to the map any more.
@@ -103,16 +136,45 @@ impl<P: Platform, K: Kind, X: Own> Block<P, K, X> {
         // SAFETY: programs and their callbacks outlive the machine's rest.
         let Some(callback) = (unsafe { callback.as_ref() }) else { return };
         let timer = cpu.context() == Context::Softirq;
-        let before = if timer { cpu.set_running(owner) } else { ptr::null_mut() };
+        let before =
+            timer.then(|| cpu.set_running(Running { block: owner, cancelling: &block.cancelling }));
         callback.run(cpu, block.value);
-        if timer {
+        if let Some(before) = before {
             cpu.set_running(before);
         }
     }
 
-    /// Exchanges the program, putting the old one, and sets the callback. `None` clears both.
-    /// Callers make sure that no two of them do this at once; those that cannot use
-    /// [`exchange`](Self::exchange).
+    /// Sets program and callback under the cell's lock; `None` clears both. Plain, as in the kernel:
+    /// nobody else writes.
+    ///
+    /// # Errors
+    /// ENOENT: no reference on the new program; nothing was changed.
+    #[inline(always)]
+    pub(crate) fn update_locked(
+        &self,
+        cpu: &Cpu<'_, P>,
+        new: Option<(&Program<P>, &Callback<P>)>,
+    ) -> Result<(), Errno> {
+        let (program, callback) = pointers(new);
+        // Relaxed, here and below: written under the lock.
+        let old = self.program.load(Ordering::Relaxed);
+        if old != program {
+            if let Some((program, _)) = new {
+                program.get()?;
+            }
+            self.put_program(cpu, old);
+            self.program.store(program, Ordering::Relaxed);
+        } else if new.is_none() {
+            // Nothing was set, so there is no callback either.
+            return Ok(());
+        }
+        // Release pairs with the acquire in `fire`, which takes no lock.
+        self.callback.store(callback, Ordering::Release);
+        Ok(())
+    }
+
+    /// Sets program and callback where one update at a time gets here, but for the one that clears
+    /// after freeing: the program is exchanged, so that each is put once. `None` clears both.
     ///
     /// # Errors
     /// ENOENT: no reference on the new program; nothing was changed.
@@ -128,7 +190,8 @@ impl<P: Platform, K: Kind, X: Own> Block<P, K, X> {
             if let Some((program, _)) = new {
                 program.get()?;
             }
-            self.exchange_program(cpu, program);
+            let old = self.program.swap(program, Ordering::AcqRel);
+            self.put_program(cpu, old);
         }
         // Release pairs with the acquire in `fire`.
         self.callback.store(callback, Ordering::Release);
@@ -139,13 +202,14 @@ impl<P: Platform, K: Kind, X: Own> Block<P, K, X> {
     /// until what is in the block is what was written, so that program and callback of the last
     /// one stay together. A caller repeats only if another one wrote in between.
     ///
-    /// Published with a plain store of the callback, which may become visible after the check
-    /// that follows it; the exchange does not (see VERIFICATION.md).
+    /// As published (`EXCHANGED` false) the callback is stored, and the old program put after that.
+    /// The store may become visible after the check that follows it where nothing was put (no
+    /// program was set): VERIFICATION.md, finding 7. The repair exchanges the callback.
     ///
     /// # Errors
     /// ENOENT: no reference on the new program; nothing was changed.
     #[inline(always)]
-    pub(crate) fn exchange(
+    pub(crate) fn exchange<const EXCHANGED: bool>(
         &self,
         cpu: &Cpu<'_, P>,
         new: Option<(&Program<P>, &Callback<P>)>,
@@ -159,15 +223,17 @@ impl<P: Platform, K: Kind, X: Own> Block<P, K, X> {
             if let Some((program, _)) = new {
                 program.get().expect("the guard keeps the count above 0");
             }
-            self.exchange_program(cpu, program);
-            if planted!(cpu, CallbackStored) {
-                self.callback.store(callback, Ordering::Release);
-            } else {
+            let old = self.program.swap(program, Ordering::AcqRel);
+            if EXCHANGED && !planted!(cpu, CallbackStored) {
                 // Release pairs with the acquire in `fire`. Acquire: after another's callback,
                 // the check below sees the program that was exchanged before it.
                 self.callback.swap(callback, Ordering::AcqRel);
+            } else {
+                // Release pairs with the acquire in `fire` (`rcu_assign_pointer`).
+                self.callback.store(callback, Ordering::Release);
             }
-            // Relaxed: only compared; ordered by the acquire above.
+            self.put_program(cpu, old);
+            // Relaxed: only compared; ordered by the acquire above where there is one.
             if self.program.load(Ordering::Relaxed) == program
                 && self.callback.load(Ordering::Relaxed) == callback
             {
@@ -180,10 +246,9 @@ impl<P: Platform, K: Kind, X: Own> Block<P, K, X> {
         Ok(())
     }
 
-    /// Exchanges the program and puts the old one: each is put by the one who took it out.
+    /// Puts a program that was taken out of the block: by the one who took it out.
     #[inline(always)]
-    fn exchange_program(&self, cpu: &Cpu<'_, P>, program: *mut Program<P>) {
-        let old = self.program.swap(program, Ordering::AcqRel);
+    fn put_program(&self, cpu: &Cpu<'_, P>, old: *mut Program<P>) {
         // SAFETY: the reference that the block held keeps the program, and its memory outlives
         // the machine's rest.
         if let Some(old) = unsafe { old.as_ref() } {
@@ -230,11 +295,8 @@ impl<'a, P: Platform> Cancelling<'a, P> {
         cpu: &Cpu<'_, P>,
         block: &'a Block<P, K, X>,
     ) -> Result<Self, Errno> {
-        let running = cpu.running();
-        if running.is_null() {
-            return Ok(Self(None));
-        }
-        if running == ptr::from_ref(block).cast_mut().cast() {
+        let Some(running) = cpu.running() else { return Ok(Self(None)) };
+        if running.block == ptr::from_ref(block).cast_mut().cast() {
             return Err(Errno::EDEADLK);
         }
         // Relaxed: the full barrier orders it. On success as on failure the guard lowers it.
@@ -242,10 +304,8 @@ impl<'a, P: Platform> Cancelling<'a, P> {
         let raised = Self(Some(&block.cancelling));
         // Raise mine, then look at theirs; the other callback does the same: one sees the other.
         P::fence();
-        // SAFETY: the running block's callback is on this CPU, so the block is not freed; timers
-        // of one machine share the design, and `cancelling` lies in the same place.
-        let running = unsafe { &*running.cast::<Block<P, K, X>>() };
-        if running.cancelling.load(Ordering::Relaxed) > 0 {
+        // SAFETY: the running block's callback is on this CPU, so the block is not freed.
+        if unsafe { &*running.cancelling }.load(Ordering::Relaxed) > 0 {
             return Err(Errno::EDEADLK);
         }
         Ok(raised)

@@ -39,6 +39,7 @@ impl Command {
 
 /// A command in words that may be written while somebody reads them: what is read is used only if
 /// the sequence counter beside it did not change meanwhile.
+#[repr(C)]
 pub(crate) struct CommandSlot<P: Platform> {
     ns: P::U64,
     /// 0 for a cancel, else the flags of a start above [`STARTS`].

@@ -13,6 +13,7 @@ use super::Kind;
 use super::block::{Block, Own};
 use super::refs::Refs;
 use crate::engine::Cancelled;
+use crate::irq_work::IrqWork;
 use crate::machine::{Cpu, planted};
 use crate::platform::Platform;
 use crate::rcu::RcuHead;
@@ -21,6 +22,22 @@ use crate::rcu::RcuHead;
 pub trait Counted<P: Platform>: Own {
     /// References to the block.
     fn refs(&self) -> &Refs<P>;
+    /// The `irq_work` through which a last put with interrupts off goes, in designs in which it
+    /// does: deferring to a grace period there might interrupt itself (1ace9bac1ad2).
+    fn last_put(tail: &Self::Tail) -> Option<&IrqWork<P>> {
+        let _ = tail;
+        None
+    }
+}
+
+/// The handler of [`Counted::last_put`]: the block's last reference is gone.
+pub(crate) unsafe fn defer_from_irq_work<P: Platform, K: Kind, X: Counted<P>>(
+    owner: *mut (),
+    cpu: &Cpu<'_, P>,
+) {
+    let block = NonNull::new(owner.cast::<Block<P, K, X>>()).expect("not null");
+    // SAFETY: queued by the last put, once.
+    unsafe { Block::defer(cpu, block, readers_gone::<P, K, X>) };
 }
 
 /// Returns a reference; the last one frees after a grace period.
@@ -35,6 +52,14 @@ pub(crate) unsafe fn put<P: Platform, K: Kind, X: Counted<P>>(
 ) {
     // SAFETY: the reference keeps it.
     if unsafe { block.as_ref() }.own.refs().put() {
+        // SAFETY: nobody frees it before it is deferred, which is this caller's to do.
+        if let Some(work) = X::last_put(&unsafe { block.as_ref() }.tail)
+            && cpu.irqs_disabled()
+        {
+            // SAFETY: as above: valid until the handler has deferred it.
+            unsafe { IrqWork::queue(work, cpu) };
+            return;
+        }
         // SAFETY: detached, as the map's reference is gone; the count is 0 once.
         unsafe { Block::defer(cpu, block, readers_gone::<P, K, X>) };
     }
@@ -57,7 +82,7 @@ unsafe fn readers_gone<P: Platform, K: Kind, X: Counted<P>>(
     }
     // An update that found the block before it was detached may have ended after that: what it
     // set is put here.
-    this.update(cpu, None).expect("clearing takes no reference");
+    this.update_locked(cpu, None).expect("clearing takes no reference");
     // SAFETY: nobody can reach it, and its node is at rest.
     unsafe { Block::free(cpu, block) };
 }

@@ -53,6 +53,8 @@ errnos! {
     EOPNOTSUPP = 95,
     /// Waited too long.
     ETIMEDOUT = 110,
+    /// Left to an `irq_work`, which cancels later.
+    ECANCELED = 125,
 }
 
 impl fmt::Display for Errno {

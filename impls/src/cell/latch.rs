@@ -1,8 +1,10 @@
-//! `seq-latch`, v4 to v8: a flag admits one writer, and a latch sequence counter (the kernel's
+//! `seq-latch-v4` (v4, v5), `seq-latch-v6` (v6 to v8) and `seq-latch`, their repair: a flag admits one writer, and a latch sequence counter (the kernel's
 //! `seqcount_latch`) covers two copies of the newest command. The writer makes the counter odd and
 //! writes slot 0, makes it even and writes slot 1. A reader copies slot 1 while the counter is odd
 //! and slot 0 while it is even, never the one that is being written, and looks at the counter
 //! again: so it gets a whole command even in an interrupt on top of the writer.
+
+use core::marker::PhantomData;
 
 use super::command::{Command, CommandSlot};
 use super::newest::{Buffer, Newest};
@@ -10,11 +12,52 @@ use super::{Errno, Outcome};
 use crate::machine::{Cpu, planted};
 use crate::platform::{Ordering, Platform, Word};
 
-/// The cell.
-pub type SeqLatch<P, K> = Newest<P, K, Latch<P>>;
+/// v4: always through the `irq_work`; the writer's flag is given back without release.
+pub type SeqLatchV4<P, K> = Newest<P, K, Latch<P, V4>>;
+/// v6: executed at once unless in NMI; the flag is given back with release.
+pub type SeqLatchV6<P, K> = Newest<P, K, Latch<P, V6>>;
+/// v6 with both values that the counter takes for one command as one number: a command runs once.
+pub type SeqLatch<P, K> = Newest<P, K, Latch<P, Halved>>;
+
+/// In what the revisions differ.
+pub trait Revision: Send + Sync + 'static {
+    /// Name in reports.
+    const ID: &'static str;
+    /// See [`Buffer::DIRECT`].
+    const DIRECT: bool;
+    /// See [`Buffer::RAW`].
+    const RAW: bool;
+    /// Gives the writer's flag back.
+    const FLAG: Ordering;
+}
+
+macro_rules! revisions {
+    ($($(#[$doc:meta])* $name:ident = $id:literal, $direct:literal, $raw:literal, $flag:ident;)*) => {$(
+        $(#[$doc])*
+        pub struct $name;
+
+        impl Revision for $name {
+            const ID: &'static str = $id;
+            const DIRECT: bool = $direct;
+            const RAW: bool = $raw;
+            const FLAG: Ordering = Ordering::$flag;
+        }
+    )*};
+}
+
+revisions! {
+    /// v4 and v5.
+    V4 = "seq-latch-v4", false, true, Relaxed;
+    /// v6 to v8.
+    V6 = "seq-latch-v6", true, true, Release;
+    /// Ours.
+    Halved = "seq-latch", true, false, Release;
+}
 
 /// See the module.
-pub struct Latch<P: Platform> {
+#[repr(C)]
+pub struct Latch<P: Platform, R> {
+    revision: PhantomData<fn() -> R>,
     /// 1 while a writer is at work.
     writer: P::U32,
     /// Twice the number of the newest command; one more while slot 0 is written.
@@ -22,11 +65,14 @@ pub struct Latch<P: Platform> {
     slots: [CommandSlot<P>; 2],
 }
 
-impl<P: Platform> Buffer<P> for Latch<P> {
-    const ID: &'static str = "seq-latch";
+impl<P: Platform, R: Revision> Buffer<P> for Latch<P, R> {
+    const ID: &'static str = R::ID;
+    const DIRECT: bool = R::DIRECT;
+    const RAW: bool = R::RAW;
 
     fn new() -> Self {
         Self {
+            revision: PhantomData,
             writer: P::U32::new("block.writer", 0),
             sequence: P::U64::new("block.sequence", 0),
             slots: [CommandSlot::new(), CommandSlot::new()],
@@ -34,8 +80,9 @@ impl<P: Platform> Buffer<P> for Latch<P> {
     }
 
     #[inline(always)]
-    fn write(&self, cpu: &Cpu<'_, P>, command: Command, before: impl FnOnce(u64)) -> Outcome {
-        // Acquire pairs with the release at the end: what the last writer wrote comes before.
+    fn write(&self, cpu: &Cpu<'_, P>, command: Command) -> Outcome {
+        // Acquire pairs with the release at the end, where the revision has one: what the last writer
+        // wrote comes before.
         if self.writer.cas(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
             return Err(Errno::EBUSY);
         }
@@ -47,13 +94,12 @@ impl<P: Platform> Buffer<P> for Latch<P> {
             if planted!(cpu, RelaxedCommit) { Ordering::Relaxed } else { Ordering::Release };
         // Relaxed: only writers change it, and this is the only one.
         let sequence = self.sequence.load(Ordering::Relaxed);
-        before(sequence / 2 + 1);
         // Release, twice, pairs with the acquire in `read`: the slot that readers turn to.
         self.sequence.store(sequence + 1, publish);
         under_odd.store(command);
         self.sequence.store(sequence + 2, publish);
         under_even.store(command);
-        self.writer.store(0, Ordering::Release);
+        self.writer.store(0, R::FLAG);
         Ok(())
     }
 
@@ -64,7 +110,7 @@ impl<P: Platform> Buffer<P> for Latch<P> {
         let command = self.slots[(sequence & 1) as usize].load();
         // Relaxed: the slot's loads are acquires, so this comes after them.
         if self.sequence.load(Ordering::Relaxed) == sequence {
-            Ok((sequence / 2, command))
+            Ok((if R::RAW { sequence } else { sequence / 2 }, command))
         } else {
             Err(Errno::EAGAIN)
         }

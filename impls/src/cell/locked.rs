@@ -7,7 +7,8 @@
 use core::marker::PhantomData;
 use core::ptr::{self, NonNull};
 
-use super::block::{Block, Cancelling};
+use super::Timer;
+use super::block::{Block, Cancelling, Own};
 use super::worker::{self, ByWorker, Worker};
 use super::{
     AsyncCell, CellKind, Errno, Footprint, InitFlags, Inspection, Kind, Outcome, Promises, Start,
@@ -15,7 +16,7 @@ use super::{
 use crate::lock::Lock;
 use crate::machine::{Cpu, planted};
 use crate::map::Map;
-use crate::platform::{Ordering, Platform, Word};
+use crate::platform::{Native, Ordering, Platform, Word};
 use crate::program::{Callback, Program};
 
 /// A cell whose block pointer is guarded by a lock of type `L`: 16 bytes with the kernel's locks.
@@ -26,21 +27,26 @@ pub struct Locked<P: Platform, K: Kind, L: Lock<P>> {
     kind: PhantomData<K>,
 }
 
-/// What the design adds to the block: nothing but the worker.
+/// What the design adds to the block before the hrtimer: nothing. These are the words of the
+/// kernel's `delete_work`, which shares the room of `rcu` there, and `flags`.
+#[repr(C)]
 pub struct Words<P: Platform, K> {
-    worker: Worker<P>,
-    kind: PhantomData<fn() -> K>,
+    _delete_work_and_flags: [u64; 3],
+    kind: PhantomData<fn() -> (P, K)>,
+}
+
+impl<P: Platform, K: Kind> Own for Words<P, K> {
+    type Tail = Worker<P>;
 }
 
 impl<P: Platform, K: Kind> ByWorker<P> for Words<P, K> {
     // The start of a work item takes neither lock nor reference: it can come after the worker's
     // cancel (see VERIFICATION.md). The second cancel is ours; the published code has none.
     const STARTS_ARE_ORDERED: bool = !K::START_NEEDS_PROGRAM;
-
-    fn worker(&self) -> &Worker<P> {
-        &self.worker
-    }
 }
+
+/// The hrtimer begins on the second line, as in Linux 6.18.
+const _: () = assert!(LockedBlock::<Native, Timer>::NODE_AT == 72);
 
 type LockedBlock<P, K> = Block<P, K, Words<P, K>>;
 
@@ -110,9 +116,9 @@ impl<P: Platform, K: Kind, L: Lock<P>> AsyncCell<P> for Locked<P, K, L> {
             }
             let abandoned_before = planted!(cpu, UsercntBeforePublish) && map.is_abandoned();
             let value = ptr::from_ref(self).cast();
-            let words = |block: *mut LockedBlock<P, K>| Words {
-                worker: Worker::new(block),
-                kind: PhantomData,
+            let words = |block: *mut LockedBlock<P, K>| {
+                let own = Words { _delete_work_and_flags: [0; 3], kind: PhantomData };
+                (own, Worker::new(block))
             };
             let block = Block::alloc(cpu, map, value, words).ok_or(Errno::ENOMEM)?;
             // Release pairs with the acquire of the wq's lockless `start`.
@@ -153,7 +159,7 @@ impl<P: Platform, K: Kind, L: Lock<P>> AsyncCell<P> for Locked<P, K, L> {
             if block.is_map_abandoned() {
                 return Err(Errno::EPERM);
             }
-            block.update(cpu, Some((program, callback)))
+            block.update_locked(cpu, Some((program, callback)))
         })
     }
 
@@ -200,7 +206,7 @@ impl<P: Platform, K: Kind, L: Lock<P>> AsyncCell<P> for Locked<P, K, L> {
             // SAFETY: lives until the RCU section ends.
             let block: &LockedBlock<P, K> = unsafe { &*ptr::from_ref(block) };
             let cancelling = Cancelling::begin(cpu, block)?;
-            block.update(cpu, None)?;
+            block.update_locked(cpu, None)?;
             Ok((block, cancelling))
         })?;
         Ok(K::cancel(cpu, &block.node))
@@ -214,7 +220,7 @@ impl<P: Platform, K: Kind, L: Lock<P>> AsyncCell<P> for Locked<P, K, L> {
         let detached = self.locked(cpu, || {
             let block = NonNull::new(self.block.load(Ordering::Relaxed)).ok_or(Errno::EINVAL)?;
             // SAFETY: attached, and detached under this lock only.
-            unsafe { block.as_ref() }.update(cpu, None)?;
+            unsafe { block.as_ref() }.update_locked(cpu, None)?;
             self.block.store(ptr::null_mut(), Ordering::Relaxed);
             Ok(block)
         });

@@ -30,6 +30,8 @@ impl<P: Platform> TwoSlots<P> {
 
 impl<P: Platform> Buffer<P> for TwoSlots<P> {
     const ID: &'static str = "mpmc-cell";
+    const DIRECT: bool = false;
+    const RAW: bool = false;
 
     fn new() -> Self {
         Self {
@@ -39,7 +41,7 @@ impl<P: Platform> Buffer<P> for TwoSlots<P> {
     }
 
     #[inline(always)]
-    fn write(&self, cpu: &Cpu<'_, P>, command: Command, before: impl FnOnce(u64)) -> Outcome {
+    fn write(&self, cpu: &Cpu<'_, P>, command: Command) -> Outcome {
         // Acquire pairs with the release of the commit before: who reads what is written to the
         // slot now also sees that the slot had ceased to be the newest.
         let sequence = self.sequence.fetch_or(WRITER, Ordering::Acquire);
@@ -48,7 +50,6 @@ impl<P: Platform> Buffer<P> for TwoSlots<P> {
         }
         let number = (sequence >> 1) + 1;
         self.slot(number).store(command);
-        before(number);
         let commit =
             if planted!(cpu, RelaxedCommit) { Ordering::Relaxed } else { Ordering::Release };
         // Release pairs with the acquire in `read`: the slot.

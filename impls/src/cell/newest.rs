@@ -11,12 +11,15 @@
 //! Claims are ordered, executions are not: two `irq_work`s may run at once on two CPUs, and one
 //! that is slow after its claim may arm or cancel after a newer command was executed.
 //!
-//! `mpmc-cell` is described without that claim. It has it here as well: without it the late
-//! `irq_work` of one command executes the next one a second time.
+//! `cancel` is not a command: it clears the callback and waits, as published. So a start that waits
+//! for its `irq_work` is executed after a cancel that has returned: what reviewers distrusted.
+//!
+//! As published the latch is read and claimed by its raw sequence, odd values included, so that one
+//! command may be executed twice ([`Buffer::RAW`], VERIFICATION.md).
 
 use core::ptr::NonNull;
 
-use super::block::{Block, Cancelling};
+use super::block::{Block, Cancelling, Own};
 use super::command::Command;
 use super::counted::{self, Counted};
 use super::refs::Refs;
@@ -37,13 +40,17 @@ pub trait Buffer<P: Platform>: Send + Sync + 'static {
 
     /// An empty buffer.
     fn new() -> Self;
-    /// Writes a command. `before` is called with its number (1 for the first, then counting up)
-    /// when the command is certain to be written and not yet to be read.
+    /// Whether a command is executed by its writer, unless in NMI; else always by the `irq_work`.
+    const DIRECT: bool;
+    /// Whether the numbers of commands are raw: one command has two.
+    const RAW: bool;
+
+    /// Writes a command.
     ///
     /// # Errors
     /// EBUSY: another writer is in the buffer; nothing was written.
-    fn write(&self, cpu: &Cpu<'_, P>, command: Command, before: impl FnOnce(u64)) -> Outcome;
-    /// The newest command and its number, 0 if there was none yet.
+    fn write(&self, cpu: &Cpu<'_, P>, command: Command) -> Outcome;
+    /// The newest command and its number, which grows; 0 if there was none yet.
     ///
     /// # Errors
     /// EAGAIN: writers got in the way; try again.
@@ -61,15 +68,22 @@ pub struct Newest<P: Platform, K: Kind, B: Buffer<P>> {
     slot: Slot<P, K, Words<P, B>>,
 }
 
-/// What the design adds to the block.
+/// What the design adds to the block, in the order of the patched `struct bpf_async_cb`.
+#[repr(C)]
 pub struct Words<P: Platform, B> {
+    _flags: u64,
+    /// Executes the newest command.
+    irq_work: IrqWork<P>,
     /// The map's own reference, and one for the `irq_work` while it is queued.
     refs: Refs<P>,
+    _type: u32,
     /// The number of the newest command that somebody executes or has executed, or `DESTROY`.
     last: P::U64,
     buffer: B,
-    /// Executes the newest command.
-    irq_work: IrqWork<P>,
+}
+
+impl<P: Platform, B: Buffer<P>> Own for Words<P, B> {
+    type Tail = ();
 }
 
 impl<P: Platform, B: Buffer<P>> Counted<P> for Words<P, B> {
@@ -137,9 +151,14 @@ fn post<P: Platform, K: Kind, B: Buffer<P>>(
 ) -> Outcome {
     // SAFETY: kept by the RCU section that the caller has open.
     let own = unsafe { &block.as_ref().own };
-    own.buffer.write(cpu, command, |_| ())?;
+    own.buffer.write(cpu, command)?;
     if !own.refs.try_get() {
         return Err(Errno::EBUSY);
+    }
+    if B::DIRECT && !cpu.in_nmi() {
+        // SAFETY: taken above, and given to it.
+        unsafe { run_newest::<P, K, B>(block.as_ptr().cast(), cpu) };
+        return Ok(());
     }
     // SAFETY: taken above.
     unsafe { hand_over(cpu, block) };
@@ -159,6 +178,9 @@ unsafe fn hand_over<P: Platform, K: Kind, B: Buffer<P>>(
     // SAFETY: the reference keeps the block until the handler returns it.
     if !unsafe { IrqWork::queue(&block.as_ref().own.irq_work, cpu) } {
         // Queued already, with a reference of its own: that run sees what was written.
+        if planted!(cpu, QueueResultIgnored) {
+            return;
+        }
         // SAFETY: the caller's reference.
         unsafe { counted::put(cpu, block) };
     }
@@ -195,6 +217,9 @@ impl<P: Platform, K: Kind, B: Buffer<P>> AsyncCell<P> for Newest<P, K, B> {
         start_in_nmi: true,
         async_reports: false,
         posts: true,
+        callback_may_differ: true,
+        may_repeat: B::RAW,
+        waits_for_irqs: !B::DIRECT,
         ..Promises::BASE
     };
     const OCCUPIES: bool = true;
@@ -205,11 +230,16 @@ impl<P: Platform, K: Kind, B: Buffer<P>> AsyncCell<P> for Newest<P, K, B> {
 
     fn init(&self, cpu: &Cpu<'_, P>, map: &Map<P>, flags: InitFlags) -> Outcome {
         K::check_init(flags)?;
-        let words = |block: *mut NewestBlock<P, K, B>| Words {
-            refs: Refs::one(),
-            last: P::U64::new("block.last", 0),
-            buffer: B::new(),
-            irq_work: IrqWork::new(run_newest::<P, K, B>, block.cast()),
+        let words = |block: *mut NewestBlock<P, K, B>| {
+            let own = Words {
+                _flags: 0,
+                irq_work: IrqWork::new(run_newest::<P, K, B>, block.cast()),
+                refs: Refs::one(),
+                _type: 0,
+                last: P::U64::new("block.last", 0),
+                buffer: B::new(),
+            };
+            (own, ())
         };
         self.slot.init(cpu, map, words, || self.cancel_and_free(cpu))
     }
@@ -223,7 +253,7 @@ impl<P: Platform, K: Kind, B: Buffer<P>> AsyncCell<P> for Newest<P, K, B> {
     ) -> Outcome {
         let _rcu = cpu.rcu_read();
         // SAFETY: kept by the RCU section.
-        unsafe { self.slot.get()?.as_ref() }.exchange(cpu, Some((program, callback)))
+        unsafe { self.slot.get()?.as_ref() }.exchange::<false>(cpu, Some((program, callback)))
     }
 
     #[inline(always)]
@@ -238,8 +268,6 @@ impl<P: Platform, K: Kind, B: Buffer<P>> AsyncCell<P> for Newest<P, K, B> {
         post(cpu, block, Command::Start(start))
     }
 
-    /// Where the caller can wait, it executes its own command: so it knows what that found, and
-    /// that the callback does not run any more.
     fn cancel(&self, cpu: &Cpu<'_, P>) -> Result<bool, Errno> {
         if !K::CANCELS || cpu.in_nmi() {
             return Err(Errno::EOPNOTSUPP);
@@ -248,11 +276,7 @@ impl<P: Platform, K: Kind, B: Buffer<P>> AsyncCell<P> for Newest<P, K, B> {
         // SAFETY: kept by the RCU section.
         let block = unsafe { self.slot.get()?.as_ref() };
         let _cancelling = Cancelling::begin(cpu, block)?;
-        // Claimed before anybody reads it: no late `irq_work` cancels what is started after this.
-        block.own.buffer.write(cpu, Command::Cancel, |number| {
-            block.own.claim(number);
-        })?;
-        block.exchange(cpu, None)?;
+        block.exchange::<false>(cpu, None)?;
         Ok(K::cancel(cpu, &block.node))
     }
 

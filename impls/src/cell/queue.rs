@@ -6,9 +6,11 @@
 //! Two `irq_work`s of one block may run at once on two CPUs, each with a list of its own. Commands
 //! are executed in their order of arrival within a list, not between lists.
 
+use core::mem::offset_of;
 use core::ptr::{self, NonNull};
 
-use super::block::{Block, Cancelling};
+use super::Timer;
+use super::block::{Block, Cancelling, Own};
 use super::command::Command;
 use super::counted::{self, Counted};
 use super::refs::Refs;
@@ -20,33 +22,63 @@ use crate::engine::Cancelled;
 use crate::irq_work::IrqWork;
 use crate::machine::{Cpu, planted};
 use crate::map::Map;
-use crate::platform::{Ordering, Platform, Word};
+use crate::platform::{Native, Ordering, Platform, Word};
 use crate::program::{Callback, Program};
 
 /// A cell that is a pointer and nothing else.
 #[repr(transparent)]
-pub struct CmdQueue<P: Platform, K: Kind> {
+pub struct CmdQueue<P: Platform, K: Kind, const EXCHANGED: bool> {
     slot: Slot<P, K, Words<P>>,
 }
 
-/// What the design adds to the block.
+/// `cmd-queue`: as merged.
+pub type Merged<P, K> = CmdQueue<P, K, false>;
+/// `cmd-queue-xchg`: with the callback exchanged.
+pub type Repaired<P, K> = CmdQueue<P, K, true>;
+
+/// What the design adds to the block, at the offsets of the merged `struct bpf_async_cb`.
+#[repr(C)]
 pub struct Words<P: Platform> {
+    _flags: u64,
+    /// Executes the commands.
+    irq_work: IrqWork<P>,
     /// The map's own reference, one for each start in progress and each command in the list.
     refs: Refs<P>,
+    _type: u32,
     /// Commands to execute, newest first.
     commands: P::Ptr<Item<P>>,
-    /// Executes them.
-    irq_work: IrqWork<P>,
 }
+
+/// What the design adds behind the hrtimer. The kernel uses `irq_work` again, with another handler;
+/// it costs the same.
+pub struct LastPut<P: Platform>(IrqWork<P>);
+
+impl<P: Platform> Own for Words<P> {
+    type Tail = LastPut<P>;
+}
+
+const _: () = {
+    const OWN_AT: usize = QueueBlock::<Native, Timer>::OWN_AT;
+    assert!(OWN_AT + offset_of!(Words<Native>, irq_work) == 56);
+    assert!(OWN_AT + offset_of!(Words<Native>, refs) == 88);
+    assert!(OWN_AT + offset_of!(Words<Native>, commands) == 96);
+    assert!(QueueBlock::<Native, Timer>::NODE_AT == 104);
+};
 
 impl<P: Platform> Counted<P> for Words<P> {
     #[inline(always)]
     fn refs(&self) -> &Refs<P> {
         &self.refs
     }
+
+    #[inline(always)]
+    fn last_put(tail: &LastPut<P>) -> Option<&IrqWork<P>> {
+        Some(&tail.0)
+    }
 }
 
 /// A command in the list, with a reference on the block.
+#[repr(C)]
 struct Item<P: Platform> {
     next: P::Ptr<Item<P>>,
     command: Command,
@@ -65,10 +97,11 @@ fn get<P: Platform, K: Kind>(block: NonNull<QueueBlock<P, K>>) -> Outcome {
 }
 
 /// Executes the command here, or leaves it to the `irq_work` where that is not possible. Takes
-/// over a reference. What a cancel found, [`Cancelled::Idle`] where that is not known yet.
+/// over a reference. Returns what a cancel found; `None`: left.
 ///
 /// # Errors
-/// ENOMEM: no memory for the command that this context may take; nothing was done.
+/// ENOMEM: no memory for the command that this context may take. EDEADLK: this CPU executes commands
+/// of this block now. Nothing was done.
 ///
 /// # Safety
 /// The caller holds the reference, and does not use the block after this, but for an RCU section
@@ -78,16 +111,16 @@ unsafe fn submit<P: Platform, K: Kind>(
     cpu: &Cpu<'_, P>,
     block: NonNull<QueueBlock<P, K>>,
     command: Command,
-) -> Result<Cancelled, Errno> {
+) -> Result<Option<Cancelled>, Errno> {
     if cpu.irqs_disabled() {
         // SAFETY: the same contract.
-        return unsafe { push(cpu, block, command) }.map(|()| Cancelled::Idle);
+        return unsafe { push(cpu, block, command) }.map(|()| None);
     }
     // SAFETY: the last put cancels before it frees, and this reference comes before it.
     let found = unsafe { command.run::<P, K>(cpu, &block.as_ref().node) };
     // SAFETY: the caller's reference.
     unsafe { counted::put(cpu, block) };
-    Ok(found)
+    Ok(Some(found))
 }
 
 /// Pushes a command, with the reference, and has the `irq_work` run.
@@ -100,6 +133,13 @@ unsafe fn push<P: Platform, K: Kind>(
     block: NonNull<QueueBlock<P, K>>,
     command: Command,
 ) -> Outcome {
+    // An operation that an executed command leads to, as by a tracepoint, must not queue the next
+    // one: that would never end (64873307e888).
+    if cpu.executing() == block.as_ptr().cast() {
+        // SAFETY: the caller's reference.
+        unsafe { counted::put(cpu, block) };
+        return Err(Errno::EDEADLK);
+    }
     let make = |_| Item::<P> { next: P::Ptr::new("command.next", ptr::null_mut()), command };
     let Some(item) = cpu.machine().heap().alloc(cpu, make) else {
         // SAFETY: the caller's reference.
@@ -138,18 +178,20 @@ unsafe fn run_commands<P: Platform, K: Kind>(owner: *mut (), cpu: &Cpu<'_, P>) {
     let newest_first = this.own.commands.swap(ptr::null_mut(), Ordering::AcqRel);
     let mut list =
         if planted!(cpu, CommandsNotReversed) { newest_first } else { reverse(newest_first) };
+    cpu.set_executing(owner);
     while let Some(item) = NonNull::new(list) {
         // SAFETY: taken from the list; this run's alone.
         let Item { next, command } = unsafe { item.as_ref() };
         let (next, command) = (next.load(Ordering::Relaxed), *command);
-        // SAFETY: allocated in `push` and not used any more.
-        unsafe { cpu.machine().heap().free(cpu, item) };
         // SAFETY: the last put cancels before it frees, and the command's reference comes before.
         unsafe { command.run::<P, K>(cpu, &block.as_ref().node) };
         // SAFETY: the command's reference; the block is used again only if another one follows.
         unsafe { counted::put(cpu, block) };
+        // SAFETY: allocated in `push` and not used any more.
+        unsafe { cpu.machine().heap().free(cpu, item) };
         list = next;
     }
+    cpu.set_executing(ptr::null_mut());
 }
 
 /// Turns a list that was taken around.
@@ -166,13 +208,20 @@ fn reverse<P: Platform>(mut newest_first: *mut Item<P>) -> *mut Item<P> {
     oldest_first
 }
 
-impl<P: Platform, K: Kind> AsyncCell<P> for CmdQueue<P, K> {
-    const ID: &'static str = "cmd-queue";
+impl<P: Platform, K: Kind, const EXCHANGED: bool> AsyncCell<P> for CmdQueue<P, K, EXCHANGED> {
+    const ID: &'static str = if EXCHANGED { "cmd-queue-xchg" } else { "cmd-queue" };
     const KIND: CellKind = K::KIND;
     const CANCELS: bool = K::CANCELS;
     const CANCELS_ASYNC: bool = K::CANCELS;
-    const PROMISES: Promises =
-        Promises { init_in_nmi: true, update_in_nmi: true, start_in_nmi: true, ..Promises::BASE };
+    const PROMISES: Promises = Promises {
+        init_in_nmi: true,
+        update_in_nmi: true,
+        start_in_nmi: true,
+        callback_may_differ: !EXCHANGED,
+        cancel_needs_irqs: true,
+        waits_for_irqs: true,
+        ..Promises::BASE
+    };
 
     unsafe fn new() -> Self {
         Self { slot: Slot::new() }
@@ -180,10 +229,16 @@ impl<P: Platform, K: Kind> AsyncCell<P> for CmdQueue<P, K> {
 
     fn init(&self, cpu: &Cpu<'_, P>, map: &Map<P>, flags: InitFlags) -> Outcome {
         K::check_init(flags)?;
-        let words = |block: *mut QueueBlock<P, K>| Words {
-            refs: Refs::one(),
-            commands: P::Ptr::new("block.commands", ptr::null_mut()),
-            irq_work: IrqWork::new(run_commands::<P, K>, block.cast()),
+        let words = |block: *mut QueueBlock<P, K>| {
+            let own = Words {
+                _flags: 0,
+                irq_work: IrqWork::new(run_commands::<P, K>, block.cast()),
+                refs: Refs::one(),
+                _type: 0,
+                commands: P::Ptr::new("block.commands", ptr::null_mut()),
+            };
+            let put = IrqWork::new(counted::defer_from_irq_work::<P, K, Words<P>>, block.cast());
+            (own, LastPut(put))
         };
         self.slot.init(cpu, map, words, || self.cancel_and_free(cpu))
     }
@@ -197,7 +252,7 @@ impl<P: Platform, K: Kind> AsyncCell<P> for CmdQueue<P, K> {
     ) -> Outcome {
         let _rcu = cpu.rcu_read();
         // SAFETY: kept by the RCU section.
-        unsafe { self.slot.get()?.as_ref() }.exchange(cpu, Some((program, callback)))
+        unsafe { self.slot.get()?.as_ref() }.exchange::<EXCHANGED>(cpu, Some((program, callback)))
     }
 
     #[inline(always)]
@@ -215,14 +270,15 @@ impl<P: Platform, K: Kind> AsyncCell<P> for CmdQueue<P, K> {
     }
 
     fn cancel(&self, cpu: &Cpu<'_, P>) -> Result<bool, Errno> {
-        if !K::CANCELS || cpu.in_nmi() {
+        if !K::CANCELS || cpu.irqs_disabled() {
+            // Waiting for a callback there might never end (7d49635e3775).
             return Err(Errno::EOPNOTSUPP);
         }
         let _rcu = cpu.rcu_read();
         // SAFETY: kept by the RCU section.
         let block = unsafe { self.slot.get()?.as_ref() };
         let _cancelling = Cancelling::begin(cpu, block)?;
-        block.exchange(cpu, None)?;
+        block.exchange::<EXCHANGED>(cpu, None)?;
         Ok(K::cancel(cpu, &block.node))
     }
 
@@ -234,14 +290,24 @@ impl<P: Platform, K: Kind> AsyncCell<P> for CmdQueue<P, K> {
         let block = self.slot.get()?;
         get(block)?;
         // SAFETY: taken above.
-        let found = unsafe { submit(cpu, block, Command::Cancel) }?;
-        Ok(found == Cancelled::Pending)
+        match unsafe { submit(cpu, block, Command::Cancel) }? {
+            Some(Cancelled::Pending) => Ok(true),
+            Some(Cancelled::Idle) => Ok(false),
+            // -1, as `hrtimer_try_to_cancel` returns it.
+            Some(Cancelled::Running) => Err(Errno::EPERM),
+            None => Err(Errno::ECANCELED),
+        }
     }
 
     fn cancel_and_free(&self, cpu: &Cpu<'_, P>) {
+        if self.slot.is_empty() {
+            return;
+        }
         let Some(block) = self.slot.detach() else { return };
         // SAFETY: the map's reference keeps it.
-        unsafe { block.as_ref() }.exchange(cpu, None).expect("clearing takes no reference");
+        unsafe { block.as_ref() }
+            .exchange::<EXCHANGED>(cpu, None)
+            .expect("clearing takes no reference");
         // Without memory for a command the last put cancels alone, as it does in any case.
         // SAFETY: the map's own reference, given away once by whoever detached the block.
         let _ = unsafe { submit(cpu, block, Command::Cancel) };

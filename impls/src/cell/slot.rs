@@ -41,7 +41,7 @@ impl<P: Platform, K: Kind, X: Own> Slot<P, K, X> {
         &self,
         cpu: &Cpu<'_, P>,
         map: &Map<P>,
-        own: impl FnOnce(*mut Block<P, K, X>) -> X,
+        own: impl FnOnce(*mut Block<P, K, X>) -> (X, X::Tail),
         free: impl FnOnce(),
     ) -> Outcome {
         // Relaxed: only compared.
@@ -72,6 +72,13 @@ impl<P: Platform, K: Kind, X: Own> Slot<P, K, X> {
             return Err(Errno::EPERM);
         }
         Ok(())
+    }
+
+    /// Returns whether there is no block, at the cost of a load.
+    #[inline(always)]
+    pub(crate) fn is_empty(&self) -> bool {
+        // Relaxed: a hint; `detach` decides.
+        self.block.load(Ordering::Relaxed).is_null()
     }
 
     /// Takes the block out; `None` if there is none, or another CPU was first. The caller has the

@@ -9,9 +9,11 @@
 //! return EBUSY if they interrupt another one: what the study of re-entrance compares. Starting a
 //! timer takes its base's lock, and stays refused.
 
+use core::mem::offset_of;
 use core::ptr::NonNull;
 
-use super::block::{Block, Cancelling};
+use super::Timer;
+use super::block::{Block, Cancelling, Own};
 use super::refs::Refs;
 use super::slot::Slot;
 use super::worker::{self, ByWorker, Worker};
@@ -20,7 +22,7 @@ use super::{
 };
 use crate::machine::{Cpu, planted};
 use crate::map::Map;
-use crate::platform::{Ordering, Platform, Word};
+use crate::platform::{Native, Ordering, Platform, Word};
 use crate::program::{Callback, Program};
 
 /// No update in progress.
@@ -36,21 +38,28 @@ pub struct State<P: Platform, K: Kind, const NMI: bool> {
     slot: Slot<P, K, Words<P>>,
 }
 
-/// What the design adds to the block.
+/// What the design adds to the block, at the offsets of the patched `struct bpf_async_cb`.
+#[repr(C)]
 pub struct Words<P: Platform> {
-    state: P::U32,
+    _delete_work_and_flags: [u64; 3],
     /// The map's own reference and one for each start in progress.
     refs: Refs<P>,
-    worker: Worker<P>,
+    state: P::U32,
+}
+
+impl<P: Platform> Own for Words<P> {
+    type Tail = Worker<P>;
 }
 
 impl<P: Platform> ByWorker<P> for Words<P> {
     const STARTS_ARE_ORDERED: bool = true;
-
-    fn worker(&self) -> &Worker<P> {
-        &self.worker
-    }
 }
+
+const _: () = {
+    assert!(StateBlock::<Native, Timer>::OWN_AT + offset_of!(Words<Native>, refs) == 72);
+    assert!(StateBlock::<Native, Timer>::OWN_AT + offset_of!(Words<Native>, state) == 76);
+    assert!(StateBlock::<Native, Timer>::NODE_AT == 80);
+};
 
 type StateBlock<P, K> = Block<P, K, Words<P>>;
 
@@ -122,10 +131,13 @@ impl<P: Platform, K: Kind, const NMI: bool> AsyncCell<P> for State<P, K, NMI> {
             return Err(Errno::EOPNOTSUPP);
         }
         K::check_init(flags)?;
-        let words = |block| Words {
-            state: P::U32::new("block.state", READY),
-            refs: Refs::one(),
-            worker: Worker::new::<K, _>(block),
+        let words = |block| {
+            let own = Words {
+                _delete_work_and_flags: [0; 3],
+                refs: Refs::one(),
+                state: P::U32::new("block.state", READY),
+            };
+            (own, Worker::new::<K, _>(block))
         };
         self.slot.init(cpu, map, words, || self.cancel_and_free(cpu))
     }

@@ -175,6 +175,16 @@ impl<'a, P: Platform> References<'a, P> {
         }
         Ok(Self { program, task })
     }
+
+    /// As merged: the map is not looked at here, and a task that is gone is EBADF.
+    fn take_merged(program: &'a Program<P>, task: &'a Task<P>) -> Result<Self, Errno> {
+        program.get().map_err(|_| Errno::EBADF)?;
+        if !task.get() {
+            program.put();
+            return Err(Errno::EBADF);
+        }
+        Ok(Self { program, task })
+    }
 }
 
 impl<P: Platform> Drop for References<'_, P> {

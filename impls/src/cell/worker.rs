@@ -1,13 +1,14 @@
-//! Freeing a block by a worker, where waiting is possible: how the designs up to RFC v1 give
-//! their blocks back. Whoever detached the block cancels it if that needs no waiting; else a
-//! worker cancels it, waits for the callback, and then hands the block to the grace period.
+//! Freeing a block as the designs up to RFC v1 do. Whoever detached the block cancels its timer and
+//! waits for a callback that runs on another CPU, however long that takes; from a timer callback,
+//! which may be the block's own, a worker does so. The work of a work item is always left to the
+//! worker. After that the block is handed to the grace period.
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::Kind;
 use super::block::{Block, Own};
-use crate::engine::{Cancelled, Engine};
+use crate::engine::Engine;
 use crate::machine::{Cpu, planted};
 use crate::platform::Platform;
 use crate::rcu::RcuHead;
@@ -21,13 +22,11 @@ pub struct Worker<P: Platform> {
 }
 
 /// A design whose blocks are freed by a worker.
-pub trait ByWorker<P: Platform>: Own {
+pub trait ByWorker<P: Platform>: Own<Tail = Worker<P>> {
     /// Whether every start is ordered before the cancel that precedes freeing, by a lock or a
     /// reference. Else a start may come after that cancel, as long as its RCU section is open,
     /// and the block is cancelled once more when the grace period has ended.
     const STARTS_ARE_ORDERED: bool;
-    /// The block's worker.
-    fn worker(&self) -> &Worker<P>;
 }
 
 impl<P: Platform> Worker<P> {
@@ -40,7 +39,7 @@ impl<P: Platform> Worker<P> {
     }
 }
 
-/// Cancels and frees a detached block, without waiting here.
+/// Cancels and frees a detached block; waits here for a callback that runs on another CPU.
 ///
 /// # Safety
 /// Nobody can reach the block but readers in open sections, and nobody starts it any more, except
@@ -51,13 +50,14 @@ pub(crate) unsafe fn delete<P: Platform, K: Kind, X: ByWorker<P>>(
 ) {
     // SAFETY: valid until freed below.
     let this = unsafe { block.as_ref() };
-    if !K::CANCELLED_BY_WORKER && K::try_cancel(cpu, &this.node) != Cancelled::Running {
+    if !K::CANCELLED_BY_WORKER && cpu.running().is_none() {
+        K::cancel(cpu, &this.node);
         // SAFETY: by contract.
         unsafe { free_after_grace_period(cpu, block) };
     } else {
         // Also from the block's own callback, which may have armed the timer again.
         // SAFETY: the block lives until the handler hands it over.
-        unsafe { cpu.machine().engine().defer(cpu, &this.own.worker().work) };
+        unsafe { cpu.machine().engine().defer(cpu, &this.tail.work) };
     }
 }
 
@@ -85,7 +85,7 @@ unsafe fn readers_gone<P: Platform, K: Kind, X: ByWorker<P>>(
         return;
     }
     // SAFETY: freed by the worker.
-    let worker = unsafe { block.as_ref() }.own.worker();
+    let worker = &unsafe { block.as_ref() }.tail;
     // Relaxed: the queue that the work goes through orders it.
     worker.readers_are_gone.store(true, Ordering::Relaxed);
     // SAFETY: the block lives until the handler frees it.
@@ -98,7 +98,7 @@ unsafe fn cancel_then_free<P: Platform, K: Kind, X: ByWorker<P>>(owner: *mut (),
     // SAFETY: queued by the one who detached the block, and again after the grace period.
     let this = unsafe { block.as_ref() };
     K::cancel(cpu, &this.node);
-    if this.own.worker().readers_are_gone.load(Ordering::Relaxed) {
+    if this.tail.readers_are_gone.load(Ordering::Relaxed) {
         // SAFETY: no start can come any more, and what was started is cancelled.
         unsafe { Block::free(cpu, block) };
     } else {

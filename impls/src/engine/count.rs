@@ -1,11 +1,14 @@
 //! An engine that keeps each timer's and work's state and never runs their handlers: what is left
 //! to measure is the cell's own synchronisation.
 //!
-//! Arming costs one exchange on a word of the control block. A real timer queue touches that line
-//! as well, so no cell is flattered by it; what a real queue costs beyond that, the kernel backend
-//! measures.
+//! A timer is armed as by `hrtimer_start`: with the base of the CPU that it was on last locked, which
+//! is a word of that CPU's, and the machine's charge for arming while it is held. The words that
+//! arming writes lie where an hrtimer has them; the order of the queue, and what a timer interrupt
+//! costs, are not modelled.
 
 use core::ptr;
+
+use crossbeam_utils::CachePadded;
 
 use super::{Cancelled, Engine, EngineKind, Expiry, Handler};
 use crate::machine::Cpu;
@@ -20,19 +23,34 @@ impl EngineKind for Count {
 
 const IDLE: u32 = 0;
 const ARMED: u32 = 1;
+/// [`CountTimer::base`]: never armed.
+const NO_BASE: u32 = 0;
 
 /// See the module.
 pub struct CountEngine<P: Platform> {
     /// Work that cells defer, one list per CPU that pushes.
     deferred: Box<[P::Ptr<CountWork<P>>]>,
+    /// The lock of each CPU's timers.
+    bases: Box<[CachePadded<P::U32>]>,
 }
 
-/// A timer that is armed or not.
+/// A timer that is armed or not, laid out as `struct hrtimer`: the words that arming writes are
+/// where they are there.
+#[repr(C)]
 pub struct CountTimer<P: Platform> {
-    armed: P::U32,
+    /// The node of the queue.
+    node: P::U64,
+    _node: [u64; 2],
+    expires: P::U64,
+    _softexpires_and_function: [u64; 2],
+    /// The CPU it was armed on last, from 1, or [`NO_BASE`].
+    base: P::U32,
+    state: P::U32,
+    _flags: u64,
 }
 
 /// A work item that is queued or not.
+#[repr(C)]
 pub struct CountWork<P: Platform> {
     queued: P::U32,
     next: P::Ptr<CountWork<P>>,
@@ -54,24 +72,76 @@ impl<P: Platform> Engine<P> for CountEngine<P> {
     fn new(cpus: usize) -> Self {
         Self {
             deferred: (0..cpus).map(|_| P::Ptr::new("engine.deferred", ptr::null_mut())).collect(),
+            bases: (0..cpus).map(|_| CachePadded::new(P::U32::new("base.lock", 0))).collect(),
         }
     }
 
     #[inline(always)]
     fn timer(_: Handler<P>, _: *mut ()) -> CountTimer<P> {
-        CountTimer { armed: P::U32::new("timer.state", IDLE) }
+        CountTimer {
+            node: P::U64::new("timer.node", 0),
+            _node: [0; 2],
+            expires: P::U64::new("timer.expires", 0),
+            _softexpires_and_function: [0; 2],
+            base: P::U32::new("timer.base", NO_BASE),
+            state: P::U32::new("timer.state", IDLE),
+            _flags: 0,
+        }
     }
 
     #[inline(always)]
-    unsafe fn arm(&self, _: &Cpu<'_, P>, timer: &CountTimer<P>, _: Expiry) {
-        timer.armed.swap(ARMED, Ordering::AcqRel);
+    unsafe fn arm(&self, cpu: &Cpu<'_, P>, timer: &CountTimer<P>, expiry: Expiry) {
+        let this = cpu.id().0 + 1;
+        let _irq_off = cpu.irq_off();
+        loop {
+            // Relaxed, here and below: written with the base locked that it names, and looked at
+            // again then.
+            let last = timer.base.load(Ordering::Relaxed);
+            let number = if last == NO_BASE { this } else { last };
+            let base = &self.bases[number as usize - 1];
+            lock_base::<P>(base);
+            let moved = timer.base.load(Ordering::Relaxed) != last;
+            if !moved && last != this {
+                // It moves to this CPU. A timer that was never armed is nobody's: two CPUs that
+                // both claim it meet at the second look.
+                timer.state.store(IDLE, Ordering::Relaxed);
+                timer.base.store(this, Ordering::Relaxed);
+            } else if !moved {
+                cpu.charge(|charges| charges.arm_timer);
+                timer.node.store(1, Ordering::Relaxed);
+                timer.expires.store(expiry.ns, Ordering::Relaxed);
+                timer.state.store(ARMED, Ordering::Relaxed);
+            }
+            // Release pairs with the acquire in `lock_base`.
+            base.store(0, Ordering::Release);
+            if !moved && last == this {
+                return;
+            }
+        }
     }
 
     #[inline(always)]
-    fn try_cancel(&self, _: &Cpu<'_, P>, timer: &CountTimer<P>) -> Cancelled {
-        match timer.armed.swap(IDLE, Ordering::AcqRel) {
-            IDLE => Cancelled::Idle,
-            _ => Cancelled::Pending,
+    fn try_cancel(&self, cpu: &Cpu<'_, P>, timer: &CountTimer<P>) -> Cancelled {
+        // An idle timer costs a look, as in `hrtimer_try_to_cancel`. Relaxed: callers order it.
+        if timer.state.load(Ordering::Relaxed) == IDLE {
+            return Cancelled::Idle;
+        }
+        let _irq_off = cpu.irq_off();
+        loop {
+            let last = timer.base.load(Ordering::Relaxed);
+            let base = &self.bases[last as usize - 1];
+            lock_base::<P>(base);
+            let moved = timer.base.load(Ordering::Relaxed) != last;
+            let was = timer.state.load(Ordering::Relaxed);
+            if !moved && was == ARMED {
+                timer.node.store(0, Ordering::Relaxed);
+                timer.state.store(IDLE, Ordering::Relaxed);
+            }
+            // Release pairs with the acquire in `lock_base`.
+            base.store(0, Ordering::Release);
+            if !moved {
+                return if was == ARMED { Cancelled::Pending } else { Cancelled::Idle };
+            }
         }
     }
 
@@ -91,7 +161,8 @@ impl<P: Platform> Engine<P> for CountEngine<P> {
     }
 
     #[inline(always)]
-    unsafe fn queue(&self, _: &Cpu<'_, P>, work: &CountWork<P>) -> bool {
+    unsafe fn queue(&self, cpu: &Cpu<'_, P>, work: &CountWork<P>) -> bool {
+        cpu.charge(|charges| charges.queue_work);
         work.queued.swap(ARMED, Ordering::AcqRel) == IDLE
     }
 
@@ -134,6 +205,15 @@ impl<P: Platform> Engine<P> for CountEngine<P> {
     fn settle(&self, cpu: &Cpu<'_, P>) -> bool {
         // Each list is run, so this counts instead of stopping at the first.
         self.deferred.iter().filter(|list| run_list(cpu, list)).count() > 0
+    }
+}
+
+/// Takes the lock of a CPU's timers. Interrupts are off.
+#[inline(always)]
+fn lock_base<P: Platform>(base: &P::U32) {
+    // Acquire pairs with the release of the holder before.
+    while base.cas(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
+        P::wait_until(|| (base.load(Ordering::Relaxed) == 0).then_some(()));
     }
 }
 

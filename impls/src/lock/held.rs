@@ -14,11 +14,19 @@ use crate::platform::{Ordering, Platform, Word};
 pub const CAPACITY: usize = 31;
 
 /// One CPU's table.
+#[repr(C)]
 pub struct HeldTable<P: Platform> {
     /// Number of entries wanted; beyond [`CAPACITY`] they are counted, not stored.
     count: P::U32,
     locks: [P::Ptr<()>; CAPACITY],
 }
+
+/// The count is on the line of the first entries, as in `struct rqspinlock_held`.
+const _: () = {
+    use crate::platform::Native;
+    assert!(core::mem::offset_of!(HeldTable<Native>, count) == 0);
+    assert!(core::mem::offset_of!(HeldTable<Native>, locks) == 8);
+};
 
 impl<P: Platform> HeldTable<P> {
     pub(crate) fn new() -> Self {

@@ -21,7 +21,7 @@ use core::ptr;
 use super::{Lock, RawLock, with_raw};
 use crate::cell::Errno;
 use crate::machine::{Cpu, CpuId, CpuLocal, Machine};
-use crate::platform::{IntWord, Memory, Ordering, Platform, SplitWord, Word};
+use crate::platform::{Memory, Ordering, Platform, SplitWord, Word};
 
 /// The lock is held.
 pub(crate) const LOCKED: u32 = 1;
@@ -193,7 +193,7 @@ impl Form for WordForm {
             return Some(true);
         }
         // Others are behind; while there is a tail nobody else touches the low half.
-        word.value.fetch_or(LOCKED, Ordering::Relaxed);
+        word.value.store_low_byte_one();
         Some(false)
     }
 }
@@ -302,8 +302,8 @@ impl<P: Memory, F: Form> QueuedWord<P, F> {
         if value & !LOCKED_MASK != 0 {
             return false;
         }
-        // Relaxed: it takes a place in line, not the lock.
-        let before = self.value.fetch_or(PENDING, Ordering::Relaxed);
+        // Acquire, as in the kernel; it takes a place in line, not the lock.
+        let before = self.value.set_bit_8_acquire();
         if before & !LOCKED_MASK == 0 {
             return true;
         }
@@ -314,9 +314,9 @@ impl<P: Memory, F: Form> QueuedWord<P, F> {
         false
     }
 
-    /// Takes the pending bit away. Relaxed: it publishes nothing.
+    /// Takes the pending bit away, which is this waiter's. Relaxed: it publishes nothing.
     pub(crate) fn clear_pending(&self) {
-        self.value.fetch_and(!PENDING, Ordering::Relaxed);
+        self.value.clear_second_byte();
     }
 
     /// Makes `tail` the end of the queue; returns the end before it. The exchange publishes the

@@ -205,6 +205,14 @@ macro_rules! checked_memory {
             fn clear_second_byte(&self) {
                 self.get().fetch_and(!0xff00, Ordering::Relaxed);
             }
+
+            fn set_bit_8_acquire(&self) -> u32 {
+                self.get().fetch_or(1 << 8, Ordering::Acquire)
+            }
+
+            fn store_low_byte_one(&self) {
+                self.get().fetch_or(1, Ordering::Relaxed);
+            }
         }
 
         /// The checker's own mutex: one step to explore where a spinning lock has many.

@@ -202,6 +202,40 @@ impl SplitWord for AtomicU32 {
     }
 
     #[inline(always)]
+    fn set_bit_8_acquire(&self) -> u32 {
+        #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+        {
+            let was_set: u8;
+            // SAFETY: one atomic access to the word: a locked bit-test-and-set with a constant bit
+            // number stays inside it.
+            unsafe {
+                asm!("lock bts dword ptr [{}], 8", "setc {}", in(reg) self.as_ptr(),
+                     out(reg_byte) was_set, options(nostack));
+            }
+            // Relaxed: ordered by the locked instruction before.
+            let others = self.load(Ordering::Relaxed) & !(1 << 8);
+            others | u32::from(was_set) << 8
+        }
+        #[cfg(any(not(target_arch = "x86_64"), feature = "portable"))]
+        {
+            self.fetch_or(1 << 8, Ordering::Acquire)
+        }
+    }
+
+    #[inline(always)]
+    fn store_low_byte_one(&self) {
+        // SAFETY: a byte store inside the word changes that byte alone, as the atomic `or` would.
+        #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+        unsafe {
+            asm!("mov byte ptr [{}], 1", in(reg) self.as_ptr(), options(nostack, preserves_flags));
+        }
+        #[cfg(any(not(target_arch = "x86_64"), feature = "portable"))]
+        {
+            self.fetch_or(1, Ordering::Relaxed);
+        }
+    }
+
+    #[inline(always)]
     fn clear_second_byte(&self) {
         // SAFETY: a byte store inside the word changes that byte alone, as the atomic `and` would.
         #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
@@ -213,6 +247,23 @@ impl SplitWord for AtomicU32 {
         {
             self.fetch_and(!0xff00, Ordering::Relaxed);
         }
+    }
+}
+
+/// Waits until every instruction before has completed, and keeps those behind from beginning: as
+/// the kernel's `pushf`, `cli` and `popf` do, which are executed one after the other.
+#[inline(always)]
+fn in_series() {
+    // SAFETY: `lfence` and `isb` change no memory and no register. Without `nomem` the compiler
+    // moves no access across either.
+    #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+    unsafe {
+        asm!("lfence", options(nostack, preserves_flags));
+    }
+    // SAFETY: as above.
+    #[cfg(all(target_arch = "aarch64", not(feature = "portable")))]
+    unsafe {
+        asm!("isb", options(nostack, preserves_flags));
     }
 }
 
@@ -260,6 +311,12 @@ macro_rules! cores {
                 fence(Ordering::SeqCst);
             }
 
+            #[cfg(target_arch = "x86_64")]
+            #[inline(always)]
+            fn fence_after_rmw() {
+                core::sync::atomic::compiler_fence(Ordering::SeqCst);
+            }
+
             #[inline(always)]
             fn relax() {
                 core::hint::spin_loop();
@@ -301,6 +358,13 @@ macro_rules! cores {
                 for turn in 0..turns {
                     core::hint::black_box(turn);
                 }
+            }
+
+            #[inline(always)]
+            fn charge(turns: u32) {
+                in_series();
+                Self::spend(turns);
+                in_series();
             }
 
             fn now_ns() -> u64 {

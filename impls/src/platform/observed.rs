@@ -114,6 +114,12 @@ impl<O: Observer> SplitWord for Observed<AtomicU32, O> {
     fn clear_second_byte(&self) {
         self.writing().clear_second_byte();
     }
+    fn set_bit_8_acquire(&self) -> u32 {
+        self.writing().set_bit_8_acquire()
+    }
+    fn store_low_byte_one(&self) {
+        self.writing().store_low_byte_one();
+    }
     fn clear_low_byte_release(&self) {
         self.writing().clear_low_byte_release();
     }

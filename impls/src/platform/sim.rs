@@ -69,10 +69,14 @@ impl SplitWord for Virtual<u32> {
     fn any_above_low_byte(&self) -> bool {
         self.0.load(Ordering::Relaxed) & !0xff != 0
     }
+    fn set_bit_8_acquire(&self) -> u32 {
+        self.0.fetch_or(1 << 8, Ordering::Acquire)
+    }
+    fn store_low_byte_one(&self) {
+        self.0.store_low_byte(1, Ordering::Relaxed);
+    }
     fn clear_second_byte(&self) {
-        // The pending bit is the only one in the second byte, and its owner's: a store of the low
-        // half with the locked byte, which this core holds, costs what the byte store does.
-        self.0.store_low_half(1, Ordering::Relaxed);
+        self.0.store_second_byte(0, Ordering::Relaxed);
     }
 }
 

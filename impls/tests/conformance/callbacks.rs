@@ -8,7 +8,7 @@ use cellbench_impls::cell::InitFlags;
 use cellbench_impls::program::{Callback, Program};
 use cellbench_impls::{AsyncCell, Cpu, Errno};
 
-use crate::scene::{Cancel, END_NS, FAR, Init, P, Scene, Seen, StartOp};
+use crate::scene::{Cancel, CancelAsync, END_NS, FAR, Init, P, Scene, Seen, StartOp};
 
 /// A callback that starts its cell again and then frees it.
 fn start_and_free<C: AsyncCell<P>>(cpu: &Cpu<'_, P>, callback: &Callback<P>, _: *const ()) {
@@ -61,6 +61,12 @@ fn cancel_inside<C: AsyncCell<P>>(cpu: &Cpu<'_, P>, callback: &Callback<P>, _: *
     let inside = unsafe { &*ptr::with_exposed_provenance::<Inside<'_, C>>(callback.data) };
     if let Some(barrier) = inside.barrier {
         barrier.wait();
+    }
+    if C::CANCELS_ASYNC && inside.barrier.is_none() {
+        // It does not wait, and says that the callback runs where it can know.
+        let at_once = inside.scene.seen.note(CancelAsync, inside.target.cancel_async(cpu));
+        let knows = C::PROMISES.async_reports;
+        assert_eq!(at_once, if knows { Err(Errno::EPERM) } else { Ok(false) });
     }
     let result = inside.scene.seen.note(Cancel, inside.target.cancel(cpu));
     *inside.result.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use cellbench_impls::platform::stepped::interrupt_at;
 use cellbench_impls::{AsyncCell, Context, Cpu, Errno};
 
-use crate::scene::{Free, Init, OPS, Op, P, Scene, Seen, SetCallback, StartOp};
+use crate::scene::{CancelAsync, Free, Init, OPS, Op, P, Scene, Seen, SetCallback, StartOp};
 
 /// Where an interruption comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,36 @@ pub(crate) fn at_every_step<C: AsyncCell<P>>(seen: &Seen) {
             }
         }
     }
+}
+
+/// A tracepoint that a command's execution passes runs a program that starts or cancels the same
+/// cell: EDEADLK, or commands would queue commands without end (64873307e888).
+pub(crate) fn recursion<C: AsyncCell<P>>(seen: &Seen) {
+    let scene = Scene::<C>::new(seen);
+    let cpu = scene.cpu(0);
+    C::reserve(&cpu, 64);
+    scene.make_ready(&cpu);
+    for inner in [StartOp, CancelAsync] {
+        let mut refused = false;
+        for step in 0.. {
+            let irq_off = cpu.irq_save();
+            assert_eq!(scene.perform(&cpu, StartOp), Ok(true));
+            let nested = || {
+                let _ = cpu.nmi(|nmi| {
+                    let outcome = scene.perform(nmi, inner);
+                    refused |= outcome == Err(Errno::EDEADLK);
+                    outcome
+                });
+            };
+            let ((), fired) = interrupt_at(step, nested, || drop(irq_off));
+            cpu.quiescent();
+            if !fired {
+                break;
+            }
+        }
+        assert_eq!(refused, inner == StartOp || C::CANCELS_ASYNC, "{inner:?} was never refused");
+    }
+    scene.rest(&cpu);
 }
 
 fn interrupt<C: AsyncCell<P>>(

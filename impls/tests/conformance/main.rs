@@ -36,12 +36,16 @@ impl CellVisitor<P> for Conform {
             if C::PROMISES.update_in_nmi && !C::PROMISES.lockless {
                 interruptions::times_out::<C>(&seen);
             }
+            if C::PROMISES.cancel_needs_irqs {
+                interruptions::recursion::<C>(&seen);
+            }
             if C::CANCELS {
                 callbacks::self_cancel::<C>(&seen);
                 callbacks::mutual_cancel::<C>(&seen);
             }
         }
-        let (seen, allowed) = (seen.take(), tables::errors(self.0.id, self.0.kind));
+        let (seen, allowed) =
+            (seen.take(), tables::errors(self.0.id, self.0.kind, C::CANCELS_ASYNC));
         [&seen - &allowed, &allowed - &seen].map(Vec::from_iter)
     }
 }

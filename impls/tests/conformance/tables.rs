@@ -9,12 +9,16 @@ use cellbench_impls::cell::CellKind::{self, TaskWork, Timer};
 use crate::scene::{Cancel, CancelAsync, Init, Op, Schedule, SetCallback, StartOp};
 
 /// Every error that a design may return, by operation.
-pub(crate) fn errors(id: &str, kind: CellKind) -> BTreeSet<(Op, Errno)> {
-    use Errno::{EBADF, EBUSY, EDEADLK, EINVAL, ENOENT, ENOMEM, EOPNOTSUPP, EPERM, ETIMEDOUT};
+pub(crate) fn errors(id: &str, kind: CellKind, cancels_async: bool) -> BTreeSet<(Op, Errno)> {
+    use Errno::{
+        EBADF, EBUSY, ECANCELED, EDEADLK, EINVAL, ENOENT, ENOMEM, EOPNOTSUPP, EPERM, ETIMEDOUT,
+    };
     let rows: &[(Op, &[Errno])] = match (kind, id) {
         (TaskWork, "spin-tas" | "spin-queued") => {
             &[(Schedule, &[EPERM, EBADF, ENOMEM, EBUSY, EOPNOTSUPP])]
         }
+        // As merged: a task that is gone is EBADF.
+        (TaskWork, "task-work") => &[(Schedule, &[EBADF, ENOMEM, EBUSY])],
         (TaskWork, _) => &[(Schedule, &[EPERM, EBADF, ENOMEM, EBUSY])],
         (_, "spin-tas" | "spin-queued") => &[
             (Init, &[EPERM, ENOMEM, EBUSY, EINVAL, EOPNOTSUPP]),
@@ -40,19 +44,19 @@ pub(crate) fn errors(id: &str, kind: CellKind) -> BTreeSet<(Op, Errno)> {
             (StartOp, &[EINVAL, EOPNOTSUPP]),
             (Cancel, &[EINVAL, EDEADLK]),
         ],
-        (_, "mpmc-cell" | "seq-latch") => &[
+        (_, "mpmc-cell" | "seq-latch" | "seq-latch-v4" | "seq-latch-v6") => &[
             (Init, &[EPERM, ENOMEM, EBUSY, EINVAL]),
             (SetCallback, &[ENOENT, EINVAL]),
             (StartOp, &[EBUSY, EINVAL]),
-            (Cancel, &[EBUSY, EINVAL, EDEADLK]),
+            (Cancel, &[EINVAL, EDEADLK]),
             (CancelAsync, &[EBUSY, EINVAL]),
         ],
-        (_, "cmd-queue") => &[
+        (_, "cmd-queue" | "cmd-queue-xchg") => &[
             (Init, &[EPERM, ENOMEM, EBUSY, EINVAL]),
             (SetCallback, &[ENOENT, EINVAL]),
-            (StartOp, &[ENOENT, ENOMEM, EINVAL]),
+            (StartOp, &[ENOENT, ENOMEM, EINVAL, EDEADLK]),
             (Cancel, &[EINVAL, EDEADLK]),
-            (CancelAsync, &[ENOENT, ENOMEM, EINVAL]),
+            (CancelAsync, &[EPERM, ENOENT, ENOMEM, EINVAL, EDEADLK, ECANCELED]),
         ],
         _ => panic!("{id} {kind}: say here what the design may return"),
     };
@@ -60,7 +64,7 @@ pub(crate) fn errors(id: &str, kind: CellKind) -> BTreeSet<(Op, Errno)> {
     // Cancelling where there is none; in NMI waiting is never possible.
     let refused: &[Op] = match (kind, id) {
         (TaskWork, _) => &[Init, SetCallback, StartOp, Cancel, CancelAsync],
-        (Timer, "mpmc-cell" | "seq-latch" | "cmd-queue") => &[Cancel],
+        (Timer, _) if cancels_async => &[Cancel],
         _ => &[Cancel, CancelAsync],
     };
     listed

@@ -183,7 +183,8 @@ fn hunt(bug: Bug) -> Hunt {
         Bug::RelaxedPublish => Hunt::case(bug, state_timer, Fresh, &[&[Init], &[Set(1)]], NO_ORDER),
         Bug::CallbackStored => {
             let symptom = "the callback is another program's";
-            Hunt::case(bug, queue_timer, Ready, &[&[Set(1)], &[Set(0)]], symptom)
+            let repaired = ("cmd-queue-xchg", CellKind::Timer);
+            Hunt::case(bug, repaired, Ready, &[&[Set(1)], &[Set(0)]], symptom)
         }
         Bug::CommandsNotReversed => Hunt {
             tool: "loom",
@@ -222,6 +223,13 @@ fn hunt(bug: Bug) -> Hunt {
         Bug::FreedByTwo => {
             let cell = ("task-work-no-cancel", CellKind::TaskWork);
             Hunt::case(bug, cell, Armed, &[&[Fire], &[Free]], "double free")
+        }
+        Bug::QueueResultIgnored => {
+            Hunt::case(bug, mpmc_timer, Ready, &[&[IrqsOff, Start, Start], &[Start]], "leak")
+        }
+        Bug::LateIrqStepCancels => {
+            let symptom = "task_work_cancel() on a null task";
+            Hunt::case(bug, task_work, Fresh, &[&[Schedule(0)], &[Fire, Free]], symptom)
         }
         Bug::LateIrqStep => Hunt {
             tool: "loom",

@@ -31,11 +31,12 @@ const RESERVE: usize = 4096;
 /// What operations that race may return: first where a lock is waited for whose holder may not be
 /// running, then in any context, then also in hardirq context, where no fresh memory can be had,
 /// and last in NMI context alone.
-const ERRORS: [Errno; 9] = [
+const ERRORS: [Errno; 10] = [
     Errno::ETIMEDOUT,
     Errno::EBUSY,
     Errno::EINVAL,
     Errno::EPERM,
+    Errno::ECANCELED,
     Errno::EAGAIN,
     Errno::ENOENT,
     Errno::EDEADLK,
@@ -149,6 +150,9 @@ impl<P: Platform, C: AsyncCell<P>> MixTrial<P, C> {
         let first = usize::from(!C::OCCUPIES);
         let allowed = match cpu.context() {
             Context::Nmi => &ERRORS[first..],
+            Context::Hardirq if op == Op::Cancel && C::PROMISES.cancel_needs_irqs => {
+                &ERRORS[first..]
+            }
             Context::Hardirq => &ERRORS[first..ERRORS.len() - 1],
             _ => &ERRORS[first..ERRORS.len() - 2],
         };

@@ -26,6 +26,9 @@ use crate::task::Task;
 
 /// Who frees a block that was detached.
 pub trait Owner: Send + Sync + 'static {
+    /// As merged: a map that was abandoned is looked for when a round has begun, and EBUSY; a task
+    /// that is gone is EBADF. Else as first posted: before anything, and EBADF; EPERM.
+    const MERGED: bool;
     /// With the map's share.
     fn new() -> Self;
     /// A round of scheduling begins; `false`: the block is being freed.
@@ -39,6 +42,8 @@ pub trait Owner: Send + Sync + 'static {
 pub struct ByState;
 
 impl Owner for ByState {
+    const MERGED: bool = false;
+
     fn new() -> Self {
         Self
     }
@@ -58,6 +63,8 @@ impl Owner for ByState {
 pub struct ByCount<P: Memory>(Refs<P>);
 
 impl<P: Memory> Owner for ByCount<P> {
+    const MERGED: bool = true;
+
     fn new() -> Self {
         Self(Refs::one())
     }
@@ -168,11 +175,10 @@ pub struct Own<O, C> {
 
 type Block<P, V> = TaskBlock<P, Own<<V as Variant<P>>::Owner, <V as Variant<P>>::Cancel>>;
 
-/// A cell that is a pointer and nothing else. It keeps the 16 bytes that the map value reserves.
+/// A cell that is a pointer and nothing else: the 8 bytes of `struct bpf_task_work`.
 #[repr(C)]
 pub struct Lockless<P: Platform, V: Variant<P>> {
     block: P::Ptr<Block<P, V>>,
-    _reserved: u64,
     variant: PhantomData<V>,
 }
 
@@ -197,8 +203,13 @@ impl<P: Platform, V: Variant<P>> Lockless<P, V> {
             unsafe { Block::<P, V>::free(cpu, block) };
             return Ok(NonNull::new(winners).expect("the exchange failed as it was not null"));
         }
-        // Publish the block, then read usercnt. Pairs with drop usercnt, then read the cell, in
-        // `Map::put_user`: one of the two sees the other.
+        if V::Owner::MERGED {
+            // Every round looks, see `schedule`.
+            return Ok(block);
+        }
+        // Not as first posted, which has no order here (the review's open point). Publish the block,
+        // then read usercnt. Pairs with drop usercnt, then read the cell, in `Map::put_user`: one of
+        // the two sees the other.
         P::fence();
         if map.is_abandoned() && !planted!(cpu, TaskUsercntUnordered) {
             // Not a plain free: another CPU may already have used the block.
@@ -216,11 +227,7 @@ impl<P: Platform, V: Variant<P>> Design<P> for Lockless<P, V> {
     type Block = Block<P, V>;
 
     fn new() -> Self {
-        Self {
-            block: P::Ptr::new("cell.block", ptr::null_mut()),
-            _reserved: 0,
-            variant: PhantomData,
-        }
+        Self { block: P::Ptr::new("cell.block", ptr::null_mut()), variant: PhantomData }
     }
 
     #[inline(always)]
@@ -232,7 +239,11 @@ impl<P: Platform, V: Variant<P>> Design<P> for Lockless<P, V> {
         program: &Program<P>,
         callback: &Callback<P>,
     ) -> Outcome {
-        let references = References::take(program, map, task)?;
+        let references = if V::Owner::MERGED {
+            References::take_merged(program, task)?
+        } else {
+            References::take(program, map, task)?
+        };
         // Keeps the block until the state, or the count, says that it is this caller's.
         let _rcu = cpu.rcu_read();
         let block = self.block(cpu, map)?;
@@ -247,6 +258,17 @@ impl<P: Platform, V: Variant<P>> Design<P> for Lockless<P, V> {
             // SAFETY: this round has done nothing with the block.
             unsafe { end_round::<P, V>(cpu, block, false) };
             return Err(Errno::EBUSY);
+        }
+        if V::Owner::MERGED {
+            // Move to PENDING, then read usercnt: the exchange is a full barrier in the kernel.
+            // Pairs as above.
+            P::fence_after_rmw();
+            if map.is_abandoned() && !planted!(cpu, TaskUsercntUnordered) {
+                // SAFETY: this round has done nothing with the block.
+                unsafe { end_round::<P, V>(cpu, block, false) };
+                self.cancel_and_free(cpu);
+                return Err(Errno::EBUSY);
+            }
         }
         this.fill(references, callback);
         // SAFETY: the block is PENDING by this caller: nobody frees it before the irq step.
@@ -323,7 +345,12 @@ fn cancel<P: Platform, V: Variant<P>>(cpu: &Cpu<'_, P>, block: NonNull<Block<P, 
     let this = unsafe { block.as_ref() };
     // Without a task the callback has run. With a deadlock, which the task counts, or without the
     // work in its list, the callback runs, finds FREED and ends the round.
-    let cancelled = this.task().is_some_and(|task| task.cancel(cpu, &this.item) == Ok(true));
+    let task = this.task();
+    assert!(
+        task.is_some() || !planted!(cpu, LateIrqStepCancels),
+        "task_work_cancel() on a null task"
+    );
+    let cancelled = task.is_some_and(|task| task.cancel(cpu, &this.item) == Ok(true));
     if cancelled {
         // SAFETY: the round of the work that will not run; in no queue any more.
         unsafe { end_round::<P, V>(cpu, block, true) };
@@ -392,11 +419,10 @@ unsafe fn callback<P: Platform, V: Variant<P>>(owner: *mut (), cpu: &Cpu<'_, P>)
     let this = unsafe { block.as_ref() };
     // AcqRel: as in `irq_step`.
     let begin = |from| this.state.cas(from, RUNNING, Ordering::AcqRel, Ordering::Acquire);
-    // The irq step may not have written SCHEDULED yet.
-    let begun = match begin(SCHEDULED) {
-        Err(SCHEDULING) if !planted!(cpu, CallbackMissesScheduling) => {
-            begin(SCHEDULING).or_else(|_| begin(SCHEDULED))
-        }
+    // The irq step may not have written SCHEDULED yet: that is tried first, as published.
+    let first = if planted!(cpu, CallbackMissesScheduling) { SCHEDULED } else { SCHEDULING };
+    let begun = match begin(first) {
+        Err(SCHEDULED) => begin(SCHEDULED),
         begun => begun,
     };
     let freed = match begun {

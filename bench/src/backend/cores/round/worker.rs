@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use cellbench_impls::CpuId as MachineCpu;
+use cellbench_impls::machine::Charges;
 use cellbench_record::Invariants;
 use cellbench_trials_native::Compiled;
 use cellbench_workloads::{Params, Tally, Trial, Worker};
@@ -106,7 +107,10 @@ impl Runner<'_> {
         let params = Params {
             extra_cpus: P::extra_cpus(threads),
             turns_per_us: self.conditions.turns_per_us,
-            irq_save_turns: self.conditions.irq_save_turns + subject.extra_turns,
+            charges: Charges {
+                irq_save: self.conditions.irq_save_turns + subject.extra_turns,
+                ..Charges::default()
+            },
             ..Params::new(threads, self.seed)
         };
         thread::scope(|scope| {
