@@ -22,8 +22,6 @@ const TIMED: u32 = 50;
 const WARM: u32 = 200;
 /// A charge in nanoseconds, which a turn takes in the simulator.
 const CHARGE_NS: u32 = 8;
-/// Time between two pairs of taking and releasing a lock, in nanoseconds.
-const BETWEEN_NS: u32 = 50;
 /// Far away, in nanoseconds.
 const FAR: Start = Start { ns: 3_600_000_000_000, flags: 0 };
 
@@ -65,7 +63,7 @@ impl LockVisitor<Sim> for Masked {
                 // Between two pairs: a queued lock that is taken again at once waits until the byte
                 // store of its release has left the store buffer, and a charge in between hides
                 // that wait.
-                Sim::spend(BETWEEN_NS);
+                Sim::fence();
                 let _irq_off = cpu.irq_save();
                 lock.with(&cpu, || ()).expect("nobody else takes it");
             }
