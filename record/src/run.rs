@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Extra, Finding, Host, SCHEMA, SchemaVersion};
+use crate::{Extra, Finding, Host, Latency, Named, SCHEMA, SchemaVersion, Series};
 
 /// What ran, where, how, and what the instruments themselves cost.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,6 +55,9 @@ pub struct Run {
     /// Simulator: the machine, as the TOML file that describes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub simulated_machine: Option<String>,
+    /// Latencies over all undisturbed rounds of each row, where the logs were not kept.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pooled_latency: Vec<PooledLatency>,
     /// The cells and locks of the run as reports show them; empty in a run of an older writer.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub designs: Vec<Design>,
@@ -88,6 +91,7 @@ impl Default for Run {
             notes: Vec::new(),
             simulated: None,
             simulated_machine: None,
+            pooled_latency: Vec::new(),
             designs: Vec::new(),
             merged_from: Vec::new(),
             extra: Extra::new(),
@@ -114,6 +118,16 @@ pub struct SimulationSpeed {
     pub spin_loads: u64,
     /// Processor time of the simulations: cells, locks and workloads run in it too.
     pub processor_s: f64,
+}
+
+/// Latencies of a row over all its undisturbed rounds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PooledLatency {
+    /// The row.
+    #[serde(flatten)]
+    pub series: Series,
+    /// Latency by operation: percentiles of all samples together.
+    pub latency: Named<Latency>,
 }
 
 /// A cell or lock as reports show it.

@@ -102,6 +102,14 @@ pub enum Source {
     Other(String),
 }
 
+impl Source {
+    /// Whether numbers depend on the state of a host, and not on a simulated machine alone.
+    #[must_use]
+    pub fn is_measured(&self) -> bool {
+        matches!(self, Self::Model | Self::Kernel)
+    }
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -80,7 +80,9 @@ pub struct Entry {
     /// The same by context, where the workload uses several.
     #[serde(default, skip_serializing_if = "Named::is_empty")]
     pub contexts: Named<OutcomeCounts>,
-    /// Median latency: median over rounds of each round's percentile, of the operation with most samples.
+    /// Median latency of the operation with most samples, over all undisturbed rounds together; none
+    /// if fewer than ten samples lie beyond it. Without logs: the median of the rounds' percentiles,
+    /// none if a round has fewer than ten samples beyond it.
     pub p50_ns: Option<f64>,
     /// 99th percentile, likewise.
     pub p99_ns: Option<f64>,
@@ -88,7 +90,13 @@ pub struct Entry {
     pub p999_ns: Option<f64>,
     /// Largest latency in any round.
     pub max_ns: Option<f64>,
-    /// Latency by operation: percentiles are medians over rounds, samples the sum, maximum the largest.
+    /// Samples behind the percentiles, over all undisturbed rounds.
+    #[serde(default)]
+    pub latency_samples: Option<u64>,
+    /// Whether the percentiles are those of all samples together, and not medians over rounds.
+    #[serde(default)]
+    pub latency_pooled: bool,
+    /// Latency by operation: samples of all undisturbed rounds together.
     #[serde(default, skip_serializing_if = "Named::is_empty")]
     pub latency: Named<Latency>,
     /// Jain's fairness index of the threads' successes: 1 if equal, 1/threads if one has all.
@@ -135,16 +143,27 @@ pub struct Entry {
     /// Pairs left out because one side was disturbed.
     #[serde(default)]
     pub pairs_disturbed: u32,
-    /// Median over pairs of goodput here by goodput of the baseline; above 1 is faster.
+    /// Whether the row has too few rounds for a verdict in this table: it has an interval of its own,
+    /// no verdict, and no part in the correction.
+    #[serde(default)]
+    pub survey: bool,
+    /// Whether the rounds fall into several modes, so that the median rates of this row and its
+    /// baseline have another ratio than the two have within rounds.
+    #[serde(default)]
+    pub bimodal: bool,
+    /// Goodput here by goodput of the baseline within rounds, as the Hodges-Lehmann estimate over
+    /// rounds; above 1 is faster.
     pub ratio: Option<f64>,
-    /// Lower end of the 95 % interval of `ratio`.
+    /// Lower end of the 95 % interval of `ratio`: simultaneous over the table, for a surveyed row its
+    /// own.
     pub ratio_low: Option<f64>,
     /// Upper end.
     pub ratio_high: Option<f64>,
     /// Probability of ratios this far from 1 if the cells were equal, for this row alone.
     #[serde(default)]
     pub p_value: Option<f64>,
-    /// The same after Holm's correction over the table.
+    /// The same after correction over the table and for the looks on the way; at most 0.05 exactly if
+    /// the interval excludes 1.
     pub p_adjusted: Option<f64>,
     /// The verdict; none for the baseline and where nothing can be compared.
     pub verdict: Option<Verdict>,
@@ -174,6 +193,8 @@ impl Entry {
             p99_ns: None,
             p999_ns: None,
             max_ns: None,
+            latency_samples: None,
+            latency_pooled: false,
             latency: Named::new(),
             fairness_jain: None,
             worst_thread_share: None,
@@ -190,6 +211,8 @@ impl Entry {
             baseline: None,
             pairs: 0,
             pairs_disturbed: 0,
+            survey: false,
+            bimodal: false,
             ratio: None,
             ratio_low: None,
             ratio_high: None,
