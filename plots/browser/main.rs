@@ -11,8 +11,8 @@ mod page;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cellbench_plots::report::{Loaded, verdict};
-use cellbench_plots::write_all;
+use cellbench_plots::report::verdict;
+use cellbench_plots::{Loaded, write_all};
 use page::{Page, address};
 
 /// A report of the made-up run.
@@ -156,7 +156,7 @@ fn any_two_rows_are_compared() {
     choose("pair-a", fast);
     choose("pair-b", base);
     let said = outcome();
-    // The picker's ratio is the summary's: both are medians of the rounds' ratios.
+    // The picker has the ratio of the summary: both are Hodges-Lehmann estimates over the rounds.
     let ratio = entries[fast].ratio.unwrap();
     let number = said.split("has ").nth(1).and_then(|rest| rest.split('x').next()).unwrap();
     assert!((number.parse::<f64>().unwrap() / ratio - 1.0).abs() < 0.01, "{ratio}: {said}");

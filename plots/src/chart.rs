@@ -9,25 +9,26 @@ mod bars;
 mod contexts;
 mod core_to_core;
 mod distribution;
+mod dots;
 mod failures;
 mod fairness;
+mod forest;
 mod goodput;
 mod heat;
 mod latency;
 mod lines;
 mod load;
 mod model_and_kernel;
-#[cfg(feature = "png")]
-mod png;
+mod panel;
 mod scaling;
 mod style;
 mod transfers;
 
-use crate::report::{Format, Rendered, Report};
+use std::cell::OnceCell;
 
-#[cfg(feature = "png")]
-pub(crate) use png::Png;
-pub use style::{colour_hex, marker};
+use crate::run::Report;
+
+pub use style::colour_hex;
 
 /// A drawn chart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +58,7 @@ pub trait Chart: Sync {
 
 /// All charts, in the order in which they are shown.
 pub const CHARTS: &[&dyn Chart] = &[
+    &forest::Forest,
     &goodput::Goodput,
     &scaling::ScalabilityLaw,
     &failures::Failures,
@@ -70,28 +72,28 @@ pub const CHARTS: &[&dyn Chart] = &[
     &core_to_core::CoreToCore,
 ];
 
-/// `charts/*.svg`.
-pub(crate) struct Charts;
-
-impl Format for Charts {
-    fn name(&self) -> &'static str {
-        "charts"
-    }
-
-    fn render(&self, report: &Report<'_>) -> Result<Vec<Rendered>, String> {
-        let drawings = drawn(report)?.iter().flatten();
-        let file = |it: &Drawing| Rendered::text(format!("charts/{}.svg", it.name), it.svg.clone());
-        Ok(drawings.map(file).collect())
-    }
+/// All charts of a report, drawn when the first format asks and once for all formats.
+#[derive(Debug)]
+pub struct Drawings<'a> {
+    report: Report<'a>,
+    drawn: OnceCell<Result<Vec<Vec<Drawing>>, String>>,
 }
 
-/// Drawings of each of [`CHARTS`], or why they could not be drawn.
-pub(crate) type Drawn = Result<Vec<Vec<Drawing>>, String>;
+impl<'a> Drawings<'a> {
+    /// Charts of `report`, none drawn yet.
+    #[must_use]
+    pub fn of(report: Report<'a>) -> Self {
+        Self { report, drawn: OnceCell::new() }
+    }
 
-/// All charts of a report, drawn once for all formats.
-pub(crate) fn drawn<'a>(report: &Report<'a>) -> Result<&'a [Vec<Drawing>], String> {
-    let draw = || CHARTS.iter().map(|chart| chart.draw(report)).collect();
-    report.drawn.get_or_init(draw).as_deref().map_err(String::clone)
+    /// Returns the drawings of each of [`CHARTS`].
+    ///
+    /// # Errors
+    /// Why they could not be drawn.
+    pub fn get(&self) -> Result<&[Vec<Drawing>], String> {
+        let draw = || CHARTS.iter().map(|chart| chart.draw(&self.report)).collect();
+        self.drawn.get_or_init(draw).as_deref().map_err(String::clone)
+    }
 }
 
 /// A file name from words: lower case, dashes for everything else.

@@ -1,31 +1,44 @@
 //! Two runs against each other: before and after a patch, two hosts, model and kernel.
 //!
-//! The runs were measured apart, so rounds cannot be paired and whatever changed in between is in
-//! the ratio: what differs in host and settings is therefore named first, and every ratio is also
-//! given relative to the baseline cell, which moved with the host but not with the patch.
+//! The runs were measured apart, so that whatever changed in between is in the ratio. What differs in
+//! host and settings is therefore named first; every interval is widened by what the halves of a
+//! run, between which nothing was changed, differ by; and every ratio is also given relative to the
+//! baseline cell, which moved with the host but not with the patch. `cellbench ab` measures both in
+//! one run and needs none of this.
+//!
+//! Simulated rounds with one seed are pairs: the same draws before and after. They are compared
+//! within rounds, as cells of one run are.
 
 use std::collections::HashMap;
 
 use cellbench_record::{Host, Run, Series, Source, Verdict};
 use serde::Serialize;
 
-use crate::report::Loaded;
-use crate::stats::interval::Interval;
-use crate::stats::{holm, median, rank_test};
+use crate::run::Loaded;
+use crate::stats::interval::{Interval, MIN_VALUES};
+use crate::stats::median;
+use crate::stats::signed_rank::SignedRank;
+use crate::stats::simultaneous::{Member, Simultaneous};
+use crate::stats::two_sample::TwoSample;
 use crate::summarise::by_conditions;
-use crate::table::Row;
+use crate::table::{Paired, Row};
 
 /// Outcome of a comparison of run `b` with run `a`.
 #[derive(Clone, Debug, Serialize)]
 pub struct RunComparison {
-    /// Id of the first run.
-    pub a: String,
-    /// Id of the second run.
-    pub b: String,
+    /// The first run.
+    pub a: Side,
+    /// The second run.
+    pub b: Side,
     /// What differs between the runs apart from the results.
     pub differences: Vec<Difference>,
-    /// Whether rows were matched across sources (model and kernel), since none matched in theirs.
+    /// Whether rows were matched across sources (real cores and kernel), since none matched in theirs.
     pub across_sources: bool,
+    /// Whether rounds were compared in pairs: simulated with one seed.
+    pub paired: bool,
+    /// What the first and the second half of one run differ by, where nothing was changed: 95 % of
+    /// all rows of both runs by less than this share. None where no row has rounds enough.
+    pub a_a_spread_share: Option<f64>,
     /// Relative difference that matters.
     pub threshold_share: f64,
     /// Rows in both runs.
@@ -34,6 +47,27 @@ pub struct RunComparison {
     pub only_a: Vec<Series>,
     /// Rows in `b` alone.
     pub only_b: Vec<Series>,
+}
+
+/// One of two runs that are compared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Side {
+    /// Id of the run.
+    pub run_id: String,
+    /// Command that made it.
+    pub command_line: String,
+    /// Revision of the sources.
+    pub revision: Option<String>,
+}
+
+impl Side {
+    fn of(run: &Run) -> Self {
+        Self {
+            run_id: run.run_id.clone(),
+            command_line: run.command_line.clone(),
+            revision: run.git_revision.clone(),
+        }
+    }
 }
 
 /// Something about the runs that differs.
@@ -64,17 +98,22 @@ pub struct ComparedRow {
     pub rounds_a: u32,
     /// Rounds of the second run.
     pub rounds_b: u32,
-    /// Median goodput of `b` by that of `a`; above 1 is faster.
+    /// Goodput of `b` by that of `a`; above 1 is faster. None without an interval.
     pub ratio: Option<f64>,
-    /// Lower end of the 95 % interval.
+    /// Lower end of the 95 % interval, which is simultaneous over all rows.
     pub ratio_low: Option<f64>,
     /// Upper end.
     pub ratio_high: Option<f64>,
-    /// `ratio` by that of the baseline cell under the same conditions.
-    pub ratio_to_baseline: Option<f64>,
-    /// Probability of such a ratio if the runs were equal, after Holm's correction over the rows.
-    pub p_adjusted: Option<f64>,
-    /// The verdict on `b`; none if an invariant broke in either run.
+    /// `ratio` by that of the baseline cell under the same conditions, from the ratios within rounds.
+    pub relative: Option<f64>,
+    /// Lower end of its interval.
+    pub relative_low: Option<f64>,
+    /// Upper end.
+    pub relative_high: Option<f64>,
+    /// Whether an invariant broke in either run.
+    pub broken: bool,
+    /// The verdict on `b`, from the interval alone; none with too few rounds, or if an invariant
+    /// broke in either run.
     pub verdict: Option<Verdict>,
 }
 
@@ -95,48 +134,141 @@ pub fn compare(a: &Loaded, b: &Loaded) -> RunComparison {
         matched = Matched::new(a, b, without_source);
     }
     let Matched { mut pairs, only_a, only_b } = matched;
-    pairs.sort_by(|(_, a), (_, b)| by_conditions(&a.series, &b.series));
-    let log_ratios: Vec<Option<Interval>> = pairs
+    pairs.sort_by(|(_, one), (_, other)| by_conditions(&b.designs, &one.series, &other.series));
+    let is_simulated = |row: &Row| row.series.source == Source::Sim;
+    let paired = !pairs.is_empty()
+        && a.run.seed == b.run.seed
+        && pairs.iter().all(|(of_a, of_b)| is_simulated(of_a) && is_simulated(of_b));
+    let options = &b.table.options;
+    let tests = Tests::new(&pairs, paired, options.alpha, options.seed);
+    let spreads: Vec<Option<f64>> = pairs
         .iter()
-        .map(|(of_a, of_b)| {
-            let is_whole = of_a.violations.is_empty() && of_b.violations.is_empty();
-            let difference =
-                || b.table.bootstrap.difference(&of_b.log_goodput(), &of_a.log_goodput());
-            is_whole.then(difference).flatten()
-        })
+        .map(|(of_a, of_b)| [of_a, of_b].into_iter().filter_map(|row| halves(row)).reduce(f64::max))
         .collect();
-    let tested = || pairs.iter().zip(&log_ratios).filter(|(_, log_ratio)| log_ratio.is_some());
-    let p_values: Vec<f64> = tested()
-        .map(|((of_a, of_b), _)| rank_test::mann_whitney(&of_b.log_goodput(), &of_a.log_goodput()))
-        .collect();
-    let mut adjusted = holm::adjust(&p_values).into_iter();
+    let known: Vec<f64> = spreads.iter().flatten().copied().collect();
+    let usual = median(&mut known.clone()).unwrap_or(0.0);
 
-    let rule = b.table.options.rule();
+    let rule = options.rule();
     let mut rows: Vec<ComparedRow> = Vec::with_capacity(pairs.len());
-    for ((of_a, of_b), log_ratio) in pairs.iter().zip(&log_ratios) {
+    for (index, (of_a, of_b)) in pairs.iter().enumerate() {
         let mut row = describe(of_a, of_b);
-        if let Some(log_ratio) = log_ratio {
-            let p_adjusted = adjusted.next().unwrap_or(1.0);
-            let Interval { estimate, low, high } = log_ratio.exp();
-            row.ratio = Some(estimate);
-            row.ratio_low = Some(low);
-            row.ratio_high = Some(high);
-            row.p_adjusted = Some(p_adjusted);
-            row.verdict = Some(rule.judge(log_ratio, p_adjusted));
+        // Nothing drifts between simulated rounds.
+        let drift = if paired { 0.0 } else { spreads[index].unwrap_or(usual).max(usual) };
+        if !row.broken
+            && let Some(found) = tests.interval(index)
+        {
+            let widened = Interval { low: found.low - drift, high: found.high + drift, ..found };
+            let Interval { estimate, low, high } = widened.exp();
+            (row.ratio, row.ratio_low, row.ratio_high) = (Some(estimate), Some(low), Some(high));
+            row.verdict = Some(rule.judge(&widened));
+        }
+        if !row.broken
+            && let Some(found) = relative(a, of_a, b, of_b, tests.level)
+        {
+            let Interval { estimate, low, high } = found.exp();
+            row.relative = Some(estimate);
+            (row.relative_low, row.relative_high) = (Some(low), Some(high));
         }
         rows.push(row);
     }
-    relate_to_baseline(&mut rows, &b.table.options.baseline);
     RunComparison {
-        a: a.run.run_id.clone(),
-        b: b.run.run_id.clone(),
+        a: Side::of(&a.run),
+        b: Side::of(&b.run),
         differences: differences(&a.run, &b.run),
         across_sources: across_sources && !rows.is_empty(),
+        paired,
+        a_a_spread_share: percentile_95(known).map(libm::expm1),
         threshold_share: rule.threshold_share,
         rows,
         only_a,
         only_b,
     }
+}
+
+/// The tests of all rows, and the level at which the comparison as a whole keeps its error.
+struct Tests {
+    rows: Vec<Test>,
+    level: f64,
+}
+
+enum Test {
+    /// Ratios within rounds; whether all of them are exactly 1.
+    Paired(Option<SignedRank>, bool),
+    Apart(Option<TwoSample>),
+}
+
+impl Tests {
+    fn new(pairs: &[(&Row, &Row)], paired: bool, alpha: f64, seed: u64) -> Self {
+        let is_long = |row: &Row| row.counted().count() >= MIN_VALUES;
+        if !paired {
+            let rows = pairs.iter().map(|(of_a, of_b)| {
+                let is_tested = is_long(of_a) && is_long(of_b);
+                let test = || TwoSample::new(&of_b.log_goodput(), &of_a.log_goodput());
+                Test::Apart(is_tested.then(test).flatten())
+            });
+            let rows: Vec<Test> = rows.collect();
+            let tested = rows.iter().filter(|test| matches!(test, Test::Apart(Some(_)))).count();
+            return Self { rows, level: alpha / tested.max(1) as f64 };
+        }
+        let differences: Vec<Paired> =
+            pairs.iter().map(|(of_a, of_b)| Paired::new(of_b, of_a)).collect();
+        let members: Vec<Member> = pairs
+            .iter()
+            .zip(&differences)
+            .enumerate()
+            .filter(|(_, (_, paired))| paired.log_ratios.len() >= MIN_VALUES)
+            .map(|(group, (_, paired))| Member {
+                // Cells before and after share no baseline: each row stands for itself.
+                group,
+                rounds: paired.rounds.clone(),
+                differences: paired.log_ratios.clone(),
+            })
+            .collect();
+        let level = Simultaneous::new(seed, &members).level(alpha);
+        let rows = differences.iter().map(|paired| {
+            let test = SignedRank::new(&paired.log_ratios);
+            Test::Paired(test, paired.log_ratios.iter().all(|ratio| *ratio == 0.0))
+        });
+        Self { rows: rows.collect(), level }
+    }
+
+    fn interval(&self, row: usize) -> Option<Interval> {
+        match &self.rows[row] {
+            // A simulation that repeats itself to the last operation is the same: no chance is in it.
+            Test::Paired(Some(_), true) => Some(Interval { estimate: 0.0, low: 0.0, high: 0.0 }),
+            Test::Paired(test, _) => test.as_ref()?.interval(self.level),
+            Test::Apart(test) => test.as_ref()?.interval(self.level),
+        }
+    }
+}
+
+/// What the ratio of a row to its baseline changed by; none for the baseline itself.
+fn relative(a: &Loaded, of_a: &Row, b: &Loaded, of_b: &Row, level: f64) -> Option<Interval> {
+    let baseline = &b.table.options.baseline;
+    if of_b.series.cell == *baseline {
+        return None;
+    }
+    let before = Paired::new(of_a, a.table.row(&of_a.series.with_cell(baseline))?);
+    let after = Paired::new(of_b, b.table.row(&of_b.series.with_cell(baseline))?);
+    if before.log_ratios.len() < MIN_VALUES || after.log_ratios.len() < MIN_VALUES {
+        return None;
+    }
+    TwoSample::new(&after.log_ratios, &before.log_ratios)?.interval(level)
+}
+
+/// What the median log goodput of the second half of a row's rounds differs by from the first.
+fn halves(row: &Row) -> Option<f64> {
+    let rates = row.log_goodput();
+    if rates.len() < 2 * MIN_VALUES {
+        return None;
+    }
+    let (first, second) = rates.split_at(rates.len() / 2);
+    Some((median(&mut second.to_vec())? - median(&mut first.to_vec())?).abs())
+}
+
+fn percentile_95(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(((values.len() as f64 * 0.95).ceil() as usize).checked_sub(1)?).copied()
 }
 
 /// Rows of two runs by a key.
@@ -160,8 +292,8 @@ impl<'a> Matched<'a> {
             }
         }
         matched.only_a = of_a.into_values().map(|row| row.series.clone()).collect();
-        matched.only_a.sort_by(by_conditions);
-        matched.only_b.sort_by(by_conditions);
+        matched.only_a.sort_by(|one, other| by_conditions(&a.designs, one, other));
+        matched.only_b.sort_by(|one, other| by_conditions(&b.designs, one, other));
         matched
     }
 }
@@ -172,7 +304,7 @@ fn without_source(series: &Series) -> Series {
     Series { host, source: Source::Model, machine, engine, ..series.clone() }
 }
 
-/// Both sides of a row, not yet compared: with few rounds a ratio, without an interval or verdict.
+/// Both sides of a row, not yet compared.
 fn describe(of_a: &Row, of_b: &Row) -> ComparedRow {
     let goodput = |row: &Row| {
         median(
@@ -180,8 +312,6 @@ fn describe(of_a: &Row, of_b: &Row) -> ComparedRow {
         )
     };
     let (goodput_a_ops_s, goodput_b_ops_s) = (goodput(of_a), goodput(of_b));
-    let is_whole = of_a.violations.is_empty() && of_b.violations.is_empty();
-    let ratio = goodput_a_ops_s.zip(goodput_b_ops_s).filter(|(a, _)| is_whole && *a > 0.0);
     ComparedRow {
         series: of_b.series.clone(),
         goodput_a_ops_s,
@@ -190,24 +320,14 @@ fn describe(of_a: &Row, of_b: &Row) -> ComparedRow {
         failure_share_b: of_b.failure_share(),
         rounds_a: of_a.counted().count() as u32,
         rounds_b: of_b.counted().count() as u32,
-        ratio: ratio.map(|(a, b)| b / a),
+        ratio: None,
         ratio_low: None,
         ratio_high: None,
-        ratio_to_baseline: None,
-        p_adjusted: None,
-        verdict: is_whole.then_some(Verdict::Undecided),
-    }
-}
-
-fn relate_to_baseline(rows: &mut [ComparedRow], baseline: &str) {
-    let of_baseline: HashMap<Series, f64> = rows
-        .iter()
-        .filter(|row| row.series.cell == baseline)
-        .filter_map(|row| Some((row.series.clone(), row.ratio?)))
-        .collect();
-    for row in rows.iter_mut().filter(|row| row.series.cell != baseline) {
-        let base = of_baseline.get(&row.series.with_cell(baseline));
-        row.ratio_to_baseline = row.ratio.zip(base).map(|(ratio, base)| ratio / base);
+        relative: None,
+        relative_low: None,
+        relative_high: None,
+        broken: !(of_a.violations.is_empty() && of_b.violations.is_empty()),
+        verdict: None,
     }
 }
 
@@ -232,7 +352,6 @@ fn differences(a: &Run, b: &Run) -> Vec<Difference> {
             ("virtualisation", text(&run.host.virtualisation)),
             ("spinlocks", text(&run.host.spinlocks.map(|form| format!("{form:?}")))),
             ("tool version", run.tool_version.clone()),
-            ("revision", text(&run.git_revision)),
             ("window_s", settings.window_s.to_string()),
             ("time_budget_s", number(settings.time_budget_s)),
             ("latency_sample_every", settings.latency_sample_every.to_string()),

@@ -31,17 +31,21 @@
 
 pub mod chart;
 pub mod compare;
-pub mod generation;
+pub mod designs;
 pub mod merge;
+pub mod number;
 pub mod options;
+pub mod overview;
 pub mod report;
+pub mod run;
 pub mod stats;
 mod summarise;
 mod table;
 
 pub use compare::compare;
 pub use merge::merge;
-pub use options::{Options, Test};
-pub use report::{Loaded, write_all, write_formats};
+pub use options::Options;
+pub use report::{write_all, write_formats};
+pub use run::{Loaded, Report};
 pub use summarise::summarise;
 pub use table::{Decision, Table};

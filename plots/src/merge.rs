@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use cellbench_record::{Run, RunReader, RunWriter, WriteError};
 
-use crate::report::{DamageList, ReportError};
+use crate::report::ReportError;
+use crate::run::DamageList;
 
 /// A merged run.
 #[derive(Debug)]

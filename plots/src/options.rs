@@ -10,6 +10,9 @@ pub const DEFAULT_BASELINE: &str = "spin-queued";
 /// Confidence of all intervals.
 pub const CONFIDENCE: f64 = 0.95;
 
+/// Probability of a false difference anywhere in a table, looks on the way included.
+pub const ALPHA: f64 = 0.05;
+
 /// How rows are compared.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
@@ -20,19 +23,11 @@ pub struct Options {
     pub threshold_share: f64,
     /// Probability of a false difference anywhere in the table.
     pub alpha: f64,
-    /// Test behind the probabilities.
-    pub test: Test,
-    /// Seed of the bootstrap.
+    /// Comparisons that the whole run is to decide, for a table that holds a part of it; 0: those in
+    /// the table.
+    pub comparisons: u32,
+    /// Seed of the resampling.
     pub seed: u64,
-}
-
-/// Test of the paired log ratios.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Test {
-    /// Wilcoxon's signed-rank test.
-    SignedRank,
-    /// The sign test: less power, but no assumption of symmetry.
-    Sign,
 }
 
 impl Options {
@@ -47,8 +42,8 @@ impl Options {
                 run.baseline.clone()
             },
             threshold_share: if threshold_share > 0.0 { threshold_share } else { 0.01 },
-            alpha: 0.05,
-            test: Test::SignedRank,
+            alpha: ALPHA,
+            comparisons: 0,
             seed: run.seed,
         }
     }

@@ -5,11 +5,13 @@
 
 pub mod autocorrelation;
 pub mod fairness;
-pub mod holm;
 pub mod interval;
 pub mod normal;
+pub mod power;
 pub mod random;
-pub mod rank_test;
+pub mod signed_rank;
+pub mod simultaneous;
+pub mod two_sample;
 pub mod usl;
 pub mod verdict;
 

@@ -9,10 +9,14 @@ use cellbench_record::{
     Source, Summary, Verdict,
 };
 
+use crate::designs::Designs;
 use crate::options::{CONFIDENCE, Options};
+use crate::stats::interval::Interval;
 use crate::stats::{median, usl};
 use crate::table::{Comparison, Counted, Row, Sums, Table};
-use crate::{generation, stats::interval::Interval};
+
+/// Latencies by row and operation over all samples of its undisturbed rounds.
+pub(crate) type Pooled = HashMap<Series, Named<Latency>>;
 
 /// Summarises the rounds of `run`, which may be streamed: memory is needed for a few numbers each.
 #[must_use]
@@ -25,23 +29,24 @@ pub fn summarise<R: Borrow<Round>>(
     for round in rounds {
         table.push(round);
     }
-    table.finish(run).1
+    table.finish(run, &Pooled::new()).1
 }
 
 impl Table {
     /// The summary of the rounds so far.
     #[must_use]
     pub fn summary(&self, run: &Run) -> Summary {
-        let entries = self.rows.iter().map(|row| self.describe(run, row)).collect();
+        let none = Pooled::new();
+        let entries = self.rows.iter().map(|row| self.describe(run, row, &none)).collect();
         self.assemble(run, entries)
     }
 
     /// The summary, and the table without the sums that went into it: half the memory of
     /// [`Self::summary`].
-    pub(crate) fn finish(mut self, run: &Run) -> (Self, Summary) {
+    pub(crate) fn finish(mut self, run: &Run, pooled: &Pooled) -> (Self, Summary) {
         let mut entries = Vec::with_capacity(self.rows.len());
         for index in 0..self.rows.len() {
-            entries.push(self.describe(run, &self.rows[index]));
+            entries.push(self.describe(run, &self.rows[index], pooled));
             self.rows[index].sums = Sums::default();
         }
         let summary = self.assemble(run, entries);
@@ -50,11 +55,23 @@ impl Table {
 
     fn assemble(&self, run: &Run, mut entries: Vec<Entry>) -> Summary {
         let comparisons = self.compare();
-        let compared = comparisons.iter().filter(|(_, found)| found.log_ratio.is_some()).count();
+        let decided = |found: &Comparison| found.p_adjusted.is_some();
+        let compared = comparisons.iter().filter(|(_, found)| decided(found)).count();
         for (row, found) in &comparisons {
             self.enter(&mut entries[*row], found, compared);
         }
-        entries.sort_unstable_by(|a, b| by_conditions(&a.series, &b.series));
+        let goodput_of_baseline: HashMap<Series, f64> = entries
+            .iter()
+            .filter(|entry| entry.series.cell == self.options.baseline)
+            .filter_map(|entry| Some((entry.series.clone(), entry.goodput_ops_s?)))
+            .collect();
+        for entry in &mut entries {
+            let base = goodput_of_baseline.get(&entry.series.with_cell(&self.options.baseline));
+            entry.bimodal = base.is_some_and(|base| has_modes(entry, *base));
+        }
+        let rows = entries.iter().map(|entry| &entry.series);
+        let designs = Designs::of(run, &self.options.baseline, rows);
+        entries.sort_unstable_by(|a, b| by_conditions(&designs, &a.series, &b.series));
         Summary {
             run_id: run.run_id.clone(),
             baseline: self.options.baseline.clone(),
@@ -62,15 +79,16 @@ impl Table {
             threshold_share: self.options.threshold_share,
             comparisons: compared as u32,
             rounds_disturbed: entries.iter().map(|entry| u64::from(entry.rounds_disturbed)).sum(),
-            scaling: scaling(&entries),
+            scaling: scaling(&designs, &entries),
             entries,
             ..Summary::default()
         }
     }
 
     /// Everything about a row but its comparison.
-    fn describe(&self, run: &Run, row: &Row) -> Entry {
+    fn describe(&self, run: &Run, row: &Row, pooled: &Pooled) -> Entry {
         let mut entry = describe(row, calibration_for(run, &row.series));
+        enter_latency(&mut entry, row, pooled.get(&row.series));
         if let Some(interval) = self.bootstrap.median(&row.log_goodput())
             && entry.goodput_ops_s > Some(0.0)
         {
@@ -89,35 +107,47 @@ impl Table {
         if found.error.is_some() {
             return; // a wrong cell is an error, not a result
         }
-        entry.ratio = found.median.map(libm::exp);
-        match &found.log_ratio {
-            Some(log_ratio) => {
-                let Interval { low, high, .. } = log_ratio.exp();
-                entry.ratio_low = Some(low);
-                entry.ratio_high = Some(high);
-                entry.p_value = Some(found.p_value);
-                entry.p_adjusted = Some(found.p_adjusted);
-                entry.verdict = Some(rule.judge(log_ratio, found.p_adjusted));
-            }
-            None => entry.verdict = Some(Verdict::Undecided),
-        }
-        if entry.verdict == Some(Verdict::Undecided) {
-            let pairs = found.pairs as usize;
-            entry.rounds_needed =
-                Some(rule.rounds_needed(found.log_ratio.as_ref(), pairs, comparisons));
+        entry.ratio = found.estimate.map(libm::exp);
+        entry.p_value = found.p_value;
+        entry.p_adjusted = found.p_adjusted;
+        entry.survey = found.surveyed;
+        let Some(log_ratio) = &found.log_ratio else { return };
+        let Interval { low, high, .. } = log_ratio.exp();
+        entry.ratio_low = Some(low);
+        entry.ratio_high = Some(high);
+        if !found.surveyed {
+            let verdict = rule.judge(log_ratio);
+            entry.verdict = Some(verdict);
+            entry.rounds_needed = (verdict == Verdict::Undecided)
+                .then(|| rule.rounds_needed(log_ratio, found.pairs as usize, comparisons));
         }
     }
 }
 
-/// Order of the summary: rows of one comparison stand together, threads rise, cells stand by
-/// generation.
-pub(crate) fn by_conditions(a: &Series, b: &Series) -> Ordering {
-    conditions(a).cmp(&conditions(b)).then(a.threads.cmp(&b.threads)).then_with(|| by_cell(a, b))
+/// Ratio of rates that differ less from the ratio within rounds than this do not contradict it.
+const CONTRADICTION_SHARE: f64 = 0.03;
+
+/// Whether the median rates of a row and its baseline contradict its ratio within rounds, as they do
+/// where rounds fall into several modes.
+fn has_modes(entry: &Entry, baseline_ops_s: f64) -> bool {
+    let (Some(goodput), Some(ratio)) = (entry.goodput_ops_s, entry.ratio) else { return false };
+    let (Some(low), Some(high)) = (entry.ratio_low, entry.ratio_high) else { return false };
+    let of_rates = goodput / baseline_ops_s;
+    let is_outside = !(low..=high).contains(&of_rates);
+    is_outside && libm::log(of_rates / ratio).abs() > libm::log1p(CONTRADICTION_SHARE)
 }
 
-fn by_cell(a: &Series, b: &Series) -> Ordering {
-    let place = |series: &Series| generation::rank(&series.cell);
-    place(a).cmp(&place(b)).then_with(|| a.cell.cmp(&b.cell))
+/// Order of the summary: rows of one comparison stand together, threads rise, cells stand by
+/// generation.
+pub(crate) fn by_conditions(designs: &Designs, a: &Series, b: &Series) -> Ordering {
+    conditions(a)
+        .cmp(&conditions(b))
+        .then(a.threads.cmp(&b.threads))
+        .then_with(|| by_cell(designs, a, b))
+}
+
+fn by_cell(designs: &Designs, a: &Series, b: &Series) -> Ordering {
+    designs.rank(&a.cell).cmp(&designs.rank(&b.cell)).then_with(|| a.cell.cmp(&b.cell))
 }
 
 /// Everything by which a row is known but its threads and its cell.
@@ -194,14 +224,6 @@ fn describe(row: &Row, calibration: Option<&Calibration>) -> Entry {
         }
     }
 
-    entry.latency =
-        sums.latency.iter().map(|(op, rounds)| (op.clone(), over_rounds(rounds))).collect();
-    if let Some(main) = entry.latency.values().max_by_key(|latency| latency.samples) {
-        entry.p50_ns = Some(main.p50_ns as f64);
-        entry.p99_ns = Some(main.p99_ns as f64);
-        entry.p999_ns = Some(main.p999_ns as f64);
-        entry.max_ns = Some(main.max_ns as f64);
-    }
     if row.series.threads >= 2
         && let Some(transfer_ns) = calibration.and_then(|c| c.line_transfer_ns)
         && let Some(goodput) = entry.goodput_ops_s
@@ -209,6 +231,41 @@ fn describe(row: &Row, calibration: Option<&Calibration>) -> Entry {
         entry.line_transfer_share = Some(goodput * transfer_ns * 1e-9);
     }
     entry
+}
+
+/// Samples that must lie beyond a percentile for it to be shown.
+const SAMPLES_BEYOND: f64 = 10.0;
+
+/// The latencies of a row, of all samples together where there are logs.
+fn enter_latency(entry: &mut Entry, row: &Row, pooled: Option<&Named<Latency>>) {
+    entry.latency_pooled = pooled.is_some();
+    entry.latency = match pooled {
+        Some(pooled) => pooled.clone(),
+        None => {
+            let by_op = row.sums.latency.iter();
+            by_op.map(|(op, rounds)| (op.clone(), over_rounds(rounds))).collect()
+        }
+    };
+    let Some((op, main)) = entry.latency.iter().max_by_key(|(_, latency)| latency.samples) else {
+        return;
+    };
+    // A median over rounds is no better founded than the percentile of one round.
+    let samples = match (pooled, row.sums.latency.get(op)) {
+        (None, Some(rounds)) => {
+            median(&mut rounds.iter().map(|round| round.samples as f64).collect::<Vec<f64>>())
+                .unwrap_or(0.0)
+        }
+        _ => main.samples as f64,
+    };
+    let shown = |share_beyond: f64, value_ns: u64| {
+        (samples * share_beyond >= SAMPLES_BEYOND - 1e-9).then_some(value_ns as f64)
+    };
+    let (p50, p99, p999) =
+        (shown(0.5, main.p50_ns), shown(0.01, main.p99_ns), shown(0.001, main.p999_ns));
+    let (max_ns, samples) = (main.max_ns as f64, main.samples);
+    (entry.p50_ns, entry.p99_ns, entry.p999_ns) = (p50, p99, p999);
+    entry.max_ns = Some(max_ns);
+    entry.latency_samples = Some(samples);
 }
 
 /// Outcomes over all operations.
@@ -240,7 +297,7 @@ fn over_rounds(rounds: &[Latency]) -> Latency {
 }
 
 /// A fit for each closed-loop series that was measured at two thread counts or more.
-fn scaling(entries: &[Entry]) -> Vec<Scaling> {
+fn scaling(designs: &Designs, entries: &[Entry]) -> Vec<Scaling> {
     let mut groups: HashMap<(Conditions<'_>, &str), Vec<&Entry>> = HashMap::new();
     for entry in entries.iter().filter(|entry| entry.series.offered_ops_s.is_none()) {
         let series = &entry.series;
@@ -250,7 +307,7 @@ fn scaling(entries: &[Entry]) -> Vec<Scaling> {
         groups.into_values().filter(|group| group.len() >= 2).collect();
     groups.sort_by(|a, b| {
         let (a, b) = (&a[0].series, &b[0].series);
-        conditions(a).cmp(&conditions(b)).then_with(|| by_cell(a, b))
+        conditions(a).cmp(&conditions(b)).then_with(|| by_cell(designs, a, b))
     });
     groups.iter().map(|group| fit_group(group)).collect()
 }

@@ -7,12 +7,14 @@ use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use cellbench_record::{Counter, Latency, Named, OutcomeCounts, Round, Series, Source, Verdict};
+use cellbench_record::{Counter, Latency, Named, OutcomeCounts, Round, Series, Verdict};
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
-use crate::options::{CONFIDENCE, Options, Test};
+use crate::options::{CONFIDENCE, Options};
 use crate::stats::interval::{Bootstrap, Interval, MIN_VALUES};
-use crate::stats::verdict::Rule;
-use crate::stats::{fairness, holm, median, rank_test};
+use crate::stats::signed_rank::SignedRank;
+use crate::stats::simultaneous::{Member, Simultaneous};
+use crate::stats::{fairness, power};
 
 /// Rounds of a run by row.
 #[derive(Debug)]
@@ -32,15 +34,6 @@ pub enum Decision {
     /// Some row is not; so many more rounds can be expected to decide all of them.
     More(u32),
 }
-
-/// Rounds before which nothing counts as decided: from here on the coverage of the intervals is
-/// verified.
-const FEWEST_TO_STOP: usize = 15;
-
-/// Stopping when a difference shows, after looking many times, finds differences that are not
-/// there. The looks on the way therefore ask for this probability, so small that together they add
-/// next to nothing to the 5 % of the final look (R. Peto et al., British Journal of Cancer 1976).
-const ALPHA_ON_THE_WAY: f64 = 0.001;
 
 impl Table {
     /// An empty table.
@@ -79,85 +72,146 @@ impl Table {
         })
     }
 
-    /// Whether the rounds so far suffice. Call it between rounds: it computes for some milliseconds
-    /// on all cores, more in a large table.
+    /// The row of a series.
+    pub(crate) fn row(&self, series: &Series) -> Option<&Row> {
+        self.index.get(series).map(|row| &self.rows[*row])
+    }
+
+    /// Whether a disturbed round of a row began at this time.
+    pub(crate) fn was_disturbed(&self, series: &Series, start_s: f64) -> bool {
+        self.index.get(series).is_some_and(|row| self.rows[*row].was_disturbed_at(start_s))
+    }
+
+    /// Returns whether the rounds so far suffice. It may be asked after every round: only at the
+    /// prespecified numbers of rounds ([`power::look`]) does it look, and spends the error of that
+    /// look.
     ///
     /// Rows without a baseline, or with a broken invariant, are not waited for.
     #[must_use]
     pub fn decision(&self) -> Decision {
-        let mut comparisons = self.compare();
-        comparisons.retain(|(_, found)| found.error.is_none());
-        let strict = Rule { alpha: ALPHA_ON_THE_WAY, ..self.options.rule() };
-        let mut more = 0;
-        for (row, found) in &comparisons {
-            let fewest = match self.rows[*row].series.source {
-                Source::Sim => MIN_VALUES, // a simulated round has no outliers and no neighbours
-                _ => FEWEST_TO_STOP,
-            };
-            let pairs = found.pairs as usize;
-            if pairs < fewest {
-                more = more.max((fewest - pairs) as u32);
-                continue;
-            }
-            let judged =
-                found.log_ratio.as_ref().map(|ratio| strict.judge(ratio, found.p_adjusted));
-            if judged.is_none_or(|verdict| verdict == Verdict::Undecided) {
-                more = more.max(strict.rounds_needed(
-                    found.log_ratio.as_ref(),
-                    pairs,
-                    comparisons.len(),
-                ));
-            }
+        let pairs: Vec<(usize, Paired)> =
+            self.pairs().into_iter().filter(|(_, paired)| paired.error.is_none()).collect();
+        if pairs.is_empty() {
+            return Decision::Enough;
         }
-        if more == 0 { Decision::Enough } else { Decision::More(more) }
+        let last = self.rows.iter().filter_map(|row| row.rounds.last()).map(|(number, _)| *number);
+        let begun = last.max().unwrap_or(0).saturating_add(1);
+        let planned = (pairs.len() as u32).max(self.options.comparisons);
+        let rule = self.options.rule();
+        let waiting = power::next_look(begun).saturating_sub(begun).max(1);
+        let Some(share) = power::look(begun) else { return Decision::More(waiting) };
+        let level = rule.alpha * share / f64::from(planned);
+        let mut more = 0;
+        for (_, paired) in &pairs {
+            let found = SignedRank::new(&paired.log_ratios).and_then(|test| test.interval(level));
+            let needed = match found {
+                Some(found) if rule.judge(&found) != Verdict::Undecided => 0,
+                Some(found) => {
+                    rule.rounds_needed(&found, paired.log_ratios.len(), planned as usize)
+                }
+                None => power::rounds_needed(planned, rule.alpha)
+                    .saturating_sub(paired.log_ratios.len() as u32)
+                    .max(1),
+            };
+            more = more.max(needed);
+        }
+        if more == 0 { Decision::Enough } else { Decision::More(more.max(waiting)) }
     }
 
     /// Compares every row with its baseline row; the index of the row comes first.
+    ///
+    /// Rows with too few rounds to be decided in this table, however their rounds fall, are surveyed:
+    /// they have an interval of their own, no verdict, and no part in the correction. Which rows
+    /// those are depends on numbers of rounds alone, so that choosing them favours no outcome.
     pub(crate) fn compare(&self) -> Vec<(usize, Comparison)> {
+        let pairs = self.pairs();
+        let alpha = power::final_alpha(self.options.alpha);
+        let fewest = fewest_to_decide(&pairs, self.options.alpha);
+        let mut groups: HashMap<Series, usize> = HashMap::new();
+        let mut members: Vec<Member> = Vec::new();
+        for (row, paired) in &pairs {
+            if paired.is_decidable(fewest) {
+                let conditions = self.rows[*row].series.with_cell("");
+                let next = groups.len();
+                let group = *groups.entry(conditions).or_insert(next);
+                members.push(Member {
+                    group,
+                    rounds: paired.rounds.clone(),
+                    differences: paired.log_ratios.clone(),
+                });
+            }
+        }
+        let table = Simultaneous::new(self.options.seed, &members);
+        drop(members);
+        let level = table.level(alpha);
+        let compare = |(row, paired): (usize, Paired)| {
+            let surveyed = !paired.is_decidable(fewest);
+            let mut found = Comparison {
+                pairs: paired.log_ratios.len() as u32,
+                pairs_disturbed: if paired.error.is_none() { paired.disturbed } else { 0 },
+                log_ratio: None,
+                estimate: None,
+                p_value: None,
+                p_adjusted: None,
+                surveyed,
+                error: paired.error,
+            };
+            if let Some(test) = SignedRank::new(&paired.log_ratios)
+                && found.error.is_none()
+            {
+                found.estimate = Some(test.estimate());
+                let own_level = if surveyed { 1.0 - CONFIDENCE } else { level };
+                found.log_ratio = test.interval(own_level);
+                if paired.log_ratios.len() >= MIN_VALUES {
+                    let p_value = test.p_value();
+                    found.p_value = Some(p_value);
+                    // So that it is to be held against alpha as a whole, looks included.
+                    let whole = self.options.alpha / alpha;
+                    found.p_adjusted =
+                        (!surveyed).then(|| (table.adjust(p_value) * whole).min(1.0));
+                }
+            }
+            (row, found)
+        };
+        pairs.into_par_iter().map(compare).collect()
+    }
+
+    /// The rounds that each row shares with its baseline row; the index of the row comes first.
+    fn pairs(&self) -> Vec<(usize, Paired)> {
         let baseline = &self.options.baseline;
-        let mut comparisons: Vec<(usize, Comparison)> = self
-            .rows
+        self.rows
             .iter()
             .enumerate()
             .filter(|(_, row)| row.series.cell != *baseline)
             .filter_map(|(index, row)| {
                 let base = *self.index.get(&row.series.with_cell(baseline))?;
-                Some((index, self.compare_rows(row, &self.rows[base])))
+                Some((index, Paired::new(row, &self.rows[base])))
             })
-            .collect();
-        let compared: Vec<usize> =
-            (0..comparisons.len()).filter(|i| comparisons[*i].1.log_ratio.is_some()).collect();
-        let p_values: Vec<f64> = compared.iter().map(|i| comparisons[*i].1.p_value).collect();
-        for (i, adjusted) in compared.into_iter().zip(holm::adjust(&p_values)) {
-            comparisons[i].1.p_adjusted = adjusted;
-        }
-        comparisons
+            .collect()
     }
+}
 
-    fn compare_rows(&self, row: &Row, base: &Row) -> Comparison {
-        let error = [row, base]
-            .iter()
-            .find(|side| !side.violations.is_empty())
-            .map(|side| format!("{} broke an invariant", side.series.cell));
-        let pairs = pair(row, base);
-        let mut comparison = Comparison {
-            pairs: pairs.log_ratios.len() as u32,
-            pairs_disturbed: if error.is_none() { pairs.disturbed } else { 0 },
-            log_ratio: None,
-            median: median(&mut pairs.log_ratios.clone()),
-            p_value: 1.0,
-            p_adjusted: 1.0,
-            error,
-        };
-        if comparison.error.is_none() {
-            comparison.log_ratio = self.bootstrap.median(&pairs.log_ratios);
-            comparison.p_value = match self.options.test {
-                Test::SignedRank => rank_test::signed_rank(&pairs.log_ratios),
-                Test::Sign => rank_test::sign(&pairs.log_ratios),
-            };
+/// Fewest rounds with which a row takes part: the least for which each row that has them could be
+/// decided in a table of all rows that have them.
+fn fewest_to_decide(pairs: &[(usize, Paired)], alpha: f64) -> usize {
+    let mut rounds: Vec<usize> = pairs
+        .iter()
+        .filter(|(_, paired)| paired.error.is_none())
+        .map(|(_, paired)| paired.log_ratios.len())
+        .collect();
+    rounds.sort_unstable_by(|a, b| b.cmp(a));
+    let mut fewest = usize::MAX;
+    let mut rows = 0;
+    for same in rounds.chunk_by(|a, b| a == b) {
+        rows += same.len();
+        let rounds = u32::try_from(same[0]).unwrap_or(u32::MAX);
+        if same[0] >= MIN_VALUES
+            && power::decidable(rounds, u32::try_from(rows).unwrap_or(u32::MAX), alpha)
+        {
+            fewest = same[0];
         }
-        comparison
     }
+    fewest
 }
 
 /// A row against its baseline.
@@ -165,40 +219,58 @@ impl Table {
 pub(crate) struct Comparison {
     pub(crate) pairs: u32,
     pub(crate) pairs_disturbed: u32,
-    /// Interval of the log ratio; none with too few pairs or an error.
+    /// Interval of the log ratio: simultaneous over the table, or for a surveyed row its own. None
+    /// with too few pairs or an error.
     pub(crate) log_ratio: Option<Interval>,
-    /// Median log ratio, also with few pairs.
-    pub(crate) median: Option<f64>,
-    pub(crate) p_value: f64,
-    pub(crate) p_adjusted: f64,
+    /// Estimate of the log ratio, also with few pairs.
+    pub(crate) estimate: Option<f64>,
+    pub(crate) p_value: Option<f64>,
+    pub(crate) p_adjusted: Option<f64>,
+    /// Whether there are too few rounds for a verdict in this table.
+    pub(crate) surveyed: bool,
     /// Why there can be no verdict.
     pub(crate) error: Option<String>,
 }
 
-/// Log ratios of two rows in the order of their rounds, from rounds in which both count.
-struct Pairs {
-    log_ratios: Vec<f64>,
-    disturbed: u32,
+/// Log ratios of two rows, from the rounds in which both count.
+pub(crate) struct Paired {
+    /// Numbers of the rounds, rising.
+    pub(crate) rounds: Vec<u32>,
+    pub(crate) log_ratios: Vec<f64>,
+    pub(crate) disturbed: u32,
+    /// Why there can be no verdict.
+    pub(crate) error: Option<String>,
 }
 
-fn pair(row: &Row, base: &Row) -> Pairs {
-    let mut pairs = Pairs { log_ratios: Vec::new(), disturbed: 0 };
-    let mut others = base.rounds.iter().peekable();
-    for (number, ours) in &row.rounds {
-        while others.next_if(|(other, _)| other < number).is_some() {}
-        let Some((_, theirs)) = others.next_if(|(other, _)| other == number) else { continue };
-        let (Some(ours), Some(theirs)) = (ours, theirs) else {
-            pairs.disturbed += 1;
-            continue;
-        };
-        // A window without any success says "less than one": half an operation stands for it. If
-        // neither side had one, the round says nothing about their ratio.
-        if ours.ok > 0 || theirs.ok > 0 {
-            let rate = |side: &Counted| (side.ok as f64).max(0.5) / side.duration_s;
-            pairs.log_ratios.push(libm::log(rate(ours) / rate(theirs)));
+impl Paired {
+    pub(crate) fn new(row: &Row, base: &Row) -> Self {
+        let error = [row, base]
+            .iter()
+            .find(|side| !side.violations.is_empty())
+            .map(|side| format!("{} broke an invariant", side.series.cell));
+        let mut pairs = Self { rounds: Vec::new(), log_ratios: Vec::new(), disturbed: 0, error };
+        let mut others = base.rounds.iter().peekable();
+        for (number, ours) in &row.rounds {
+            while others.next_if(|(other, _)| other < number).is_some() {}
+            let Some((_, theirs)) = others.next_if(|(other, _)| other == number) else { continue };
+            let (Some(ours), Some(theirs)) = (ours, theirs) else {
+                pairs.disturbed += 1;
+                continue;
+            };
+            // A window without any success says "less than one": half an operation stands for it.
+            // If neither side had one, the round says nothing about their ratio.
+            if ours.ok > 0 || theirs.ok > 0 {
+                let rate = |side: &Counted| (side.ok as f64).max(0.5) / side.duration_s;
+                pairs.rounds.push(*number);
+                pairs.log_ratios.push(libm::log(rate(ours) / rate(theirs)));
+            }
         }
+        pairs
     }
-    pairs
+
+    fn is_decidable(&self, fewest: usize) -> bool {
+        self.error.is_none() && self.log_ratios.len() >= fewest
+    }
 }
 
 /// All rounds of a series.
@@ -209,6 +281,8 @@ pub(crate) struct Row {
     pub(crate) rounds: Vec<(u32, Option<Counted>)>,
     /// Rounds that a disturbance took out.
     pub(crate) disturbed: u32,
+    /// Their starts, by which a latency log without marks tells them.
+    pub(crate) disturbed_starts_s: Vec<f64>,
     pub(crate) violations: Vec<String>,
     pub(crate) sums: Sums,
 }
@@ -272,6 +346,7 @@ impl Row {
             series,
             rounds: Vec::new(),
             disturbed: 0,
+            disturbed_starts_s: Vec::new(),
             violations: Vec::new(),
             sums: Sums::default(),
         }
@@ -300,9 +375,18 @@ impl Row {
         });
         match &counted {
             Some(counted) => self.sums.add(round, counted, reasons),
-            None => self.disturbed += u32::from(!round.disturbed.is_empty()),
+            None if round.disturbed.is_empty() => {}
+            None => {
+                self.disturbed += 1;
+                self.disturbed_starts_s.push(round.start_s);
+            }
         }
         self.rounds.insert(place, (round.round, counted));
+    }
+
+    /// Whether a disturbed round began at this time, to the millisecond that logs hold.
+    pub(crate) fn was_disturbed_at(&self, start_s: f64) -> bool {
+        self.disturbed_starts_s.iter().any(|start| (start - start_s).abs() < 0.001_1)
     }
 
     /// The rounds that count, in their order.

@@ -7,13 +7,15 @@
 //!   the name begins with `Benchmark` followed by nothing or a character that is not lower-case;
 //!   iterations is a positive whole number, each value a decimal number;
 //! * a unit line (`Unit name key=value...`) describes a unit;
-//! * all other lines are to be ignored; there must be none here but empty ones.
+//! * all other lines are to be ignored; there must be none here but empty ones and comments (`# `).
 
 mod fixture;
 
 use std::collections::BTreeMap;
 
-use cellbench_plots::report::{FORMATS, Loaded};
+use cellbench_plots::Loaded;
+use cellbench_plots::chart::Drawings;
+use cellbench_plots::report::FORMATS;
 
 #[derive(Debug)]
 struct Sample {
@@ -27,7 +29,7 @@ fn parse(text: &str) -> (Vec<Sample>, BTreeMap<String, String>) {
     let mut config = BTreeMap::new();
     let mut units = BTreeMap::new();
     let mut samples = Vec::new();
-    for line in text.lines().filter(|line| !line.is_empty()) {
+    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with("# ")) {
         if let Some(unit) = line.strip_prefix("Unit ") {
             let (name, rest) = unit.split_once(' ').expect(line);
             assert!(rest.split(' ').all(|pair| pair.split_once('=').is_some()), "{line}");
@@ -61,7 +63,7 @@ fn text() -> String {
     let dir = fixture::written(out.path(), fixture::run(), &fixture::rounds());
     let loaded = Loaded::read(&dir, |_| ()).unwrap();
     let format = FORMATS.iter().find(|format| format.name() == "benchstat").unwrap();
-    let files = format.render(&loaded.report()).unwrap();
+    let files = format.render(&loaded.report(), &Drawings::of(loaded.report())).unwrap();
     String::from_utf8(files[0].bytes.clone()).unwrap()
 }
 
@@ -94,9 +96,21 @@ fn follows_the_specification_and_holds_every_good_round() {
 fn names_carry_the_row_for_benchstat_to_group_by() {
     let (samples, _) = parse(&text());
     let name = "BenchmarkCell/source=model/kind=timer/workload=update/placement=compact\
-                /cell=cmpxchg-state-2";
+                /cell=cmpxchg-state/threads=2-2";
     let rounds: Vec<&Sample> = samples.iter().filter(|sample| sample.name == name).collect();
     assert_eq!(rounds.len(), 20);
     let failures = rounds[0].values["failures/op"];
     assert!((failures - 0.2577).abs() < 1e-3, "{failures}");
+}
+
+/// benchstat compares files only under equal configuration: what is different in every run must not
+/// be one of its keys.
+#[test]
+fn two_runs_of_one_host_have_one_configuration() {
+    let (samples, _) = parse(&text());
+    let keys: Vec<&str> = samples[0].config.keys().map(String::as_str).collect();
+    assert_eq!(keys, ["cpu", "goarch", "goos", "pkg"]);
+    for what in ["run", "commit", "command", "kernel"] {
+        assert!(text().contains(&format!("\n# {what}: ")), "{what} is told as a comment");
+    }
 }

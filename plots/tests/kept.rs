@@ -24,7 +24,13 @@ fn results_md_is_what_the_kept_runs_say() {
         assert_eq!(run.damage.total, 0, "results/{name}: {:?}", run.damage.first);
         assert!(!run.run.command_line.is_empty(), "results/{name} names no command");
     }
-    let again = kept.page(command(&page), Some(&verification));
+    let again = kept.page(command(&page), Some(&verification)).unwrap();
+    for (path, svg) in kept.figures().unwrap() {
+        let kept = fs::read_to_string(root.join(&path)).unwrap_or_default();
+        let is_current = kept == svg;
+        assert!(is_current, "{} is not the run's; {}", path.display(), command(&page));
+        assert!(page.contains(&path.display().to_string()), "the page shows {}", path.display());
+    }
     if again != page {
         let differing = again.lines().zip(page.lines()).position(|(a, b)| a != b);
         let line = differing.unwrap_or_else(|| again.lines().count().min(page.lines().count()));
@@ -69,7 +75,7 @@ fn a_line_of_its_own_is_compared_with_the_field_in_its_place() {
     }
     keep("sim-own-line", run, &rounds);
 
-    let page = Kept::read(&dir.path().join("kept")).unwrap().page("command", None);
+    let page = Kept::read(&dir.path().join("kept")).unwrap().page("command", None).unwrap();
     let (_, beside) = page
         .split_once("## With a line of its own for `lock` (`results/sim-own-line`)")
         .expect("a section of its own");

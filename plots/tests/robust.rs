@@ -2,8 +2,9 @@
 
 mod fixture;
 
-use cellbench_plots::report::{FORMATS, Loaded, comparison, terminal};
-use cellbench_plots::{Decision, Options, Table, compare};
+use cellbench_plots::chart::Drawings;
+use cellbench_plots::report::{FORMATS, comparison, terminal};
+use cellbench_plots::{Decision, Loaded, Options, Table, compare};
 use cellbench_record::{
     Counter, Kind, Latency, Round, Run, RunReader, Series, Source, ThreadCount,
 };
@@ -91,8 +92,9 @@ proptest! {
                 prop_assert!(low <= high, "{low} .. {high}");
             }
         }
+        let drawings = Drawings::of(loaded.report());
         for format in FORMATS.iter().filter(|format| !format.is_on_demand()) {
-            format.render(&loaded.report()).unwrap();
+            format.render(&loaded.report(), &drawings).unwrap();
         }
         let text = terminal(&loaded.report(), false) + &comparison(&compare(&loaded, &loaded));
         let is_plain = text.is_ascii() && !text.contains('\u{1b}');

@@ -3,7 +3,7 @@
 mod fixture;
 
 use cellbench_plots::stats::random::SplitMix64;
-use cellbench_plots::{Decision, Options, Table, Test, summarise};
+use cellbench_plots::{Decision, Options, Table, summarise};
 use cellbench_record::{Counter, Entry, OK, Round, Run, Source, Summary, Verdict};
 use fixture::{Behaviour, round, series};
 
@@ -39,17 +39,6 @@ fn verdicts(tries: u64, rounds: u32, slowdown: f64, noise: f64) -> Vec<Entry> {
             find(&summarise(&Run::default(), &rounds, &options()), "slow").clone()
         })
         .collect()
-}
-
-#[test]
-fn equal_cells_are_called_different_in_at_most_5_percent_before_correction() {
-    let entries = verdicts(200, 20, 0.0, 0.03);
-    let false_by_p = entries.iter().filter(|entry| entry.p_value.unwrap() <= 0.05).count();
-    let called = [Verdict::Faster, Verdict::Slower];
-    let false_verdicts = entries.iter().filter(|e| called.contains(&e.verdict.unwrap())).count();
-    assert!(false_by_p <= 10, "{false_by_p} of 200 by probability");
-    assert!(false_verdicts <= 10, "{false_verdicts} of 200 by verdict");
-    assert!(false_by_p > 0, "a test that never errs does not look");
 }
 
 #[test]
@@ -134,13 +123,12 @@ fn a_cell_without_any_success_is_slower_not_an_infinity() {
 }
 
 #[test]
-fn few_rounds_are_undecided_and_say_how_many_more() {
+fn few_rounds_are_a_survey() {
     let rounds = planted(&mut SplitMix64::new(9), 4, 0.5, 0.01);
     let summary = summarise(&Run::default(), &rounds, &options());
     let slow = find(&summary, "slow");
-    assert_eq!(slow.verdict, Some(Verdict::Undecided));
+    assert_eq!((slow.verdict, slow.survey), (None, true));
     assert_eq!((slow.ratio_low, slow.p_adjusted), (None, None));
-    assert_eq!(slow.rounds_needed, Some(2));
     assert!(slow.ratio.is_some());
 }
 
@@ -156,16 +144,6 @@ fn another_baseline_can_be_chosen() {
     let none = Options { baseline: "no such cell".into(), ..options };
     let summary = summarise(&Run::default(), &rounds, &none);
     assert!(summary.entries.iter().all(|entry| entry.verdict.is_none()));
-}
-
-#[test]
-fn the_sign_test_can_be_chosen() {
-    let rounds = planted(&mut SplitMix64::new(10), 20, 0.01, 0.03);
-    let by = |test| {
-        let summary = summarise(&Run::default(), &rounds, &Options { test, ..options() });
-        find(&summary, "slow").p_value.unwrap()
-    };
-    assert_ne!(by(Test::Sign), by(Test::SignedRank));
 }
 
 #[test]
@@ -243,27 +221,9 @@ fn measuring_stops_when_the_table_is_decided_and_not_before() {
         }
     }
     let stopped = stopped.expect("5 % at 1 % noise is decided within 60 rounds");
-    assert!((15..=30).contains(&stopped), "{stopped}");
+    assert!([10, 15, 20, 30].contains(&stopped), "{stopped}: looks are at set numbers");
     let entry = table.summary(&Run::default());
     assert_eq!(find(&entry, "slow").verdict, Some(Verdict::Slower));
-}
-
-#[test]
-fn looking_after_every_round_does_not_invent_differences() {
-    let mut invented = 0;
-    for part in 0..100 {
-        let mut table = Table::new(options());
-        let rounds = planted(&mut SplitMix64::for_part(14, part), 40, 0.0, 0.05);
-        for number in 0..40 {
-            rounds.iter().filter(|round| round.round == number).for_each(|round| table.push(round));
-            if number % 5 == 4 && table.decision() == Decision::Enough {
-                break;
-            }
-        }
-        let verdict = find(&table.summary(&Run::default()), "slow").verdict.unwrap();
-        invented += usize::from(matches!(verdict, Verdict::Faster | Verdict::Slower));
-    }
-    assert!(invented <= 5, "{invented} of 100");
 }
 
 #[test]
@@ -274,5 +234,5 @@ fn nothing_to_compare_is_enough() {
     rounds.iter().filter(|r| r.series.cell == "slow").for_each(|round| table.push(round));
     assert_eq!(table.decision(), Decision::Enough);
     rounds.iter().filter(|r| r.series.cell != "slow").for_each(|round| table.push(round));
-    assert_eq!(table.decision(), Decision::More(12));
+    assert_eq!(table.decision(), Decision::More(7), "to the first look, after 10");
 }

@@ -85,7 +85,7 @@ fn conclude(found: &RunComparison, fail_on: &[FailOn]) -> ExitCode {
         .filter(|(_, count)| *count > 0)
         .map(|(verdict, count)| format!("{count} {verdict}"))
         .collect();
-    let broken = found.rows.iter().filter(|row| row.verdict.is_none()).count();
+    let broken = found.rows.iter().filter(|row| row.broken).count();
     if broken > 0 {
         reasons.push(format!("{broken} with a broken invariant"));
     }

@@ -89,7 +89,14 @@ fn write_page(dir: &Path, page: &Path) -> anyhow::Result<ExitCode> {
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => return Err(anyhow!("VERIFICATION.md: {error}")),
     };
-    let text = kept.page(PAGE_COMMAND, verification.as_deref());
+    let text = kept.page(PAGE_COMMAND, verification.as_deref()).map_err(|error| anyhow!(error))?;
+    for (path, svg) in kept.figures().map_err(|error| anyhow!(error))? {
+        let path = page.with_file_name(path);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        write_atomically(&path, svg.as_bytes())?;
+    }
     write_atomically(page, text.as_bytes())?;
     output::emit(&format!("{}\n", page.display()))?;
     Ok(ExitCode::SUCCESS)

@@ -235,14 +235,14 @@ impl Session<'_> {
         plan: &Plan,
         when_stuck: WhenStuck<'_>,
     ) -> Result<(Ended, u32), SessionError> {
+        // A look at one block spends its part of the error of all that are compared.
+        let compared = plan.blocks.iter().filter(|block| !block.surveyed);
+        let comparisons = compared.map(|block| block.specs.len().saturating_sub(1) as u32).sum();
+        let options = Options { comparisons, ..self.options.clone() };
         let mut blocks: Vec<Progressing<'_>> = plan
             .blocks
             .iter()
-            .map(|block| Progressing {
-                block,
-                table: Table::new(self.options.clone()),
-                decided: false,
-            })
+            .map(|block| Progressing { block, table: Table::new(options.clone()), decided: false })
             .collect();
         for number in 0..self.settings.most_rounds.unwrap_or(u32::MAX) {
             let mut order = due(&blocks, number);

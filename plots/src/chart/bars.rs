@@ -4,7 +4,7 @@ use plotters::prelude::*;
 
 use super::Drawing;
 use super::style::{self, FAINT, FONT, INK, Mark, TEXT_PX, TITLE_PX};
-use crate::report::number;
+use crate::number;
 
 /// A part of a bar.
 #[derive(Clone, Debug)]

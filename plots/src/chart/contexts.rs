@@ -2,9 +2,10 @@
 
 use super::bars::{Bar, Bars};
 use super::failures::outcome_bar;
-use super::goodput::{by_cell, panels};
+use super::panel::{by_cell, panels};
 use super::{Chart, Drawing};
-use crate::report::{Report, number};
+use crate::number;
+use crate::run::Report;
 
 pub(super) struct Contexts;
 
@@ -21,7 +22,7 @@ impl Chart for Contexts {
         let mut drawings = Vec::new();
         for (panel, entries) in panels(report) {
             let most = entries.iter().map(|entry| entry.series.threads).max().unwrap_or(0);
-            let bars: Vec<Bar> = by_cell(&entries)
+            let bars: Vec<Bar> = by_cell(report, &entries)
                 .into_iter()
                 .filter_map(|(cell, of_cell)| {
                     let entry = of_cell.last().filter(|entry| entry.series.threads == most)?;

@@ -2,7 +2,7 @@
 
 use super::heat::Heat;
 use super::{Chart, Drawing, file_name};
-use crate::report::Report;
+use crate::run::Report;
 
 pub(super) struct CoreToCore;
 

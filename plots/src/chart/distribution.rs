@@ -1,13 +1,15 @@
 //! Latency as a distribution: how the timed operations spread, where a percentile would hide that
 //! there are two humps.
 
-use cellbench_record::{Entry, read_latency_log};
+use cellbench_record::{Entry, Interval, read_latency_log};
 
-use super::goodput::{by_cell, panels};
 use super::latency::time;
 use super::lines::{Line, Lines, Point, Scale};
+use super::panel::{by_cell, panels};
+use super::style::{self, Look};
 use super::{Chart, Drawing};
-use crate::report::{Report, number};
+use crate::number;
+use crate::run::Report;
 
 pub(super) struct Distribution;
 
@@ -25,7 +27,7 @@ impl Chart for Distribution {
 
     fn about(&self) -> &'static str {
         "Share of the timed operations by latency, in twelve classes a decade, at the largest number \
-         of threads, over all rounds; the slowest 0.05 % are left out. Marks are the median and the \
+         of threads, over all undisturbed rounds; the slowest 0.05 % are left out. Marks are the median and the \
          99th percentile."
     }
 
@@ -33,10 +35,11 @@ impl Chart for Distribution {
         let mut drawings = Vec::new();
         for (panel, entries) in panels(report) {
             let most = entries.iter().map(|entry| entry.series.threads).max().unwrap_or(0);
-            let lines = by_cell(&entries).into_iter().filter_map(|(cell, of_cell)| {
+            let lines = by_cell(report, &entries).into_iter().filter_map(|(cell, of_cell)| {
                 let entry = of_cell.last().filter(|entry| entry.series.threads == most)?;
                 let counts = counts(report, entry)?;
-                Some(line(cell, &counts))
+                let look = style::look(report.designs, &cell);
+                Some(line(cell, look, &counts))
             });
             let chart = Lines {
                 name: panel.file_name("distribution"),
@@ -99,7 +102,10 @@ fn counts(report: &Report<'_>, entry: &Entry) -> Option<Counts> {
     let (op, latency) = entry.latency.iter().max_by_key(|(_, latency)| latency.samples)?;
     let (intervals, _) = read_latency_log(&report.dir.join(latency.hlog.as_ref()?)).ok()?;
     let mut counts = Counts::default();
-    for interval in intervals.iter().filter(|interval| interval.op == *op) {
+    let counts_in = |it: &&Interval| {
+        it.op == *op && !it.disturbed && !report.table.was_disturbed(&entry.series, it.start_s)
+    };
+    for interval in intervals.iter().filter(counts_in) {
         for value in interval.histogram.iter_recorded() {
             counts.add(value.value_iterated_to(), value.count_since_last_iteration());
         }
@@ -107,7 +113,7 @@ fn counts(report: &Report<'_>, entry: &Entry) -> Option<Counts> {
     (counts.total() > 0).then_some(counts)
 }
 
-fn line(cell: String, counts: &Counts) -> Line {
+fn line(cell: String, look: Look, counts: &Counts) -> Line {
     let mut drawn = 0.0;
     let is_shown = |(_, share): &(f64, f64)| {
         let is_shown = drawn < SHOWN;
@@ -124,12 +130,13 @@ fn line(cell: String, counts: &Counts) -> Line {
         });
         points.extend(place.map(|(x, y)| Point { x: *x, y: *y, low: *y, high: *y }));
     }
-    Line { cell, points, curve }
+    Line { cell, look, points, curve }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Counts, line};
+    use super::{Counts, line, style};
+    use crate::designs::Designs;
 
     #[test]
     fn samples_fall_into_classes_on_both_sides_of_the_first() {
@@ -143,7 +150,8 @@ mod tests {
         for ((middle, _), value) in places.iter().zip([10.0, 100.0, 1e6]) {
             assert!((value..value * 1.22).contains(middle), "{middle} of {value}");
         }
-        let line = line("x".into(), &counts);
+        let look = style::look(&Designs::default(), "x");
+        let line = line("x".into(), look, &counts);
         // Median and 99th percentile lie both in the class of 100 ns.
         assert_eq!(line.points.len(), 2);
         assert!(line.points.iter().all(|point| (point.y - 0.98).abs() < 1e-12));

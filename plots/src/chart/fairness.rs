@@ -1,9 +1,10 @@
 //! Fairness: how evenly the threads got through.
 
 use super::bars::{Bar, Bars, Segment};
-use super::goodput::{by_cell, panels};
+use super::panel::{by_cell, panels};
 use super::{Chart, Drawing, style};
-use crate::report::{Report, number};
+use crate::number;
+use crate::run::Report;
 
 pub(super) struct Fairness;
 
@@ -27,14 +28,14 @@ impl Chart for Fairness {
             if most < FEWEST_THREADS {
                 continue;
             }
-            let bars = by_cell(&entries).into_iter().filter_map(|(cell, of_cell)| {
+            let bars = by_cell(report, &entries).into_iter().filter_map(|(cell, of_cell)| {
                 let entry = of_cell.last().filter(|entry| entry.series.threads == most)?;
                 let worst = entry.worst_thread_share?;
                 let jain = entry.fairness_jain?;
                 let segment = Segment {
                     name: "worst thread".into(),
                     length: worst,
-                    colour: style::colour(&cell),
+                    colour: style::look(report.designs, &cell).colour,
                 };
                 let value = format!("{}, Jain {jain:.2}", number::percent(Some(worst)));
                 Some(Bar { name: cell, segments: vec![segment], value })

@@ -1,15 +1,19 @@
 //! Goodput against threads, one chart for each kind and workload.
 
-use std::collections::HashMap;
+use cellbench_record::Entry;
 
-use cellbench_record::{Entry, Series};
-
+use super::dots::{Column, Dot, Dots};
 use super::lines::{Line, Lines, Point, Scale};
-use super::{Chart, Drawing, file_name};
-use crate::generation;
-use crate::report::{Report, number};
+use super::panel::{Panel, by_cell, panels, si, thread_ticks};
+use super::style::{self, Look, Shape};
+use super::{Chart, Drawing};
+use crate::number;
+use crate::run::Report;
 
 pub(super) struct Goodput;
+
+/// So many thread counts make no line: they are drawn as dots.
+const FEW_COUNTS: usize = 2;
 
 impl Chart for Goodput {
     fn name(&self) -> &'static str {
@@ -17,14 +21,19 @@ impl Chart for Goodput {
     }
 
     fn about(&self) -> &'static str {
-        "Successful operations per second of all threads together; bands are 95 % intervals."
+        "Successful operations per second of all threads together; bands and bars are \
+         95 % intervals of the rate, for each row by itself."
     }
 
     fn draw(&self, report: &Report<'_>) -> Result<Vec<Drawing>, String> {
         let mut drawings = Vec::new();
         for (panel, entries) in panels(report) {
+            if thread_ticks(&entries).len() <= FEW_COUNTS {
+                drawings.extend(dots(report, &panel, &entries));
+                continue;
+            }
             let mut lines = Vec::new();
-            for (cell, of_cell) in by_cell(&entries) {
+            for (cell, of_cell) in by_cell(report, &entries) {
                 let points = of_cell.iter().filter_map(|entry| {
                     let y = entry.goodput_ops_s?;
                     Some(Point {
@@ -34,7 +43,8 @@ impl Chart for Goodput {
                         high: entry.goodput_high_ops_s.unwrap_or(y),
                     })
                 });
-                lines.push(Line::joined(cell, points.collect()));
+                let look = style::look(report.designs, &cell);
+                lines.push(Line::joined(cell, look, points.collect()));
             }
             let chart = Lines {
                 name: panel.file_name("goodput"),
@@ -54,107 +64,48 @@ impl Chart for Goodput {
     }
 }
 
-/// `12.5M`, for axes.
-pub(super) fn si(value: f64) -> String {
-    number::si(Some(value))
-}
-
-/// A tick for each number of threads that was measured.
-pub(super) fn thread_ticks(entries: &[&Entry]) -> Vec<(f64, String)> {
-    let mut threads: Vec<u32> = entries.iter().map(|entry| entry.series.threads).collect();
-    threads.sort_unstable();
-    threads.dedup();
-    threads.into_iter().map(|threads| (f64::from(threads), threads.to_string())).collect()
-}
-
-/// What the entries of one chart have in common: everything but cell and threads.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Panel(Series);
-
-impl Panel {
-    pub(super) fn of(series: &Series) -> Self {
-        Self(Series { cell: String::new(), threads: 0, ..series.clone() })
-    }
-
-    /// All rates of an open loop together.
-    pub(super) fn without_rate(series: &Series) -> Self {
-        let Self(series) = Self::of(series);
-        Self(Series { offered_ops_s: None, ..series })
-    }
-
-    pub(super) fn title(&self) -> String {
-        let series = &self.0;
-        let mut title = format!("{} {}", series.kind, series.workload);
-        if let Some(rate) = series.offered_ops_s {
-            title += &format!(", {}/s offered", number::si(Some(rate as f64)));
-        }
-        let source = series.source.to_string();
-        let places = [
-            series.host.as_deref(),
-            series.machine.as_deref(),
-            (source != "model").then_some(source.as_str()),
-            (series.placement != "compact").then_some(series.placement.as_str()),
-            (series.engine == "live").then_some("callbacks run"),
-        ];
-        for place in places.into_iter().flatten() {
-            title += &format!(", {place}");
-        }
-        title
-    }
-
-    pub(super) fn file_name(&self, chart: &str) -> String {
-        let series = &self.0;
-        let rate = series.offered_ops_s.map(|rate| rate.to_string()).unwrap_or_default();
-        file_name([
-            chart,
-            &series.source.to_string(),
-            series.host.as_deref().unwrap_or_default(),
-            series.machine.as_deref().unwrap_or_default(),
-            &series.kind.to_string(),
-            &series.workload,
-            if series.engine == "live" { "live" } else { "" },
-            if series.placement == "compact" { "" } else { &series.placement },
-            &rate,
-        ])
-    }
-}
-
-/// Conditions that are drawn: beyond that nobody looks, and the tables have the numbers.
-const MOST_PANELS: usize = 150;
-/// Rows in one chart.
-const MOST_ENTRIES: usize = 400;
-
-/// The entries of a summary by chart, in the order of the summary: the first of them.
-pub(super) fn panels<'a>(report: &Report<'a>) -> Vec<(Panel, Vec<&'a Entry>)> {
-    let mut panels: Vec<(Panel, Vec<&Entry>)> = Vec::new();
-    let mut places: HashMap<Panel, usize> = HashMap::new();
-    for entry in &report.summary.entries {
-        let panel = Panel::of(&entry.series);
-        match places.get(&panel) {
-            Some(place) if panels[*place].1.len() < MOST_ENTRIES => panels[*place].1.push(entry),
-            Some(_) => {}
-            None if panels.len() < MOST_PANELS => {
-                places.insert(panel.clone(), panels.len());
-                panels.push((panel, vec![entry]));
-            }
-            None => {}
+/// A row for each cell, a dot for each number of threads: most threads filled, fewer hollow.
+fn dots(report: &Report<'_>, panel: &Panel, entries: &[&Entry]) -> Option<Drawing> {
+    let cells = by_cell(report, entries);
+    let counts = thread_ticks(entries);
+    let most = counts.last().map_or(0.0, |(threads, _)| *threads);
+    let look = |look: Look, threads: f64| Look {
+        shape: if threads < most { Shape::Circle } else { Shape::Square },
+        is_hollow: threads < most,
+        ..look
+    };
+    let mut dots = Vec::new();
+    for (row, (cell, of_cell)) in cells.iter().enumerate() {
+        for entry in of_cell {
+            let Some(value) = entry.goodput_ops_s else { continue };
+            let threads = f64::from(entry.series.threads);
+            let low = entry.goodput_low_ops_s.unwrap_or(value);
+            let high = entry.goodput_high_ops_s.unwrap_or(value);
+            let at = number::count(entry.series.threads, "thread");
+            dots.push(Dot {
+                row,
+                value,
+                low,
+                high,
+                look: look(style::look(report.designs, cell), threads),
+                note: None,
+                words: format!("{cell}, {at}: {} ({} to {})", si(value), si(low), si(high)),
+            });
         }
     }
-    panels
-}
-
-/// The entries of a chart by cell, oldest generation first, each by rising number of threads.
-pub(super) fn by_cell<'a>(entries: &[&'a Entry]) -> Vec<(String, Vec<&'a Entry>)> {
-    let mut cells: Vec<(String, Vec<&Entry>)> = Vec::new();
-    for &entry in entries {
-        match cells.iter_mut().find(|(cell, _)| *cell == entry.series.cell) {
-            Some((_, of_cell)) => of_cell.push(entry),
-            None => cells.push((entry.series.cell.clone(), vec![entry])),
-        }
+    let legend = counts.iter().map(|(threads, _)| {
+        let words = number::count(*threads as u64, "thread");
+        (look(style::look(report.designs, ""), *threads), words)
+    });
+    Dots {
+        name: panel.file_name("goodput"),
+        title: format!("Goodput: {}", panel.title()),
+        unit: "successful operations/s".into(),
+        rows: cells.iter().map(|(cell, _)| cell.clone()).collect(),
+        columns: vec![Column { title: Vec::new(), dots }],
+        around_one: None,
+        text: si,
+        legend: if counts.len() > 1 { legend.collect() } else { Vec::new() },
     }
-    for (_, of_cell) in &mut cells {
-        of_cell.sort_by_key(|entry| entry.series.threads);
-    }
-    cells.sort_by_key(|(cell, _)| generation::rank(cell));
-    cells
+    .draw()
 }

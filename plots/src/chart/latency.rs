@@ -1,10 +1,11 @@
 //! Latency by percentile, on the scale that HdrHistogram's own plots use: each step to the right
 //! is one more nine.
 
-use super::goodput::{by_cell, panels};
 use super::lines::{Line, Lines, Point, Scale};
-use super::{Chart, Drawing};
-use crate::report::{Report, number};
+use super::panel::{by_cell, panels};
+use super::{Chart, Drawing, style};
+use crate::number;
+use crate::run::Report;
 
 pub(super) struct Percentiles;
 
@@ -25,14 +26,15 @@ impl Chart for Percentiles {
         let mut drawings = Vec::new();
         for (panel, entries) in panels(report) {
             let most = entries.iter().map(|entry| entry.series.threads).max().unwrap_or(0);
-            let lines = by_cell(&entries).into_iter().filter_map(|(cell, of_cell)| {
+            let lines = by_cell(report, &entries).into_iter().filter_map(|(cell, of_cell)| {
                 let entry = of_cell.last().filter(|entry| entry.series.threads == most)?;
                 let values = [entry.p50_ns, entry.p99_ns, entry.p999_ns];
                 let points = TICKS.iter().zip(values).filter_map(|((x, _), value)| {
                     let y = value.filter(|value| *value > 0.0)?;
                     Some(Point { x: *x, y, low: y, high: y })
                 });
-                Some(Line::joined(cell, points.collect()))
+                let look = style::look(report.designs, &cell);
+                Some(Line::joined(cell, look, points.collect()))
             });
             let chart = Lines {
                 name: panel.file_name("latency"),

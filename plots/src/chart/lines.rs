@@ -5,7 +5,7 @@ use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, Value
 use plotters::prelude::*;
 
 use super::Drawing;
-use super::style::{self, FAINT, FONT, INK, Mark, Marker, TEXT_PX, TITLE_PX};
+use super::style::{self, FAINT, FONT, INK, Look, Mark, Shape, TEXT_PX, TITLE_PX};
 
 /// A value with its interval.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +20,7 @@ pub(super) struct Point {
 #[derive(Clone, Debug)]
 pub(super) struct Line {
     pub(super) cell: String,
+    pub(super) look: Look,
     /// What was measured: each with its marker.
     pub(super) points: Vec<Point>,
     /// Places of a curve through or beside the points; empty: straight from point to point.
@@ -28,8 +29,8 @@ pub(super) struct Line {
 
 impl Line {
     /// Points joined by straight lines.
-    pub(super) fn joined(cell: String, points: Vec<Point>) -> Self {
-        Self { cell, points, curve: Vec::new() }
+    pub(super) fn joined(cell: String, look: Look, points: Vec<Point>) -> Self {
+        Self { cell, look, points, curve: Vec::new() }
     }
 }
 
@@ -143,7 +144,7 @@ impl Scale {
 }
 
 /// 1, 2 or 5 times a power of ten, at least `least`.
-fn nice_step(least: f64) -> f64 {
+pub(super) fn nice_step(least: f64) -> f64 {
     let decade = 10_f64.powf(least.log10().floor());
     [1.0, 2.0, 5.0, 10.0]
         .into_iter()
@@ -220,7 +221,7 @@ impl Lines {
             .draw()?;
         let place = |point: &Point, y: f64| (self.x_scale.place(point.x), self.y_scale.place(y));
         for line in &self.lines {
-            let colour = style::colour(&line.cell);
+            let colour = line.look.colour;
             let band: Vec<_> = line
                 .points
                 .iter()
@@ -232,7 +233,7 @@ impl Lines {
         let mut ends = Vec::new();
         let mut marks = Vec::new();
         for line in &self.lines {
-            let colour = style::colour(&line.cell);
+            let colour = line.look.colour;
             let path: Vec<_> = line.points.iter().map(|point| place(point, point.y)).collect();
             let curve: Vec<_> = line
                 .curve
@@ -240,11 +241,11 @@ impl Lines {
                 .map(|(x, y)| (self.x_scale.place(*x), self.y_scale.place(*y)))
                 .collect();
             let drawn = if curve.is_empty() { &path } else { &curve };
-            ends.extend(drawn.last().map(|end| (chart.backend_coord(end), &line.cell, colour)));
+            ends.extend(drawn.last().map(|end| (chart.backend_coord(end), &line.cell, line.look)));
             chart.draw_series([PathElement::new(drawn.clone(), colour.stroke_width(2))])?;
             for (point, placed) in line.points.iter().zip(&path) {
                 let at = chart.backend_coord(placed);
-                draw_marker(root, at, style::marker(&line.cell), colour)?;
+                draw_marker(root, at, line.look)?;
                 marks.push(Mark {
                     area: [(at.0 - 7, at.1 - 7), (at.0 + 7, at.1 + 7)],
                     text: format!(
@@ -288,7 +289,7 @@ impl Lines {
 /// Writes each line's name beside its end, moved apart where lines end together.
 fn label_ends(
     root: &DrawingArea<SVGBackend<'_>, Shift>,
-    mut ends: Vec<((i32, i32), &String, RGBColor)>,
+    mut ends: Vec<((i32, i32), &String, Look)>,
 ) -> Result<(), Box<dyn std::error::Error>> {
     ends.sort_by_key(|((_, y), _, _)| *y);
     let x = WIDTH as i32 - LABELS as i32 + 4;
@@ -303,14 +304,17 @@ fn label_ends(
         *label = (*label).min(most);
         most = *label - LABEL_STEP;
     }
-    for ((end, cell, colour), y) in
-        ends.iter().map(|(end, cell, colour)| (*end, cell, colour)).zip(labels)
+    for ((end, cell, look), y) in
+        ends.iter().map(|(end, cell, look)| (*end, cell, *look)).zip(labels)
     {
         // A curve that ends far from its name would be crossed out by a line to it.
         if x - end.0 < FAR {
-            root.draw(&PathElement::new(vec![(end.0 + 6, end.1), (x - 2, y)], colour.mix(0.5)))?;
+            root.draw(&PathElement::new(
+                vec![(end.0 + 6, end.1), (x - 2, y)],
+                look.colour.mix(0.5),
+            ))?;
         }
-        draw_marker(root, (x + 5, y), style::marker(cell), *colour)?;
+        draw_marker(root, (x + 5, y), look)?;
         let font = (FONT, TEXT_PX).into_font().color(&INK);
         root.draw(&Text::new(cell.as_str(), (x + 14, y - TEXT_PX as i32 / 2), font))?;
     }
@@ -321,34 +325,37 @@ fn label_ends(
 pub(super) fn draw_marker(
     root: &DrawingArea<SVGBackend<'_>, Shift>,
     (x, y): (i32, i32),
-    marker: Marker,
-    colour: RGBColor,
+    Look { colour, shape, is_hollow }: Look,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let fill = colour.filled();
     let pen = colour.stroke_width(2);
+    let fill = if is_hollow { pen } else { colour.filled() };
     let stroke = |points: [(i32, i32); 2]| {
         root.draw(&PathElement::new(points.map(|(dx, dy)| (x + dx, y + dy)).to_vec(), pen))
     };
-    let polygon = |points: &[(i32, i32)]| {
-        let points: Vec<_> = points.iter().map(|(dx, dy)| (x + dx, y + dy)).collect();
-        root.draw(&Polygon::new(points, fill))
+    let polygon = |corners: &[(i32, i32)]| {
+        let mut points: Vec<_> = corners.iter().map(|(dx, dy)| (x + dx, y + dy)).collect();
+        if is_hollow {
+            points.extend(points.first().copied());
+            root.draw(&PathElement::new(points, pen))
+        } else {
+            root.draw(&Polygon::new(points, fill))
+        }
     };
-    match marker {
-        Marker::Square => root.draw(&Rectangle::new([(x - 3, y - 3), (x + 3, y + 3)], fill))?,
-        Marker::Circle => root.draw(&Circle::new((x, y), 4, fill))?,
-        Marker::Dot => root.draw(&Circle::new((x, y), 3, colour.stroke_width(1)))?,
-        Marker::Diamond => polygon(&[(0, -5), (5, 0), (0, 5), (-5, 0)])?,
-        Marker::Triangle => polygon(&[(0, -5), (5, 4), (-5, 4)])?,
-        Marker::Down => polygon(&[(0, 5), (5, -4), (-5, -4)])?,
-        Marker::Cross => {
+    match shape {
+        Shape::Circle => root.draw(&Circle::new((x, y), 4, fill))?,
+        Shape::Square => root.draw(&Rectangle::new([(x - 4, y - 4), (x + 4, y + 4)], fill))?,
+        Shape::Diamond => polygon(&[(0, -5), (5, 0), (0, 5), (-5, 0)])?,
+        Shape::Triangle => polygon(&[(0, -5), (5, 4), (-5, 4)])?,
+        Shape::Down => polygon(&[(0, 5), (5, -4), (-5, -4)])?,
+        Shape::Cross => {
             stroke([(-4, -4), (4, 4)])?;
             stroke([(-4, 4), (4, -4)])?;
         }
-        Marker::Plus => {
+        Shape::Plus => {
             stroke([(-5, 0), (5, 0)])?;
             stroke([(0, -5), (0, 5)])?;
         }
-        Marker::Star => {
+        Shape::Star => {
             stroke([(-4, -4), (4, 4)])?;
             stroke([(-4, 4), (4, -4)])?;
             stroke([(-5, 0), (5, 0)])?;

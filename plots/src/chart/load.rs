@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::goodput::{Panel, by_cell, si};
 use super::latency::time;
 use super::lines::{Line, Lines, Point, Scale};
-use super::{Chart, Drawing, file_name};
-use crate::report::{Report, number};
+use super::panel::{Panel, by_cell, si};
+use super::{Chart, Drawing, file_name, style};
+use crate::number;
+use crate::run::Report;
 
 pub(super) struct Load;
 
@@ -43,13 +44,14 @@ impl Chart for Load {
                 entries.iter().filter_map(|entry| entry.series.offered_ops_s).collect();
             rates.sort_unstable();
             rates.dedup();
-            let lines = by_cell(&entries).into_iter().map(|(cell, mut of_cell)| {
+            let lines = by_cell(report, &entries).into_iter().map(|(cell, mut of_cell)| {
                 of_cell.sort_by_key(|entry| entry.series.offered_ops_s);
                 let points = of_cell.iter().filter_map(|entry| {
                     let y = entry.p99_ns.filter(|ns| *ns > 0.0)?;
                     Some(Point { x: entry.series.offered_ops_s? as f64, y, low: y, high: y })
                 });
-                Line::joined(cell, points.collect())
+                let look = style::look(report.designs, &cell);
+                Line::joined(cell, look, points.collect())
             });
             let chart = Lines {
                 name: file_name([name.as_str(), &format!("{threads}t")]),

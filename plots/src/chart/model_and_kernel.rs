@@ -7,8 +7,8 @@ use cellbench_record::{Entry, Source};
 
 use super::bars::{Bar, Bars, Segment};
 use super::{Chart, Drawing, file_name, style};
-use crate::generation;
-use crate::report::{Report, number};
+use crate::number;
+use crate::run::Report;
 
 pub(super) struct ModelAndKernel;
 
@@ -41,7 +41,7 @@ impl Chart for ModelAndKernel {
                 continue;
             }
             entries.sort_by_key(|entry| {
-                (generation::rank(&entry.series.cell), entry.series.source.to_string())
+                (report.designs.rank(&entry.series.cell), entry.series.source.to_string())
             });
             let bars = entries.iter().filter_map(|entry| {
                 let goodput = entry.goodput_ops_s.filter(|goodput| *goodput > 0.0)?;
@@ -53,7 +53,7 @@ impl Chart for ModelAndKernel {
                     segments: vec![Segment {
                         name: series.cell.clone(),
                         length: ns,
-                        colour: style::colour(&series.cell),
+                        colour: style::look(report.designs, &series.cell).colour,
                     }],
                     value: number::time_ns(Some(ns)),
                 })

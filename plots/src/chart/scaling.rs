@@ -2,10 +2,10 @@
 
 use cellbench_record::{Entry, Scaling};
 
-use super::goodput::{Panel, by_cell, panels, si, thread_ticks};
 use super::lines::{Line, Lines, Point, Scale};
-use super::{Chart, Drawing};
-use crate::report::Report;
+use super::panel::{Panel, by_cell, panels, si, thread_ticks};
+use super::{Chart, Drawing, style};
+use crate::run::Report;
 use crate::stats::usl::Fit;
 
 pub(super) struct ScalabilityLaw;
@@ -36,11 +36,11 @@ impl Chart for ScalabilityLaw {
             .collect();
         let mut drawings = Vec::new();
         for (panel, entries) in panels(report) {
-            let lines = by_cell(&entries).into_iter().filter_map(|(cell, of_cell)| {
+            let lines = by_cell(report, &entries).into_iter().filter_map(|(cell, of_cell)| {
                 let fitted =
                     |(of, fit): &&(Panel, &Scaling)| *of == panel && fit.series.cell == cell;
                 let (_, scaling) = fits.iter().find(fitted)?;
-                line(cell.clone(), &of_cell, scaling)
+                line(report, cell, &of_cell, scaling)
             });
             let chart = Lines {
                 name: panel.file_name("scaling"),
@@ -61,7 +61,7 @@ impl Chart for ScalabilityLaw {
 }
 
 /// What was measured as points, the predicted peak among them, and the law as a curve.
-fn line(cell: String, of_cell: &[&Entry], scaling: &Scaling) -> Option<Line> {
+fn line(report: &Report<'_>, cell: String, of_cell: &[&Entry], scaling: &Scaling) -> Option<Line> {
     let fit = Fit {
         lambda: scaling.lambda_ops_s?,
         sigma: scaling.sigma?,
@@ -85,5 +85,6 @@ fn line(cell: String, of_cell: &[&Entry], scaling: &Scaling) -> Option<Line> {
         let threads = least * (f64::from(i) * step).exp2();
         (threads, fit.goodput(threads))
     });
-    Some(Line { cell, points, curve: curve.collect() })
+    let look = style::look(report.designs, &cell);
+    Some(Line { cell, look, points, curve: curve.collect() })
 }

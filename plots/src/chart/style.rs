@@ -2,65 +2,84 @@
 //!
 //! The colours are Okabe and Ito's, which stay apart for the common kinds of colour blindness,
 //! shifted where needed so that each has a contrast of 3 to 1 on white as on near-black. A marker
-//! tells the same without colour. Text and grid follow the viewer's light or dark scheme through a
+//! tells each design from every other without colour. Text and grid follow the viewer's light or dark scheme through a
 //! style sheet in the file.
 
 use plotters::style::RGBColor;
 
-use crate::generation;
+use crate::designs::Designs;
 
-/// Colour and marker of each generation, in the order of [`generation::GENERATIONS`]; the last is
-/// for everything else.
-const LOOKS: [(RGBColor, Marker); generation::GENERATIONS.len() + 1] = [
-    (RGBColor(0x80, 0x80, 0x80), Marker::Square),
-    (RGBColor(0x1f, 0x78, 0xc8), Marker::Circle),
-    (RGBColor(0x2f, 0x9f, 0xc4), Marker::Diamond),
-    (RGBColor(0xd5, 0x5e, 0x00), Marker::Triangle),
-    (RGBColor(0xb8, 0x80, 0x00), Marker::Cross),
-    (RGBColor(0xc0, 0x62, 0x9a), Marker::Plus),
-    (RGBColor(0x00, 0x96, 0x6e), Marker::Star),
-    (RGBColor(0x8a, 0x6f, 0xd6), Marker::Down),
-    (RGBColor(0x9c, 0x6b, 0x50), Marker::Dot),
+/// Colours of groups of designs, in the order of the groups; the last is for all further ones.
+const COLOURS: [RGBColor; 9] = [
+    RGBColor(0x1f, 0x78, 0xc8),
+    RGBColor(0xd5, 0x5e, 0x00),
+    RGBColor(0x00, 0x96, 0x6e),
+    RGBColor(0x8a, 0x6f, 0xd6),
+    RGBColor(0xb8, 0x80, 0x00),
+    RGBColor(0xc0, 0x62, 0x9a),
+    RGBColor(0x2f, 0x9f, 0xc4),
+    RGBColor(0x9c, 0x6b, 0x50),
+    RGBColor(0x80, 0x80, 0x80),
 ];
 
 /// Shape of a data point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Marker {
-    /// Filled square.
-    Square,
-    /// Filled circle.
+pub(super) enum Shape {
     Circle,
-    /// Filled square on its corner.
-    Diamond,
-    /// Triangle, point up.
+    Square,
     Triangle,
-    /// Diagonal cross.
-    Cross,
-    /// Upright cross.
-    Plus,
-    /// Both crosses.
-    Star,
-    /// Triangle, point down.
+    Diamond,
     Down,
-    /// Small circle.
-    Dot,
+    Cross,
+    Plus,
+    Star,
 }
 
-/// Colour of a cell or lock.
-pub(super) fn colour(cell: &str) -> RGBColor {
-    LOOKS[generation::rank(cell)].0
+/// Shapes that can be filled come first: hollow, they serve a second time.
+const SHAPES: [Shape; 8] = [
+    Shape::Circle,
+    Shape::Square,
+    Shape::Triangle,
+    Shape::Diamond,
+    Shape::Down,
+    Shape::Cross,
+    Shape::Plus,
+    Shape::Star,
+];
+/// How many of them can be hollow.
+const HOLLOW: usize = 5;
+
+/// Look of a data point. Designs of one group share a colour; no two of the first thirteen share a
+/// marker, so that print without colour tells them apart.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Look {
+    pub(super) colour: RGBColor,
+    pub(super) shape: Shape,
+    pub(super) is_hollow: bool,
 }
 
-/// Marker of a cell or lock.
-#[must_use]
-pub fn marker(cell: &str) -> Marker {
-    LOOKS[generation::rank(cell)].1
+impl Look {
+    fn of(group: usize, number: usize) -> Self {
+        let number = number % (SHAPES.len() + HOLLOW);
+        let is_hollow = number >= SHAPES.len();
+        let shape = SHAPES[if is_hollow { number - SHAPES.len() } else { number }];
+        Self { colour: COLOURS[group.min(COLOURS.len() - 1)], shape, is_hollow }
+    }
+}
+
+/// Look of a cell or lock.
+pub(super) fn look(designs: &Designs, cell: &str) -> Look {
+    designs.get(cell).map_or(Look::of(usize::MAX, 0), |it| Look::of(it.group, it.number))
 }
 
 /// Colour of a cell or lock as `#rrggbb`, for style sheets.
 #[must_use]
-pub fn colour_hex(cell: &str) -> String {
-    let RGBColor(red, green, blue) = colour(cell);
+pub fn colour_hex(designs: &Designs, cell: &str) -> String {
+    hex(look(designs, cell).colour)
+}
+
+/// A colour as `#rrggbb`.
+pub(super) fn hex(RGBColor(red, green, blue): RGBColor) -> String {
     format!("#{red:02x}{green:02x}{blue:02x}")
 }
 
@@ -82,7 +101,7 @@ pub(super) const FONT: &str = "sans-serif";
 pub(super) fn finish(svg: &str, title: &str, description: &str, marks: &[Mark]) -> String {
     const SCHEME: &str = "<style>\
         @media (prefers-color-scheme:dark){\
-        text[fill=\"#202020\"]{fill:#e8e8e8}[stroke=\"#202020\"]{stroke:#b0b0b0}[stroke=\"#DCDCDC\"]{stroke:#404040}}\
+        text[fill=\"#202020\"]{fill:#e8e8e8}[stroke=\"#202020\"]{stroke:#b0b0b0}[stroke=\"#DCDCDC\"]{stroke:#404040}[fill=\"#ffffff\"]{fill:#181818}}\
         </style>";
     let body = svg.find('>').map_or(0, |end| end + 1);
     let (head, rest) = svg.split_at(body);
@@ -118,13 +137,13 @@ impl Mark {
     }
 }
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{LOOKS, finish};
+    use super::{COLOURS, Look, finish};
 
     /// Relative luminance and contrast after the Web Content Accessibility Guidelines 2.1.
     fn contrast(a: [u8; 3], b: [u8; 3]) -> f64 {
@@ -141,7 +160,7 @@ mod tests {
 
     #[test]
     fn colours_show_on_white_and_on_dark() {
-        for (colour, _) in LOOKS {
+        for colour in COLOURS {
             let colour = [colour.0, colour.1, colour.2];
             assert!(contrast(colour, [255; 3]) >= 2.9, "{colour:?} on white");
             assert!(contrast(colour, [0x18; 3]) >= 3.0, "{colour:?} on dark");
@@ -149,9 +168,10 @@ mod tests {
     }
 
     #[test]
-    fn markers_differ() {
-        for (i, (_, a)) in LOOKS.iter().enumerate() {
-            assert!(LOOKS[..i].iter().all(|(_, b)| a != b));
+    fn thirteen_designs_of_one_group_can_be_told_apart() {
+        let looks: Vec<Look> = (0..13).map(|number| Look::of(0, number)).collect();
+        for (i, one) in looks.iter().enumerate() {
+            assert!(looks[..i].iter().all(|other| one != other), "{one:?}");
         }
     }
 

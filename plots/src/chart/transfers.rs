@@ -4,9 +4,10 @@
 use plotters::style::RGBColor;
 
 use super::bars::{Bar, Bars, Segment};
-use super::goodput::{by_cell, panels};
+use super::panel::{by_cell, panels};
 use super::{Chart, Drawing};
-use crate::report::{Report, number};
+use crate::number;
+use crate::run::Report;
 
 pub(super) struct Transfers;
 
@@ -37,7 +38,7 @@ impl Chart for Transfers {
         let mut drawings = Vec::new();
         for (panel, entries) in panels(report) {
             let most = entries.iter().map(|entry| entry.series.threads).max().unwrap_or(0);
-            let cells: Vec<_> = by_cell(&entries)
+            let cells: Vec<_> = by_cell(report, &entries)
                 .into_iter()
                 .filter_map(|(cell, of_cell)| {
                     let entry = of_cell.last().filter(|entry| entry.series.threads == most)?;

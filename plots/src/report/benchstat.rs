@@ -6,6 +6,7 @@
 
 use super::layout::{ascii, hosts};
 use super::{Format, Rendered, Report};
+use crate::chart::Drawings;
 use crate::table::Row;
 
 pub(super) struct Benchstat;
@@ -15,7 +16,7 @@ impl Format for Benchstat {
         "benchstat"
     }
 
-    fn render(&self, report: &Report<'_>) -> Result<Vec<Rendered>, String> {
+    fn render(&self, report: &Report<'_>, _: &Drawings<'_>) -> Result<Vec<Rendered>, String> {
         let mut text =
             String::from("Unit goodput-ops/s better=higher\nUnit failures/op better=lower\n");
         // By host, because configuration lines hold for all lines that follow.
@@ -36,12 +37,21 @@ impl Format for Benchstat {
             config("goarch", arch);
             config("pkg", "cellbench");
             config("cpu", run.host.cpu_model.as_deref().unwrap_or_default());
-            config("host", label.unwrap_or_default());
-            config("kernel", run.host.kernel.as_deref().unwrap_or_default());
-            config("virtualisation", run.host.virtualisation.as_deref().unwrap_or_default());
-            config("run", &run.run_id);
-            config("commit", run.git_revision.as_deref().unwrap_or_default());
-            config("command", &run.command_line);
+            // A key that differs between two files keeps benchstat from comparing them: what is
+            // different in every run is a comment.
+            for (what, value) in [
+                ("host", label.unwrap_or_default()),
+                ("kernel", run.host.kernel.as_deref().unwrap_or_default()),
+                ("virtualisation", run.host.virtualisation.as_deref().unwrap_or_default()),
+                ("run", &run.run_id),
+                ("commit", run.git_revision.as_deref().unwrap_or_default()),
+                ("command", &run.command_line),
+            ] {
+                let value = ascii(value);
+                if !value.trim().is_empty() {
+                    text += &format!("# {what}: {}\n", value.trim());
+                }
+            }
             let mut rows: Vec<&Row> = report
                 .table
                 .rows
@@ -68,6 +78,7 @@ fn push_row(text: &mut String, row: &Row) {
             name += &format!("/{key}={value}");
         }
     };
+    part("host", series.host.as_deref().unwrap_or_default());
     part("source", &series.source.to_string());
     part("machine", series.machine.as_deref().unwrap_or_default());
     part("kind", &series.kind.to_string());
@@ -76,6 +87,8 @@ fn push_row(text: &mut String, row: &Row) {
     part("placement", &series.placement);
     part("offered", &series.offered_ops_s.map(|rate| rate.to_string()).unwrap_or_default());
     part("cell", &series.cell);
+    // In the name as well: benchstat takes the number at the end for GOMAXPROCS and may leave it out.
+    part("threads", &series.threads.to_string());
     // A round without success has no time per operation, and the format no word for infinity.
     for round in row.counted().filter(|round| round.ok > 0) {
         let ok = round.ok as f64;

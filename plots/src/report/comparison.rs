@@ -2,16 +2,25 @@
 
 use cellbench_record::Verdict;
 
-use super::layout::{ascii, title, wrap};
-use super::number;
+use super::layout::{ascii, title, wrap, wrap_command};
 use crate::compare::{ComparedRow, RunComparison};
+use crate::number;
 
 const WIDTH: usize = 80;
 
 /// A comparison for the terminal: ASCII, at most 80 columns.
 #[must_use]
 pub fn comparison(found: &RunComparison) -> String {
-    let mut text = format!("A: {}\nB: {}\n", ascii(&found.a), ascii(&found.b));
+    let mut text = wrap(&ascii(&caution(found)), WIDTH, "", "");
+    text.push('\n');
+    for (name, side) in [("A", &found.a), ("B", &found.b)] {
+        let revision = side.revision.as_deref().unwrap_or("revision unknown");
+        let line = format!("{name}: {} ({revision})", side.run_id);
+        text += &wrap(&ascii(&line), WIDTH, "", "   ");
+        text.push('\n');
+        text += &wrap_command(&ascii(or(&side.command_line)), WIDTH, "   ");
+        text.push('\n');
+    }
     if !found.differences.is_empty() {
         text += "\nThe runs differ in more than their results:\n";
         for difference in &found.differences {
@@ -24,7 +33,7 @@ pub fn comparison(found: &RunComparison) -> String {
     if found.across_sources {
         text += &wrap(
             "No row is in both runs from the same source; rows are matched across sources \
-             (model, simulator, kernel). Their ratio says how the worlds differ, not which is better.",
+             (real cores, simulator, kernel). Their ratio says how the worlds differ, not which is better.",
             WIDTH,
             "\n",
             "",
@@ -55,18 +64,26 @@ pub fn comparison(found: &RunComparison) -> String {
 fn group(rows: &[ComparedRow]) -> String {
     let Some(first) = rows.first() else { return String::new() };
     let mut text = format!("\n{}\n", wrap(&ascii(&title(&first.series)), WIDTH, "", "  "));
-    text += &line(["cell", "A ok/s", "B ok/s", "B/A", "95 % interval", "to bl.", "verdict"]);
+    text += &line(["cell", "A ok/s", "B ok/s", "B/A", "95 % interval", "verdict"]);
     for row in rows {
-        let verdict = row.verdict.map_or("ERROR".to_owned(), |verdict| verdict.to_string());
+        let verdict = match row.verdict {
+            Some(verdict) => verdict.to_string(),
+            None if row.broken => "ERROR".to_owned(),
+            None => "few rounds".to_owned(),
+        };
         text += &line([
             &ascii(&row.series.cell),
             &number::si(row.goodput_a_ops_s),
             &number::si(row.goodput_b_ops_s),
             &number::ratio(row.ratio),
             &number::interval(row.ratio_low, row.ratio_high),
-            &number::ratio(row.ratio_to_baseline),
             &verdict,
         ]);
+        if row.relative.is_some() {
+            let interval = number::interval(row.relative_low, row.relative_high);
+            let relative = number::ratio(row.relative);
+            text += &format!("{:>44}  {interval:<15} against baseline\n", relative);
+        }
         let (a, b) = (row.failure_share_a, row.failure_share_b);
         if a.unwrap_or(0.0) > 0.0 || b.unwrap_or(0.0) > 0.0 {
             let (a, b) = (number::percent(a), number::percent(b));
@@ -76,18 +93,42 @@ fn group(rows: &[ComparedRow]) -> String {
     text
 }
 
-/// 2 + 20 + 1 + 6 + 1 + 6 + 1 + 6 + 2 + 15 + 1 + 6 + 1 + 9 = 77.
-fn line([cell, a, b, ratio, interval, relative, verdict]: [&str; 7]) -> String {
-    let line =
-        format!("  {cell:<20} {a:>6} {b:>6} {ratio:>6}  {interval:<15} {relative:>6} {verdict:<9}");
+/// 2 + 20 + 1 + 6 + 1 + 6 + 1 + 7 + 2 + 15 + 1 + 10 = 72.
+fn line([cell, a, b, ratio, interval, verdict]: [&str; 6]) -> String {
+    let line = format!("  {cell:<20} {a:>6} {b:>6} {ratio:>7}  {interval:<15} {verdict:<10}");
     format!("{}\n", line.trim_end())
+}
+
+/// What a reader must know before any figure.
+fn caution(found: &RunComparison) -> String {
+    if found.rows.is_empty() {
+        return "No row is in both runs: there is nothing to compare.".into();
+    }
+    if found.paired {
+        return "Simulated with one seed: rounds are compared in pairs, and nothing drifts between \
+                the runs."
+            .into();
+    }
+    let spread = match found.a_a_spread_share {
+        Some(share) => format!(
+            "the halves of one run, where nothing changed, differ by up to {} (95 % of rows), \
+             and intervals are widened by it",
+            number::percent(Some(share))
+        ),
+        None => "neither run has rounds enough to show its own drift".into(),
+    };
+    format!(
+        "Two separate runs: drift of the host between them is not excluded; {spread}. `cellbench \
+         ab` measures both in one run."
+    )
 }
 
 fn closing(found: &RunComparison) -> String {
     if found.rows.is_empty() {
         return "No row is in both runs.".into();
     }
-    let errors = found.rows.iter().filter(|row| row.verdict.is_none()).count();
+    let errors = found.rows.iter().filter(|row| row.broken).count();
+    let few = found.rows.iter().filter(|row| row.verdict.is_none() && !row.broken).count();
     let mut tally = format!(
         "B against A: {} faster, {} slower, {} same (within {}), {} undecided",
         found.count(Verdict::Faster),
@@ -96,12 +137,15 @@ fn closing(found: &RunComparison) -> String {
         number::percent_chosen(found.threshold_share),
         found.count(Verdict::Undecided)
     );
+    if few > 0 {
+        tally += &format!(", {few} with too few rounds");
+    }
     if errors > 0 {
         tally += &format!(", {errors} with a broken invariant");
     }
     format!(
-        "{tally}. The runs were measured apart: intervals cover the variation between rounds, not \
-         that between boots or builds. \"to bl.\" is B/A by that of the baseline cell."
+        "{tally}. \"Against baseline\": B/A by that of the baseline cell, from ratios within rounds, \
+         in which the drift of the host cancels."
     )
 }
 

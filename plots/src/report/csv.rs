@@ -3,6 +3,7 @@
 use cellbench_record::Entry;
 
 use super::{Format, Rendered, Report};
+use crate::chart::Drawings;
 
 pub(super) struct Csv;
 
@@ -56,7 +57,7 @@ impl Format for Csv {
         "csv"
     }
 
-    fn render(&self, report: &Report<'_>) -> Result<Vec<Rendered>, String> {
+    fn render(&self, report: &Report<'_>, _: &Drawings<'_>) -> Result<Vec<Rendered>, String> {
         let mut text = String::new();
         push_line(&mut text, COLUMNS.iter().map(|(name, _)| (*name).to_owned()));
         for entry in &report.summary.entries {

@@ -11,7 +11,7 @@ use cellbench_record::{Entry, Run, Source, Spinlocks};
 
 use super::layout::Columns;
 use super::markdown::Page;
-use super::number;
+use crate::number;
 
 /// The kernel's workload that makes no call: its loop.
 const EMPTY: &str = "empty";

@@ -3,12 +3,14 @@
 
 use std::fmt::Write as _;
 
-use cellbench_record::{Entry, Run, Series, Severity, Summary, Verdict, rfc3339_utc};
+use cellbench_record::{Entry, Run, Series, Severity, Verdict, rfc3339_utc};
 use serde::Serialize;
 
-use super::layout::{host_lines, hosts, place, verdict_word};
-use super::{Format, Rendered, Report, number, overview, verdict};
-use crate::chart::{CHARTS, colour_hex, drawn};
+use super::layout::{host_lines, hosts, place, source_word, verdict_word};
+use super::{Format, Rendered, Report, glossary, outcome, overview, verdict};
+use crate::chart::{CHARTS, Drawing, Drawings, colour_hex};
+use crate::number;
+use crate::overview::overviews;
 
 pub(super) struct Html;
 
@@ -30,13 +32,17 @@ impl Format for Html {
         "html"
     }
 
-    fn render(&self, report: &Report<'_>) -> Result<Vec<Rendered>, String> {
-        Ok(vec![Rendered::text("index.html", page(report)?)])
+    fn render(
+        &self,
+        report: &Report<'_>,
+        drawings: &Drawings<'_>,
+    ) -> Result<Vec<Rendered>, String> {
+        Ok(vec![Rendered::text("index.html", page(report, drawings)?)])
     }
 }
 
-fn page(report: &Report<'_>) -> Result<String, String> {
-    let (run, summary) = (report.run, report.summary);
+fn page(report: &Report<'_>, drawings: &Drawings<'_>) -> Result<String, String> {
+    let run = report.run;
     let mut html = String::with_capacity(1 << 20);
     let title = format!("cellbench: {}", run.run_id);
     html += "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n";
@@ -52,10 +58,11 @@ fn page(report: &Report<'_>) -> Result<String, String> {
         put(&mut html, format_args!("{}<br>\n", escape(&format!("{label}{hardware}; {setup}"))));
     }
     put(&mut html, format_args!("{}</p>\n</header>\n<main>\n", rfc3339_utc(run.started_unix_s)));
-    verdicts(&mut html, summary);
-    let rows = matrix(&mut html, summary);
+    first(&mut html, report, drawings)?;
+    verdicts(&mut html, report);
+    let rows = matrix(&mut html, report);
     pairs(&mut html, report, rows)?;
-    charts(&mut html, report)?;
+    charts(&mut html, drawings)?;
     about_hosts(&mut html, run);
     method(&mut html, report);
     html += "</main>\n<div id=\"tip\" role=\"tooltip\" hidden></div>\n<script>\n";
@@ -64,8 +71,40 @@ fn page(report: &Report<'_>) -> Result<String, String> {
     Ok(html)
 }
 
-fn verdicts(html: &mut String, summary: &Summary) {
-    *html += "<section aria-labelledby=\"verdict\">\n<h2 id=\"verdict\">Verdict</h2>\n";
+/// The outcome: cautions, the sentence, a line for each design, the forest plots.
+fn first(html: &mut String, report: &Report<'_>, drawings: &Drawings<'_>) -> Result<(), String> {
+    let found = outcome(report);
+    *html +=
+        "<section aria-labelledby=\"outcome-heading\">\n<h2 id=\"outcome-heading\">Outcome</h2>\n";
+    for caution in &found.cautions {
+        put(html, format_args!("<p class=\"caution\" role=\"alert\">{}</p>\n", escape(caution)));
+    }
+    if let Some(sentence) = &found.sentence {
+        put(html, format_args!("<p class=\"answer\">{}</p>\n", escape(sentence)));
+    }
+    if let Some(Some(drawing)) = drawings.get()?.first().map(|forests| forests.first()) {
+        figure(html, drawing);
+    }
+    if !found.designs.is_empty() {
+        headline_list(html, &found.designs);
+    }
+    if let Some(why) = &found.why {
+        put(html, format_args!("<p class=\"soft\">{}</p>\n", escape(why)));
+    }
+    *html += "</section>\n";
+    Ok(())
+}
+
+fn figure(html: &mut String, drawing: &Drawing) {
+    put(
+        html,
+        format_args!("<figure id=\"chart-{}\">\n{}\n</figure>\n", drawing.name, drawing.svg.trim()),
+    );
+}
+
+fn verdicts(html: &mut String, report: &Report<'_>) {
+    let summary = report.summary;
+    *html += "<section aria-labelledby=\"verdict\">\n<h2 id=\"verdict\">Every design over all its workloads</h2>\n";
     let headlines = verdict::headlines(summary);
     if headlines.is_empty() {
         let text = format!("No row can be compared with {}.", summary.baseline);
@@ -87,7 +126,7 @@ fn verdicts(html: &mut String, summary: &Summary) {
             );
         }
     }
-    glances(html, summary);
+    glances(html, report);
     *html += "</section>\n";
 }
 
@@ -100,8 +139,9 @@ fn headline_list(html: &mut String, headlines: &[String]) {
 }
 
 /// Cells by workloads, coloured, each with its sign for who sees no colour.
-fn glances(html: &mut String, summary: &Summary) {
-    let overviews = overview::overviews(summary);
+fn glances(html: &mut String, report: &Report<'_>) {
+    let summary = report.summary;
+    let overviews = overviews(report);
     if overviews.is_empty() {
         return;
     }
@@ -118,7 +158,7 @@ fn glances(html: &mut String, summary: &Summary) {
         if html.len() >= most {
             break;
         }
-        let title = escape(&overview.title(summary));
+        let title = escape(&overview::title(&overview, summary));
         put(
             html,
             format_args!(
@@ -133,7 +173,7 @@ fn glances(html: &mut String, summary: &Summary) {
         }
         *html += "</tr></thead>\n<tbody>\n";
         for (cell, entries) in &overview.cells {
-            let colour = colour_hex(cell);
+            let colour = colour_hex(report.designs, cell);
             let cell = escape(cell);
             put(
                 html,
@@ -175,16 +215,16 @@ fn verdict_class(entry: &Entry) -> &'static str {
 
 /// Columns of the matrix: heading, whether numeric, what it means.
 const COLUMNS: [(&str, bool, &str); 14] = [
-    ("source", false, "model on real cores, simulator, or running kernel"),
+    ("source", false, "real cores, simulated machine, or running kernel"),
     ("kind", false, "timer, work item, task work, or lock"),
     ("workload", false, "what the threads do"),
     ("threads", true, "threads, one a CPU"),
     ("cell", false, "the design"),
     ("goodput/s", true, "successful operations per second, all threads"),
     ("failed", true, "share of attempts that returned an error"),
-    ("ratio", true, "goodput by that of the baseline, median over rounds"),
-    ("95 % interval", false, "interval of the ratio"),
-    ("verdict", false, "after correction over the table"),
+    ("ratio", true, "goodput by that of the baseline, within rounds"),
+    ("95 % interval", false, "interval of the ratio, simultaneous over the table"),
+    ("verdict", false, "what the interval says; survey: too few rounds"),
     ("p50", true, "median latency"),
     ("p99", true, "99th percentile of latency"),
     ("p99.9", true, "99.9th percentile of latency"),
@@ -192,7 +232,8 @@ const COLUMNS: [(&str, bool, &str); 14] = [
 ];
 
 /// Writes the rows and says how many.
-fn matrix(html: &mut String, summary: &Summary) -> usize {
+fn matrix(html: &mut String, report: &Report<'_>) -> usize {
+    let summary = report.summary;
     *html +=
         "<section aria-labelledby=\"rows\">\n<h2 id=\"rows\">Every cell in every workload</h2>\n";
     *html += "<div class=\"controls scripted\" hidden>\n\
@@ -226,7 +267,7 @@ fn matrix(html: &mut String, summary: &Summary) -> usize {
         if html.len() >= most {
             break;
         }
-        row(html, summary, entry);
+        row(html, report, entry);
         shown += 1;
     }
     *html += "</tbody>\n</table>\n</div>\n";
@@ -243,7 +284,8 @@ fn matrix(html: &mut String, summary: &Summary) -> usize {
     shown
 }
 
-fn row(html: &mut String, summary: &Summary, entry: &Entry) {
+fn row(html: &mut String, report: &Report<'_>, entry: &Entry) {
+    let summary = report.summary;
     let series = &entry.series;
     let verdict = verdict_word(summary, entry);
     let class = verdict_class(entry);
@@ -256,7 +298,7 @@ fn row(html: &mut String, summary: &Summary, entry: &Entry) {
         html,
         format_args!(
             "<td><span class=\"swatch\" style=\"background:{}\"></span>{}</td>",
-            colour_hex(&series.cell),
+            colour_hex(report.designs, &series.cell),
             escape(&series.cell)
         ),
     );
@@ -289,7 +331,7 @@ fn value(html: &mut String, value: Option<f64>, text: fn(Option<f64>) -> String)
 }
 
 fn source(series: &Series) -> String {
-    place(series).unwrap_or_else(|| series.source.to_string())
+    place(series).unwrap_or_else(|| source_word(&series.source))
 }
 
 fn workload(series: &Series) -> String {
@@ -366,12 +408,14 @@ fn rounded(value: f64) -> f64 {
     (value * scale).round() / scale
 }
 
-fn charts(html: &mut String, report: &Report<'_>) -> Result<(), String> {
+fn charts(html: &mut String, drawings: &Drawings<'_>) -> Result<(), String> {
     *html += "<section aria-labelledby=\"charts\">\n<h2 id=\"charts\">Charts</h2>\n\
         <p class=\"soft\">Point at a mark for its value, or go to a chart with the tab key and from mark to mark with \
         the arrow keys.</p>\n";
     let mut bytes = 0;
-    for (chart, drawings) in CHARTS.iter().zip(drawn(report)?) {
+    for (index, (chart, drawings)) in CHARTS.iter().zip(drawings.get()?).enumerate() {
+        // The first forest plot is at the head of the page.
+        let drawings = if index == 0 { drawings.get(1..).unwrap_or_default() } else { drawings };
         if drawings.is_empty() {
             continue;
         }
@@ -396,14 +440,7 @@ fn charts(html: &mut String, report: &Report<'_>) -> Result<(), String> {
                 continue;
             }
             bytes += drawing.svg.len();
-            put(
-                html,
-                format_args!(
-                    "<figure id=\"chart-{}\">\n{}\n</figure>\n",
-                    drawing.name,
-                    drawing.svg.trim()
-                ),
-            );
+            figure(html, drawing);
         }
         *html += "</div>\n";
     }
@@ -457,9 +494,10 @@ fn method(html: &mut String, report: &Report<'_>) {
     let (run, summary) = (report.run, report.summary);
     *html += "<section aria-labelledby=\"method\">\n<h2 id=\"method\">Method and data</h2>\n";
     let text = format!(
-        "All cells run in every round, in shuffled order; the ratio is taken within each round, its \
-         median and 95 % interval over rounds, and verdicts hold after Holm's correction over {}. \
-         Same means within {}. {} rounds were disturbed and left out.",
+        "All cells run in every round, in shuffled order; the ratio is taken within each round. That \
+         the order is drawn at random is what the test rests on: 95 % intervals hold together over \
+         {}, looks on the way included, and the verdict is what the interval says. Same means \
+         within {}. {} rounds were disturbed and left out.",
         number::count(summary.comparisons, "comparison"),
         number::percent_chosen(summary.threshold_share),
         summary.rounds_disturbed
@@ -486,12 +524,18 @@ fn method(html: &mut String, report: &Report<'_>) {
         ("../run.json", "host, settings, calibration"),
         ("../latency/", "latency histograms for HdrHistogram's tools"),
         ("mail.txt", "text for a patch thread"),
+        ("github.md", "text for a pull request or a job summary"),
         ("benchstat.txt", "for benchstat"),
         ("RESULTS.md", "this report as text"),
     ] {
         put(html, format_args!("<li><a href=\"{file}\">{file}</a>: {what}</li>\n"));
     }
     *html += "</ul>\n</section>\n";
+    *html += "<section aria-labelledby=\"words\">\n<h2 id=\"words\">Words</h2>\n<dl>\n";
+    for (word, meaning) in glossary::words() {
+        put(html, format_args!("<dt>{}</dt><dd>{}</dd>\n", escape(word), escape(meaning)));
+    }
+    *html += "</dl>\n</section>\n";
 }
 
 fn put(html: &mut String, arguments: std::fmt::Arguments<'_>) {

@@ -7,15 +7,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use cellbench_record::{
-    Counter, Damage, Entry, ReadError, Run, RunReader, Series, Source, WriteError, write_atomically,
+    Counter, Damage, Entry, Latency, Named, PooledLatency, ReadError, Run, RunReader, Series,
+    Source, WriteError, write_atomically,
 };
 
+use super::findings::{findings, reservations};
 use super::ground_truth::{self, Background};
 use super::layout::Columns;
 use super::markdown::{
     Page, at_most_threads, disturbed, limits, measured, ruler, scaling, self_test, waits,
 };
-use super::{Loaded, number, overview, verdict};
+use super::{Loaded, outcome, overview, verdict};
+use crate::number;
 
 /// Runs kept below one directory.
 #[derive(Debug)]
@@ -90,12 +93,34 @@ impl Kept {
     /// The page. `command` makes it again; `verification` is the text of VERIFICATION.md, if there
     /// is one, whose first table is shown.
     #[must_use]
-    pub fn page(&self, command: &str, verification: Option<&str>) -> String {
+    ///
+    /// # Errors
+    /// Why a figure could not be drawn.
+    pub fn page(&self, command: &str, verification: Option<&str>) -> Result<String, String> {
         let mut page = Page::default();
         page.line("# Results");
         page.line("");
         page.line(&format!("Generated from the runs in `results/` by `{command}`; do not edit."));
         page.line("");
+        for (number, finding) in findings(&self.runs)?.iter().enumerate() {
+            page.line(&format!("{}. **{}** *({})*", number + 1, finding.text, finding.source));
+            if let Some(figure) = &finding.figure {
+                page.line(&format!("\n   ![{}]({})\n", figure.title, figure_path(&figure.name)));
+            }
+        }
+        if let Some(table) = verification.and_then(first_table) {
+            let checks = table.lines().count().saturating_sub(2);
+            page.line(&format!(
+                "\nThe designs themselves are held to their promises by {}, each with its tool and command, in \
+                 VERIFICATION.md.",
+                number::count(checks as u64, "check")
+            ));
+        }
+        page.section("What would change the answer");
+        for line in reservations(&self.runs) {
+            page.line(&format!("- {line}"));
+        }
+        page.section("How to read the tables");
         page.line(&format!(
             "Each run has its own full report: `cellbench report results/{}` writes tables, charts \
              and a page for browsers. How to read a number is in METHODOLOGY.md.",
@@ -131,8 +156,22 @@ impl Kept {
              those headings. Simulated numbers are those of a model of a machine, on which no two runs \
              with one seed differ: their intervals cover random numbers, not hosts.",
         );
-        page.text
+        Ok(page.text)
     }
+
+    /// The figures that the page names, with their paths beside it.
+    ///
+    /// # Errors
+    /// Why a figure could not be drawn.
+    pub fn figures(&self) -> Result<Vec<(PathBuf, String)>, String> {
+        let figures = findings(&self.runs)?.into_iter().filter_map(|finding| finding.figure);
+        Ok(figures.map(|figure| (figure_path(&figure.name).into(), figure.svg)).collect())
+    }
+}
+
+/// Where a figure lies beside the page.
+fn figure_path(name: &str) -> String {
+    format!("results/figures/{name}.svg")
 }
 
 /// Keeps a run in a directory: `run.json` and the rounds without what no report reads, which is what
@@ -145,6 +184,8 @@ impl Kept {
 pub fn keep(run: &Path, into: &Path) -> Result<(), KeptError> {
     let reader = RunReader::open(run)?;
     let mut kept = reader.run().clone();
+    let loaded = Loaded::read(run, |_| ())?;
+    kept.pooled_latency = pooled(&loaded);
     kept.notes.retain(|note| note != REDUCED);
     kept.notes.push(REDUCED.into());
     let mut lines = Vec::new();
@@ -176,6 +217,20 @@ pub fn keep(run: &Path, into: &Path) -> Result<(), KeptError> {
     Ok(())
 }
 
+/// Latencies of all samples together, which the logs hold that are not kept.
+fn pooled(loaded: &Loaded) -> Vec<PooledLatency> {
+    let pooled = loaded.summary.entries.iter().filter(|entry| entry.latency_pooled);
+    pooled
+        .map(|entry| {
+            let mut latency = Named::new();
+            for (op, pooled) in &entry.latency {
+                latency.insert(op.clone(), Latency { hlog: None, ..pooled.clone() });
+            }
+            PooledLatency { series: entry.series.clone(), latency }
+        })
+        .collect()
+}
+
 /// The note that a kept run bears.
 const REDUCED: &str = "kept without latency logs and without what no report reads";
 
@@ -189,7 +244,7 @@ fn run(page: &mut Page, name: &str, loaded: &Loaded) {
     page.depth = 0;
     page.section(&format!("{} (`results/{name}`)", heading(source_of(loaded))));
     page.line(&format!(
-        "{}, {}; a verdict holds after Holm's correction over {}.",
+        "{}, {}; intervals hold together over {}.",
         number::count(summary.entries.len() as u64, "row"),
         number::count(
             summary.entries.iter().map(|entry| u64::from(entry.rounds)).sum::<u64>(),
@@ -198,7 +253,10 @@ fn run(page: &mut Page, name: &str, loaded: &Loaded) {
         number::count(summary.comparisons, "comparison"),
     ));
     page.line("");
-    overview::tables(page, summary);
+    page.outcome(&outcome(&report));
+    page.line("\n<details>\n<summary>Tables: every design in every workload</summary>\n");
+    overview::tables(page, &report);
+    page.line("\n</details>");
     page.depth = 1;
     let headlines = verdict::headlines(summary);
     if headlines.is_empty() {
@@ -210,6 +268,7 @@ fn run(page: &mut Page, name: &str, loaded: &Loaded) {
         }
         page.line("\n</details>");
     }
+    page.line("\n<details>\n<summary>Host, command, scaling and limits</summary>");
     measured(page, run);
     scaling(page, summary);
     waits(page, summary);
@@ -219,6 +278,7 @@ fn run(page: &mut Page, name: &str, loaded: &Loaded) {
         self_test(page, run);
     }
     limits(page, &report);
+    page.line("\n</details>");
     page.depth = 0;
 }
 

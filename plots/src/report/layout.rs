@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use cellbench_record::{Entry, Host, Run, Series, Source, Summary};
 
-use super::number;
+use crate::number;
 
 /// Entries measured under the same conditions, one per cell, oldest generation first.
 #[derive(Clone, Copy, Debug)]
@@ -49,10 +49,20 @@ pub(super) fn place(series: &Series) -> Option<String> {
     let mut parts = Vec::new();
     parts.extend(series.host.clone());
     if series.source != Source::Model {
-        parts.push(series.source.to_string());
+        parts.push(source_word(&series.source));
     }
     parts.extend(series.machine.clone());
     (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+/// Word of a source for readers.
+pub(super) fn source_word(source: &Source) -> String {
+    match source {
+        Source::Model => "real cores".into(),
+        Source::Sim => "simulated".into(),
+        Source::Kernel => "kernel".into(),
+        Source::Other(name) => name.clone(),
+    }
 }
 
 /// The groups of a summary, in its order.
@@ -94,6 +104,7 @@ pub(super) fn verdict_word(summary: &Summary, entry: &Entry) -> String {
     }
     match entry.verdict {
         Some(verdict) => verdict.to_string(),
+        None if entry.survey => "survey".into(),
         None if entry.series.cell == summary.baseline => "baseline".into(),
         None => "-".into(),
     }
@@ -197,10 +208,51 @@ pub(super) fn wrap(text: &str, width: usize, first: &str, rest: &str) -> String 
     lines.join("\n")
 }
 
-/// A shell command on several lines of at most `width`, each but the last ended by a backslash.
+/// A shell command on several lines of at most `width`, each but the last ended by a backslash. A
+/// line ends between words of the shell only, never within quotes; a word that is longer than a line
+/// has a line of its own that is longer.
 pub(super) fn wrap_command(command: &str, width: usize, indent: &str) -> String {
-    let body = width - 2;
-    wrap(command, body, indent, &format!("{indent}  ")).replace('\n', " \\\n")
+    let mut lines: Vec<String> = Vec::new();
+    let mut line = indent.to_owned();
+    let mut is_empty = true;
+    for word in shell_words(command) {
+        // The blank before it, and the blank and backslash behind.
+        if !is_empty && line.chars().count() + 1 + word.chars().count() + 2 > width {
+            lines.push(std::mem::replace(&mut line, format!("{indent}  ")));
+            is_empty = true;
+        }
+        if !is_empty {
+            line.push(' ');
+        }
+        line += word;
+        is_empty = false;
+    }
+    lines.push(line);
+    lines.join(" \\\n")
+}
+
+/// Splits at blanks outside of quotes.
+fn shell_words(command: &str) -> Vec<&str> {
+    let mut words = Vec::new();
+    let mut start = None;
+    let mut quote = None;
+    let mut is_escaped = false;
+    for (at, letter) in command.char_indices() {
+        if letter == ' ' && quote.is_none() && !is_escaped {
+            words.extend(start.take().map(|start| &command[start..at]));
+            continue;
+        }
+        start.get_or_insert(at);
+        match (letter, quote) {
+            _ if is_escaped => is_escaped = false,
+            ('\\', None | Some('"')) => is_escaped = true,
+            ('\'' | '"', None) => quote = Some(letter),
+            (letter, Some(open)) if letter == open => quote = None,
+            _ => {}
+        }
+    }
+    words.extend(start.map(|start| &command[start..]));
+    words
 }
 
 /// Lays out columns: the widest cell of each sets its width. `right` marks numbers.
@@ -273,6 +325,16 @@ mod tests {
         let wrapped = wrap_command("cellbench run --cells a,b --seed 1", 20, "  ");
         assert_eq!(wrapped, "  cellbench run \\\n    --cells a,b \\\n    --seed 1");
         assert!(wrapped.lines().all(|line| line.len() <= 20));
+    }
+
+    #[test]
+    fn a_command_is_not_broken_within_quotes() {
+        let command = "cellbench run --out '/tmp/a b  c/d e f' --note \"say \\\" x\" --seed 1";
+        let wrapped = wrap_command(command, 24, "  ");
+        assert!(wrapped.contains("'/tmp/a b  c/d e f'"), "{wrapped}");
+        assert!(wrapped.contains("\"say \\\" x\""), "{wrapped}");
+        let joined = wrapped.replace(" \\\n", " ");
+        assert_eq!(shell_words(&joined), shell_words(command));
     }
 
     #[test]

@@ -3,25 +3,27 @@
 use cellbench_record::{Entry, Summary};
 
 use super::layout::{Group, ascii, groups, host_lines, hosts, verdict_word, wrap, wrap_command};
-use super::{Format, Rendered, Report, number, verdict};
+use super::{Format, Rendered, Report, forest_text, outcome};
+use crate::chart::Drawings;
+use crate::number;
 
 pub(super) struct Mail;
 
 /// Columns of a mail, by custom of kernel lists.
 const WIDTH: usize = 72;
 
-/// Sentences shown.
-const HEADLINES: usize = 7;
+/// Workloads with bars.
+const FORESTS: usize = 2;
 
 /// Rows shown, but for the first group, which is shown whole; a mail that is longer is not read.
-const ROWS: usize = 60;
+const ROWS: usize = 40;
 
 impl Format for Mail {
     fn name(&self) -> &'static str {
         "mail"
     }
 
-    fn render(&self, report: &Report<'_>) -> Result<Vec<Rendered>, String> {
+    fn render(&self, report: &Report<'_>, _: &Drawings<'_>) -> Result<Vec<Rendered>, String> {
         Ok(vec![Rendered::text("mail.txt", mail(report))])
     }
 }
@@ -36,7 +38,21 @@ fn mail(report: &Report<'_>) -> String {
             *text += "\n";
         }
     };
-    paragraph(&mut text, &compared(summary), "", "");
+    let found = outcome(report);
+    paragraph(&mut text, &found.first_line(), "", "");
+    text += "\n";
+    for design in &found.designs {
+        paragraph(&mut text, design, "* ", "  ");
+    }
+    if let Some(why) = &found.why {
+        paragraph(&mut text, why, "", "");
+    }
+    let forest = forest_text::forest(report, FORESTS, WIDTH);
+    if !forest.is_empty() {
+        text += "\n";
+        text += &forest;
+        paragraph(&mut text, forest_text::LEGEND, "", "");
+    }
     text += "\n";
     for (label, part) in hosts(run) {
         let name = label.map_or("Host:".to_owned(), |label| format!("{label}:"));
@@ -46,15 +62,7 @@ fn mail(report: &Report<'_>) -> String {
         }
     }
     text += "\n";
-    let headlines = verdict::headlines(summary);
-    for headline in headlines.iter().take(HEADLINES) {
-        paragraph(&mut text, headline, "* ", "  ");
-    }
-    if headlines.len() > HEADLINES {
-        let more = number::count((headlines.len() - HEADLINES) as u64, "further sentence");
-        paragraph(&mut text, &format!("{more} in RESULTS.md."), "* ", "  ");
-    }
-
+    paragraph(&mut text, &compared(report), "", "");
     let (shown, left_out) = chosen(summary);
     for group in &shown {
         text += "\n";
@@ -73,7 +81,7 @@ fn mail(report: &Report<'_>) -> String {
     text += "\n";
     paragraph(&mut text, &reading(summary, run.settings.irq_save_cost_ns), "", "");
     text += "\nReproduce:\n";
-    for (_, part) in hosts(run) {
+    for (_, part) in hosts(run).into_iter().filter(|(_, part)| !part.command_line.is_empty()) {
         text += &wrap_command(&ascii(&part.command_line), WIDTH, "  ");
         text += "\n";
     }
@@ -84,7 +92,8 @@ fn mail(report: &Report<'_>) -> String {
 }
 
 /// What was compared, in one sentence.
-fn compared(summary: &Summary) -> String {
+fn compared(report: &Report<'_>) -> String {
+    let summary = report.summary;
     let names = |of: &dyn Fn(&Entry) -> String| {
         let mut names: Vec<String> = Vec::new();
         for entry in &summary.entries {
@@ -97,15 +106,15 @@ fn compared(summary: &Summary) -> String {
     };
     let mut cells = names(&|entry| entry.series.cell.clone());
     cells.retain(|cell| *cell != summary.baseline);
-    cells.sort_by_key(|cell| (crate::generation::rank(cell), cell.clone()));
+    cells.sort_by_key(|cell| (report.designs.rank(cell), cell.clone()));
     let kinds = names(&|entry| entry.series.kind.to_string()).join(", ");
     let mut threads: Vec<u32> = summary.entries.iter().map(|e| e.series.threads).collect();
     threads.sort_unstable();
     threads.dedup();
     let threads: Vec<String> = threads.iter().map(u32::to_string).collect();
     format!(
-        "cellbench: {} against {} ({kinds}; threads {}).",
-        cells.join(", "),
+        "Compared: {} against {} ({kinds}; threads {}).",
+        if cells.is_empty() { "nothing".to_owned() } else { cells.join(", ") },
         summary.baseline,
         threads.join(", ")
     )
@@ -173,9 +182,9 @@ fn reading(summary: &Summary, irq_save_cost_ns: f64) -> String {
     };
     format!(
         "ok/s: successful operations per second, all threads (k = 10^3, M = 10^6); failed: share of \
-         attempts that returned an error. Ratio: ok/s against {} in the same round, median over \
-         rounds; intervals by bootstrap, verdicts after Holm's correction over {}; same: within {}. \
-         {disturbed}{masking}",
+         attempts that returned an error. Ratio: ok/s against {} in the same round, Hodges-Lehmann estimate over \
+         rounds; 95 % intervals by the randomised order within rounds, together over {}, and the \
+         verdict is what the interval says; same: within {}. {disturbed}{masking}",
         summary.baseline,
         number::count(summary.comparisons, "comparison"),
         number::percent_chosen(summary.threshold_share),

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use cellbench_record::{Entry, Run, Series, Severity, Summary, rfc3339_utc};
 
 use super::layout::{Columns, host_lines, hosts, place};
-use super::{Report, number};
+use super::{Outcome, Report};
+use crate::number;
 
 /// A page in Markdown, sections set apart by blank lines.
 #[derive(Default)]
@@ -28,6 +29,22 @@ impl Page {
     /// A section within the last.
     pub(super) fn part(&mut self, title: &str) {
         self.text += &format!("###{} {title}\n\n", "#".repeat(self.depth));
+    }
+
+    /// Cautions, the answer, a line for each design, and why this row.
+    pub(super) fn outcome(&mut self, outcome: &Outcome) {
+        for caution in &outcome.cautions {
+            self.line(&format!("**{caution}**\n"));
+        }
+        if let Some(sentence) = &outcome.sentence {
+            self.line(&format!("**{sentence}**\n"));
+        }
+        for design in &outcome.designs {
+            self.line(&format!("- {design}"));
+        }
+        if let Some(why) = &outcome.why {
+            self.line(&format!("\n{why}"));
+        }
     }
 
     pub(super) fn table(&mut self, columns: &Columns) {

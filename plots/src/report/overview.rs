@@ -1,21 +1,13 @@
 //! The outcome at a glance: cells by workloads, each at the most threads measured, as a ratio, a sign
 //! and the share that failed.
 
-use cellbench_record::{Entry, Series, Summary, Verdict};
+use cellbench_record::{Entry, Summary, Verdict};
 
+use super::Report;
 use super::layout::{Columns, place};
 use super::markdown::Page;
-use super::number;
-
-/// Rows of one kind from one place under one placement and engine.
-pub(super) struct Overview<'a> {
-    /// The conditions; cell, workload and threads are those of some row.
-    series: &'a Series,
-    /// Workloads with their threads, in the order of the summary.
-    pub(super) workloads: Vec<(&'a str, u32)>,
-    /// Cells by generation, with an entry for each workload.
-    pub(super) cells: Vec<(&'a str, Vec<Option<&'a Entry>>)>,
-}
+use crate::number;
+use crate::overview::{Overview, overviews};
 
 /// What the signs mean.
 pub(super) const LEGEND: &str = "Goodput against the baseline's in the same round: + faster, - slower, \
@@ -24,99 +16,25 @@ pub(super) const LEGEND: &str = "Goodput against the baseline's in the same roun
 /// Share of failures below which none is named.
 const NAMED_FAILURES: f64 = 0.005;
 
-/// What is taken in at a glance; beyond that the tables have the rows.
-const MOST_OVERVIEWS: usize = 40;
-const MOST_WORKLOADS: usize = 24;
-const MOST_CELLS: usize = 60;
-
-impl<'a> Overview<'a> {
-    /// `timer against spin-queued`, with placement, engine and place where they tell.
-    pub(super) fn title(&self, summary: &Summary) -> String {
-        let series = self.series;
-        let mut title = format!("{} against {}", series.kind, summary.baseline);
-        if !["compact", ""].contains(&series.placement.as_str()) {
-            title += &format!(", {}", series.placement);
-        }
-        if !["count", ""].contains(&series.engine.as_str()) {
-            title += &format!(", engine {}", series.engine);
-        }
-        if let Some(place) = place(series) {
-            title += &format!(" [{place}]");
-        }
-        title
+/// `timer against spin-queued`, with placement, engine and place where they tell.
+pub(super) fn title(overview: &Overview<'_>, summary: &Summary) -> String {
+    let series = overview.series;
+    let mut title = format!("{} against {}", series.kind, summary.baseline);
+    if !["compact", ""].contains(&series.placement.as_str()) {
+        title += &format!(", {}", series.placement);
     }
-
-    /// `same-cell, 2 threads`.
-    pub(super) fn heading((workload, threads): (&str, u32)) -> String {
-        format!("{workload}, {}", number::count(threads, "thread"))
+    if !["count", ""].contains(&series.engine.as_str()) {
+        title += &format!(", engine {}", series.engine);
     }
+    if let Some(place) = place(series) {
+        title += &format!(" [{place}]");
+    }
+    title
 }
 
-/// All overviews of a summary, in its order. Open loops, whose goodput is given, are in none.
-pub(super) fn overviews(summary: &Summary) -> Vec<Overview<'_>> {
-    let mut overviews: Vec<Overview<'_>> = Vec::new();
-    let closed = summary.entries.iter().filter(|entry| entry.series.offered_ops_s.is_none());
-    for entry in closed {
-        let series = &entry.series;
-        let index = overviews.iter().position(|it| is_beside(it.series, series));
-        if index.is_none() && overviews.len() >= MOST_OVERVIEWS {
-            continue;
-        }
-        let index = index.unwrap_or_else(|| {
-            overviews.push(Overview { series, workloads: Vec::new(), cells: Vec::new() });
-            overviews.len() - 1
-        });
-        overviews[index].enter(entry);
-    }
-    for overview in &mut overviews {
-        overview.cells.sort_by_key(|(cell, _)| crate::generation::rank(cell));
-    }
-    overviews
-}
-
-fn is_beside(a: &Series, b: &Series) -> bool {
-    a.kind == b.kind
-        && a.source == b.source
-        && a.machine == b.machine
-        && a.host == b.host
-        && a.engine == b.engine
-        && a.placement == b.placement
-}
-
-impl<'a> Overview<'a> {
-    /// The summary is sorted, so that threads rise within a workload.
-    fn enter(&mut self, entry: &'a Entry) {
-        let series = &entry.series;
-        let column = match self.workloads.iter().position(|(name, _)| *name == series.workload) {
-            Some(column) => column,
-            None if self.workloads.len() >= MOST_WORKLOADS => return,
-            None => {
-                self.workloads.push((&series.workload, series.threads));
-                self.workloads.len() - 1
-            }
-        };
-        if self.workloads[column].1 < series.threads {
-            self.workloads[column].1 = series.threads;
-            for (_, entries) in &mut self.cells {
-                if let Some(entry) = entries.get_mut(column) {
-                    *entry = None;
-                }
-            }
-        }
-        let row = match self.cells.iter().position(|(cell, _)| *cell == series.cell) {
-            Some(row) => row,
-            None if self.cells.len() >= MOST_CELLS => return,
-            None => {
-                self.cells.push((&series.cell, Vec::new()));
-                self.cells.len() - 1
-            }
-        };
-        let entries = &mut self.cells[row].1;
-        if entries.len() <= column {
-            entries.resize(column + 1, None);
-        }
-        entries[column] = Some(entry);
-    }
+/// `same-cell, 2 threads`.
+pub(super) fn heading((workload, threads): (&str, u32)) -> String {
+    format!("{workload}, {}", number::count(threads, "thread"))
 }
 
 /// `1.65 + (43 %)`.
@@ -144,14 +62,15 @@ pub(super) fn sign(verdict: Verdict) -> char {
 }
 
 /// Every overview as a table in Markdown, each a part of the section that is open.
-pub(super) fn tables(page: &mut Page, summary: &Summary) {
-    for (index, overview) in overviews(summary).iter().enumerate() {
+pub(super) fn tables(page: &mut Page, report: &Report<'_>) {
+    let summary = report.summary;
+    for (index, overview) in overviews(report).iter().enumerate() {
         if index > 0 {
             page.line("");
         }
-        page.part(&overview.title(summary));
+        page.part(&title(overview, summary));
         let headings: Vec<String> =
-            overview.workloads.iter().map(|column| Overview::heading(*column)).collect();
+            overview.workloads.iter().map(|column| heading(*column)).collect();
         let mut columns = Columns::new(&[("cell", false)]);
         columns.headers.extend(headings.into_iter().map(|heading| (heading.into(), true)));
         for (cell, entries) in &overview.cells {
@@ -165,15 +84,15 @@ pub(super) fn tables(page: &mut Page, summary: &Summary) {
     }
 }
 
-/// A line for each cell: how many workloads went which way, the extremes, and the most that failed;
-/// 80 columns. So that a terminal shows the outcome before the tables.
-pub(super) fn digest(summary: &Summary) -> String {
-    let mut text = String::new();
-    for overview in overviews(summary) {
+/// A table for each overview with a line for each cell: how many workloads went which way, the
+/// extremes, and the most that failed; 80 columns. So that a terminal shows the outcome in short.
+pub(super) fn digests(report: &Report<'_>) -> Vec<String> {
+    let summary = report.summary;
+    let digest = |overview: &Overview<'_>| {
         let most = overview.workloads.iter().map(|(_, threads)| *threads).max().unwrap_or(1);
         let threads = number::count(most, "thread");
         let workloads = number::count(overview.workloads.len() as u64, "workload");
-        text += &format!("{}: {workloads}, up to {threads}\n", overview.title(summary));
+        let mut text = format!("{}: {workloads}, up to {threads}\n", title(overview, summary));
         text += &format!(
             " {:<20} {:>2}{:>2}{:>2}{:>2} {:<20} {:<20} {:>7}\n",
             "cell", "+", "-", "=", "?", "lowest", "highest", "fails"
@@ -183,12 +102,9 @@ pub(super) fn digest(summary: &Summary) -> String {
             text +=
                 &digest_line(cell, lonely, &entries.iter().copied().flatten().collect::<Vec<_>>());
         }
-        text.push('\n');
-    }
-    if !text.is_empty() {
-        text += "Goodput ratios by workload: + faster, - slower, = the same, ? undecided.\n";
-    }
-    text
+        text
+    };
+    overviews(report).iter().map(digest).collect()
 }
 
 fn digest_line(cell: &str, lonely: &str, entries: &[&Entry]) -> String {

@@ -5,7 +5,9 @@ use cellbench_record::{Entry, Run, Source, Summary};
 use super::ground_truth::{self, Background};
 use super::layout::{Columns, groups, verdict_word};
 use super::markdown::{Page, disturbed, limits, measured, or, ruler, scaling, self_test, waits};
-use super::{Format, Rendered, Report, number, overview, verdict};
+use super::{Format, Rendered, Report, outcome, overview, verdict};
+use crate::chart::{Drawing, Drawings};
+use crate::number;
 
 pub(super) struct ResultsMd;
 
@@ -17,12 +19,16 @@ impl Format for ResultsMd {
         "results"
     }
 
-    fn render(&self, report: &Report<'_>) -> Result<Vec<Rendered>, String> {
-        Ok(vec![Rendered::text("RESULTS.md", results(report))])
+    fn render(
+        &self,
+        report: &Report<'_>,
+        drawings: &Drawings<'_>,
+    ) -> Result<Vec<Rendered>, String> {
+        Ok(vec![Rendered::text("RESULTS.md", results(report, drawings)?)])
     }
 }
 
-fn results(report: &Report<'_>) -> String {
+fn results(report: &Report<'_>, drawings: &Drawings<'_>) -> Result<String, String> {
     let (run, summary) = (report.run, report.summary);
     let mut page = Page::default();
     page.line("# Results");
@@ -32,23 +38,30 @@ fn results(report: &Report<'_>) -> String {
         or(&run.run_id, "unknown")
     ));
     page.section("Outcome");
-    let headlines = verdict::headlines(summary);
-    for headline in &headlines {
-        page.line(&format!("- {headline}"));
+    page.outcome(&outcome(report));
+    for drawing in forests(drawings)? {
+        page.line(&format!("\n![{}](charts/{}.svg)", drawing.title, drawing.name));
     }
+    let headlines = verdict::headlines(summary);
     if headlines.is_empty() {
         page.line(&format!("No row can be compared with `{}`.", summary.baseline));
+    } else {
+        page.line("\n<details>\n<summary>Every design over all its workloads</summary>\n");
+        for headline in &headlines {
+            page.line(&format!("- {headline}"));
+        }
+        page.line("\n</details>");
     }
     page.line("");
     page.line(&reading(summary));
     page.section("At a glance");
     page.line(overview::LEGEND);
     page.line("");
-    overview::tables(&mut page, summary);
+    overview::tables(&mut page, report);
     measured(&mut page, run);
     for source in sources(summary) {
         page.section(&match &source {
-            Source::Model => "Measured: the model on real cores".to_owned(),
+            Source::Model => "Measured: the designs on real cores".to_owned(),
             Source::Sim => "Simulated: the model on simulated machines".to_owned(),
             Source::Kernel => "Kernel: the running kernel's own cells".to_owned(),
             Source::Other(name) => format!("Source {name}"),
@@ -66,16 +79,21 @@ fn results(report: &Report<'_>) -> String {
     self_test(&mut page, run);
     verification(&mut page, run);
     limits(&mut page, report);
-    page.text
+    Ok(page.text)
+}
+
+/// The forest plots, which are drawn first.
+fn forests<'a>(drawings: &'a Drawings<'_>) -> Result<&'a [Drawing], String> {
+    Ok(drawings.get()?.first().map_or(&[], Vec::as_slice))
 }
 
 fn reading(summary: &Summary) -> String {
     format!(
         "Goodput counts successful operations of all threads together; *failed* is the share of \
          attempts that returned an error and stands beside every goodput. *Ratio* is goodput \
-         against `{}` in the same round, the median over rounds, with its {:.0} % bootstrap \
-         interval. A verdict holds after Holm's correction over {}; *same* means that the whole \
-         interval lies within {}. *Of line bound* is goodput as a share of one operation per transfer of \
+         against `{}` in the same round, the Hodges-Lehmann estimate over rounds; its {:.0} % intervals \
+         hold together over {}, and the verdict is what the interval says; *same* means that it lies \
+         within {}. *Survey*: too few rounds for a verdict; its interval is for the row alone. *Of line bound* is goodput as a share of one operation per transfer of \
          a cache line.",
         summary.baseline,
         summary.confidence * 100.0,
@@ -122,6 +140,7 @@ fn tables(page: &mut Page, summary: &Summary, source: &Source) {
             ("p99", true),
             ("p99.9", true),
             ("max", true),
+            ("timed", true),
             ("Jain", true),
             ("worst thread", true),
             ("rounds", true),
@@ -156,7 +175,7 @@ fn row(summary: &Summary, entry: &Entry) -> Vec<String> {
         entry.series.cell.clone(),
         number::si(entry.goodput_ops_s),
         failed,
-        number::ratio(entry.ratio),
+        format!("{}{}", number::ratio(entry.ratio), if entry.bimodal { " (modes)" } else { "" }),
         number::interval(entry.ratio_low, entry.ratio_high),
         number::probability(entry.p_adjusted),
         word,
@@ -165,6 +184,7 @@ fn row(summary: &Summary, entry: &Entry) -> Vec<String> {
         number::time_ns(entry.p99_ns),
         number::time_ns(entry.p999_ns),
         number::time_ns(entry.max_ns),
+        number::si(entry.latency_samples.map(|samples| samples as f64)),
         entry.fairness_jain.map_or("-".into(), |jain| format!("{jain:.3}")),
         number::percent(entry.worst_thread_share),
         match entry.rounds_disturbed {

@@ -1,11 +1,16 @@
-//! The table for the terminal: 80 columns, colour only where somebody sees it.
+//! The text for the terminal: 80 columns, colour only where somebody sees it.
+//!
+//! The outcome in a sentence, a line for each design, the forest plot in letters. A table follows
+//! where it is short; else the reports have it.
 
 use cellbench_record::Verdict;
 
 use super::layout::{ascii, groups, verdict_word, wrap};
-use super::{Format, Rendered, Report, number, overview};
+use super::{Format, Rendered, Report, forest_text, outcome, overview};
+use crate::chart::Drawings;
+use crate::number;
 
-/// `table.txt`: the terminal's table without colour.
+/// `table.txt`: the terminal's text without colour.
 #[derive(Debug)]
 pub struct Terminal;
 
@@ -14,28 +19,85 @@ impl Format for Terminal {
         "table"
     }
 
-    fn render(&self, report: &Report<'_>) -> Result<Vec<Rendered>, String> {
+    fn render(&self, report: &Report<'_>, _: &Drawings<'_>) -> Result<Vec<Rendered>, String> {
         Ok(vec![Rendered::text("table.txt", terminal(report, false))])
     }
 }
 
 const WIDTH: usize = 80;
+/// Workloads with bars.
+const FORESTS: usize = 2;
+/// Lines that a terminal shows at once, all in all.
+const MOST_LINES: usize = 52;
+/// Rows of tables that a terminal shows; more are left to the files.
+const MOST_ROWS: usize = 24;
 
-/// 2 + 20 + 1 + 7 + 1 + 7 + 1 + 6 + 2 + 15 + 1 + 9 + 1 + 7 = 80. Outcome at a glance, then a table for each group of rows. `colour` adds ANSI colours to verdicts;
-/// give it `stdout().is_terminal()` and heed `NO_COLOR`.
+/// Returns the outcome as text. `colour` adds ANSI colours to verdicts; give it
+/// `stdout().is_terminal()` and heed `NO_COLOR`.
 #[must_use]
 pub fn terminal(report: &Report<'_>, colour: bool) -> String {
     let summary = report.summary;
+    let found = outcome(report);
     let mut text = String::new();
-    for line in overview::digest(summary).lines() {
-        text += &ascii(line);
-        text += "\n";
+    let paragraph = |text: &mut String, words: &str, first: &str, rest: &str| {
+        let words = wrap(&ascii(words), WIDTH, first, rest);
+        if !words.is_empty() {
+            *text += &words;
+            text.push('\n');
+        }
+    };
+    paragraph(&mut text, &found.first_line(), "", "");
+    if !found.designs.is_empty() {
+        text.push('\n');
     }
+    for design in &found.designs {
+        paragraph(&mut text, design, "  ", "    ");
+    }
+    if let Some(why) = &found.why {
+        text.push('\n');
+        paragraph(&mut text, why, "", "");
+    }
+    let forest = forest_text::forest(report, FORESTS, WIDTH);
+    if !forest.is_empty() {
+        text.push('\n');
+        text += &forest;
+        paragraph(&mut text, forest_text::LEGEND, "", "");
+    }
+    if summary.entries.len() <= MOST_ROWS {
+        tables(&mut text, report, colour);
+    } else {
+        let mut left_out = 0_u64;
+        for block in overview::digests(report) {
+            if text.lines().count() + block.lines().count() + 1 > MOST_LINES {
+                left_out += 1;
+                continue;
+            }
+            text.push('\n');
+            for line in block.lines() {
+                text += &ascii(line);
+                text.push('\n');
+            }
+        }
+        if left_out > 0 {
+            let tables = number::count(left_out, "further table");
+            text += &format!("\n{tables} of this kind in RESULTS.md.\n");
+        }
+    }
+    if summary.rounds_disturbed > 0 {
+        let rounds = number::count(summary.rounds_disturbed, "disturbed round");
+        text += &format!("\n{rounds} left out (steal, preemption or migration).\n");
+    }
+    text
+}
+
+/// 2 + 20 + 1 + 7 + 1 + 7 + 1 + 7 + 1 + 15 + 1 + 9 + 1 + 7 = 80.
+fn tables(text: &mut String, report: &Report<'_>, colour: bool) {
+    let summary = report.summary;
     for group in groups(summary) {
-        text += &format!("\n{}\n", wrap(&ascii(&group.title()), WIDTH, "", "  "));
-        text += &format!(
-            "  {:<20} {:>7} {:>7} {:>6}  {:<15} {:<9} {:>7}\n",
-            "cell", "ok/s", "failed", "ratio", "95 % interval", "verdict", "p99"
+        *text += &format!("\n{}\n", wrap(&ascii(&group.title()), WIDTH, "", "  "));
+        *text += &format!(
+            "  {:<20} {:>7} {:>7} {:>7} {:<15} {:<9} {:>7}\n",
+            "cell", "ok/s", "failed", "ratio ", "95 % interval", "verdict", "p99"
         );
         for entry in group.entries {
             let word = verdict_word(summary, entry);
@@ -46,8 +108,9 @@ pub fn terminal(report: &Report<'_>, colour: bool) -> String {
                 (true, Some(Verdict::Slower), _) => format!("\x1b[33m{padded}\x1b[0m"),
                 _ => padded,
             };
+            let mark = if entry.bimodal { '*' } else { ' ' };
             let line = format!(
-                "  {:<20} {:>7} {:>7} {:>6}  {:<15} {painted} {:>7}",
+                "  {:<20} {:>7} {:>7} {:>6}{mark} {:<15} {painted} {:>7}",
                 ascii(&entry.series.cell),
                 number::si(entry.goodput_ops_s),
                 number::percent(entry.failure_share),
@@ -55,13 +118,11 @@ pub fn terminal(report: &Report<'_>, colour: bool) -> String {
                 number::interval(entry.ratio_low, entry.ratio_high),
                 number::time_ns(entry.p99_ns),
             );
-            text += line.trim_end();
-            text += "\n";
+            *text += line.trim_end();
+            text.push('\n');
+        }
+        if group.entries.iter().any(|entry| entry.bimodal) {
+            *text += "  * rounds in several modes: the rates are of other rounds than the ratio\n";
         }
     }
-    if summary.rounds_disturbed > 0 {
-        let rounds = number::count(summary.rounds_disturbed, "disturbed round");
-        text += &format!("\n{rounds} left out (steal, preemption or migration).\n");
-    }
-    text
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use cellbench_record::{Entry, OK, OutcomeCounts, Series, Source, Summary, Verdict};
 
-use super::number;
+use crate::number;
 
 /// The sentence on one row: what it is against its baseline, how sure that is, and what it costs.
 /// None for the baseline, and for rows that are compared with nothing.
@@ -167,7 +167,7 @@ pub(super) fn conditions(series: &Series) -> String {
     text
 }
 
-fn scene(series: &Series) -> String {
+pub(super) fn scene(series: &Series) -> String {
     let machine = series.machine.as_deref();
     let host = series.host.as_deref();
     match (&series.source, machine, host) {

@@ -55,8 +55,8 @@
     });
   });
 
-  // Any row against any other. Rows of one run share their rounds: the ratio is taken within
-  // each, and the interval of its median is the exact one from order statistics.
+  // Any row against any other. Rows of one run share their rounds: the ratio is taken within each.
+  // Estimate and interval are those of the signed-rank test, as in the tables, for this pair alone.
   const data = JSON.parse(document.getElementById('data').textContent);
   const pickA = document.getElementById('pair-a'), pickB = document.getElementById('pair-b');
   const outcome = document.getElementById('outcome');
@@ -66,14 +66,22 @@
   });
   const median = sorted => sorted.length % 2 ? sorted[(sorted.length - 1) / 2]
     : (sorted[sorted.length / 2 - 1] + sorted[sorted.length / 2]) / 2;
-  // Largest k with P(Binomial(n, 1/2) < k) <= 2.5 %: the k-th value from each end bounds the median.
+  // Averages of all pairs, in rising order: their median is the estimate.
+  function averages(values) {
+    const all = [];
+    values.forEach((one, i) => { for (let j = i; j < values.length; j += 1) all.push((one + values[j]) / 2); });
+    return all.sort((x, y) => x - y);
+  }
+  // Largest k with P(rank sum < k) <= 2.5 % if signs are coins: so many averages are left out at each end.
   function bound(n) {
-    let term = Math.pow(0.5, n), sum = 0, k = 0;
-    while (k < n && sum + term <= 0.025) {
-      sum += term;
-      term *= (n - k) / (k + 1);
-      k += 1;
+    let law = [1];
+    for (let rank = 1; rank <= n; rank += 1) {
+      const next = new Array(law.length + rank).fill(0);
+      law.forEach((share, sum) => { next[sum] += share / 2; next[sum + rank] += share / 2; });
+      law = next;
     }
+    let sum = 0, k = 0;
+    while (k < law.length && sum + law[k] <= 0.025) { sum += law[k]; k += 1; }
     return k;
   }
   const digits = value => value >= 100 ? value.toFixed(0) : value.toPrecision(3);
@@ -82,15 +90,15 @@
     if (!a || !b) return;
     const ofB = new Map(b.rounds);
     const logs = a.rounds.filter(([round, value]) => value > 0 && ofB.get(round) > 0)
-      .map(([round, value]) => Math.log(value / ofB.get(round))).sort((x, y) => x - y);
+      .map(([round, value]) => Math.log(value / ofB.get(round))).slice(-200);
     let words;
     if (a === b) words = 'The same row twice.';
     else if (a.host === b.host && a.source === b.source && logs.length > 0) {
-      const k = bound(logs.length);
+      const k = bound(logs.length), all = averages(logs);
       const interval = k > 0
-        ? ', 95 % interval ' + digits(Math.exp(logs[k - 1])) + ' to ' + digits(Math.exp(logs[logs.length - k]))
+        ? ', 95 % interval ' + digits(Math.exp(all[k - 1])) + ' to ' + digits(Math.exp(all[all.length - k]))
         : ', too few rounds for an interval';
-      words = a.name + ' has ' + digits(Math.exp(median(logs))) + 'x the goodput of ' + b.name +
+      words = a.name + ' has ' + digits(Math.exp(median(all))) + 'x the goodput of ' + b.name +
         interval + ' (' + logs.length + ' rounds in which both count, not corrected for the number of ' +
         'comparisons you make).';
     } else if (a.goodput > 0 && b.goodput > 0) {
