@@ -35,9 +35,9 @@ pub use style::colour_hex;
 pub struct Drawing {
     /// File name without ending: letters, digits and dashes.
     pub name: String,
-    /// What it shows.
+    /// Title for readers.
     pub title: String,
-    /// The same for who cannot see it: what is drawn and the values.
+    /// Description for readers who cannot see it, with the values.
     pub description: String,
     /// The picture.
     pub svg: String,
@@ -47,7 +47,7 @@ pub struct Drawing {
 pub trait Chart: Sync {
     /// Name of the kind, in file names and as the heading of its section.
     fn name(&self) -> &'static str;
-    /// How to read it, in a sentence.
+    /// Returns an explanation in a sentence.
     fn about(&self) -> &'static str;
     /// Draws all charts of this kind that the data have something for.
     ///
@@ -89,7 +89,7 @@ impl<'a> Drawings<'a> {
     /// Returns the drawings of each of [`CHARTS`].
     ///
     /// # Errors
-    /// Why they could not be drawn.
+    /// The reason if they could not be drawn.
     pub fn get(&self) -> Result<&[Vec<Drawing>], String> {
         let draw = || CHARTS.iter().map(|chart| chart.draw(&self.report)).collect();
         self.drawn.get_or_init(draw).as_deref().map_err(String::clone)

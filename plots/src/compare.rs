@@ -30,13 +30,13 @@ pub struct RunComparison {
     pub a: Side,
     /// The second run.
     pub b: Side,
-    /// What differs between the runs apart from the results.
+    /// Differences between the runs apart from the results.
     pub differences: Vec<Difference>,
     /// Whether rows were matched across sources (real cores and kernel), since none matched in theirs.
     pub across_sources: bool,
     /// Whether rounds were compared in pairs: simulated with one seed.
     pub paired: bool,
-    /// What the first and the second half of one run differ by, where nothing was changed: 95 % of
+    /// Difference between the halves of one run, where nothing was changed: 95 % of
     /// all rows of both runs by less than this share. None where no row has rounds enough.
     pub a_a_spread_share: Option<f64>,
     /// Relative difference that matters.
@@ -73,7 +73,7 @@ impl Side {
 /// Something about the runs that differs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// What: `kernel`, `window_s`, ...
+    /// Its name: `kernel`, `window_s`, ...
     pub what: String,
     /// In the first run.
     pub a: String,
@@ -242,7 +242,7 @@ impl Tests {
     }
 }
 
-/// What the ratio of a row to its baseline changed by; none for the baseline itself.
+/// Returns the change of a row's ratio to its baseline; none for the baseline itself.
 fn relative(a: &Loaded, of_a: &Row, b: &Loaded, of_b: &Row, level: f64) -> Option<Interval> {
     let baseline = &b.table.options.baseline;
     if of_b.series.cell == *baseline {
@@ -256,7 +256,7 @@ fn relative(a: &Loaded, of_a: &Row, b: &Loaded, of_b: &Row, level: f64) -> Optio
     TwoSample::new(&after.log_ratios, &before.log_ratios)?.interval(level)
 }
 
-/// What the median log goodput of the second half of a row's rounds differs by from the first.
+/// Returns the difference between the median log goodputs of the halves of a row's rounds.
 fn halves(row: &Row) -> Option<f64> {
     let rates = row.log_goodput();
     if rates.len() < 2 * MIN_VALUES {
@@ -298,7 +298,7 @@ impl<'a> Matched<'a> {
     }
 }
 
-/// What a model, a simulated and a kernel row of the same case have in common.
+/// Returns the part of a row's name that is the same on real cores, simulated and in the kernel.
 fn without_source(series: &Series) -> Series {
     let (host, machine, engine) = (None, None, String::new());
     Series { host, source: Source::Model, machine, engine, ..series.clone() }
@@ -331,7 +331,7 @@ fn describe(of_a: &Row, of_b: &Row) -> ComparedRow {
     }
 }
 
-/// What of host, tool and settings differs.
+/// Lists the facts about host, tool and settings that differ.
 fn differences(a: &Run, b: &Run) -> Vec<Difference> {
     let facts = |run: &Run| -> Vec<(&'static str, String)> {
         let Host { topology, .. } = &run.host;

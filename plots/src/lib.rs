@@ -23,7 +23,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! # For who reads
+//! # For a reader
 //!
 //! [`summarise`] gives the numbers, [`write_all`] makes every report of a run again from its records
 //! alone, [`compare()`] sets two runs against each other and [`merge()`] makes one run of several

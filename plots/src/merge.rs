@@ -16,7 +16,7 @@ pub struct Merged {
     pub dir: PathBuf,
     /// Label given to the host of each input, in the order of the inputs.
     pub labels: Vec<String>,
-    /// What of the inputs could not be used.
+    /// Parts of the inputs that could not be used.
     pub damage: DamageList,
 }
 

@@ -1,4 +1,4 @@
-//! What a reader of a run may choose: everything here changes the summary, nothing the records.
+//! Choices of the reader of a run: everything here changes the summary, nothing the records.
 
 use cellbench_record::Run;
 
@@ -13,7 +13,7 @@ pub const CONFIDENCE: f64 = 0.95;
 /// Probability of a false difference anywhere in a table, looks on the way included.
 pub const ALPHA: f64 = 0.05;
 
-/// How rows are compared.
+/// Rules by which rows are compared.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
     /// Cell that the others are compared with, under the same kind, workload, threads, placement,
@@ -31,7 +31,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// What the run itself says, defaults where it says nothing.
+    /// Takes the options that the run itself names, defaults for the others.
     #[must_use]
     pub fn of(run: &Run) -> Self {
         let threshold_share = run.settings.threshold_share;

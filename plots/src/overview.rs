@@ -16,7 +16,7 @@ pub struct Overview<'a> {
     pub cells: Vec<(&'a str, Vec<Option<&'a Entry>>)>,
 }
 
-/// What is taken in at a glance; beyond that the tables have the rows.
+/// Sizes that are taken in at a glance; beyond them the tables have the rows.
 const MOST_OVERVIEWS: usize = 40;
 const MOST_WORKLOADS: usize = 24;
 const MOST_CELLS: usize = 60;
@@ -110,7 +110,7 @@ impl<'a> Overview<'a> {
         columns
     }
 
-    /// How unlike the work is that designs do in a column: 0 where failed operations are repeated
+    /// Returns how unlike the work of the designs is in a column: 0 where failed operations are repeated
     /// until they succeed, else by the difference of their shares of failures; more for a single
     /// thread, or a CPU's own cell, where nothing is contended.
     fn likeness(&self, column: usize) -> f64 {

@@ -1,4 +1,4 @@
-//! What people see of a run, one file per format.
+//! Reports: formats in which people see a run, one file each.
 //!
 //! A format turns a [`Report`] into files below `report/` and touches no disk itself. Adding one is
 //! a file here and a line in [`FORMATS`].
@@ -62,7 +62,7 @@ pub trait Format: Sync {
     /// Name, as `cellbench report --only` takes it.
     fn name(&self) -> &'static str;
 
-    /// Whether the format is made only where it is asked for by name.
+    /// Returns whether the format is made only where it is asked for by name.
     fn is_on_demand(&self) -> bool {
         false
     }
@@ -89,7 +89,7 @@ pub const FORMATS: &[&dyn Format] = &[
     &html::Html,
 ];
 
-/// What [`write_all`] left.
+/// Files that [`write_all`] wrote, and the run they were made from.
 #[derive(Debug)]
 pub struct Written {
     /// The run as read.
@@ -109,7 +109,7 @@ pub enum ReportError {
     /// A file could not be written.
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// What was asked for is not there.
+    /// The request names something that is not there.
     #[error("{0}")]
     Request(String),
 }

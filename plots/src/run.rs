@@ -26,7 +26,7 @@ pub struct Report<'a> {
     pub designs: &'a Designs,
     /// Directory of the run, below which the latency logs lie.
     pub dir: &'a Path,
-    /// What of the records could not be used.
+    /// Parts of the records that could not be used.
     pub damage: &'a DamageList,
 }
 
@@ -72,7 +72,7 @@ pub struct Loaded {
     pub summary: Summary,
     /// Order and looks of its cells and locks.
     pub designs: Designs,
-    /// What could not be used.
+    /// Parts that could not be used.
     pub damage: DamageList,
 }
 
@@ -105,7 +105,7 @@ impl Loaded {
         Ok(Self { dir: reader.dir().to_owned(), run, table, summary, designs, damage })
     }
 
-    /// What charts and formats take.
+    /// Returns the view of the run that charts and formats take.
     #[must_use]
     pub fn report(&self) -> Report<'_> {
         Report {

@@ -127,7 +127,7 @@ impl Table {
 /// Ratio of rates that differ less from the ratio within rounds than this do not contradict it.
 const CONTRADICTION_SHARE: f64 = 0.03;
 
-/// Whether the median rates of a row and its baseline contradict its ratio within rounds, as they do
+/// Returns whether the median rates of a row and its baseline contradict its ratio within rounds, as they do
 /// where rounds fall into several modes.
 fn has_modes(entry: &Entry, baseline_ops_s: f64) -> bool {
     let (Some(goodput), Some(ratio)) = (entry.goodput_ops_s, entry.ratio) else { return false };

@@ -77,7 +77,7 @@ impl Table {
         self.index.get(series).map(|row| &self.rows[*row])
     }
 
-    /// Whether a disturbed round of a row began at this time.
+    /// Returns whether a disturbed round of a row began at this time.
     pub(crate) fn was_disturbed(&self, series: &Series, start_s: f64) -> bool {
         self.index.get(series).is_some_and(|row| self.rows[*row].was_disturbed_at(start_s))
     }
@@ -228,7 +228,7 @@ pub(crate) struct Comparison {
     pub(crate) p_adjusted: Option<f64>,
     /// Whether there are too few rounds for a verdict in this table.
     pub(crate) surveyed: bool,
-    /// Why there can be no verdict.
+    /// Reason for which there can be no verdict.
     pub(crate) error: Option<String>,
 }
 
@@ -238,7 +238,7 @@ pub(crate) struct Paired {
     pub(crate) rounds: Vec<u32>,
     pub(crate) log_ratios: Vec<f64>,
     pub(crate) disturbed: u32,
-    /// Why there can be no verdict.
+    /// Reason for which there can be no verdict.
     pub(crate) error: Option<String>,
 }
 
@@ -287,7 +287,7 @@ pub(crate) struct Row {
     pub(crate) sums: Sums,
 }
 
-/// What is only summed over the rounds that count.
+/// Sums over the rounds that count.
 #[derive(Debug, Default)]
 pub(crate) struct Sums {
     pub(crate) ops: Named<OutcomeCounts>,
@@ -302,7 +302,7 @@ pub(crate) struct Sums {
     pub(crate) latency: Named<Vec<Latency>>,
 }
 
-/// What a round that counts contributed.
+/// Contribution of a round that counts.
 #[derive(Debug)]
 pub(crate) struct Counted {
     pub(crate) ok: u64,
@@ -321,7 +321,7 @@ pub(crate) struct CounterSum {
     pub(crate) missing: Option<Arc<str>>,
 }
 
-/// Why counters are missing: few reasons, which every row of a host repeats.
+/// Reasons for which counters are missing: few, which every row of a host repeats.
 #[derive(Debug, Default)]
 struct Reasons(HashSet<Arc<str>>);
 
@@ -384,7 +384,7 @@ impl Row {
         self.rounds.insert(place, (round.round, counted));
     }
 
-    /// Whether a disturbed round began at this time, to the millisecond that logs hold.
+    /// Returns whether a disturbed round began at this time, to the millisecond that logs hold.
     pub(crate) fn was_disturbed_at(&self, start_s: f64) -> bool {
         self.disturbed_starts_s.iter().any(|start| (start - start_s).abs() < 0.001_1)
     }

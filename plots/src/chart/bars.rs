@@ -23,12 +23,12 @@ pub(super) struct Bar {
     pub(super) value: String,
 }
 
-/// What is drawn.
+/// Content of a chart.
 #[derive(Clone, Debug)]
 pub(super) struct Bars {
     pub(super) name: String,
     pub(super) title: String,
-    /// What a length means.
+    /// Meaning of a length.
     pub(super) unit: String,
     /// Length of the full width; the longest bar if none.
     pub(super) full: Option<f64>,

@@ -16,11 +16,11 @@ pub(super) struct Dot {
     pub(super) look: Look,
     /// Marked with a cross at the edge of the column.
     pub(super) note: Option<String>,
-    /// What pointing at it shows.
+    /// Text shown when pointed at.
     pub(super) words: String,
 }
 
-/// What stands under one heading.
+/// Dots under one heading.
 #[derive(Clone, Debug)]
 pub(super) struct Column {
     /// Lines of the heading.
@@ -28,34 +28,34 @@ pub(super) struct Column {
     pub(super) dots: Vec<Dot>,
 }
 
-/// What is drawn.
+/// Content of a chart.
 #[derive(Clone, Debug)]
 pub(super) struct Dots {
     pub(super) name: String,
     pub(super) title: String,
-    /// What a value means.
+    /// Meaning of a value.
     pub(super) unit: String,
     pub(super) rows: Vec<String>,
     pub(super) columns: Vec<Column>,
     /// A logarithmic axis around 1 that reaches at most so far to either side; none: linear from 0.
     pub(super) around_one: Option<f64>,
     pub(super) text: fn(f64) -> String,
-    /// What the shapes mean, where a row has several dots.
+    /// Explanation of the shapes, where a row has several dots.
     pub(super) legend: Vec<(Look, String)>,
 }
 
-/// Pixels.
+/// Distances in pixels.
 const MARGIN: f64 = 12.0;
 const TOP: f64 = 44.0;
 const LINE: f64 = TEXT_PX as f64 + 4.0;
 const ROW: f64 = 26.0;
-const GAP: f64 = 22.0;
+const GAP: f64 = 16.0;
 /// Width of the figure with one column, and with several at most.
 const NARROW: f64 = 640.0;
-const WIDE: f64 = 1_100.0;
+const WIDE: f64 = 1_160.0;
 /// For the value in words, and for a note.
-const VALUE: f64 = 58.0;
-const NOTE: f64 = 62.0;
+const VALUE: f64 = 46.0;
+const NOTE: f64 = 58.0;
 /// Width of a letter, about.
 const LETTER: f64 = TEXT_PX as f64 * 0.56;
 /// Where failures are marked.

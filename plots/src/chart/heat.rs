@@ -5,12 +5,12 @@ use plotters::prelude::*;
 use super::Drawing;
 use super::style::{self, FONT, INK, TEXT_PX, TITLE_PX};
 
-/// What is drawn.
+/// Content of a chart.
 #[derive(Clone, Debug)]
 pub(super) struct Heat {
     pub(super) name: String,
     pub(super) title: String,
-    /// What a value means.
+    /// Meaning of a value.
     pub(super) unit: String,
     /// Names of rows and columns.
     pub(super) names: Vec<String>,

@@ -21,7 +21,7 @@ pub(super) struct Point {
 pub(super) struct Line {
     pub(super) cell: String,
     pub(super) look: Look,
-    /// What was measured: each with its marker.
+    /// Measured values, each with its marker.
     pub(super) points: Vec<Point>,
     /// Places of a curve through or beside the points; empty: straight from point to point.
     pub(super) curve: Vec<(f64, f64)>,
@@ -34,7 +34,7 @@ impl Line {
     }
 }
 
-/// How a value becomes a place.
+/// Mapping from values to places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scale {
     /// From zero.
@@ -45,7 +45,7 @@ pub(super) enum Scale {
     Decades,
 }
 
-/// What is drawn.
+/// Content of a chart.
 #[derive(Clone, Debug)]
 pub(super) struct Lines {
     pub(super) name: String,

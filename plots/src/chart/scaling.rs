@@ -12,7 +12,7 @@ pub(super) struct ScalabilityLaw;
 
 /// Places of a curve.
 const STEPS: u32 = 48;
-/// How far beyond the threads measured a curve goes on to its peak: further on it is no prediction.
+/// Multiple of the threads measured up to which a curve goes on to its peak: further on it is no prediction.
 const FARTHEST: f64 = 4.0;
 
 impl Chart for ScalabilityLaw {
@@ -60,7 +60,7 @@ impl Chart for ScalabilityLaw {
     }
 }
 
-/// What was measured as points, the predicted peak among them, and the law as a curve.
+/// Makes points of the measured values and a curve of the law.
 fn line(report: &Report<'_>, cell: String, of_cell: &[&Entry], scaling: &Scaling) -> Option<Line> {
     let fit = Fit {
         lambda: scaling.lambda_ops_s?,

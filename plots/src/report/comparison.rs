@@ -99,7 +99,7 @@ fn line([cell, a, b, ratio, interval, verdict]: [&str; 6]) -> String {
     format!("{}\n", line.trim_end())
 }
 
-/// What a reader must know before any figure.
+/// Says what a reader must know before any figure.
 fn caution(found: &RunComparison) -> String {
     if found.rows.is_empty() {
         return "No row is in both runs: there is nothing to compare.".into();

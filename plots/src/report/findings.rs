@@ -1,4 +1,4 @@
-//! What the kept runs found, for the head of RESULTS.md: a few sentences, each with its figure and
+//! Findings of the kept runs, for the head of RESULTS.md: a few sentences, each with its figure and
 //! where it comes from, all derived from the runs, so that none can outlive its data.
 
 use cellbench_record::{Entry, Kind, Source};
@@ -15,7 +15,7 @@ use crate::run::{Loaded, Report};
 #[derive(Clone, Debug)]
 pub(super) struct Finding {
     pub(super) text: String,
-    /// How it was found: measured, simulated, in the kernel; and the run.
+    /// Origin: measured, simulated, in the kernel; and the run.
     pub(super) source: String,
     pub(super) figure: Option<Drawing>,
 }
@@ -75,7 +75,7 @@ fn forest(name: &str, report: &Report<'_>) -> Result<Option<Drawing>, String> {
     Ok(first.map(|drawing| Drawing { name: name.to_owned(), ..drawing }))
 }
 
-/// What the designs cost where nothing is contended.
+/// Says what the designs cost where nothing is contended.
 fn alone(report: &Report<'_>, overview: &Overview<'_>) -> Option<String> {
     let summary = report.summary;
     let contended = *overview.telling().first()?;
@@ -151,7 +151,7 @@ fn waiting(overview: &Overview<'_>, report: &Report<'_>) -> Option<String> {
     ))
 }
 
-/// What the running kernel's own timers and locks take, where nothing can be compared.
+/// Says how long the running kernel's own timers and locks take.
 fn in_kernel(name: &str, report: &Report<'_>) -> Option<Finding> {
     let entries = || {
         let alone = |entry: &&Entry| {

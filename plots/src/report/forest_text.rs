@@ -54,7 +54,7 @@ pub(super) fn forest(report: &Report<'_>, most: usize, width: usize) -> String {
     text
 }
 
-/// How to read it, for the foot of a page.
+/// Explanation of the signs, for the foot of a page.
 pub(super) const LEGEND: &str = "Bars: o ratio of goodput to the baseline's, = its 95 % interval, | equality; \
      + faster, - slower, = same, ? undecided; ! share that fails beyond the baseline's.";
 

@@ -79,7 +79,7 @@ fn pairs<'a>(entries: &[&'a Entry], form: Option<Spinlocks>) -> Vec<Pair<'a>> {
 }
 
 /// Of the two-by-two comparisons among `rows`, those that both sides put in the same order, and all.
-/// What either side sees as equal is not compared.
+/// Share within which two rows count as equal and are not compared.
 fn agreement(rows: &[&Pair<'_>]) -> (usize, usize) {
     let order = |a: f64, b: f64| {
         let close = (a - b).abs() <= TIE_SHARE * a.max(b);
@@ -116,7 +116,7 @@ fn agreements(pairs: &[Pair<'_>], key: impl Fn(&Pair<'_>) -> String) -> String {
     text
 }
 
-/// What masking interrupts costs in the kernel, in nanoseconds: the resilient lock's pair with it
+/// Cost of masking interrupts in the kernel, in nanoseconds: the resilient lock's pair with it
 /// against the one without, on one thread.
 fn masking_ns(entries: &[&Entry]) -> Option<f64> {
     let pair_ns = |cell: &str| {
@@ -130,12 +130,12 @@ fn masking_ns(entries: &[&Entry]) -> Option<f64> {
     Some(pair_ns("bpf_res_spin_lock_irqsave")? - pair_ns("bpf_res_spin_lock")?)
 }
 
-/// What the comparison needs to know of the runs that the rows come from.
+/// Facts about the runs that the rows come from.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Background {
     /// Form of the kernel's spinlocks, where it is known.
     form: Option<Spinlocks>,
-    /// What the model was charged for masking interrupts.
+    /// Charge of the model for masking interrupts.
     charged_ns: f64,
 }
 

@@ -14,7 +14,7 @@ use crate::overview::overviews;
 
 pub(super) struct Html;
 
-/// What each part may take, in bytes, so that the page stays under 3 MB whatever the run: rows beyond
+/// Most that each part may take, in bytes, so that the page stays under 3 MB whatever the run: rows beyond
 /// it are left to the files that programs read, charts are linked.
 const MOST_GLANCE_BYTES: usize = 250_000;
 const MOST_MATRIX_BYTES: usize = 800_000;
@@ -138,7 +138,7 @@ fn headline_list(html: &mut String, headlines: &[String]) {
     *html += "</ul>\n";
 }
 
-/// Cells by workloads, coloured, each with its sign for who sees no colour.
+/// Cells by workloads, coloured, each with its sign for readers who see no colour.
 fn glances(html: &mut String, report: &Report<'_>) {
     let summary = report.summary;
     let overviews = overviews(report);

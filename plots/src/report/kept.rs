@@ -38,7 +38,7 @@ pub enum KeptError {
     List {
         /// Directory.
         path: PathBuf,
-        /// Why not.
+        /// Error of the system.
         source: std::io::Error,
     },
     /// There is no run below it.
@@ -95,7 +95,7 @@ impl Kept {
     #[must_use]
     ///
     /// # Errors
-    /// Why a figure could not be drawn.
+    /// The reason if a figure could not be drawn.
     pub fn page(&self, command: &str, verification: Option<&str>) -> Result<String, String> {
         let mut page = Page::default();
         page.line("# Results");
@@ -162,7 +162,7 @@ impl Kept {
     /// The figures that the page names, with their paths beside it.
     ///
     /// # Errors
-    /// Why a figure could not be drawn.
+    /// The reason if a figure could not be drawn.
     pub fn figures(&self) -> Result<Vec<(PathBuf, String)>, String> {
         let figures = findings(&self.runs)?.into_iter().filter_map(|finding| finding.figure);
         Ok(figures.map(|figure| (figure_path(&figure.name).into(), figure.svg)).collect())
@@ -285,7 +285,7 @@ fn run(page: &mut Page, name: &str, loaded: &Loaded) {
 /// Goodput that changes by less than this with a field's place is said to stay.
 const SAME_SHARE: f64 = 0.05;
 
-/// What lines of their own buy for some fields, at the most threads.
+/// Shows what some fields gain from lines of their own, at the most threads.
 fn padding(page: &mut Page, base: (&str, &Loaded), padded: (&str, &Loaded)) {
     let (base_name, base) = base;
     let (name, padded) = padded;

@@ -91,7 +91,7 @@ fn mail(report: &Report<'_>) -> String {
     text
 }
 
-/// What was compared, in one sentence.
+/// Says in one sentence which cells were compared.
 fn compared(report: &Report<'_>) -> String {
     let summary = report.summary;
     let names = |of: &dyn Fn(&Entry) -> String| {
@@ -168,7 +168,7 @@ fn line(cell: &str, [goodput, ratio, interval, verdict, failed]: [&str; 5]) -> S
     format!("{name} {goodput:>7} {ratio:>6}  {interval:<15} {verdict:<9} {failed:>7}\n")
 }
 
-/// How the table is to be read.
+/// Explains the columns of the table.
 fn reading(summary: &Summary, irq_save_cost_ns: f64) -> String {
     let disturbed = match summary.rounds_disturbed {
         0 => "No round was disturbed.".to_owned(),

@@ -12,7 +12,7 @@ use crate::number;
 #[derive(Default)]
 pub(super) struct Page {
     pub(super) text: String,
-    /// How much deeper than usual its sections lie.
+    /// Levels by which its headings lie deeper than usual.
     pub(super) depth: usize,
 }
 
@@ -301,7 +301,7 @@ pub(super) fn self_test(page: &mut Page, run: &Run) {
     }
 }
 
-/// What the run itself notes, and what of its records could not be used.
+/// Lists the notes of the run, and the parts of its records that could not be used.
 pub(super) fn limits(page: &mut Page, report: &Report<'_>) {
     let notes: Vec<String> = hosts(report.run)
         .into_iter()

@@ -18,7 +18,7 @@ pub struct Caution {
     pub text: String,
 }
 
-/// What keeps a run from answering its question, the gravest first.
+/// Reasons for which a run may not answer its question, the gravest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CautionKind {
     /// No round was recorded.
@@ -40,7 +40,7 @@ pub enum CautionKind {
 }
 
 impl CautionKind {
-    /// Whether nothing can be read from the run.
+    /// Returns whether nothing can be read from the run.
     #[must_use]
     pub fn is_fatal(self) -> bool {
         self <= Self::NoBaseline
@@ -128,14 +128,14 @@ fn unfit(run: &Run) -> Option<&str> {
     unfit.next().map(|finding| finding.text.as_str())
 }
 
-/// What a run answers.
+/// Answer of a run to its question.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// What a reader must know before: sentences, the gravest first.
+    /// Cautions as sentences, the gravest first.
     pub cautions: Vec<String>,
     /// The answer, in one sentence of at most 30 words.
     pub sentence: Option<String>,
-    /// Why this row is quoted.
+    /// Reason for which this row is quoted.
     pub why: Option<String>,
     /// A line for each design.
     pub designs: Vec<String>,
@@ -182,12 +182,20 @@ pub fn outcome(report: &Report<'_>) -> Outcome {
     Outcome { cautions, sentence: sentence(summary, &rows), why: why(&overview, column), designs }
 }
 
+/// Ratios that differ by less are not ranked.
+const EQUAL: f64 = 0.995;
+
 fn sentence(summary: &Summary, rows: &[&Entry]) -> Option<String> {
     let of_ratio = |entry: &&&Entry| entry.ratio.unwrap_or(0.0);
     let is_faster = |entry: &&&Entry| entry.verdict == Some(Verdict::Faster);
     let by_ratio = |a: &&&Entry, b: &&&Entry| of_ratio(a).total_cmp(&of_ratio(b));
-    let fastest = rows.iter().filter(is_faster).max_by(by_ratio);
-    let best = fastest.or_else(|| rows.iter().max_by(by_ratio))?;
+    let most = rows.iter().filter(is_faster).max_by(by_ratio);
+    let most = most.or_else(|| rows.iter().max_by(by_ratio))?;
+    // Of designs that are as good as equal the oldest, not the one that chance puts ahead.
+    let is_equal = |entry: &&&Entry| {
+        entry.verdict == most.verdict && of_ratio(entry) >= EQUAL * of_ratio(&most)
+    };
+    let best = rows.iter().find(is_equal)?;
     let series = &best.series;
     let (cell, baseline) = (&series.cell, &summary.baseline);
     let scene = scene(series);
@@ -224,7 +232,7 @@ fn sentence(summary: &Summary, rows: &[&Entry]) -> Option<String> {
     })
 }
 
-/// Why the row of the first sentence is quoted and no other.
+/// Says why the row of the first sentence is quoted and no other.
 fn why(overview: &Overview<'_>, column: usize) -> Option<String> {
     let (workload, threads) = overview.workloads[column];
     Some(if workload.contains("retry") {

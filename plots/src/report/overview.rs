@@ -9,7 +9,7 @@ use super::markdown::Page;
 use crate::number;
 use crate::overview::{Overview, overviews};
 
-/// What the signs mean.
+/// Explanation of the signs.
 pub(super) const LEGEND: &str = "Goodput against the baseline's in the same round: + faster, - slower, \
      = the same, ? undecided; the baseline's own in successful operations per second. In parentheses \
      the share of attempts that failed, from 0.5 % on.";

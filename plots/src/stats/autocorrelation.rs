@@ -1,4 +1,4 @@
-//! How much a round resembles the one before, robustly and from few rounds.
+//! Likeness of a round to the one before, robustly and from few rounds.
 //!
 //! A host drifts: neighbouring rounds are alike, and statistics that take rounds for independent
 //! report intervals that are too narrow. The estimate must survive the outliers that an unpinned

@@ -18,7 +18,7 @@ pub struct Fit {
     pub r_squared: Option<f64>,
 }
 
-/// Why there is no fit.
+/// Reason for which there is no fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoFit {
     /// Fewer points than coefficients.

@@ -5,7 +5,7 @@ use cellbench_record::Verdict;
 use super::interval::Interval;
 use super::power;
 
-/// What must hold for a verdict.
+/// Conditions of a verdict.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rule {
     /// Relative difference that matters: 0.01 for 1 %.
