@@ -101,36 +101,6 @@ impl Bootstrap {
         })
     }
 
-    /// Interval of the difference between the medians of `a` and `b`, which ran apart from each
-    /// other: a minus b. None if either has fewer than [`MIN_VALUES`].
-    #[must_use]
-    pub fn difference(&self, a: &[f64], b: &[f64]) -> Option<Interval> {
-        let (a, b) = (Sample::new(a)?, Sample::new(b)?);
-        let mut random = SplitMix64::for_part(self.seed, u64::MAX);
-        let mut draws = [&a, &b].map(|sample| {
-            let medians = (sample.sorted.len() < NORMAL_LIMIT).then(|| self.medians(sample.case()));
-            (0..RESAMPLES)
-                .map(|_| {
-                    let spread = match &medians {
-                        Some(medians) => {
-                            let index = (random.uniform() * medians.len() as f64) as usize;
-                            (medians[index] - 0.5) * sample.widening()
-                        }
-                        None => random.normal_pair()[0] * sample.normal_deviation(),
-                    };
-                    sample.quantile(0.5 + spread)
-                })
-                .collect::<Vec<f64>>()
-        });
-        let [of_a, of_b] = &mut draws;
-        let mut differences: Vec<f64> = of_a.iter().zip(of_b).map(|(a, b)| a - *b).collect();
-        differences.sort_by(f64::total_cmp);
-        let tail = (1.0 - self.confidence) / 2.0;
-        let at = |level: f64| differences[(level * RESAMPLES as f64) as usize];
-        let estimate = a.quantile(0.5) - b.quantile(0.5);
-        Some(Interval { estimate, low: at(tail).min(estimate), high: at(1.0 - tail).max(estimate) })
-    }
-
     fn medians(&self, case: Case) -> Arc<[f64]> {
         let known = || self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(medians) = known().get(&case) {
@@ -309,20 +279,5 @@ mod tests {
         assert_eq!(bootstrap.median(&[1.0; 5]), None);
         let point = Interval { estimate: 2.0, low: 2.0, high: 2.0 };
         assert_eq!(bootstrap.median(&[2.0; 6]), Some(point));
-    }
-
-    #[test]
-    fn difference_of_runs_covers_and_excludes() {
-        let bootstrap = Bootstrap::new(1, 0.95);
-        let mut random = SplitMix64::new(21);
-        let mut covered = 0;
-        for _ in 0..1_000 {
-            let a = autoregression(&mut random, 20, 0.2);
-            let mut b = autoregression(&mut random, 30, 0.2);
-            b.iter_mut().for_each(|value| *value += 0.7);
-            let interval = bootstrap.difference(&a, &b).unwrap();
-            covered += usize::from(interval.low <= -0.7 && -0.7 <= interval.high);
-        }
-        assert!((920..=985).contains(&covered), "{covered}");
     }
 }
