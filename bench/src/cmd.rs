@@ -19,6 +19,7 @@ mod sim;
 mod stress;
 mod suite;
 mod topology;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -53,6 +54,7 @@ enum Command {
     Merge(merge::Args),
     Selftest(selftest::Args),
     Kernel(kernel::Args),
+    Trace(trace::Args),
 }
 
 /// The `cellbench` command, from its arguments to its exit status.
@@ -76,6 +78,7 @@ pub fn main() -> ExitCode {
         Command::Sim(args) => sim::run(&args),
         Command::Stress(args) => stress::run(&args),
         Command::Kernel(args) => kernel::run(&args),
+        Command::Trace(args) => trace::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Merge(args) => merge::run(&args),

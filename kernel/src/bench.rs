@@ -414,7 +414,7 @@ pub struct Worker<'b> {
 }
 
 impl Worker<'_> {
-    fn settle(&mut self, args: &Args) -> Result<Counts, Error> {
+    pub(crate) fn settle(&mut self, args: &Args) -> Result<Counts, Error> {
         let (counts, failures) = self.bench.counts(args, &self.failures, self.thread)?;
         self.failures = failures;
         Ok(counts)

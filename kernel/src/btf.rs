@@ -24,6 +24,10 @@ pub enum BtfError {
     },
 }
 
+mod fields;
+
+pub use fields::Field;
+
 const MAGIC: u16 = 0xEB9F;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;

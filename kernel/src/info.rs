@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::generation::{CellGenerations, detect};
 
 /// Where a kernel describes its types.
-const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
+pub(crate) const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// Kernel functions that decide which rows exist. `A|B`: either does.
 pub(crate) const KERNEL_FUNCTIONS: [&str; 16] = [

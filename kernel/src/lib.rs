@@ -46,6 +46,7 @@ mod plan;
 #[cfg(feature = "bpf")]
 mod proof;
 mod rows;
+pub mod trace;
 #[cfg(not(feature = "bpf"))]
 mod unbuilt;
 

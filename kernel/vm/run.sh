@@ -48,64 +48,12 @@ fi
 
 # --- the kernel image -------------------------------------------------------------------------------
 
-apt_root=$work/apt-$suite
 image=$work/$package-$suite.vmlinuz
-
-private_apt() {
-    local command=$1
-    shift
-    timeout 300 "$command" \
-        -o "Dir::Etc::SourceList=$apt_root/sources.list" -o Dir::Etc::SourceParts=/dev/null \
-        -o "Dir::State=$apt_root/state" -o "Dir::State::status=/dev/null" -o "Dir::Cache=$apt_root/cache" \
-        -o APT::Architecture=amd64 -o APT::Sandbox::User=root -o Acquire::Retries=3 \
-        -o Acquire::http::Timeout=30 -o Acquire::Languages=none "$@"
-}
-
-# The machine's own Debian mirror, as apt knows it.
-mirror() {
-    # shellcheck disable=SC2016 # apt fills these in
-    apt-get indextargets --format '$(ORIGIN) $(REPO_URI)' 'Created-By: Packages' |
-        awk '$1 == "Debian" && $2 !~ /security/ { print $2; exit }'
-}
-
-# Fetches packages from $1 along the dependencies on other parts of the kernel, until one holds an image.
-fetch_image() {
-    local queue=("$1") seen="" name archive entry
-    while [ ${#queue[@]} -gt 0 ]; do
-        name=${queue[0]}
-        queue=("${queue[@]:1}")
-        case " $seen " in *" $name "*) continue ;; esac
-        seen="$seen $name"
-        rm -rf "$apt_root/debs" && mkdir -p "$apt_root/debs"
-        (cd "$apt_root/debs" && private_apt apt-get -q download "$name" >/dev/null)
-        archive=$(echo "$apt_root"/debs/*.deb)
-        entry=$(dpkg-deb --fsys-tarfile "$archive" | tar -t | grep -E '/vmlinuz[^/]*$' | head -n 1 || true)
-        if [ -n "$entry" ]; then
-            dpkg-deb --fsys-tarfile "$archive" | tar -xO "$entry" >"$image.part"
-            mv "$image.part" "$image"
-            echo "run.sh: kernel from $(basename "$archive")" >&2
-            return
-        fi
-        while read -r entry; do
-            queue+=("$entry")
-        done < <(private_apt apt-cache depends --important "$name" |
-            awk '/Depends: linux-(image|binary)-/ { print $2 }')
-    done
-    echo "run.sh: neither $1 nor what it depends on in $suite holds a kernel image" >&2
-    exit 2
-}
-
 if [ ! -s "$image" ]; then
-    mkdir -p "$apt_root/state/lists/partial" "$apt_root/cache/archives/partial"
-    uri=$(mirror)
-    if [ -z "$uri" ]; then
-        echo "run.sh: apt on this machine knows no Debian mirror; run apt-get update first" >&2
+    "$here/fetch-image.sh" "$package" "$suite" "$work" "$image" || {
+        echo "run.sh: neither $package nor what it depends on in $suite holds a kernel image" >&2
         exit 2
-    fi
-    keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-    echo "deb [signed-by=$keyring] $uri $suite main" >"$apt_root/sources.list"
-    private_apt apt-get -q update >/dev/null
-    fetch_image "$package"
+    }
 fi
 
 # --- the initramfs ----------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ impl Output {
 }
 
 /// `cellbench` below the target directory that Cargo uses for the current project.
-fn default_out() -> PathBuf {
+pub(super) fn default_out() -> PathBuf {
     if let Some(target) = std::env::var_os("CARGO_TARGET_DIR") {
         return PathBuf::from(target).join("cellbench");
     }

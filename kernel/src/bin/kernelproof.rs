@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use cellbench_kernel::trace::guest;
 use cellbench_kernel::{Bench, Error, Kernel, KernelInfo, Layout, Options, prove, rows};
 
 const USAGE: &str = "usage: kernelproof probe | prove [WINDOW_MS] | solo";
@@ -107,7 +108,20 @@ fn run(arguments: &[&str]) -> Result<bool, Error> {
     Ok(true)
 }
 
+/// As the first process of a traced machine: traces, and switches the machine off.
+fn first_process() -> ExitCode {
+    let traced = guest::mount_all().map_err(|error| error.to_string());
+    if let Err(error) = traced.and_then(|()| guest::trace_rows().map_err(|e| e.to_string())) {
+        println!("kernelproof: {error}");
+    }
+    guest::power_off();
+    ExitCode::FAILURE
+}
+
 fn main() -> ExitCode {
+    if guest::is_first_process() {
+        return first_process();
+    }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match run(&arguments) {

@@ -327,9 +327,22 @@ SEC("syscall") int name(struct args *a)						\
 	return 0;								\
 }
 
-/* The same, entered also from a perf event as `irq_name`: hardirq or NMI, as the event delivers. */
+/*
+ * The same, entered also from a perf event as `irq_name`: hardirq or NMI, as the event delivers. And as
+ * `nmi_name` from the tracepoint in the kernel's NMI handler, for machines whose NMIs come from no
+ * performance counter.
+ */
 #define ROW_ANY_CONTEXT(name, BODY)						\
 ROW(name, BODY)									\
+SEC("raw_tp/nmi_handler") int nmi_##name(void *ctx)				\
+{										\
+	__u32 thread = 0;							\
+	struct args *a = bpf_map_lookup_elem(&interrupt_args, &thread);		\
+	if (!a)									\
+		return 0;							\
+	RUN(a, name##_loop);							\
+	return 0;								\
+}										\
 SEC("perf_event") int irq_##name(void *ctx)					\
 {										\
 	__u32 thread = bpf_get_attach_cookie(ctx);				\
@@ -337,6 +350,36 @@ SEC("perf_event") int irq_##name(void *ctx)					\
 	if (!a)									\
 		return 0;							\
 	RUN(a, name##_loop);							\
+	return 0;								\
+}
+
+/* Where a cell lies, and the first words of its value and of the object that the value points to. */
+struct addresses {
+	__u64 value;
+	__u64 task;
+	__u64 value_words[2];
+	__u64 block_words[16];
+};
+
+/* Tells a trace which addresses belong to which object. After the definition of the map `cells`. */
+#define ADDRESSES()								\
+SEC("syscall") int addresses(struct addresses *a)				\
+{										\
+	__u32 zero = 0;								\
+	struct value *v = bpf_map_lookup_elem(&cells, &zero);			\
+	/* Helpers do not write to the context. */				\
+	__u64 words[2] = {}, block[16] = {}, at = (__u64)v;			\
+	if (!v)									\
+		return 1;							\
+	a->value = at;								\
+	a->task = bpf_get_current_task();					\
+	/* Through a copy: the words of a cell are the kernel's own. */		\
+	bpf_probe_read_kernel(words, sizeof(words), (void *)at);		\
+	bpf_probe_read_kernel(block, sizeof(block), (void *)words[0]);		\
+	a->value_words[0] = words[0];						\
+	a->value_words[1] = words[1];						\
+	_Pragma("unroll") for (int i = 0; i < 16; i++)				\
+		a->block_words[i] = block[i];					\
 	return 0;								\
 }
 

@@ -17,6 +17,8 @@ struct {
 	__type(value, struct value);
 } cells SEC(".maps");
 
+ADDRESSES()
+
 extern int bpf_res_spin_lock(struct bpf_res_spin_lock *lock) __weak __ksym;
 extern void bpf_res_spin_unlock(struct bpf_res_spin_lock *lock) __weak __ksym;
 extern int bpf_res_spin_lock_irqsave(struct bpf_res_spin_lock *lock,

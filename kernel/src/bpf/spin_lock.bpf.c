@@ -17,6 +17,8 @@ struct {
 	__type(value, struct value);
 } cells SEC(".maps");
 
+ADDRESSES()
+
 static __always_inline long pair(struct value *v)
 {
 	bpf_spin_lock(&v->lock);

@@ -16,6 +16,8 @@ struct {
 	__type(value, struct value);
 } cells SEC(".maps");
 
+ADDRESSES()
+
 /* When each cell was last scheduled with success, for the latency until its callback. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

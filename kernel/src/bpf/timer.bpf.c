@@ -16,6 +16,8 @@ struct {
 	__type(value, struct value);
 } cells SEC(".maps");
 
+ADDRESSES()
+
 extern int bpf_timer_cancel_async(struct bpf_timer *timer) __weak __ksym;
 
 /* Far enough that no timer of a measurement ever fires. */

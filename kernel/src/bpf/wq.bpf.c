@@ -16,6 +16,8 @@ struct {
 	__type(value, struct value);
 } cells SEC(".maps");
 
+ADDRESSES()
+
 typedef int wq_callback(void *map, int *key, void *value);
 
 extern int bpf_wq_init(struct bpf_wq *wq, void *map, unsigned int flags) __weak __ksym;

@@ -1,0 +1,18 @@
+//! Traces an image without the command line around it: `trace IMAGE PROGRAM CACHE [ROW...]`. Prints
+//! the table, and writes the data beside the cache.
+
+use cellbench_kernel::trace::host::{self, Request};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [image, program, cache, rows @ ..] = arguments.as_slice() else {
+        return Err("usage: trace IMAGE PROGRAM CACHE [ROW...]".into());
+    };
+    let image = host::find_image(image, cache.as_ref())?;
+    let mut request = Request::new(image, program.into(), cache.into());
+    request.rows = rows.to_vec();
+    let trace = host::trace(&request, &mut |row| eprintln!("{row}"))?;
+    trace.write(format!("{cache}/{}.json", trace.release).as_ref())?;
+    print!("{}", trace.table());
+    Ok(())
+}
