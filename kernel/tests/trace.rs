@@ -1,0 +1,91 @@
+//! From what the plugin and the guest wrote to tables, text and pictures, on two kept calls of the row
+//! timer-start-cancel of Linux 6.18.15 (`tests/data`): no QEMU is needed.
+
+use cellbench_kernel::trace::diagram::draw;
+use cellbench_kernel::trace::diff::difference;
+use cellbench_kernel::trace::figures::Touch;
+use cellbench_kernel::trace::log::Log;
+use cellbench_kernel::trace::raw;
+use cellbench_kernel::trace::report::{OperationTrace, Trace};
+
+const RAW: &[u8] = include_bytes!("data/timer-start-cancel.trace");
+const TOLD: &str = include_str!("data/timer-start-cancel.guest");
+
+fn trace() -> Trace {
+    let windows = raw::read(RAW).expect("kept whole");
+    Trace::new(&Log::parse(TOLD).expect("kept whole"), windows)
+}
+
+fn operation<'t>(trace: &'t Trace, name: &str) -> &'t OperationTrace {
+    trace.operation("timer-start-cancel", name).unwrap_or_else(|| panic!("no {name}"))
+}
+
+#[test]
+fn the_operations_of_a_row_are_found_in_their_order() {
+    let trace = trace();
+    let names: Vec<&str> = trace.operations().map(|(_, of)| of.name.as_str()).collect();
+    assert_eq!(names, ["bpf_timer_set_callback", "bpf_timer_start", "bpf_timer_cancel"]);
+    assert!(trace.operations().all(|(_, of)| of.calls == 2 && of.steady && !of.later));
+}
+
+#[test]
+fn an_update_of_the_locked_cell_is_counted_as_its_source_reads() {
+    let trace = trace();
+    let update = &operation(&trace, "bpf_timer_set_callback").warm;
+    assert_eq!(update.instructions, 86);
+    // The lock is taken, and the program's reference count is incremented.
+    assert_eq!((update.locked, update.implicitly_locked, update.barriers), (2, 0, 0));
+    assert_eq!((update.pushf, update.cli, update.sti + update.popf), (1, 1, 1));
+    assert_eq!(update.fields["cell.lock"], [0, 1, 1]);
+    assert_eq!(update.fields["block.cb.prog"][1], 1);
+    assert_eq!(update.fields["block.cb.callback_fn"][1], 1);
+    assert_eq!(update.lock_sections.keys().collect::<Vec<_>>(), ["cell.lock"]);
+    assert_eq!(update.instructions_under_lock, 43);
+}
+
+#[test]
+fn a_start_arms_the_hrtimer_under_the_lock_of_the_cell_and_of_its_base() {
+    let trace = trace();
+    let start = operation(&trace, "bpf_timer_start");
+    assert_eq!(start.warm.calls["hrtimer"], 1);
+    assert_eq!(start.warm.lock_sections.len(), 2);
+    assert!(start.warm.fields.keys().any(|name| name.starts_with("per-CPU.hrtimer_bases")));
+    assert!(start.script.iter().all(|line| Touch::parse(line).is_some()));
+    assert!(start.script.iter().any(|line| line == "L cell#0 lock"));
+}
+
+#[test]
+fn data_comes_back_as_it_was_kept_and_equal_every_time() {
+    let trace = trace();
+    let text = trace.text();
+    assert_eq!(serde_json::from_str::<Trace>(&text).expect("JSON"), trace);
+    assert_eq!(self::trace().text(), text);
+    assert!(difference(&trace, &trace).is_empty());
+}
+
+#[test]
+fn a_newer_format_is_refused() {
+    let mut newer = trace();
+    newer.version += 1;
+    let file = std::env::temp_dir().join(format!("cellbench-newer-{}.json", std::process::id()));
+    newer.write(&file).expect("temporary directory");
+    let error = Trace::read(&file).expect_err("newer").to_string();
+    std::fs::remove_file(&file).expect("just written");
+    assert!(error.contains("newer"), "{error}");
+}
+
+#[test]
+fn the_table_fits_a_terminal() {
+    let table = trace().table();
+    assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
+    assert!(table.contains("bpf_timer_set_callback"));
+}
+
+#[test]
+fn a_picture_shows_both_sides() {
+    let trace = trace();
+    let of = operation(&trace, "bpf_timer_start");
+    let svg = draw("timer-start-cancel", &[("6.18", of), ("7.1", of)]);
+    assert_eq!(svg.matches("bpf_timer_start (timer-start-cancel)").count(), 2);
+    assert!(svg.contains("cell#0") && svg.contains("block#0"));
+}
