@@ -130,19 +130,12 @@ struct Tracer<'h> {
 
 impl Tracer<'_> {
     fn row(&mut self, row: &Row) -> Result<(), Error> {
+        let same = row.layouts().iter().find(|layout| **layout == Layout::Same);
         let options = Options {
-            layout: row.layouts()[0],
+            layout: *same.unwrap_or(&row.layouts()[0]),
             threads: row.threads_min().max(1),
             sample_every: 0,
             seed: 0,
-        };
-        let options = Options {
-            layout: if row.layouts().contains(&Layout::Same) {
-                Layout::Same
-            } else {
-                options.layout
-            },
-            ..options
         };
         let entered_by_nmi = format!("nmi_{}", row.operation.program);
         let bench = if row.context == Context::Nmi {
@@ -217,10 +210,8 @@ impl Tracer<'_> {
             let entered = bench.enter(&program, &mut args);
             std::thread::sleep(LATER);
             marker::end();
-            self.windows += 1;
             entered?;
-            // What a first call made is known only now; windows keep the later address.
-            self.windows -= 1;
+            // What the call made is known only now; the later address is kept.
             self.objects(row, bench)?;
             self.windows += 1;
             let counts = worker.settle(&args)?;
@@ -304,7 +295,7 @@ fn layouts(host: &mut Host, btf: &Btf) {
 fn symbols(host: &mut Host) -> io::Result<()> {
     for line in fs::read_to_string("/proc/kallsyms")?.lines() {
         let mut words = line.split_ascii_whitespace();
-        let (Some(address), Some(_), Some(name), None) =
+        let (Some(address), Some(kind), Some(name), None) =
             (words.next(), words.next(), words.next(), words.next())
         else {
             continue;
@@ -338,7 +329,8 @@ fn symbols(host: &mut Host) -> io::Result<()> {
             "__se_sys",
             "__UNIQUE_ID",
         ];
-        if noise.iter().any(|prefix| name.starts_with(prefix)) {
+        // Constants are not what CPUs meet at.
+        if matches!(kind, "r" | "R") || noise.iter().any(|prefix| name.starts_with(prefix)) {
             continue;
         }
         say!(host, "symbol {} {name}", address.trim_start_matches('0'));

@@ -188,6 +188,15 @@ impl<'l> Objects<'l> {
     }
 }
 
+/// Whether an address lies in the direct mapping of memory, where objects lie; stacks and cells are
+/// mapped elsewhere. With page tables of four and of five levels
+/// (Documentation/arch/x86/x86_64/mm.rst).
+fn is_mapped_memory(at: u64) -> bool {
+    const FOUR: std::ops::Range<u64> = 0xffff_8880_0000_0000..0xffff_c900_0000_0000;
+    const FIVE: std::ops::Range<u64> = 0xff11_0000_0000_0000..0xff91_0000_0000_0000;
+    FOUR.contains(&at) || FIVE.contains(&at)
+}
+
 /// Addresses of blocks that a window itself made: of what the initialising function writes, and no
 /// object is known for, the lowest in each stretch of 256 bytes.
 fn made(path: &Path, window: &Window, objects: &Objects<'_>) -> Vec<u64> {
@@ -203,14 +212,12 @@ fn made(path: &Path, window: &Window, objects: &Objects<'_>) -> Vec<u64> {
             let places =
                 step.accesses.iter().filter(|a| by_maker && a.store && !executed.class.stack);
             for access in places {
-                // The direct mapping of memory, where objects lie; stacks and cells are mapped elsewhere.
-                const DIRECT: std::ops::Range<u64> = 0xffff_8880_0000_0000..0xffff_c900_0000_0000;
                 let known =
                     objects.regions.iter().any(|r| access.at.wrapping_sub(r.start) < r.size);
                 let per_cpu = objects.per_cpu_offset.is_some_and(|offset| {
                     objects.symbols.is_per_cpu(access.at.wrapping_sub(offset))
                 });
-                if DIRECT.contains(&access.at) && !known && !per_cpu {
+                if is_mapped_memory(access.at) && !known && !per_cpu {
                     lowest = Some(lowest.map_or(access.at, |low| low.min(access.at)));
                 }
             }

@@ -93,10 +93,11 @@ pub fn read(bytes: &[u8]) -> Result<Vec<Window>, TraceError> {
             }
             (b'M', Some(window)) => {
                 let (Some(at), Some(info)) = (reader.u64(), reader.byte()) else { break };
-                let step = window.steps.last_mut();
-                let step = step.ok_or_else(|| damaged("an access without an instruction"))?;
                 let access = Access { at, size: 1 << (info & 7), store: info & 0x80 != 0 };
-                step.accesses.push(access);
+                // The processor's own, of an interrupt that came before the first instruction.
+                if let Some(step) = window.steps.last_mut() {
+                    step.accesses.push(access);
+                }
             }
             (b'B' | b'E' | b'I' | b'M', _) => return Err(damaged("a record out of order")),
             _ => return Err(damaged("a record of unknown kind")),
@@ -158,8 +159,15 @@ mod tests {
     }
 
     #[test]
+    fn an_access_before_the_first_instruction_is_nobodys() {
+        let mut bytes = b"B\0\0\0\0M\0\0\0\0\0\0\0\0\0".to_vec();
+        bytes.extend(b"E\0\0\0\0");
+        assert_eq!(read(&bytes).unwrap(), [Window { number: 0, steps: Vec::new() }]);
+    }
+
+    #[test]
     fn what_is_no_trace_is_refused() {
-        for bytes in [&b"X"[..], b"E\0\0\0\0", b"B\0\0\0\0M\0\0\0\0\0\0\0\0\0"] {
+        for bytes in [&b"X"[..], b"E\0\0\0\0", b"B\0\0\0\0B\0\0\0\0"] {
             let error = read(bytes).unwrap_err();
             assert!(matches!(error, TraceError::Damaged { .. }), "{error}");
         }

@@ -74,8 +74,6 @@ pub struct OperationTrace {
     pub script: Vec<String>,
 }
 
-/// Names of rows that were asked for and begun, in any number of boots of one kernel, are the log's.
-///
 /// Makes the report of one row from its windows.
 fn row_trace(told: &ToldRow, log: &Log, windows: &BTreeMap<u32, Window>) -> RowTrace {
     let mut classes = Classes::default();
