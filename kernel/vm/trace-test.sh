@@ -52,9 +52,12 @@ for image in "${images[@]}"; do
     done
     file=$(basename "$(ls "$work"/1/*.json | tail -n 1)")
     check "$image: two traces are byte-equal" cmp "$work/1/$file" "$work/2/$file"
-    if [ -f "$root/results/trace/$file" ]; then
-        check "$image: as kept" \
-            trace --kernel "$work/1/$file" --against "$root/results/trace/$file"
+    kept=$root/results/trace/$file
+    if [ -f "$kept" ]; then
+        # The kept trace may be of fewer rows.
+        rows=$(grep -o '"name":"[^"]*","context"' "$kept" | cut -d'"' -f4 | paste -sd,)
+        trace --kernel "$image" --rows "$rows" --out "$work/2" >/dev/null 2>&1 || true
+        check "$image: as kept" trace --kernel "$work/2/$file" --against "$kept"
     fi
     mv "$work/1/$file" "$work/$(basename "$image").trace.json"
     cp -n "$work"/1/cache/*.vmlinuz "$work/" 2>/dev/null || true
@@ -77,7 +80,7 @@ if [ "$(id -u)" = 0 ]; then
     mkdir "$work/small"
     mount -t tmpfs -o size=7m tmpfs "$work/small"
     mounted=$work/small
-    check "full disk" refuses "No space left" trace --kernel "$image" --out "$work/small"
+    check "full disk" refuses "no storage space\|No space left" trace --kernel "$image" --out "$work/small"
     check "nothing left on the full disk" leaves_nothing "$work/small"
 fi
 

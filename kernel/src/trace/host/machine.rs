@@ -20,6 +20,8 @@ const APPEND: &str = "console=ttyS0 panic=-1 nokaslr norandmaps randomize_kstack
 const CONSOLE_LINES: usize = 3;
 /// Time between two looks at the machine.
 const LOOK: Duration = Duration::from_millis(100);
+/// Free bytes below which a disk counts as full.
+const LEAST_FREE: u64 = 16 << 10;
 /// Exit status of the plugin where it gives up.
 const PLUGIN_GAVE_UP: i32 = 74;
 
@@ -178,6 +180,20 @@ impl Machine<'_> {
         Ok(())
     }
 
+    /// Fails if the disk is full: what QEMU could not write there is lost without a word.
+    fn check_disk(&self) -> Result<(), TraceError> {
+        let path = std::ffi::CString::new(self.scratch.as_os_str().as_encoded_bytes());
+        // SAFETY: a structure of integers, for which zero is a value.
+        let mut disk: libc::statvfs = unsafe { std::mem::zeroed() };
+        // SAFETY: the path ends with a zero byte, and the structure is there to be written.
+        let told = path.is_ok_and(|path| unsafe { libc::statvfs(path.as_ptr(), &mut disk) } == 0);
+        if told && disk.f_bfree * disk.f_frsize < LEAST_FREE {
+            let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
+            return Err(io(self.scratch)(source));
+        }
+        Ok(())
+    }
+
     fn ended(&self, code: Option<i32>, child: &mut Child) -> Result<Ended, TraceError> {
         let mut said = String::new();
         if let Some(pipe) = &mut child.stderr {
@@ -185,6 +201,7 @@ impl Machine<'_> {
             let _ = pipe.read_to_string(&mut said);
         }
         let last = said.lines().rfind(|line| !line.trim().is_empty());
+        self.check_disk()?;
         match code {
             Some(0) => {
                 let console = self.text("console")?;
