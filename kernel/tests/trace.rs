@@ -36,10 +36,10 @@ fn an_update_of_the_locked_cell_is_counted_as_its_source_reads() {
     // The lock is taken, and the program's reference count is incremented.
     assert_eq!((update.locked, update.implicitly_locked, update.barriers), (2, 0, 0));
     assert_eq!((update.pushf, update.cli, update.sti + update.popf), (1, 1, 1));
-    assert_eq!(update.fields["cell.lock"], [0, 1, 1]);
+    assert_eq!(update.fields["cell.lock.val"], [0, 1, 1]);
     assert_eq!(update.fields["block.cb.prog"][1], 1);
     assert_eq!(update.fields["block.cb.callback_fn"][1], 1);
-    assert_eq!(update.lock_sections.keys().collect::<Vec<_>>(), ["cell.lock"]);
+    assert_eq!(update.lock_sections.keys().collect::<Vec<_>>(), ["cell.lock.val"]);
     assert_eq!(update.instructions_under_lock, 43);
 }
 
@@ -51,7 +51,7 @@ fn a_start_arms_the_hrtimer_under_the_lock_of_the_cell_and_of_its_base() {
     assert_eq!(start.warm.lock_sections.len(), 2);
     assert!(start.warm.fields.keys().any(|name| name.starts_with("per-CPU.hrtimer_bases")));
     assert!(start.script.iter().all(|line| Touch::parse(line).is_some()));
-    assert!(start.script.iter().any(|line| line == "L cell#0 lock"));
+    assert!(start.script.iter().any(|line| line == "L cell#0 lock.val"));
 }
 
 #[test]
@@ -88,4 +88,46 @@ fn a_picture_shows_both_sides() {
     let svg = draw("timer-start-cancel", &[("6.18", of), ("7.1", of)]);
     assert_eq!(svg.matches("bpf_timer_start (timer-start-cancel)").count(), 2);
     assert!(svg.contains("cell#0") && svg.contains("block#0"));
+}
+
+/// A trace kept in `results/trace`.
+fn kept(release: &str) -> Trace {
+    let results = concat!(env!("CARGO_MANIFEST_DIR"), "/../results/trace/");
+    Trace::read(format!("{results}{release}+deb13-cloud-amd64.json").as_ref()).expect("kept")
+}
+
+fn locked(trace: &Trace, row: &str, name: &str) -> u32 {
+    trace.operation_like(row, name).expect("traced").warm.all_locked()
+}
+
+#[test]
+fn the_kept_generations_differ_as_their_sources_do() {
+    let (before, after) = (kept("6.18.15"), kept("7.1.13"));
+    // One lock; an inc, another inc, an exchange, and two puts.
+    let (row, name) = ("timer-set_callback", "bpf_timer_set_callback");
+    assert_eq!((locked(&before, row, name), locked(&after, row, name)), (1, 5));
+    // The cell's lock and the base's; a reference taken and put, and the base's.
+    let (row, name) = ("timer-start", "bpf_timer_start");
+    assert_eq!((locked(&before, row, name), locked(&after, row, name)), (2, 3));
+    let under_cell_lock = |trace: &Trace| {
+        let sections = &trace.operation_like(row, name).expect("traced").warm.lock_sections;
+        sections.get("cell.lock.val").copied()
+    };
+    assert!(under_cell_lock(&before).is_some_and(|instructions| instructions > 300));
+    assert_eq!(under_cell_lock(&after), None);
+    // Where the verifier lets programs in, a start in NMI is handed to irq_work.
+    let nmi = after.operation("timer-start@nmi", name).expect("traced");
+    assert!(nmi.warm.calls.contains_key("irq_work") && !nmi.later);
+    assert!(after.operation("timer-start@nmi", "bpf_async_irq_worker").is_some_and(|of| of.later));
+    assert!(before.operation("timer-start@nmi", name).is_none());
+    // Nothing changed in an uncontended resilient lock.
+    for name in ["bpf_res_spin_lock", "bpf_res_spin_unlock"] {
+        let of = |trace: &Trace| trace.operation("bpf_res_spin_lock", name).cloned();
+        assert_eq!(
+            of(&before).map(|o| o.warm.instructions),
+            of(&after).map(|o| o.warm.instructions)
+        );
+    }
+    let mail = difference(&before, &after).mail();
+    assert!(mail.lines().all(|line| line.len() <= 72), "{mail}");
 }
