@@ -230,18 +230,13 @@ impl Trace {
 
     fn write_table(&self, text: &mut String) -> std::fmt::Result {
         writeln!(text, "Linux {}, warm calls", self.release)?;
+        writeln!(text, "insn: instructions; lock: locked; xchg: locked without prefix; mb: full")?;
         writeln!(
             text,
-            "insn: instructions; lock: locked; xchg: locked without prefix; mb: full barriers;"
+            "barriers; irq: pushf/cli/popf or sti; rd, wr: shared lines read, written;"
         )?;
-        writeln!(
-            text,
-            "irq: pushf/cli/popf or sti; rd, wr: shared lines read, written; held: instructions"
-        )?;
-        writeln!(
-            text,
-            "under a lock that is released inside; > ran later; ~ last two calls differ"
-        )?;
+        writeln!(text, "held: instructions under a lock that is released inside; > ran later;")?;
+        writeln!(text, "~ last two calls differ")?;
         writeln!(text)?;
         writeln!(
             text,
