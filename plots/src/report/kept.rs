@@ -92,7 +92,6 @@ impl Kept {
 
     /// The page. `command` makes it again; `verification` is the text of VERIFICATION.md, if there
     /// is one, whose first table is shown.
-    #[must_use]
     ///
     /// # Errors
     /// The reason if a figure could not be drawn.

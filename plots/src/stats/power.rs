@@ -28,7 +28,7 @@ fn look_at(index: u32) -> u32 {
         // 80, 120, 160, 240, ...
         None => {
             let beyond = index - FIRST_LOOKS.len() as u32;
-            let base = if beyond % 2 == 0 { 80_u32 } else { 120 };
+            let base = if beyond.is_multiple_of(2) { 80_u32 } else { 120 };
             base.saturating_mul(2_u32.saturating_pow(beyond / 2))
         }
     }
