@@ -183,7 +183,7 @@ impl Trace {
     #[must_use]
     pub fn text(&self) -> String {
         let rows = self.rows.iter().map(|row| {
-            let operations: Vec<String> = row.operations.iter().map(|of| json(of)).collect();
+            let operations: Vec<String> = row.operations.iter().map(json).collect();
             let bare = json(&RowTrace { operations: Vec::new(), ..row.clone() });
             match operations.is_empty() {
                 true => bare,
