@@ -14,8 +14,9 @@
 use std::hint::black_box;
 use std::ops::Not;
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
+use super::affinity;
 use super::clock::{Clock, median};
 use super::cpus::CpuId;
 use super::pin::{PinError, pin};
@@ -75,8 +76,9 @@ pub struct Matrix {
     pub method: Method,
     /// CPUs of the rows and columns.
     pub cpus: Vec<CpuId>,
-    /// Half the median round trip between `cpus[i]` and `cpus[j]`; `None` on the diagonal. Half a
-    /// round trip is all that can be known, so the matrix is symmetric.
+    /// Half the median round trip between `cpus[i]` and `cpus[j]`; `None` on the diagonal, and where
+    /// measuring ended before. Half a round trip is all that can be known, so the matrix is
+    /// symmetric.
     pub one_way_ns: Vec<Vec<Option<f64>>>,
 }
 
@@ -114,12 +116,27 @@ impl Matrix {
 /// Measures every pair of `cpus`, one pair at a time, so that pairs do not disturb each other.
 ///
 /// # Errors
-/// [`C2cError`] if a CPU repeats or cannot be pinned to.
+/// [`C2cError`] if a CPU repeats, cannot be pinned to, or goes away.
 pub fn measure(
     cpus: &[CpuId],
     method: Method,
     effort: Effort,
     clock: &Clock,
+) -> Result<Matrix, C2cError> {
+    measure_while(cpus, method, effort, clock, &mut |_, _| true)
+}
+
+/// As [`measure`], asking before each pair, with the number of pairs measured and of all, whether to
+/// go on. Pairs that were not measured are `None` in the matrix.
+///
+/// # Errors
+/// As [`measure`].
+pub fn measure_while(
+    cpus: &[CpuId],
+    method: Method,
+    effort: Effort,
+    clock: &Clock,
+    goes_on: &mut dyn FnMut(usize, usize) -> bool,
 ) -> Result<Matrix, C2cError> {
     if let Some(&repeated) =
         cpus.iter().enumerate().find_map(|(i, cpu)| cpus[..i].contains(cpu).then_some(cpu))
@@ -127,8 +144,13 @@ pub fn measure(
         return Err(C2cError::Repeated(repeated));
     }
     let mut one_way_ns = vec![vec![None; cpus.len()]; cpus.len()];
-    for (i, &ping) in cpus.iter().enumerate() {
+    let (mut done, pairs) = (0, cpus.len() * cpus.len().saturating_sub(1) / 2);
+    'pairs: for (i, &ping) in cpus.iter().enumerate() {
         for (j, &pong) in cpus.iter().enumerate().skip(i + 1) {
+            if !goes_on(done, pairs) {
+                break 'pairs;
+            }
+            done += 1;
             let latency_ns = pair(ping, pong, method, effort, clock)?;
             one_way_ns[i][j] = Some(latency_ns);
             one_way_ns[j][i] = Some(latency_ns);
@@ -164,6 +186,7 @@ fn pair(
     // Ping and pong both arrive pinned or give up together.
     let pinned = [AtomicBool::new(false), AtomicBool::new(false)];
     let meeting = Barrier::new(2);
+    let agreement = Agreement::new(lines.len());
     let arrive = |cpu, side: usize| -> Result<bool, PinError> {
         let result = pin(cpu);
         // Relaxed: published by the barrier, which synchronises like a lock.
@@ -175,7 +198,8 @@ fn pair(
     let play_ping = || -> Result<Vec<f64>, PinError> {
         let mut one_way_ns = Vec::with_capacity(lines.len());
         if arrive(ping, 0)? {
-            for lines in &lines {
+            for (sample, lines) in lines.iter().enumerate() {
+                agreement.propose(sample, ping)?;
                 method.ping(lines, 0, 1);
                 let start = clock.start();
                 method.ping(lines, 1, round_trips);
@@ -187,17 +211,71 @@ fn pair(
     };
     let play_pong = || -> Result<Vec<f64>, PinError> {
         if arrive(pong, 1)? {
-            for lines in &lines {
+            for (sample, lines) in lines.iter().enumerate() {
+                agreement.follow(sample, pong)?;
                 method.pong(lines, round_trips + 1);
             }
         }
         Ok(Vec::new())
     };
     let played = together(2, |side| if side == 0 { play_ping() } else { play_pong() });
-    // Of two that were not pinned either says why.
-    let sides: Result<Vec<Vec<f64>>, PinError> =
-        played.map_err(PinError::from)?.into_iter().collect();
+    let mut sides = played.map_err(PinError::from)?;
+    // The one that failed first says why.
+    sides.sort_by_key(|side| matches!(side, Err(PinError::Abandoned { .. })));
+    let sides: Result<Vec<Vec<f64>>, PinError> = sides.into_iter().collect();
     Ok(median(&mut black_box(sides?.concat())))
+}
+
+/// Whether the next sample is played: a CPU can go away while it is measured (unplugged, or taken out
+/// of the cpuset). The kernel then moves the thread, perhaps to the other one's CPU, where each turn
+/// waits for the scheduler and a matrix takes hours.
+struct Agreement {
+    /// By sample: whether ping, who decides, plays it.
+    plays: Vec<AtomicU8>,
+    /// Pong is elsewhere.
+    pong_moved: AtomicBool,
+}
+
+const UNDECIDED: u8 = 0;
+const PLAY: u8 = 1;
+const END: u8 = 2;
+
+impl Agreement {
+    fn new(samples: usize) -> Self {
+        let plays = (0..samples).map(|_| AtomicU8::new(UNDECIDED)).collect();
+        Self { plays, pong_moved: AtomicBool::new(false) }
+    }
+
+    /// Decides, as ping, on a sample. Relaxed, here and below: the flags publish nothing.
+    fn propose(&self, sample: usize, cpu: CpuId) -> Result<(), PinError> {
+        let here = still_on(cpu);
+        let plays = here.is_ok() && !self.pong_moved.load(Ordering::Relaxed);
+        self.plays[sample].store(if plays { PLAY } else { END }, Ordering::Relaxed);
+        // Pong says why where it is pong that moved; it is asked for its word after this one's.
+        here.and_then(|()| if plays { Ok(()) } else { Err(PinError::Abandoned { cpu }) })
+    }
+
+    /// Waits, as pong, for the decision on a sample.
+    fn follow(&self, sample: usize, cpu: CpuId) -> Result<(), PinError> {
+        let here = still_on(cpu);
+        self.pong_moved.store(here.is_err(), Ordering::Relaxed);
+        loop {
+            match self.plays[sample].load(Ordering::Relaxed) {
+                PLAY => return Ok(()),
+                END => return here.and(Err(PinError::Abandoned { cpu })),
+                _ => std::hint::spin_loop(),
+            }
+        }
+    }
+}
+
+/// Fails unless the calling thread is on `cpu`.
+fn still_on(cpu: CpuId) -> Result<(), PinError> {
+    match affinity::current_cpu() {
+        Ok(found) if found != cpu => Err(PinError::Moved { cpu, found }),
+        // Where the kernel does not tell, pinning was proved when it was done.
+        _ => Ok(()),
+    }
 }
 
 impl Method {
@@ -252,4 +330,61 @@ fn exchange(line: &Line, from: bool) -> bool {
 #[expect(clippy::missing_spin_loop, reason = "a pause would be part of the latency measured")]
 fn await_value(line: &Line, value: bool) {
     while line.0.load(Ordering::Acquire) != value {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The CPU this thread is pinned to from now on.
+    fn pinned() -> CpuId {
+        let cpu = affinity::current_cpu().unwrap();
+        pin(cpu).unwrap();
+        cpu
+    }
+
+    /// A CPU that this thread is not on.
+    const ELSEWHERE: CpuId = CpuId(100_000);
+
+    #[test]
+    fn a_pair_ends_when_the_cpu_of_one_of_them_went_away() {
+        let agreement = Agreement::new(1);
+        let sides = together(2, |side| {
+            if side == 1 {
+                return agreement.follow(0, ELSEWHERE);
+            }
+            let cpu = pinned();
+            while !agreement.pong_moved.load(Ordering::Relaxed) {
+                std::thread::yield_now();
+            }
+            agreement.propose(0, cpu)
+        });
+        let sides = sides.unwrap();
+        assert!(matches!(sides[0], Err(PinError::Abandoned { .. })), "{sides:?}");
+        assert!(matches!(sides[1], Err(PinError::Moved { cpu: ELSEWHERE, .. })), "{sides:?}");
+
+        let agreement = Agreement::new(1);
+        let sides = together(2, |side| match side {
+            0 => agreement.propose(0, ELSEWHERE),
+            _ => agreement.follow(0, pinned()),
+        });
+        let sides = sides.unwrap();
+        assert!(matches!(sides[0], Err(PinError::Moved { .. })), "{sides:?}");
+        assert!(matches!(sides[1], Err(PinError::Abandoned { .. })), "{sides:?}");
+    }
+
+    #[test]
+    fn an_interrupted_matrix_keeps_the_pairs_it_has() {
+        let cpus: Vec<CpuId> = affinity::current().unwrap().iter().take(2).collect();
+        let effort = Effort { samples: 1, round_trips: 1 };
+        let mut asked = Vec::new();
+        let matrix =
+            measure_while(&cpus, Method::ReadWrite, effort, &Clock::new(), &mut |done, pairs| {
+                asked.push((done, pairs));
+                false
+            });
+        let matrix = matrix.unwrap();
+        assert_eq!(matrix.median_ns(), None);
+        assert_eq!(asked, if cpus.len() == 2 { vec![(0, 1)] } else { vec![] });
+    }
 }

@@ -46,6 +46,22 @@ pub enum PinError {
         /// CPU the thread is on.
         found: CpuId,
     },
+    /// The thread was moved after it was pinned: its CPU was unplugged or left the cpuset.
+    #[error(
+        "CPU {cpu} went away while it was used: its thread is on CPU {found} now (unplugged, or taken out of the cpuset); choose CPUs that stay"
+    )]
+    Moved {
+        /// CPU that the thread was pinned to.
+        cpu: CpuId,
+        /// CPU that the thread is on.
+        found: CpuId,
+    },
+    /// The thread gave up because the one it measures with did.
+    #[error("CPU {cpu}: the other CPU of the pair went away")]
+    Abandoned {
+        /// CPU of the thread that gave up.
+        cpu: CpuId,
+    },
     /// The thread that was to be pinned could not be started.
     #[error(transparent)]
     NoThread(#[from] NoThread),

@@ -3,11 +3,13 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use serde_json::json;
 
 use super::output;
+use crate::session::ctrl_c::{self, CtrlC};
 use cellbench_host::c2c::{self, Effort, Matrix, Method};
 use cellbench_host::cpus::CpuId;
 use cellbench_host::topology::CoreKind;
@@ -15,6 +17,8 @@ use cellbench_host::{Clock, Placement, Topology};
 
 /// CPUs up to which a matrix takes well under a minute at full effort.
 const FULL_EFFORT_CPUS: usize = 32;
+/// Time between two notes of how far measuring is.
+const BETWEEN_NOTES: Duration = Duration::from_secs(5);
 /// CPUs up to which a matrix is printed row by row.
 const PRINTED_CPUS: usize = 16;
 
@@ -45,24 +49,41 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     let wanted = args.threads.map_or(topology.usable.len(), |threads| threads as usize);
     let order = topology.place(args.placement, wanted)?;
+    let ctrl_c = CtrlC::install().map_err(|error| anyhow!(error))?;
     let matrices =
-        if args.sysfs.is_some() || args.no_latency { Vec::new() } else { measure(&order)? };
+        if args.sysfs.is_some() || args.no_latency { Vec::new() } else { measure(&order, ctrl_c)? };
     if args.json {
         output::emit_json(&as_json(&topology, args.placement, &order, &matrices))?;
     } else {
         output::emit(&as_text(&topology, args.placement, &order, &matrices)?)?;
     }
+    if ctrl_c.is_requested() {
+        output::note("interrupted: pairs of CPUs without a figure were not measured");
+        return Ok(ExitCode::from(ctrl_c::EXIT_STATUS));
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-fn measure(cpus: &[CpuId]) -> anyhow::Result<Vec<Matrix>> {
+/// Measures with each method until the user interrupts; says now and then how far it is.
+fn measure(cpus: &[CpuId], ctrl_c: CtrlC) -> anyhow::Result<Vec<Matrix>> {
     if cpus.is_empty() {
         bail!("no CPU to measure");
     }
     let clock = Clock::new();
     let effort = if cpus.len() <= FULL_EFFORT_CPUS { Effort::FULL } else { Effort::QUICK };
-    let measured: Result<Vec<Matrix>, _> =
-        Method::ALL.into_iter().map(|method| c2c::measure(cpus, method, effort, &clock)).collect();
+    let mut said = Instant::now();
+    let measured: Result<Vec<Matrix>, _> = Method::ALL
+        .into_iter()
+        .map(|method| {
+            c2c::measure_while(cpus, method, effort, &clock, &mut |done, pairs| {
+                if said.elapsed() >= BETWEEN_NOTES {
+                    said = Instant::now();
+                    output::note(&format!("{}: {done} of {pairs} pairs of CPUs", method.name()));
+                }
+                !ctrl_c.is_requested()
+            })
+        })
+        .collect();
     Ok(measured?)
 }
 
