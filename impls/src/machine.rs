@@ -13,7 +13,9 @@ use crossbeam_utils::CachePadded;
 use crate::engine::Engine;
 use crate::heap::Heap;
 use crate::irq_work::IrqWorkList;
+use crate::lock::futex::Sleepers;
 use crate::lock::held::HeldTable;
+use crate::lock::node::{WaitArray, WaitNodes};
 use crate::lock::queued::QueueNodes;
 use crate::platform::{Platform, Word};
 use crate::rcu::Reclaim;
@@ -77,6 +79,10 @@ impl CpuLocal {
 pub(crate) struct PerCpu<P: Platform> {
     /// Nodes for waiting in queued locks; others write into them.
     pub(crate) queue: CachePadded<QueueNodes<P>>,
+    /// Nodes and words of the other queue locks.
+    pub(crate) wait: CachePadded<WaitNodes<P>>,
+    /// The NUMA node it is on.
+    numa_node: u16,
     /// Locks this CPU holds or waits for; others read them when they look for a deadlock.
     pub(crate) held: CachePadded<HeldTable<P>>,
     /// Work to run in hardirq context as soon as interrupts allow.
@@ -127,12 +133,14 @@ pub struct MachineConfig {
     pub cpus: u32,
     /// What it charges.
     pub charges: Charges,
+    /// The NUMA node of each CPU, for locks that prefer theirs; CPUs beyond the list are on node 0.
+    pub numa_nodes: Vec<u16>,
 }
 
 impl MachineConfig {
     /// A machine with `cpus` CPUs that charges nothing.
     pub fn new(cpus: u32) -> Self {
-        Self { cpus, charges: Charges::default() }
+        Self { cpus, charges: Charges::default(), numa_nodes: Vec::new() }
     }
 }
 
@@ -142,6 +150,8 @@ pub struct Machine<P: Platform> {
     config: MachineConfig,
     rcu: P::Reclaim,
     engine: P::Engine,
+    wait_array: WaitArray<P>,
+    sleepers: Sleepers<P>,
     // Last: it frees the memory that the others' lists point into.
     heap: Heap<P>,
     #[cfg(feature = "planted")]
@@ -154,9 +164,11 @@ impl<P: Platform> Machine<P> {
         let cpus = config.cpus as usize;
         Self {
             per_cpu: (0..cpus)
-                .map(|_| {
+                .map(|cpu| {
                     CachePadded::new(PerCpu {
-                        queue: CachePadded::new(QueueNodes::new()),
+                        queue: CachePadded::new(QueueNodes::new(CpuId(cpu as u32))),
+                        wait: CachePadded::new(WaitNodes::new()),
+                        numa_node: config.numa_nodes.get(cpu).copied().unwrap_or_default(),
                         held: CachePadded::new(HeldTable::new()),
                         irq_works: CachePadded::new(IrqWorkList::new()),
                         task: CachePadded::new(Task::new()),
@@ -170,6 +182,8 @@ impl<P: Platform> Machine<P> {
                 .collect(),
             rcu: P::Reclaim::new(cpus),
             engine: P::Engine::new(cpus),
+            wait_array: WaitArray::new(),
+            sleepers: Sleepers::new(),
             heap: Heap::new(cpus),
             config,
             #[cfg(feature = "planted")]
@@ -239,11 +253,29 @@ impl<P: Platform> Machine<P> {
         &self.per_cpu(cpu).task
     }
 
+    /// The NUMA node of a CPU.
+    #[inline(always)]
+    pub fn numa_node(&self, cpu: CpuId) -> u16 {
+        self.per_cpu(cpu).numa_node
+    }
+
+    /// Where far waiters of all locks wait.
+    #[inline(always)]
+    pub(crate) fn wait_array(&self) -> &WaitArray<P> {
+        &self.wait_array
+    }
+
+    /// Who sleeps on words, where the platform has no such thing.
+    #[inline(always)]
+    pub(crate) fn sleepers(&self) -> &Sleepers<P> {
+        &self.sleepers
+    }
+
     /// What is left of a CPU's activity; clean when nobody runs there.
     pub fn rest(&self, cpu: CpuId) -> Rest {
         let this = self.per_cpu(cpu);
         Rest {
-            queue_nodes: this.queue.used(),
+            queue_nodes: this.queue.used() + this.wait.used(),
             held_locks: this.held.len(),
             irq_off_depth: this.irq_off.get(),
             pending_irq_work: this.irq_works.any(),
@@ -323,6 +355,12 @@ impl<'m, P: Platform> Cpu<'m, P> {
     #[inline(always)]
     pub fn id(&self) -> CpuId {
         self.id
+    }
+
+    /// The NUMA node that this CPU is on.
+    #[inline(always)]
+    pub fn numa_node(&self) -> u16 {
+        self.this.numa_node
     }
 
     /// The context.

@@ -79,4 +79,84 @@ bugs! {
     /// Task work: an irq step whose task took no work does not expect that the late irq step of an
     /// earlier round wrote SCHEDULED (as published).
     LateIrqStep,
+    /// Ticket lock: a number is drawn by a load and a store.
+    TicketDrawnTwice,
+    /// Ticket lock: a release shows the number after the next.
+    TicketSkipped,
+    /// Ticket lock: a release shows the next number without release order.
+    TicketShownRelaxed,
+    /// `twa`: a release does not touch the place of the one that comes near.
+    FarWaiterNotTold,
+    /// `twa`: a waiter reads its place after the number, and does not look at the number again.
+    PlaceReadAfterNumber,
+    /// `mcs`: a release that sees nobody behind clears the pointer by a store.
+    QueueClosedUnseen,
+    /// `mcs`: a release does not wait for a newcomer that has not announced itself.
+    LateNewcomerForgotten,
+    /// `mcs`: the lock is handed on without release order.
+    TurnGivenRelaxed,
+    /// `clh`: a CPU goes on with its own node, which its successor looks at.
+    ReleasedNodeReused,
+    /// `hemlock`: a waiter does not clear the word that named the lock.
+    GrantNotAnswered,
+    /// `hemlock`: a release does not wait for the answer.
+    GrantReusedUnanswered,
+    /// `hapax`: every acquire draws the same number.
+    NumberDrawnTwice,
+    /// `hapax`: a release touches the waiter's place before it departs.
+    ToldBeforeDeparture,
+    /// `reciprocating`: the bottom of a lot is not known by its mark.
+    BottomNotSeen,
+    /// `reciprocating`: a release that sees nobody come frees the lock by a store.
+    ArrivalsOverwritten,
+    /// `reciprocating`: taking a lot off leaves the lock free.
+    LotLeavesNoMark,
+    /// `cna`: the last waiter of the queue is moved.
+    LastWaiterMoved,
+    /// `cna`: when the queue is empty nobody tells the second one.
+    SecondQueueForgotten,
+    /// `cna`: a handover within the NUMA node forgets the second queue.
+    SecondQueueDropped,
+    /// `hmcs`: the queue of the NUMA node goes on before the node has left the upper queue.
+    NodeLeavesLast,
+    /// `hmcs`: the next of a NUMA node is not told that the node has to queue again.
+    NodeLeftNotSaid,
+    /// `hmcs`: the lock is handed on within the NUMA node without release order.
+    LocalTurnRelaxed,
+    /// `shfllock`: the head does not tell the next one.
+    NextHeadNotTold,
+    /// `shfllock`: the last waiter of the queue is moved.
+    LastWaiterShuffled,
+    /// `shfllock`: a head that sees nobody behind clears the pointer by a store.
+    QueueDroppedUnseen,
+    /// `mcs-abortable`: the holder does not mark the link that it follows.
+    LinkNotTaken,
+    /// `mcs-abortable`: waiters that give up do not take turns.
+    LeavingTogether,
+    /// `mcs-abortable`: the last waiter leaves although somebody has come behind it.
+    NewcomerLost,
+    /// `guard-try`: the lock is taken by a load and a store.
+    LockLookedAtOnly,
+    /// `guard-try`: a failed attempt leaves the guard taken.
+    GuardLeftTaken,
+    /// `guard-try`: the lock is released without release order.
+    GuardReleasedRelaxed,
+    /// `futex-mutex`: a release wakes nobody.
+    SleeperNotWoken,
+    /// `futex-mutex`: a woken waiter takes the lock as if nobody else slept.
+    WokenTakesUnmarked,
+    /// `futex-mutex`: a waiter sleeps without a look at the word.
+    SleepsWithoutLook,
+    /// `flat-combining`: a poster does not try to become the combiner.
+    PosterNeverCombines,
+    /// `flat-combining`: a poster is told before its section has run.
+    ToldBeforeRun,
+    /// `flat-combining`: what is posted is run after the lock was released.
+    CombinesAfterRelease,
+    /// `ccsynch`: a caller whose section was run is made the front.
+    ServedMadeFront,
+    /// `ccsynch`: the front that ran sections of others makes nobody the front.
+    FrontNotPassed,
+    /// `ccsynch`: the next one is made the front without release order.
+    FrontPassedRelaxed,
 }

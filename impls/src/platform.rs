@@ -162,6 +162,20 @@ pub trait Memory: Sized + Send + Sync + 'static {
     fn charge(turns: u32) {
         Self::spend(turns);
     }
+
+    /// Whether threads can sleep in the host's kernel: the next two exist. Elsewhere the machine keeps
+    /// its own list of sleepers.
+    const HOST_SLEEPS: bool = false;
+    /// Sleeps if `word` holds `value`, until woken; may also return for no reason (`FUTEX_WAIT`).
+    fn sleep_while(word: &Self::U32, value: u32) {
+        let _ = (word, value);
+        unreachable!("{} has no sleeping threads", Self::NAME)
+    }
+    /// Wakes one that sleeps on `word`, if any (`FUTEX_WAKE`).
+    fn wake_one(word: &Self::U32) {
+        let _ = word;
+        unreachable!("{} has no sleeping threads", Self::NAME)
+    }
 }
 
 /// Everything an implementation is generic over.
@@ -218,6 +232,14 @@ impl<M: Memory, R: ReclaimKind, E: EngineKind> Memory for World<M, R, E> {
     #[inline(always)]
     fn charge(turns: u32) {
         M::charge(turns);
+    }
+
+    const HOST_SLEEPS: bool = M::HOST_SLEEPS;
+    fn sleep_while(word: &M::U32, value: u32) {
+        M::sleep_while(word, value);
+    }
+    fn wake_one(word: &M::U32) {
+        M::wake_one(word);
     }
 }
 

@@ -16,7 +16,10 @@ use crate::cell::{
 use crate::engine::EngineKind;
 #[cfg(feature = "peers")]
 use crate::lock::peers;
-use crate::lock::{Lock, paravirt, queued, resilient, tas};
+use crate::lock::{
+    Lock, abortable, ccsynch, clh, cna, combining, futex, guard, hapax, hemlock, hmcs, mcs,
+    paravirt, queued, reciprocating, resilient, shfl, tas, ticket, twa,
+};
 use crate::platform::Platform;
 #[cfg(feature = "peers")]
 use crate::platform::World;
@@ -265,6 +268,22 @@ locks! {
         "rqspin" Resilient RQSPINLOCK "resilient queued spinlock: deadlock detection, timeouts" => resilient::Resilient<P>;
         "rqspin-byte" Resilient RQSPINLOCK_BYTE "resilient queued spinlock with a byte-wide fast path" => resilient::Resilient<P, queued::ByteForm>;
         "rqspin-tas" Resilient RQSPINLOCK "resilient test-and-set spinlock" => resilient::ResilientTas<P>;
+        "ticket" Spinlock TICKET "ticket lock" => ticket::Ticket<P>;
+        "ticket-backoff" Spinlock TICKET_BACKOFF "ticket lock with proportional backoff" => ticket::Ticket<P, true>;
+        "twa" Spinlock TWA "ticket lock with a waiting array for far waiters" => twa::Twa<P>;
+        "mcs" Spinlock MCS "MCS: queue of nodes, each waiter spins on its own" => mcs::Mcs<P>;
+        "clh" Spinlock CLH "CLH: queue of nodes, each waiter spins on the one in front" => clh::Clh<P>;
+        "hemlock" Spinlock HEMLOCK "Hemlock: queue with one word per CPU" => hemlock::Hemlock<P>;
+        "hapax" Spinlock HAPAX "Hapax: queue of values, no nodes" => hapax::Hapax<P>;
+        "reciprocating" Spinlock RECIPROCATING "reciprocating lock: lots served last come first" => reciprocating::Reciprocating<P>;
+        "cna" Spinlock CNA "queued spinlock that prefers the NUMA node of the head" => cna::Cna<P>;
+        "hmcs" Spinlock HMCS "MCS of MCS locks, one per NUMA node" => hmcs::Hmcs<P>;
+        "shfllock" Spinlock SHFLLOCK "ShflLock: waiters sort the queue by NUMA node" => shfl::Shfl<P>;
+        "mcs-abortable" Resilient MCS_ABORTABLE "MCS whose waiters can time out" => abortable::AbortableMcs<P>;
+        "guard-try" Resilient GUARD_TRY "one attempt behind a guard per CPU: EBUSY" => guard::Guard<P>;
+        "futex-mutex" Spinlock FUTEX "mutex whose waiters sleep" => futex::FutexMutex<P>;
+        "flat-combining" Spinlock FLAT_COMBINING "the holder runs the sections that others posted" => combining::FlatCombining<P>;
+        "ccsynch" Spinlock CCSYNCH "CC-Synch: sections delegated along a queue" => ccsynch::CcSynch<P>;
     }
     native {
         "std-mutex" STD "std::sync::Mutex" => peers::StdMutex;

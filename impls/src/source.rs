@@ -66,6 +66,38 @@ sources! {
     RQSPINLOCK = "rqspinlock", "2025-03-19", "6ffb9017e932; Linux 6.15, kernel/bpf/rqspinlock.c";
     /// The same with a byte-wide fast path.
     RQSPINLOCK_BYTE = "rqspinlock, byte", "", "ours: rqspinlock with a byte-wide fast path";
+    /// Numbers drawn and shown.
+    TICKET = "ticket", "1991", "Mellor-Crummey and Scott, TOCS 9(1), 1991; Linux, asm-generic/ticket_spinlock.h";
+    /// The same, with waiters that stay away in proportion to their distance.
+    TICKET_BACKOFF = "ticket, backoff", "1991", "Mellor-Crummey and Scott, TOCS 9(1), 1991, section 2.2";
+    /// A ticket lock with a waiting array.
+    TWA = "TWA", "2019", "Dice and Kogan, EuroPar 2019, arXiv 1810.01573";
+    /// A queue of nodes.
+    MCS = "MCS", "1991", "Mellor-Crummey and Scott, TOCS 9(1), 1991";
+    /// A queue of nodes, each watched by the one behind.
+    CLH = "CLH", "1994", "Craig, TR 93-02-02, 1993; Magnusson, Landin and Hagersten, IPPS 1994";
+    /// A queue with one word for each thread.
+    HEMLOCK = "Hemlock", "2021", "Dice and Kogan, SPAA 2021, arXiv 2102.03863";
+    /// A queue of values.
+    HAPAX = "Hapax", "2025", "Dice and Kogan, arXiv 2511.14608";
+    /// Lots served backwards.
+    RECIPROCATING = "Reciprocating", "2025", "Dice and Kogan, PPoPP 2025, arXiv 2501.02380";
+    /// The queued spinlock with two queues.
+    CNA = "CNA", "2021", "Dice and Kogan, EuroSys 2019; Kogan, patch series v15, 2021";
+    /// Queues of queues.
+    HMCS = "HMCS", "2015", "Chabbi, Fagan and Mellor-Crummey, PPoPP 2015";
+    /// A queue sorted by its waiters.
+    SHFLLOCK = "ShflLock", "2019", "Kashyap, Calciu, Cheng, Min and Kim, SOSP 2019";
+    /// A queue that can be left.
+    MCS_ABORTABLE = "MCS, timeout", "2001", "after Scott and Scherer, PPoPP 2001";
+    /// One attempt behind a guard per CPU.
+    GUARD_TRY = "guard, try", "2020-10-30", "20b6cc34ea74, Linux kernel/bpf/hashtab.c; local_trylock_t, Linux 6.15";
+    /// A mutex that sleeps.
+    FUTEX = "futex mutex", "2011", "Drepper, Futexes are tricky, 2011, mutex 3";
+    /// The holder runs the sections of others.
+    FLAT_COMBINING = "flat combining", "2010", "Hendler, Incze, Shavit and Tzafrir, SPAA 2010";
+    /// Sections delegated along a queue.
+    CCSYNCH = "CC-Synch", "2012", "Fatourou and Kallimanis, PPoPP 2012";
     /// The standard library's mutex.
     STD = "std", "", "the Rust standard library of the toolchain";
     /// A crate from the registry.

@@ -128,8 +128,9 @@ fn run<P: Platform>(trial: &Arc<dyn Trial<P>>, workers: u32, steps: u32) -> Tall
 fn cycles_of_resilient_locks_come_apart() {
     for workload in WORKLOADS.iter().filter(|workload| workload.fallible_only) {
         let workers = workload.needs.least_workers;
-        let steps = if workers == 3 { 2 } else { 20 };
         for lock in LOCKS.iter().filter(|lock| workload.suits(lock.id, Subject::Lock)) {
+            // Where nobody looks for deadlocks each step takes a timeout.
+            let steps = if workers == 3 || lock.id == "mcs-abortable" { 2 } else { 20 };
             let name = format!("{} {}", lock.id, workload.id);
             let trial =
                 trial::<Native>(lock.id, Subject::Lock, workload.id, &Params::new(workers, 3))
@@ -138,7 +139,8 @@ fn cycles_of_resilient_locks_come_apart() {
             let cpu = trial.machine().cpu(CpuId(0));
             trial.check(&cpu, &total).unwrap_or_else(|violation| panic!("{name}: {violation}"));
             if workers == 1 {
-                assert_eq!(total.failed(Op::LockCycle, Errno::EDEADLK), 20, "{name}");
+                let failed = Errno::ALL.iter().map(|errno| total.failed(Op::LockCycle, *errno));
+                assert_eq!(failed.sum::<u64>(), u64::from(steps), "{name}");
             }
         }
     }

@@ -50,6 +50,20 @@ pub(crate) struct QueueNode<P: Platform> {
     pub(crate) next: P::Ptr<QueueNode<P>>,
     /// Non-zero once the waiter in front has left: see [`GO`] and the resilient lock.
     pub(crate) turn: P::U32,
+    /// Its name in a word's high half.
+    name: u16,
+}
+
+impl<P: Platform> QueueNode<P> {
+    /// Returns its name in a word's high half.
+    pub(crate) fn name(&self) -> u16 {
+        self.name
+    }
+
+    /// Returns the CPU that waits on it.
+    pub(crate) fn cpu(&self) -> CpuId {
+        CpuId(u32::from(self.name >> LEVEL_BITS) - 1)
+    }
 }
 
 /// [`QueueNode::turn`]: this waiter is the head of the queue now.
@@ -63,11 +77,12 @@ pub struct QueueNodes<P: Platform> {
 }
 
 impl<P: Platform> QueueNodes<P> {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(cpu: CpuId) -> Self {
         Self {
-            nodes: core::array::from_fn(|_| QueueNode {
+            nodes: core::array::from_fn(|level| QueueNode {
                 next: P::Ptr::new("node.next", ptr::null_mut()),
                 turn: P::U32::new("node.turn", 0),
+                name: encode_tail(cpu, level as u32),
             }),
             used: CpuLocal::default(),
         }
@@ -233,7 +248,7 @@ impl Form for ByteForm {
 
 /// The word, and the parts of the algorithm that the resilient lock shares.
 pub struct QueuedWord<P: Memory, F> {
-    value: P::U32,
+    pub(super) value: P::U32,
     form: PhantomData<F>,
 }
 

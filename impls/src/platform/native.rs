@@ -296,6 +296,15 @@ impl<T: Send> Exclusive<T> for SpinExclusive<T> {
     }
 }
 
+/// The futex system call, on a word of this process, without a timeout. Its result does not matter:
+/// callers look at the word again.
+fn futex(word: &AtomicU32, operation: i32, value: u32) {
+    let no_timeout = core::ptr::null::<libc::timespec>();
+    let operation = operation | libc::FUTEX_PRIVATE_FLAG;
+    // SAFETY: the word is valid during the call, which only compares it.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, value, no_timeout) };
+}
+
 macro_rules! cores {
     ($memory:ty, $name:literal, $poison:literal) => {
         impl Memory for $memory {
@@ -365,6 +374,18 @@ macro_rules! cores {
                 in_series();
                 Self::spend(turns);
                 in_series();
+            }
+
+            const HOST_SLEEPS: bool = true;
+
+            #[cold]
+            fn sleep_while(word: &AtomicU32, value: u32) {
+                futex(word, libc::FUTEX_WAIT, value);
+            }
+
+            #[cold]
+            fn wake_one(word: &AtomicU32) {
+                futex(word, libc::FUTEX_WAKE, 1);
             }
 
             fn now_ns() -> u64 {

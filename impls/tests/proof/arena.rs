@@ -84,7 +84,9 @@ impl Setup {
 
     /// The machine.
     pub(crate) fn machine<P: Platform>(&self) -> Machine<P> {
-        let config = MachineConfig::new(self.cpus);
+        // Two CPUs on a NUMA node, for the locks that care.
+        let numa_nodes = (0..self.cpus as u16).map(|cpu| cpu / 2 % 2).collect();
+        let config = MachineConfig { numa_nodes, ..MachineConfig::new(self.cpus) };
         if let Some(bug) = self.bug {
             return Machine::with_bug(config, bug);
         }

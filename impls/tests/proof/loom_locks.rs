@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+use cellbench_impls::lock::GivesUp;
 use cellbench_impls::lock::resilient::{CYCLE_CHECK_NS, HEAD_TIMEOUT_NS, TAS_TIMEOUT_NS};
 use cellbench_impls::platform::{Loom, loom::tick_ns};
 use cellbench_impls::registry::{LOCKS, LockVisitor, visit_lock};
@@ -38,12 +39,15 @@ impl<L: Lock<Loom>> Bench<L> {
         })
     }
 
+    /// The section: counts.
+    fn enter(&self) {
+        // SAFETY: under the lock.
+        self.protected.with_mut(|count| unsafe { *count += 1 });
+    }
+
     /// Takes the lock and counts; returns why it failed.
     fn count(&self, cpu: &Cpu<'_, Loom>) -> Result<(), Errno> {
-        self.lock.with(cpu, || {
-            // SAFETY: under the lock.
-            self.protected.with_mut(|count| unsafe { *count += 1 });
-        })
+        self.lock.with(cpu, || self.enter())
     }
 
     /// Checks that the lock can be taken, that the section ran so often, and that nothing is left
@@ -86,28 +90,101 @@ pub(crate) fn exclusion<L: Lock<Loom>>(
 ) -> Explored {
     explore(bound, move || {
         let bench = Bench::<L>::new(Setup { cpus: threads, ..setup });
+        let sections = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&sections);
         run_threads(bodies(&bench, threads, move |bench, cpu| {
             for _ in 0..times {
-                bench.count(cpu).expect("time stands still, and nobody deadlocks");
+                match bench.count(cpu) {
+                    Ok(()) => _ = counted.fetch_add(1, Relaxed),
+                    Err(Errno::EBUSY) if L::GIVES_UP == GivesUp::AtOnce => {}
+                    Err(errno) => panic!("time stands still, and nobody deadlocks: {errno}"),
+                }
+            }
+        }));
+        bench.check_rest(sections.load(Relaxed));
+    })
+}
+
+/// As [`exclusion`], with sections that another CPU may run.
+pub(crate) fn delegation<L: Lock<Loom>>(
+    setup: Setup,
+    threads: u32,
+    times: u32,
+    bound: Bound,
+) -> Explored {
+    explore(bound, move || {
+        let bench = Bench::<L>::new(Setup { cpus: threads, ..setup });
+        run_threads(bodies(&bench, threads, move |bench, cpu| {
+            for time in 0..times {
+                let told = bench.lock.run(cpu, |_| {
+                    bench.enter();
+                    time
+                });
+                assert_eq!(told, Ok(time), "its own result");
             }
         }));
         bench.check_rest(threads * times);
     })
 }
 
-/// A CPU that takes a lock twice is told so, and has the lock once, as before.
+/// A CPU holds the lock while the others come, and then releases it: what they do is to hand it on.
+pub(crate) fn handover<L: Lock<Loom>>(setup: Setup, waiters: u32, bound: Bound) -> Explored {
+    explore(bound, move || {
+        let bench = Bench::<L>::new(Setup { cpus: waiters + 1, ..setup });
+        let cpu = bench.machine.cpu(CpuId(waiters));
+        let waiting = bench.lock.with(&cpu, || {
+            let count = |bench: &Bench<L>, cpu: &Cpu<'_, Loom>| {
+                bench.count(cpu).expect("time stands still, and nobody deadlocks");
+            };
+            bodies(&bench, waiters, count).into_iter().map(loom::thread::spawn).collect::<Vec<_>>()
+        });
+        drop(cpu);
+        for thread in waiting.expect("nobody else held it") {
+            thread.join().expect("loom ends the execution at a panic");
+        }
+        bench.check_rest(waiters);
+    })
+}
+
+/// Two locks, of which one CPU takes one after the other, and each of two others one: what a CPU keeps
+/// for all locks serves the one after the other.
+pub(crate) fn two_locks<L: Lock<Loom>>(setup: Setup, bound: Bound) -> Explored {
+    explore(bound, move || {
+        let bench = Bench::<L>::new(Setup { cpus: 3, ..setup });
+        run_threads(bodies(&bench, 3, |bench, cpu| {
+            if cpu.id().0 != 1 {
+                bench.count(cpu).expect("nobody holds both");
+            }
+            if cpu.id().0 != 0 {
+                bench.other.with(cpu, || ()).expect("nobody holds both");
+            }
+        }));
+        bench.check_rest(2);
+    })
+}
+
+/// A CPU that takes a lock twice is told so, or fails in its own way, and has the lock once, as before.
 pub(crate) fn same_lock_twice<L: Lock<Loom>>(setup: Setup, bound: Bound) -> Explored {
     explore(bound, move || {
         let bench = Bench::<L>::new(Setup { cpus: 2, ..setup });
-        run_threads(bodies(&bench, 2, |bench, cpu| {
+        if L::GIVES_UP == GivesUp::InTime {
+            tick_ns(TAS_TIMEOUT_NS);
+        }
+        let sections = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&sections);
+        run_threads(bodies(&bench, 2, move |bench, cpu| {
             let twice = bench.lock.with(cpu, || {
-                // SAFETY: under the lock.
-                bench.protected.with_mut(|count| unsafe { *count += 1 });
+                bench.enter();
+                counted.fetch_add(1, Relaxed);
                 bench.lock.with(cpu, || unreachable!("taken twice"))
             });
-            assert_eq!(twice, Ok(Err(Errno::EDEADLK)));
+            match L::GIVES_UP {
+                GivesUp::FindsDeadlocks => assert_eq!(twice, Ok(Err(Errno::EDEADLK))),
+                // The other CPU's section may be in the way as well.
+                _ => check_gave_up::<L>(twice.and_then(|inner| inner).expect_err("taken twice")),
+            }
         }));
-        bench.check_rest(2);
+        bench.check_rest(sections.load(Relaxed));
     })
 }
 
@@ -116,7 +193,8 @@ pub(crate) fn same_lock_twice<L: Lock<Loom>>(setup: Setup, bound: Bound) -> Expl
 pub(crate) fn opposite_order<L: Lock<Loom>>(setup: Setup, bound: Bound) -> Explored {
     explore(bound, move || {
         let bench = Bench::<L>::new(Setup { cpus: 2, ..setup });
-        tick_ns(CYCLE_CHECK_NS);
+        let finds = L::GIVES_UP == GivesUp::FindsDeadlocks;
+        tick_ns(if finds { CYCLE_CHECK_NS } else { TAS_TIMEOUT_NS });
         let sections = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&sections);
         run_threads(bodies(&bench, 2, move |bench, cpu| {
@@ -128,6 +206,7 @@ pub(crate) fn opposite_order<L: Lock<Loom>>(setup: Setup, bound: Bound) -> Explo
             match nested {
                 Ok(Ok(())) if cpu.id().0 == 0 => _ = counted.fetch_add(1, Relaxed),
                 Ok(Ok(()) | Err(Errno::EDEADLK)) => {}
+                Ok(Err(errno)) | Err(errno) if !finds => check_gave_up::<L>(errno),
                 outcome => panic!("unexpected: {outcome:?}"),
             }
         }));
@@ -145,7 +224,7 @@ pub(crate) fn timeout<L: Lock<Loom>>(setup: Setup, waiters: u32, bound: Bound) -
         let counted = Arc::clone(&sections);
         run_threads(bodies(&bench, waiters + 1, move |bench, cpu| match bench.count(cpu) {
             Ok(()) => _ = counted.fetch_add(1, Relaxed),
-            Err(errno) => check_gave_up(errno),
+            Err(errno) => check_gave_up::<L>(errno),
         }));
         bench.check_rest(sections.load(Relaxed));
     })
@@ -161,7 +240,7 @@ pub(crate) fn holder_for_ever<L: Lock<Loom>>(setup: Setup, waiters: u32, bound: 
         let held = bench.lock.with(&cpu, || {
             run_threads(bodies(&bench, waiters, |bench, cpu| {
                 let outcome = bench.lock.with(cpu, || unreachable!("it is held"));
-                check_gave_up(outcome.expect_err("it is held"));
+                check_gave_up::<L>(outcome.expect_err("it is held"));
             }));
         });
         held.expect("nobody else wants it");
@@ -170,9 +249,9 @@ pub(crate) fn holder_for_ever<L: Lock<Loom>>(setup: Setup, waiters: u32, bound: 
     })
 }
 
-/// A waiter times out, or leaves with the queue whose head did.
-fn check_gave_up(errno: Errno) {
-    assert!(matches!(errno, Errno::ETIMEDOUT | Errno::EDEADLK), "gave up with {errno}");
+/// An attempt ends as the lock says: a waiter times out, or leaves with the queue whose head did.
+fn check_gave_up<L: Lock<Loom>>(errno: Errno) {
+    assert!(L::GIVES_UP.allows(errno), "gave up with {errno}");
 }
 
 /// Threads that spin are switched at every turn, which no bound on preemptions limits; three that
@@ -193,6 +272,26 @@ impl LockVisitor<Loom> for Locks {
                 exclusion::<L>(setup, 3, 1, Bound::new(1))
             }),
         ];
+        if L::GIVES_UP != GivesUp::AtOnce {
+            trials.extend([
+                trial::<L>("hand-over, 3 waiters", move || {
+                    handover::<L>(setup, 3, Bound::new(1).at_most(CAP / 4))
+                }),
+                trial::<L>("two locks, 3 threads", move || {
+                    two_locks::<L>(setup, Bound::new(2).at_most(CAP / 4))
+                }),
+            ]);
+        }
+        if L::COMBINES {
+            trials.extend([
+                trial::<L>("delegated sections, 2 threads twice", move || {
+                    delegation::<L>(setup, 2, 2, Bound::new(3))
+                }),
+                trial::<L>("delegated sections, 3 threads", move || {
+                    delegation::<L>(setup, 3, 1, Bound::new(1).at_most(CAP))
+                }),
+            ]);
+        }
         if L::FALLIBLE {
             trials.extend([
                 trial::<L>("AA", move || same_lock_twice::<L>(setup, Bound::new(3))),

@@ -20,6 +20,7 @@ mod random;
 mod report;
 mod schedules;
 mod shuttle_cells;
+mod shuttle_locks;
 
 use libtest_mimic::Arguments;
 
@@ -30,6 +31,7 @@ fn main() {
     let arguments = Arguments::from_args();
     let trials = [
         loom_locks::trials(),
+        shuttle_locks::trials(),
         loom_cells::trials(),
         shuttle_cells::trials(),
         random::trials(),

@@ -9,8 +9,8 @@ use cellbench_impls::cell::{CellKind, Start};
 use cellbench_impls::lock::resilient::Resilient;
 use cellbench_impls::planted::Bug;
 use cellbench_impls::platform::{Loom, Shuttle};
-use cellbench_impls::registry::{CellVisitor, visit_cell};
-use cellbench_impls::{AsyncCell, CpuId, Errno};
+use cellbench_impls::registry::{CellVisitor, LockVisitor, visit_cell, visit_lock};
+use cellbench_impls::{AsyncCell, CpuId, Errno, Lock};
 use libtest_mimic::{Failed, Trial};
 
 use crate::arena::{Arena, Body, Setup, ThreadBody};
@@ -19,7 +19,7 @@ use crate::explore::{Bound, explore, run_threads};
 use crate::history::{FAILED_EXECUTION, Op};
 use crate::report::{self, Explored, RowKey};
 use crate::schedules::Schedules;
-use crate::{loom_cells, loom_locks, orders, shuttle_cells};
+use crate::{loom_cells, loom_locks, orders, shuttle_cells, shuttle_locks};
 
 /// Names the bug that this process is to hunt.
 const HUNT: &str = "CELLBENCH_HUNT";
@@ -70,6 +70,22 @@ impl Hunt {
         Self { tool: "bounded", scene, symptom, run: Box::new(run) }
     }
 
+    /// In all interleavings of threads that take a lock, or under random schedules of many.
+    fn on(bug: Bug, id: &'static str, scene: Scene, symptom: &'static str) -> Self {
+        let random = matches!(scene, Scene::Six);
+        let run = move || {
+            let visitor = LockWithBug { scene, bug };
+            let found = if random {
+                visit_lock::<Shuttle, _>(id, visitor)
+            } else {
+                visit_lock::<Loom, _>(id, visitor)
+            };
+            found.expect("registered");
+        };
+        let tool = if random { "random" } else { "loom" };
+        Self { tool, scene: format!("lock/{id}, {scene:?}"), symptom, run: Box::new(run) }
+    }
+
     /// In all interleavings of waiters for a resilient lock that is never released.
     fn lock(bug: Bug, waiters: u32, symptom: &'static str) -> Self {
         let setup = Setup { bug: Some(bug), ..Setup::new(1) };
@@ -78,6 +94,52 @@ impl Hunt {
         };
         let scene = format!("lock/rqspin, {waiters} waiters time out");
         Self { tool: "loom", scene, symptom, run: Box::new(run) }
+    }
+}
+
+/// What the threads of a hunt do with a lock.
+#[derive(Clone, Copy, Debug)]
+enum Scene {
+    /// Two CPUs take it twice.
+    TwoTwice,
+    /// Three CPUs take it once.
+    Three,
+    /// Two CPUs have it run sections, twice.
+    Delegate,
+    /// One waiter, or two, may time out.
+    Timeout(u32),
+    /// So many waiters do.
+    HeldForEver(u32),
+    /// Six CPUs under random schedules.
+    Six,
+}
+
+struct LockWithBug {
+    scene: Scene,
+    bug: Bug,
+}
+
+impl LockVisitor<Loom> for LockWithBug {
+    type Output = ();
+    fn visit<L: Lock<Loom>>(self) {
+        let setup = Setup { bug: Some(self.bug), ..Setup::new(1) };
+        let bound = Bound::new(2);
+        match self.scene {
+            Scene::TwoTwice => loom_locks::exclusion::<L>(setup, 2, 2, bound),
+            Scene::Three => loom_locks::exclusion::<L>(setup, 3, 1, bound),
+            Scene::Delegate => loom_locks::delegation::<L>(setup, 2, 2, bound),
+            Scene::Timeout(waiters) => loom_locks::timeout::<L>(setup, waiters, bound),
+            Scene::HeldForEver(waiters) => loom_locks::holder_for_ever::<L>(setup, waiters, bound),
+            Scene::Six => unreachable!("for random schedules"),
+        };
+    }
+}
+
+impl LockVisitor<Shuttle> for LockWithBug {
+    type Output = ();
+    fn visit<L: Lock<Shuttle>>(self) {
+        let setup = Setup { bug: Some(self.bug), ..Setup::new(1) };
+        shuttle_locks::exclusion::<L>(setup, Schedules::Random { seed: 1, count: 2_000 });
     }
 }
 
@@ -151,6 +213,8 @@ fn hunt(bug: Bug) -> Hunt {
     const TORN: &str = "which no start asked for";
     const NO_ORDER: &str = "Causality violation";
     const HANGS: &str = "exceeded maximum number of branches";
+    const TOO_LONG: &str = "exceeded max_steps bound";
+    const UNUSABLE: &str = "the lock is usable afterwards";
     let state_timer = ("cmpxchg-state", CellKind::Timer);
     let queue_timer = ("cmd-queue", CellKind::Timer);
     let mpmc_timer = ("mpmc-cell", CellKind::Timer);
@@ -240,6 +304,48 @@ fn hunt(bug: Bug) -> Hunt {
                 visit_cell::<Loom, _>(id, kind, LateIrqStep(bug)).expect("registered");
             }),
         },
+        Bug::TicketDrawnTwice => Hunt::on(bug, "ticket", Scene::TwoTwice, NO_ORDER),
+        Bug::TicketSkipped => Hunt::on(bug, "ticket", Scene::TwoTwice, HANGS),
+        Bug::TicketShownRelaxed => Hunt::on(bug, "ticket", Scene::TwoTwice, NO_ORDER),
+        Bug::FarWaiterNotTold => Hunt::on(bug, "twa", Scene::Three, HANGS),
+        Bug::PlaceReadAfterNumber => Hunt::on(bug, "twa", Scene::Three, HANGS),
+        Bug::QueueClosedUnseen => Hunt::on(bug, "mcs", Scene::TwoTwice, HANGS),
+        Bug::LateNewcomerForgotten => Hunt::on(bug, "mcs", Scene::TwoTwice, HANGS),
+        Bug::TurnGivenRelaxed => Hunt::on(bug, "mcs", Scene::TwoTwice, NO_ORDER),
+        Bug::ReleasedNodeReused => Hunt::on(bug, "clh", Scene::TwoTwice, HANGS),
+        Bug::GrantNotAnswered => Hunt::on(bug, "hemlock", Scene::TwoTwice, HANGS),
+        Bug::GrantReusedUnanswered => Hunt::on(bug, "hemlock", Scene::Six, TOO_LONG),
+        Bug::NumberDrawnTwice => Hunt::on(bug, "hapax", Scene::TwoTwice, NO_ORDER),
+        Bug::ToldBeforeDeparture => Hunt::on(bug, "hapax", Scene::TwoTwice, HANGS),
+        Bug::BottomNotSeen => Hunt::on(bug, "reciprocating", Scene::TwoTwice, HANGS),
+        Bug::ArrivalsOverwritten => Hunt::on(bug, "reciprocating", Scene::TwoTwice, HANGS),
+        Bug::LotLeavesNoMark => Hunt::on(bug, "reciprocating", Scene::Three, "somebody came"),
+        Bug::LastWaiterMoved => Hunt::on(bug, "cna", Scene::Six, TOO_LONG),
+        Bug::SecondQueueForgotten => Hunt::on(bug, "cna", Scene::Six, TOO_LONG),
+        Bug::SecondQueueDropped => Hunt::on(bug, "cna", Scene::Six, TOO_LONG),
+        Bug::NodeLeavesLast => Hunt::on(bug, "hmcs", Scene::Six, TOO_LONG),
+        Bug::NodeLeftNotSaid => Hunt::on(bug, "hmcs", Scene::Three, HANGS),
+        Bug::LocalTurnRelaxed => Hunt::on(bug, "hmcs", Scene::TwoTwice, NO_ORDER),
+        Bug::NextHeadNotTold => Hunt::on(bug, "shfllock", Scene::Three, HANGS),
+        Bug::LastWaiterShuffled => Hunt::on(bug, "shfllock", Scene::Six, TOO_LONG),
+        Bug::QueueDroppedUnseen => Hunt::on(bug, "shfllock", Scene::Six, TOO_LONG),
+        Bug::LinkNotTaken => Hunt::on(bug, "mcs-abortable", Scene::Timeout(1), UNUSABLE),
+        Bug::LeavingTogether => Hunt::on(bug, "mcs-abortable", Scene::HeldForEver(2), HANGS),
+        Bug::NewcomerLost => Hunt::on(bug, "mcs-abortable", Scene::HeldForEver(2), HANGS),
+        Bug::LockLookedAtOnly => Hunt::on(bug, "guard-try", Scene::TwoTwice, NO_ORDER),
+        Bug::GuardLeftTaken => Hunt::on(bug, "guard-try", Scene::HeldForEver(2), UNUSABLE),
+        Bug::GuardReleasedRelaxed => Hunt::on(bug, "guard-try", Scene::TwoTwice, NO_ORDER),
+        Bug::SleeperNotWoken => Hunt::on(bug, "futex-mutex", Scene::TwoTwice, HANGS),
+        Bug::WokenTakesUnmarked => Hunt::on(bug, "futex-mutex", Scene::Three, HANGS),
+        Bug::SleepsWithoutLook => Hunt::on(bug, "futex-mutex", Scene::TwoTwice, HANGS),
+        Bug::PosterNeverCombines => Hunt::on(bug, "flat-combining", Scene::Delegate, HANGS),
+        Bug::ToldBeforeRun => {
+            Hunt::on(bug, "flat-combining", Scene::Delegate, "the section has not run")
+        }
+        Bug::CombinesAfterRelease => Hunt::on(bug, "flat-combining", Scene::Delegate, HANGS),
+        Bug::ServedMadeFront => Hunt::on(bug, "ccsynch", Scene::Delegate, "a job runs once"),
+        Bug::FrontNotPassed => Hunt::on(bug, "ccsynch", Scene::Delegate, HANGS),
+        Bug::FrontPassedRelaxed => Hunt::on(bug, "ccsynch", Scene::Delegate, NO_ORDER),
     }
 }
 
