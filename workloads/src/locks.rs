@@ -2,6 +2,7 @@
 //! is a plain variable, so a lock that lets two in loses some.
 
 pub(crate) mod cycle;
+pub(crate) mod pattern;
 pub(crate) mod stalled;
 
 use core::cell::UnsafeCell;
@@ -98,6 +99,18 @@ impl<P: Platform, L: Lock<P>, const MASKED: bool> OneLock<P, L, MASKED> {
     }
 }
 
+impl<L> Guarded<L> {
+    /// Counts a section.
+    ///
+    /// # Safety
+    /// The lock is held for the caller.
+    #[inline(always)]
+    unsafe fn enter(&self) {
+        // SAFETY: by contract.
+        unsafe { *self.entered.get() += 1 };
+    }
+}
+
 // SAFETY: `entered` is touched with the lock held, or at rest.
 unsafe impl<L: Sync> Sync for Guarded<L> {}
 
@@ -107,13 +120,13 @@ impl<P: Platform, L: Lock<P>, const MASKED: bool> Trial<P> for OneLock<P, L, MAS
     }
 
     fn batch(&self, cpu: &Cpu<'_, P>, worker: &mut Worker, steps: u32) {
-        let Guarded { lock, entered } = &*self.guarded;
+        let (guarded, turns) = (&*self.guarded, self.turns);
         worker.tally.repeat(Op::Lock, steps, || {
             let _masked = MASKED.then(|| cpu.irq_save());
-            lock.with(cpu, || {
+            guarded.lock.run(cpu, move |_| {
                 // SAFETY: the lock is held.
-                unsafe { *entered.get() += 1 };
-                P::spend(self.turns);
+                unsafe { guarded.enter() };
+                P::spend(turns);
             })
         });
     }

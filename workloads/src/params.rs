@@ -21,6 +21,8 @@ pub struct Params {
     pub charges: Charges,
     /// How long a worker is suspended, in nanoseconds, by workloads that suspend one.
     pub stall_ns: u64,
+    /// The NUMA node of each worker's CPU, for locks that prefer theirs; empty: all on one.
+    pub numa_nodes: Vec<u16>,
     /// A known bug, to show that what is checked is found.
     #[cfg(feature = "planted")]
     pub bug: Option<Bug>,
@@ -39,6 +41,7 @@ impl Params {
             turns_per_us: 1000,
             charges: Charges::default(),
             stall_ns: STALL_NS,
+            numa_nodes: Vec::new(),
             #[cfg(feature = "planted")]
             bug: None,
         }
@@ -48,6 +51,7 @@ impl Params {
     pub(crate) fn machine<P: Platform>(&self) -> Machine<P> {
         let config = MachineConfig {
             charges: self.charges,
+            numa_nodes: self.numa_nodes.clone(),
             ..MachineConfig::new(self.threads + self.extra_cpus)
         };
         #[cfg(feature = "planted")]

@@ -208,5 +208,11 @@ workloads! {
         locks::cycle::Cycle<2>,
         locks::cycle::Cycle<3>,
         locks::stalled::Stalled,
+        locks::pattern::Pattern<0>,
+        locks::pattern::Pattern<1>,
+        locks::pattern::Pattern<2>,
+        locks::pattern::Pattern<3>,
+        locks::pattern::Pattern<4>,
+        locks::pattern::Pattern<5>,
     }
 }

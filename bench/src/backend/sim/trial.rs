@@ -243,7 +243,9 @@ impl<'a> Stage<'a> {
     ) -> Result<Self, SimulateError> {
         let threads = spec.cpus.len() as u32;
         let under = spec.subject.under();
-        let params = Params::new(threads, seed);
+        let places = machine.model.places();
+        let numa_nodes = spec.cpus.iter().map(|cpu| places[cpu.0 as usize].socket as u16).collect();
+        let params = Params { numa_nodes, ..Params::new(threads, seed) };
         let trial = trials::trial(spec.subject.id, under, spec.workload, &params)
             .ok_or_else(|| SimulateError::NoTrial { series: spec.series.to_string() })?;
         let enter = |index| {
