@@ -36,8 +36,6 @@ pub mod hmcs;
 mod job;
 pub mod mcs;
 pub mod node;
-#[cfg(all(test, feature = "shuttle"))]
-mod order;
 pub mod paravirt;
 #[cfg(feature = "peers")]
 pub mod peers;

@@ -121,12 +121,6 @@ impl<P: Platform> RawLock<P> for Hmcs<P> {
 }
 
 impl<P: Platform> Hmcs<P> {
-    /// Returns the last of a node's queue.
-    #[cfg(all(test, feature = "shuttle"))]
-    pub(super) fn last_of(&self, numa_node: usize) -> *mut WaitNode<P> {
-        self.nodes[numa_node].tail.load(Ordering::Relaxed)
-    }
-
     #[inline(always)]
     fn queue(&self, cpu: &Cpu<'_, P>) -> &NodeQueue<P> {
         &self.nodes[cpu.numa_node() as usize % self.nodes.len()]
