@@ -152,11 +152,12 @@ impl Core {
     #[inline]
     pub(crate) fn note_access(&mut self, slot: &Slot, words: u16, access: &Access) {
         let usage = Use::of(access, self.watching);
-        if access.is_atomic() {
+        let atomic = access.is_atomic();
+        if atomic {
             self.atomics = (self.atomics.1, slot.line);
         }
         let row = Statistics::key(slot.row, self.operation);
-        self.prefetcher.note(Expected { line: slot.line, usage, words, row });
+        self.prefetcher.note(Expected { line: slot.line, usage, atomic, words, row });
     }
 
     /// Notes that another core reads a line that this one owns: if it runs and uses the line, what it

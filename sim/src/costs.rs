@@ -70,12 +70,18 @@ pub(crate) struct Costs {
     pub(crate) ownership_share: u64,
     /// Variation of that share, in 1/65536 of it.
     pub(crate) ownership_spread: u64,
+    /// Factor on the window of a line that was taken for an addition, in 1/65536.
+    pub(crate) addition_factor: u64,
     pub(crate) migratory: bool,
     pub(crate) store_buffer_entries: usize,
     pub(crate) drained_by_atomics: bool,
     pub(crate) restart: Ps,
     /// Accesses that a core looks ahead while it waits.
     pub(crate) run_ahead: u32,
+    /// Whether read-modify-writes are among them.
+    pub(crate) atomics_run_ahead: bool,
+    /// Each request goes through the socket of the line's memory.
+    through_home: bool,
     /// What a core loses whose atomics were executed ahead, when another one reads its line.
     pub(crate) squash: Ps,
     pub(crate) interrupt: Ps,
@@ -155,11 +161,19 @@ impl Costs {
             hold_store: window.max(alone.store),
             ownership_share: (model.directory.ownership_share * 65536.0) as u64,
             ownership_spread: (model.directory.ownership_spread * 65536.0) as u64,
+            addition_factor: match model.directory.addition_share {
+                Some(share) if model.directory.ownership_share > 0.0 => {
+                    (share / model.directory.ownership_share * 65536.0) as u64
+                }
+                _ => 1 << 16,
+            },
             migratory: model.directory.migratory,
             store_buffer_entries: model.store_buffer.entries as usize,
             drained_by_atomics: model.store_buffer.drained_by_atomics,
             restart: ps(model.core.restart_ns),
             run_ahead: model.core.run_ahead,
+            atomics_run_ahead: model.core.atomics_run_ahead,
+            through_home: model.transfer.through_home,
             squash: ps(model.core.disturbed_ns),
             interrupt: ps(model.core.interrupt_ns),
             context_switch: ps(model.core.context_switch_ns),
@@ -211,6 +225,24 @@ impl Costs {
             Some(matrix) if from != to => matrix[from as usize * self.caches.len() + to as usize],
             _ => self.by_distance[self.borders(from, to)],
         }
+    }
+
+    /// Returns the cost of a transfer between two caches of a line whose memory is in the socket of a
+    /// third. Where requests go through that socket (CHI: the home node orders all requests for its
+    /// addresses and snoops for them), the way crosses the link between the sockets unless all three
+    /// are in one: once to the home and back, whoever of the two is beyond the link.
+    #[inline]
+    pub(crate) fn transfer_by(&self, home: u16, from: u16, to: u16) -> Ps {
+        let direct = self.transfer(from, to);
+        if self.through_home
+            && let Some(place) = self.caches.get(home as usize)
+        {
+            let away = |cache: u16| self.caches[cache as usize].socket != place.socket;
+            if away(from) || away(to) {
+                return direct.max(self.by_distance[Distance::CrossSocket as usize]);
+            }
+        }
+        direct
     }
 
     /// Returns the cost of the dearest transfer from one of a set of caches (one bit each) to a cache.

@@ -13,6 +13,7 @@
 mod check;
 mod error;
 mod host;
+mod matrix;
 mod topology;
 
 pub use error::MachineError;
@@ -31,6 +32,8 @@ pub const MACHINE_SCHEMA: u32 = 1;
 
 /// The built-in machine files: name and text, by name.
 const PRESETS: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/machines.rs"));
+/// The built-in matrices: file name and text.
+const MATRICES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/matrices.rs"));
 
 /// A machine to simulate.
 ///
@@ -101,6 +104,34 @@ pub struct TransferCosts {
     /// above. Entries between threads of one core are not used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub matrix_ns: Option<Vec<Vec<f64>>>,
+    /// A file with the matrix, measured, beside the machine's own file: comma-separated values in
+    /// nanoseconds, of which the lower triangle is enough; lines that begin with `#` say where they
+    /// come from. The model that was read holds the figures themselves, as `matrix_ns`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matrix_file: Option<String>,
+    /// What the figures of `matrix_file` are divided by: the time of a compare-and-exchange ping-pong,
+    /// one way, as a share of the transfer (half of it, and the ownership share). 1 where the file holds
+    /// transfers.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub matrix_share: f64,
+    /// Whether each request for a line goes through the socket whose memory holds the line (its
+    /// *home*): then a transfer within another socket crosses the link between the sockets, too.
+    /// Where it does not, the snoop filter of a socket finds the line in this socket.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub through_home: bool,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_one(value: &f64) -> bool {
+    value.to_bits() == 1.0_f64.to_bits()
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Costs of a line that no core's cache supplies, in nanoseconds.
@@ -132,6 +163,10 @@ pub struct DirectoryCosts {
     /// comes from the way of the acknowledgement and the next snoop (0 to 1). The longer of the
     /// two holds.
     pub ownership_share: f64,
+    /// The same share for a line that was taken for an addition, if it is another one: on the result of
+    /// an addition nothing hangs, so further additions of a loop are under way when the snoop comes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub addition_share: Option<f64>,
     /// The variation of that part of the window from one taking of a line to the next: it is
     /// multiplied by a factor drawn evenly from `1 - spread` to `1 + spread` (0 to 1).
     pub ownership_spread: f64,
@@ -166,6 +201,10 @@ pub struct CoreCosts {
     /// Accesses that a core looks ahead while it waits for a line: it asks for the lines of those
     /// that it made after this one the last time (0: it asks for one line after the other).
     pub run_ahead: u32,
+    /// Whether read-modify-writes ask for their lines ahead as loads and stores do. A core that executes
+    /// them only when they are the oldest instruction does not.
+    #[serde(default = "yes")]
+    pub atomics_run_ahead: bool,
     /// The time that a core that does not wait loses, beyond the transfer, when another core reads a line
     /// that it owns and uses, in nanoseconds. Atomics on different lines are executed ahead of
     /// each other; that work is lost. (Atomics on one line wait for each other: there is none.)
@@ -230,7 +269,14 @@ impl MachineModel {
                 known: Self::preset_names().collect::<Vec<_>>().join(", "),
             });
         };
-        Self::parse(&format!("machines/{name}.toml"), text)
+        let file = format!("machines/{name}.toml");
+        Self::read(&file, text, |matrix| {
+            let found = MATRICES.iter().find(|(known, _)| *known == matrix);
+            found.map(|(_, text)| (*text).to_owned()).ok_or_else(|| MachineError::Read {
+                file: format!("machines/{matrix}"),
+                source: std::io::ErrorKind::NotFound.into(),
+            })
+        })
     }
 
     /// Finds a machine as a command line names it: a built-in one by its name, any other by the path of
@@ -258,13 +304,31 @@ impl MachineModel {
         Self::parse(&file, &text)
     }
 
-    /// Reads a machine from the text of a file; `file` is used in messages.
+    /// Reads a machine from the text of a file; `file` is used in messages, and a matrix is looked for in
+    /// its folder.
     ///
     /// # Errors
     /// As for [`MachineModel::load`].
     pub fn parse(file: &str, text: &str) -> Result<Self, MachineError> {
-        let model: Self =
+        Self::read(file, text, |matrix| {
+            let path = Path::new(file).with_file_name(matrix);
+            fs::read_to_string(&path)
+                .map_err(|source| MachineError::Read { file: path.display().to_string(), source })
+        })
+    }
+
+    fn read(
+        file: &str,
+        text: &str,
+        read_matrix: impl FnOnce(&str) -> Result<String, MachineError>,
+    ) -> Result<Self, MachineError> {
+        let mut model: Self =
             toml::from_str(text).map_err(|error| MachineError::parse(file, text, &error))?;
+        if let Some(matrix) = model.transfer.matrix_file.take() {
+            let text = read_matrix(&matrix)?;
+            let share = std::mem::replace(&mut model.transfer.matrix_share, 1.0);
+            model.transfer.matrix_ns = Some(matrix::parse(file, &text, share)?);
+        }
         model.check(file)?;
         Ok(model)
     }

@@ -38,13 +38,15 @@ pub(crate) enum Use {
 pub(crate) struct Expected {
     pub(crate) line: u32,
     pub(crate) usage: Use,
+    /// Whether it is a read-modify-write.
+    pub(crate) atomic: bool,
     pub(crate) words: u16,
     /// Row of the statistics it counts in.
     pub(crate) row: u32,
 }
 
 impl Expected {
-    const NONE: Self = Self { line: NO_LINE, usage: Use::Wait, words: 0, row: 0 };
+    const NONE: Self = Self { line: NO_LINE, usage: Use::Wait, atomic: false, words: 0, row: 0 };
 
     /// Returns whether the access needs the only copy of its line.
     pub(crate) fn owns(&self) -> bool {
@@ -222,8 +224,9 @@ impl Prefetcher {
         self.expected.clear();
     }
 
-    /// Predicts the accesses behind one that waits for a line, up to a number of accesses ahead.
-    pub(crate) fn predict(&mut self, line: u32, depth: u32) {
+    /// Predicts the accesses behind one that waits for a line, up to a number of accesses ahead; leaves
+    /// out read-modify-writes unless `atomics` run ahead.
+    pub(crate) fn predict(&mut self, line: u32, depth: u32, atomics: bool) {
         let (predictor, expected) = (&self.predictor, &mut self.expected);
         let mut lines = predictor.last;
         for _ in 0..depth {
@@ -232,7 +235,7 @@ impl Prefetcher {
                 break;
             }
             lines = (lines.1, next.line);
-            if next.line != line {
+            if next.line != line && (atomics || !next.atomic) {
                 match expected.iter_mut().find(|known: &&mut Expected| known.line == next.line) {
                     // Read first and then written: it is asked for to be written.
                     Some(known) if known.usage == Use::Read && next.usage != Use::Read => {
@@ -291,7 +294,8 @@ mod tests {
     fn a_look_is_noted_unless_it_repeats_the_last_three() {
         let mut predictor = Predictor::new();
         predictor.prepare();
-        let mut note = |line, usage| predictor.note(Expected { line, usage, words: 1, row: 0 });
+        let mut note =
+            |line, usage| predictor.note(Expected { line, usage, atomic: false, words: 1, row: 0 });
         for line in [1, 1, 1, 1, 2, 1, 1, 1] {
             note(line, Use::Wait);
         }

@@ -76,7 +76,7 @@ mod tests {
     fn request(core: u16, arrives_at: u64) -> Request {
         let want = Want::Read;
         let (by, factor) = (Requester::Access, 65536);
-        Request { arrives_at, factor, row: 0, core, cache: core, words: 1, want, by }
+        Request { arrives_at, factor, row: 0, core, cache: core, words: 1, want, adds: false, by }
     }
 
     #[test]

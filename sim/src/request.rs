@@ -29,6 +29,8 @@ pub(crate) enum Requester {
 pub(crate) struct Wanted {
     pub(crate) line: u32,
     pub(crate) want: Want,
+    /// Whether the line is to be added to.
+    pub(crate) adds: bool,
     /// The four-byte words of the line that the access touches, one bit each.
     pub(crate) words: u16,
     /// Row of the statistics it counts in.
@@ -49,5 +51,6 @@ pub(crate) struct Request {
     /// The four-byte words of the line that the access touches, one bit each.
     pub(crate) words: u16,
     pub(crate) want: Want,
+    pub(crate) adds: bool,
     pub(crate) by: Requester,
 }

@@ -49,7 +49,7 @@ impl Directory {
         asker: &mut Core,
         now: Ps,
     ) -> Option<Ps> {
-        let &Wanted { line, want, words, row } = wanted;
+        let &Wanted { line, want, adds, words, row } = wanted;
         let (core, cache) = (asker.number, asker.cache);
         let factor = costs.factor(&mut asker.rng);
         let supply = self.supply(costs, line, cache, want, now);
@@ -57,7 +57,7 @@ impl Directory {
         let arrives_at = now + scaled / 4;
         let entry = &mut self.lines[line as usize];
         let factor = factor as u32;
-        let request = Request { arrives_at, factor, row, core, cache, words, want, by };
+        let request = Request { arrives_at, factor, row, core, cache, words, want, adds, by };
         let first = entry.queue.insert(request);
         entry.totals.longest_queue = entry.totals.longest_queue.max(entry.queue.len() as u64);
         if !first {
@@ -100,13 +100,13 @@ impl Directory {
         }
         entry.grant_at = NEVER;
         // Part by part, as it was written: a processor stalls on what was just written in other parts.
-        let Some(&Request { arrives_at, factor, row, core, cache, words, want, by }) =
+        let Some(&Request { arrives_at, factor, row, core, cache, words, want, adds, by }) =
             entry.queue.first()
         else {
             return Due::Nothing;
         };
         entry.queue.remove_first();
-        Due::Granted(Request { arrives_at, factor, row, core, cache, words, want, by })
+        Due::Granted(Request { arrives_at, factor, row, core, cache, words, want, adds, by })
     }
 
     /// Gives the requester a readable copy. Returns when it arrives.
@@ -177,6 +177,9 @@ impl Directory {
             + invalidated.saturating_sub(1) * costs.snoop_issue;
         let spread = costs.ownership_spread;
         entry.kept_factor = 65536 - spread + core.rng.below(2 * spread + 1);
+        if request.adds {
+            entry.kept_factor = scale(entry.kept_factor, costs.addition_factor);
+        }
         // The operation it took the line for is completed before the next snoop is answered.
         let (hold, kept) = if request.by == Requester::StoreBuffer {
             let is_awaited = core.state == State::Draining && core.stores.drain.line == line;
@@ -212,7 +215,10 @@ impl Directory {
         let entry = &self.lines[line as usize];
         if entry.exclusive && entry.owner != cache {
             // The owner's is the only copy there is: it is the farthest.
-            return Supply { source: Source::Owner, cost: costs.transfer(entry.owner, cache) };
+            return Supply {
+                source: Source::Owner,
+                cost: costs.transfer_by(entry.first_toucher, entry.owner, cache),
+            };
         }
         self.supply_shared(costs, line, cache, want, at)
     }
@@ -223,7 +229,7 @@ impl Directory {
         let (source, cost) = if self.holds(line, cache) {
             (Source::Own, costs.llc_fill)
         } else if entry.owner != NO_CACHE && entry.forwards(at) {
-            (Source::Owner, costs.transfer(entry.owner, cache))
+            (Source::Owner, costs.transfer_by(entry.first_toucher, entry.owner, cache))
         } else if entry.home == NO_CACHE {
             let local = costs.distance(entry.first_toucher, cache) != Distance::CrossSocket;
             let fill = if local { costs.memory_fill } else { costs.remote_memory_fill };
@@ -231,7 +237,7 @@ impl Directory {
         } else if costs.distance(entry.home, cache) <= Distance::SameLlc {
             (Source::Llc, costs.llc_fill)
         } else {
-            (Source::Home, costs.transfer(entry.home, cache))
+            (Source::Home, costs.transfer_by(entry.first_toucher, entry.home, cache))
         };
         if want == Want::Read || entry.exclusive {
             return Supply { source, cost };

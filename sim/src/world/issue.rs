@@ -190,10 +190,11 @@ impl World {
                 let row = Statistics::key(slot.row, self.cores[me as usize].operation);
                 let want = if access.writes() { Want::Own } else { Want::Read };
                 let words = words_at(address);
+                let adds = matches!(access, Access::Add { .. });
                 if let Access::Store { .. } = access {
                     self.buffer_store(index, slot, access, NEVER);
                     self.request(
-                        &Wanted { line, want, words, row },
+                        &Wanted { line, want, adds, words, row },
                         Requester::StoreBuffer,
                         me,
                         now,
@@ -202,7 +203,12 @@ impl World {
                     return Step::Buffered;
                 }
                 if !asked {
-                    self.request(&Wanted { line, want, words, row }, Requester::Access, me, now);
+                    self.request(
+                        &Wanted { line, want, adds, words, row },
+                        Requester::Access,
+                        me,
+                        now,
+                    );
                 }
                 self.run_ahead(line, asked);
                 self.set_state(me, State::Stalled);

@@ -82,11 +82,17 @@ impl World {
                 if core.prefetcher.is_fetching(now) {
                     return true;
                 }
-                core.prefetcher.note(Expected { line, usage: Use::Wait, words, row });
+                core.prefetcher.note(Expected {
+                    line,
+                    usage: Use::Wait,
+                    atomic: false,
+                    words,
+                    row,
+                });
                 if !self.lines.holds(line, core.cache) {
                     core.waiter.replay.stall(now);
                     self.set_state(me, State::Stalled);
-                    let wanted = Wanted { line, want: Want::Read, words, row };
+                    let wanted = Wanted { line, want: Want::Read, adds: false, words, row };
                     self.request(&wanted, Requester::Access, me, now);
                     self.run_ahead(line, false);
                     return false;

@@ -97,7 +97,7 @@ impl World {
         for number in 0..self.threads_of[cache as usize].len() {
             let core = self.threads_of[cache as usize][number];
             if let Some((words, row)) = self.cores[core as usize].stores.lost(line) {
-                let wanted = Wanted { line, want: Want::Own, words, row };
+                let wanted = Wanted { line, want: Want::Own, adds: false, words, row };
                 self.request(&wanted, Requester::StoreBuffer, core, at);
             }
         }
@@ -147,7 +147,8 @@ impl World {
         if core.watching {
             return;
         }
-        core.prefetcher.predict(line, self.costs.run_ahead);
+        let (depth, atomics) = (self.costs.run_ahead, self.costs.atomics_run_ahead);
+        core.prefetcher.predict(line, depth, atomics);
         self.expecting += usize::from(core.prefetcher.expects());
         let mut position = 0;
         while let Some(next) = self.cores[me as usize].prefetcher.expected(position) {
@@ -183,7 +184,12 @@ impl World {
             Use::Add => Requester::RunAheadToAdd,
             _ => Requester::RunAhead,
         };
-        self.request(&Wanted { line, want, words: next.words, row: next.row }, by, core, now);
+        self.request(
+            &Wanted { line, want, adds: next.usage == Use::Add, words: next.words, row: next.row },
+            by,
+            core,
+            now,
+        );
     }
 
     /// Lets the stores of a core leave its buffer whose turn it is, when the line of one has arrived.
