@@ -39,3 +39,12 @@ impl Rng {
         -mean * uniform.ln()
     }
 }
+
+/// Returns the seed of a round, far apart from those of runs with neighbouring seeds (the finaliser of
+/// SplitMix64; Steele, Lea, Flood 2014).
+pub(crate) fn round_seed(seed: u64, round: u32) -> u64 {
+    let mut z = seed ^ (u64::from(round) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

@@ -7,7 +7,9 @@
 
 use std::time::Duration;
 
-use cellbench::backend::cores::round::{Bench, Conditions, Measured, Spec};
+use cellbench::backend::Measured;
+use cellbench::backend::cores::round::{Bench, Conditions};
+use cellbench::session::plan::Spec;
 use cellbench::session::subject::{self, Subject};
 use cellbench_host::cpus::CpuSet;
 use cellbench_host::{Clock, affinity};
@@ -40,9 +42,9 @@ fn measure(subject: &Subject, workload: &str, rate_hz: u32, window: Duration) ->
         irq_save_turns: 0,
         interrupt_rate_hz: Some(rate_hz),
     };
-    let bench = Bench::new(Clock::new(), &CpuSet::from_iter([cpu]));
-    let stuck = |error| panic!("{error}");
-    bench.measure(&spec, &conditions, 1, &stuck).expect("measured")
+    let stuck = Box::new(|error| panic!("{error}"));
+    let bench = Bench::new(Clock::new(), &CpuSet::from_iter([cpu]), stuck);
+    bench.measure(&spec, &conditions, 1).expect("measured")
 }
 
 /// Cells, as they are.

@@ -7,6 +7,8 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::time::Duration;
 
+use cellbench_record::Round;
+
 use super::cpus::CpuSet;
 use super::roots::Roots;
 
@@ -107,7 +109,7 @@ fn runqueue_wait(schedstat: &str) -> Option<u64> {
 }
 
 /// What happened on the CPUs of a round between two moments.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RoundDisturbance {
     /// Time the hypervisor ran something else while a CPU was ready, summed over the CPUs. In the
     /// kernel's ticks, so usually multiples of 10 ms. `None` if `/proc/stat` is not readable.
@@ -136,6 +138,41 @@ impl RoundProbe {
         RoundDisturbance {
             steal_ns: ticks.map(|(end, start)| end.saturating_sub(start) * ns_per_tick()),
         }
+    }
+}
+
+/// Notes in `round` what disturbed its threads and CPUs, and whether that makes it one that must not
+/// count. The one definition for every source of rounds: the hypervisor took time, a thread moved to
+/// another CPU, or a thread was without its CPU for too much of the window. `shares_cpus`: the
+/// threads share their CPUs with each other, or with others of the workload, on purpose; then the
+/// last does not disturb.
+pub fn note(
+    round: &mut Round,
+    threads: &[ThreadDisturbance],
+    host: RoundDisturbance,
+    shares_cpus: bool,
+) {
+    let sum = |of: fn(&ThreadDisturbance) -> Option<u64>| threads.iter().map(of).sum();
+    round.context_switches_voluntary = sum(|thread| Some(thread.voluntary_switches));
+    round.context_switches_involuntary = sum(|thread| Some(thread.involuntary_switches));
+    round.migrations = sum(|thread| thread.migrations);
+    round.steal_ns = host.steal_ns;
+    if let Some(steal_ns) = host.steal_ns.filter(|steal_ns| *steal_ns > 0) {
+        round.disturbed.push(format!("the hypervisor took {} ms", steal_ns / 1_000_000));
+    }
+    let migrations: u64 = threads.iter().filter_map(|thread| thread.migrations).sum();
+    if migrations > 0 {
+        round.disturbed.push(format!("workers moved to other CPUs {migrations} times"));
+    }
+    let window = Duration::from_secs_f64(round.duration_s);
+    if !shares_cpus && threads.iter().any(|thread| thread.lost_its_cpu(window)) {
+        round.disturbed.push(match threads.iter().map(|thread| thread.runqueue_wait_ns).max() {
+            Some(Some(wait_ns)) => format!("a worker waited {} us for its CPU", wait_ns / 1000),
+            _ => {
+                let switches: u64 = threads.iter().map(|thread| thread.involuntary_switches).sum();
+                format!("workers lost their CPU {switches} times")
+            }
+        });
     }
 }
 
@@ -191,6 +228,8 @@ impl CpuTimes {
 
 #[cfg(test)]
 mod tests {
+    use cellbench_record::{Kind, Series, Source};
+
     use super::*;
     use crate::cpus::CpuId;
 
@@ -216,6 +255,34 @@ mod tests {
         assert!(touched.iter().all(|&byte| byte == 1));
         assert!(disturbance.voluntary_switches >= 1, "{disturbance:?}");
         assert!(disturbance.minor_faults >= 1, "{disturbance:?}");
+    }
+
+    #[test]
+    fn whatever_disturbs_a_round_is_noted_with_its_amount() {
+        let noted = |thread: ThreadDisturbance, steal_ns, shares_cpus| {
+            let series = Series::new("a", Kind::Timer, "same-cell", 1, "compact", Source::Model);
+            let mut round = Round::new(series, 0, 0.01);
+            note(&mut round, &[thread], RoundDisturbance { steal_ns }, shares_cpus);
+            assert_eq!(round.steal_ns, steal_ns);
+            assert_eq!(round.context_switches_involuntary, Some(1));
+            round.disturbed.join("; ")
+        };
+        let quiet = ThreadDisturbance {
+            migrations: Some(0),
+            runqueue_wait_ns: Some(100_000),
+            involuntary_switches: 1,
+            ..ThreadDisturbance::default()
+        };
+        assert_eq!(noted(quiet, Some(0), false), "");
+        assert_eq!(noted(quiet, None, false), "", "unknown steal is not a disturbance");
+        assert!(noted(quiet, Some(10_000_000), false).contains("10 ms"));
+        let waited = ThreadDisturbance { runqueue_wait_ns: Some(300_000), ..quiet };
+        assert!(noted(waited, Some(0), false).contains("300 us"));
+        assert_eq!(noted(waited, Some(0), true), "", "sharing the CPU is what is measured");
+        let moved = ThreadDisturbance { migrations: Some(2), ..quiet };
+        assert!(noted(moved, Some(0), true).contains("2 times"));
+        let unknown_wait = ThreadDisturbance { runqueue_wait_ns: None, ..quiet };
+        assert!(noted(unknown_wait, Some(0), false).contains("lost their CPU 1 times"));
     }
 
     #[test]

@@ -77,11 +77,8 @@ pub enum Error {
         failed: u64,
     },
     /// A thread could not be pinned.
-    #[error("cannot pin a thread to CPU {cpu}: offline or outside this process's cpuset")]
-    Pin {
-        /// The CPU.
-        cpu: u32,
-    },
+    #[error(transparent)]
+    Pin(#[from] cellbench_host::pin::PinError),
     /// The plan asks for something that cannot be.
     #[error("{what}")]
     Plan {

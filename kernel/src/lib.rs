@@ -13,11 +13,12 @@
 //!     .run_batch(n)           n times round the loop
 //!     .run_until(deadline)    or until the common deadline
 //!   .check(..) .latency()   invariants and latencies afterwards
-//! measure(plan)           all of it: pins, interleaves, checks; an iterator over results
+//! Plan::configurations()  rows x layouts x threads
+//! Sampler::measure(..)    one of them once: pins, measures, checks
 //!   RoundResult::to_round()  as a line of a record
 //! ```
 //!
-//! Without the feature `bpf` the first two work, the others return [`Error::NotBuilt`]. Nothing is
+//! Without the feature `bpf` there is no `Bench` and no `Sampler`, and [`built`] says so. Nothing is
 //! ever pinned in a BPF file system: the kernel takes back programs, maps, timers and perf events
 //! when the process ends, however it ends.
 //!
@@ -37,8 +38,6 @@ mod interrupt;
 #[cfg(feature = "bpf")]
 mod measure;
 #[cfg(feature = "bpf")]
-mod noise;
-#[cfg(feature = "bpf")]
 mod object;
 mod operations;
 mod options;
@@ -47,8 +46,6 @@ mod plan;
 mod proof;
 mod rows;
 pub mod trace;
-#[cfg(not(feature = "bpf"))]
-mod unbuilt;
 
 #[cfg(feature = "bpf")]
 pub use bench::{Bench, Worker, monotonic_ns};
@@ -58,14 +55,12 @@ pub use generation::{CellGenerations, Generation, detect};
 pub use histogram::Histogram;
 pub use info::{Kernel, KernelInfo};
 #[cfg(feature = "bpf")]
-pub use measure::{Measurement, measure};
+pub use measure::Sampler;
 pub use options::Options;
-pub use plan::{Event, Plan, RoundResult};
+pub use plan::{Configuration, Plan, RoundResult, Skipped};
 #[cfg(feature = "bpf")]
-pub use proof::{Expectation, Skipped, prove};
+pub use proof::{Expectation, prove};
 pub use rows::{Context, Layout, Row, rows};
-#[cfg(not(feature = "bpf"))]
-pub use unbuilt::{Bench, Measurement, Worker, measure};
 
 /// Whether the measuring part was built in.
 ///

@@ -9,17 +9,18 @@ use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use cellbench_host::{CpuId, pin};
 use libbpf_rs::{Object, ProgramInput, libbpf_sys};
 
 use crate::bench::{Bench, to_bytes, to_words, word};
 use crate::counts::{Counts, errno_name};
 use crate::error::Error;
 use crate::info::KernelInfo;
-use crate::measure::{measure, pin};
+use crate::measure::Sampler;
 use crate::object::{Sizes, load};
 use crate::operations::Source;
 use crate::options::Options;
-use crate::plan::{Event, Plan, RoundResult};
+use crate::plan::{Configuration, Plan, RoundResult, Skipped};
 use crate::rows::{Context, Layout, Row, rows};
 
 /// Words of `struct proof` in the programs.
@@ -55,9 +56,6 @@ const WITH_ERRORS: &[&str] =
     &["timer-start", "timer-cancel_async", "wq-start", "task_work-schedule"];
 /// Rows whose errors take a second CPU.
 const WITH_TWO_THREADS: &[&str] = &["bpf_res_spin_lock", "bpf_res_spin_lock-abba"];
-
-/// A row that could not be proven, with the reason.
-pub type Skipped = (String, String);
 
 fn returned(value: i64) -> String {
     match u32::try_from(-value) {
@@ -244,12 +242,12 @@ fn prove_timeout(row: &Row, cpus: &[u32]) -> Result<Expectation, Error> {
         let released = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let holder = scope.spawn(|| {
-                let held = pin(cpus[0]).and_then(|()| hold(rounds));
+                let held = pin(CpuId(cpus[0])).map_err(Error::from).and_then(|()| hold(rounds));
                 released.store(true, Ordering::Relaxed);
                 held
             });
             let waiter = scope.spawn(|| -> Result<Counts, Error> {
-                pin(cpus[1])?;
+                pin(CpuId(cpus[1]))?;
                 let mut total = Counts::default();
                 let mut worker = bench.worker(1)?;
                 while !released.load(Ordering::Relaxed) {
@@ -278,7 +276,7 @@ fn prove_abba(row: &Row, cpus: &[u32]) -> Result<Expectation, Error> {
     // Relaxed: a flag on its own, nothing is published with it.
     let seen = || found.load(Ordering::Relaxed);
     let one = |thread: u32| -> Result<Counts, Error> {
-        pin(cpus[thread as usize])?;
+        pin(CpuId(cpus[thread as usize]))?;
         let mut total = Counts::default();
         let mut worker = bench.worker(thread)?;
         while !seen() && Instant::now() < end {
@@ -308,16 +306,16 @@ fn prove_abba(row: &Row, cpus: &[u32]) -> Result<Expectation, Error> {
 /// Outcomes that a row may have when measured: those its cells' generation can return, given that other
 /// threads race on the cell or not.
 fn allowed(result: &RoundResult) -> BTreeSet<&'static str> {
-    let racing =
-        result.cpus.len() > 1 && matches!(result.layout, Layout::Same | Layout::Zipf { .. });
+    let Configuration { row, layout, cpus } = &result.configuration;
+    let racing = cpus.len() > 1 && matches!(layout, Layout::Same | Layout::Zipf { .. });
     let mut allowed = BTreeSet::from(["ok"]);
-    match (result.row.operation.source, result.row.operation.program) {
+    match (row.operation.source, row.operation.program) {
         (_, "lock_aa") => return BTreeSet::from(["EDEADLK"]),
         (_, "lock_abba") => allowed.extend(["EDEADLK", "ETIMEDOUT"]),
         (Source::ResLock, "lock_pair" | "lock_pair_irqsave") if racing => {
             allowed.insert("ETIMEDOUT");
         }
-        (Source::Timer, "cancel_async") if result.row.context != Context::Task => {
+        (Source::Timer, "cancel_async") if row.context != Context::Task => {
             allowed.insert("ECANCELED");
         }
         (Source::TaskWork, "empty_row") => {}
@@ -343,7 +341,8 @@ fn allowed(result: &RoundResult) -> BTreeSet<&'static str> {
 
 fn judge(result: &RoundResult) -> Vec<Expectation> {
     let total = result.total();
-    let what = format!("{} {} x{}", result.row, result.layout.name(), result.cpus.len());
+    let Configuration { row, layout, cpus } = &result.configuration;
+    let what = format!("{row} {} x{}", layout.name(), cpus.len());
     let seen: BTreeSet<&str> =
         total.ops.values().flat_map(|outcomes| outcomes.keys().map(String::as_str)).collect();
     let allowed = allowed(result);
@@ -370,7 +369,7 @@ fn judge(result: &RoundResult) -> Vec<Expectation> {
 /// every error.
 ///
 /// # Errors
-/// As [`measure`] and [`Bench::open`], for anything but a row that this kernel lacks.
+/// As [`Sampler::measure`] and [`Bench::open`], for anything but a row that this kernel lacks.
 pub fn prove(
     info: &KernelInfo,
     cpus: &[u32],
@@ -393,18 +392,23 @@ pub fn prove(
         layouts: vec![Layout::Same, Layout::OwnPadded, Layout::OwnPacked, Layout::ZIPF],
         threads,
         cpus: cpus.to_vec(),
-        placement: "compact".to_owned(),
-        rounds: 1,
-        window,
-        latency: true,
-        seed: 1,
-        stop: None,
-        emulator: info.emulator.clone(),
     };
-    for event in measure(plan)? {
-        match event? {
-            Event::Skipped { row, reason } => skipped.push((row, reason)),
-            Event::Round(result) => found.extend(judge(&result)),
+    let mut sampler = Sampler::new(true, 1);
+    let (configurations, lacking) = plan.configurations()?;
+    skipped.extend(lacking);
+    for configuration in configurations {
+        match sampler.measure(&configuration, window, 1) {
+            Ok(result) => found.extend(judge(&result)),
+            Err(Error::Unsupported { row, reason }) => {
+                if !skipped.iter().any(|(known, _)| *known == row) {
+                    skipped.push((row, reason));
+                }
+            }
+            // Memory may be back for the next.
+            Err(error @ Error::Prepare { .. }) => {
+                skipped.push((configuration.row.name(), error.to_string()));
+            }
+            Err(error) => return Err(error),
         }
     }
     Ok((found, skipped))

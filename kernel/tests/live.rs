@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use cellbench_host::affinity;
 use cellbench_kernel::{
-    Bench, Context, Error, Event, Kernel, KernelInfo, Layout, Options, Plan, Row, measure, prove,
-    rows,
+    Bench, Configuration, Context, Error, Kernel, KernelInfo, Layout, Options, Plan, Row, Sampler,
+    prove, rows,
 };
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -55,7 +55,7 @@ fn options(layout: Layout, threads: u32) -> Options {
 }
 
 fn cpus() -> Vec<u32> {
-    core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id as u32).collect()
+    affinity::current().unwrap_or_default().iter().map(|cpu| cpu.0).collect()
 }
 
 fn plan(info: &KernelInfo, names: &[&str]) -> Plan {
@@ -64,13 +64,6 @@ fn plan(info: &KernelInfo, names: &[&str]) -> Plan {
         layouts: vec![Layout::Same, Layout::OwnPadded],
         threads: vec![1],
         cpus: cpus(),
-        placement: "compact".to_owned(),
-        rounds: 2,
-        window: Duration::from_millis(5),
-        latency: true,
-        seed: 7,
-        stop: None,
-        emulator: None,
     }
 }
 
@@ -161,35 +154,25 @@ fn samples_are_as_many_as_asked_for_and_in_the_right_buckets() {
 }
 
 #[test]
-fn rounds_interleave_and_become_records() {
-    let Some((info, _guard)) = kernel("rounds_interleave_and_become_records") else { return };
-    let mut seen = Vec::new();
-    for event in measure(plan(&info, &["bpf_spin_lock", "bpf_spin_lock-empty"])).unwrap() {
-        let Event::Round(result) = event.unwrap() else { panic!("nothing is skipped") };
+fn results_become_records() {
+    let Some((info, _guard)) = kernel("results_become_records") else { return };
+    let plan = plan(&info, &["bpf_spin_lock", "bpf_spin_lock-empty"]);
+    let (configurations, skipped) = plan.configurations().unwrap();
+    assert!(skipped.is_empty(), "{skipped:?}");
+    let mut sampler = Sampler::new(true, 7);
+    let mut workloads = BTreeSet::new();
+    for configuration in &configurations {
+        let result = sampler.measure(configuration, Duration::from_millis(5), 7).unwrap();
         assert!(result.invariants.violations.is_empty() && result.invariants.checked > 0);
         assert!(result.duration_ns >= 5_000_000);
-        let round = result.to_round().unwrap();
+        let round = result.to_round("compact");
         assert!(round.goodput_ops_s().unwrap() > 0.0);
         assert_eq!(round.series.source, cellbench_record::Source::Kernel);
-        seen.push((result.round, result.position, round.series.workload.clone()));
+        assert!(round.latency_sample_every.unwrap() > 0);
+        assert!(round.context_switches_involuntary.is_some());
+        workloads.insert(round.series.workload.clone());
     }
-    let places: Vec<(u32, u32)> =
-        seen.iter().map(|(round, position, _)| (*round, *position)).collect();
-    assert_eq!(places, [(0, 0), (0, 1), (1, 0), (1, 1)]);
-    let workloads: BTreeSet<&str> = seen.iter().map(|(_, _, w)| w.as_str()).collect();
-    assert_eq!(workloads, BTreeSet::from(["empty", "lock-irqsave"]));
-}
-
-#[test]
-fn a_measurement_ends_when_told_to() {
-    let Some((info, _guard)) = kernel("a_measurement_ends_when_told_to") else { return };
-    let stop = Arc::new(AtomicBool::new(false));
-    let plan =
-        Plan { rounds: 1000, stop: Some(Arc::clone(&stop)), ..plan(&info, &["bpf_spin_lock"]) };
-    let mut measurement = measure(plan).unwrap();
-    assert!(measurement.next().is_some());
-    stop.store(true, std::sync::atomic::Ordering::Relaxed);
-    assert!(measurement.next().is_none());
+    assert_eq!(workloads, BTreeSet::from(["empty".to_owned(), "lock-irqsave".to_owned()]));
 }
 
 #[test]
@@ -201,14 +184,16 @@ fn impossible_plans_are_refused() {
         Plan { threads: vec![0], ..good.clone() },
         Plan { threads: vec![], ..good.clone() },
         Plan { threads: vec![most], ..good.clone() },
-        Plan { rounds: 0, ..good.clone() },
     ];
     for plan in plans {
-        assert!(matches!(measure(plan).unwrap_err(), Error::Plan { .. }));
+        assert!(matches!(plan.configurations().unwrap_err(), Error::Plan { .. }));
     }
-    let offline = Plan { cpus: vec![100_000], latency: false, ..good };
-    let first = measure(offline).unwrap().next().unwrap();
-    assert!(matches!(first.unwrap_err(), Error::Pin { cpu: 100_000 }));
+    let (configurations, _) = good.configurations().unwrap();
+    let nothing = Sampler::new(false, 7).measure(&configurations[0], Duration::ZERO, 7);
+    assert!(matches!(nothing.unwrap_err(), Error::Plan { .. }));
+    let offline = Configuration { cpus: vec![100_000], ..configurations[0].clone() };
+    let error = Sampler::new(false, 7).measure(&offline, Duration::from_millis(5), 7).unwrap_err();
+    assert!(matches!(error, Error::Pin(_)), "{error:?}");
 }
 
 #[test]

@@ -6,13 +6,17 @@
 //!   added to the cell's interrupt-off section; how much it slows is measured over many more rounds
 //!   than a try has.
 
+use std::time::{Duration, Instant};
+
 use cellbench_plots::stats::median;
-use cellbench_plots::{Options, Table};
 use cellbench_record::{AaCheck, Entry, PlantedCheck, Run, RunWriter, SelfTest, Verdict};
 
-use crate::backend::cores::round::{Bench, Conditions, Spec, WhenStuck};
+use crate::backend::Measured;
+use crate::backend::cores::Cores;
 use crate::rng::Rng;
-use crate::session::plan::{Block, Plan};
+use crate::session::plan::{Block, Plan, Spec};
+use crate::session::recorder::Recorder;
+use crate::session::rounds::{Ended, Observer, ROUNDS_BETWEEN_LOOKS, Rounds};
 use crate::session::run::SessionError;
 use crate::session::subject::TWIN;
 
@@ -34,44 +38,53 @@ pub struct Effort {
     pub tries: u32,
 }
 
-/// What goes on, for whoever waits: what is being done, and how much of it.
-pub type Tell<'a> = &'a mut dyn FnMut(&str, u32, u32);
+/// Shows what is being done, and how much of it.
+pub type Tell<'a> = &'a dyn Fn(&str, u32, u32);
 
 /// A self-test under way.
-pub struct SelfTester<'a> {
+pub struct SelfTester<'a, 't> {
     /// For measuring.
-    pub bench: &'a Bench,
-    /// The same for all rounds.
-    pub conditions: Conditions,
+    pub cores: &'a mut Cores<'t>,
+    /// Length of a window.
+    pub window: Duration,
     /// Where rounds go.
     pub writer: &'a mut RunWriter,
     /// Seed of every random choice.
     pub seed: u64,
-    /// See [`WhenStuck`].
-    pub when_stuck: WhenStuck<'a>,
-    /// Asked before each round whether to stop.
+    /// Asked before each measurement whether to stop.
     pub stop: &'a dyn Fn() -> bool,
 }
 
-/// A plan in which every row stands twice, with blocks of two.
+/// Goodput of a cell and of the same slowed, round by round.
+#[derive(Default)]
+struct Goodputs {
+    usual: Vec<f64>,
+    slowed: Vec<f64>,
+}
+
+impl Observer<Spec> for Goodputs {
+    fn measured(&mut self, _: usize, spec: &Spec, found: Measured) -> Result<(), SessionError> {
+        let goodput = found.round.goodput_ops_s().unwrap_or(0.0);
+        if spec.subject.extra_turns > 0 { &mut self.slowed } else { &mut self.usual }.push(goodput);
+        Ok(())
+    }
+}
+
+/// Returns a plan in which every row stands twice, with blocks of two.
 #[must_use]
 pub fn twins(plan: &Plan) -> Plan {
-    let pair = |spec: &Spec, surveyed: bool| {
+    let pair = |spec: &Spec| {
         let subject = spec.subject.twin();
         let series = spec.series.with_cell(&subject.name);
         let twin = Spec { series, subject, ..spec.clone() };
-        Block { specs: vec![spec.clone(), twin], surveyed }
+        Block { specs: vec![spec.clone(), twin], surveyed: false }
     };
-    let blocks = plan
-        .blocks
-        .iter()
-        .flat_map(|block| block.specs.iter().map(|spec| pair(spec, block.surveyed)))
-        .collect();
+    let blocks = plan.blocks.iter().flat_map(|block| block.specs.iter().map(pair)).collect();
     Plan { blocks, skipped: plan.skipped.clone() }
 }
 
-impl SelfTester<'_> {
-    /// Every pair of `plan` (see [`twins`]) in so many rounds.
+impl SelfTester<'_, '_> {
+    /// Measures every pair of `plan` (see [`twins`]) in so many rounds.
     ///
     /// # Errors
     /// [`SessionError`] if a round could not be measured or recorded.
@@ -81,23 +94,14 @@ impl SelfTester<'_> {
         rounds: u32,
         tell: Tell<'_>,
     ) -> Result<AaCheck, SessionError> {
-        let mut tables: Vec<Table> =
-            plan.blocks.iter().map(|block| self.table(&block.specs[0].series.cell)).collect();
-        let mut rng = Rng::new(self.seed);
-        for number in 0..rounds {
-            tell("A/A, round", number + 1, rounds);
-            let mut order: Vec<usize> = (0..plan.blocks.len()).collect();
-            rng.shuffle(&mut order);
-            for index in order {
-                if (self.stop)() {
-                    break;
-                }
-                self.block(&plan.blocks[index].specs, number, &mut rng, &mut tables[index])?;
-            }
-        }
-        let p_values: Vec<f64> = tables
-            .iter()
-            .flat_map(|table| table.summary(self.writer.run()).entries)
+        let baselines: Vec<&str> =
+            plan.blocks.iter().map(|block| block.specs[0].series.cell.as_str()).collect();
+        let mut recorder = Recorder::new(self.writer, baselines.into_iter(), None);
+        let progress = |number, _, _| tell("A/A, round", number + 1, rounds);
+        let bounds = bounds(self.window, self.seed, 0, rounds, self.stop, &progress);
+        bounds.run(plan, self.cores, &mut recorder, &mut Rng::new(self.seed))?;
+        let entries = recorder.entries().into_iter();
+        let p_values: Vec<f64> = entries
             .filter(|entry| entry.series.cell.ends_with(TWIN))
             .filter_map(|entry| entry.p_value)
             .collect();
@@ -111,7 +115,7 @@ impl SelfTester<'_> {
         })
     }
 
-    /// Slow-downs of `spec`, a locked cell, of about 2, 5 and 10 %, each tried so many times.
+    /// Tries slow-downs of `spec`, a locked cell, of about 2, 5 and 10 %, each so many times.
     ///
     /// # Errors
     /// [`SessionError`] if a round could not be measured or recorded.
@@ -134,19 +138,20 @@ impl SelfTester<'_> {
                 ..PlantedCheck::default()
             });
         }
-        let mut number = 0;
+        let plan = one_block(specs);
         for one in 0..effort.tries {
             tell("planted slow-downs, try", one + 1, effort.tries);
-            let mut table = self.table(&spec.series.cell);
-            for _ in 0..effort.rounds {
-                if (self.stop)() {
-                    return Ok(checks);
-                }
-                self.block(&specs, number, &mut rng, &mut table)?;
-                number += 1;
+            let baselines = std::iter::once(spec.series.cell.as_str());
+            let mut recorder = Recorder::new(self.writer, baselines, None);
+            let first = one * effort.rounds;
+            let bounds =
+                bounds(self.window, self.seed, first, effort.rounds, self.stop, &|_, _, _| ());
+            let (ended, _) = bounds.run(&plan, self.cores, &mut recorder, &mut rng)?;
+            if ended == Ended::Interrupted {
+                return Ok(checks);
             }
-            let entries = table.summary(self.writer.run()).entries;
-            for (check, slowed) in checks.iter_mut().zip(&specs[1..]) {
+            let entries = recorder.entries();
+            for (check, slowed) in checks.iter_mut().zip(&plan.blocks[0].specs[1..]) {
                 let is_it = |entry: &&Entry| entry.series == slowed.series;
                 let verdict = entries.iter().find(is_it).and_then(|entry| entry.verdict);
                 check.tries += 1;
@@ -156,7 +161,7 @@ impl SelfTester<'_> {
         Ok(checks)
     }
 
-    /// Turns of extra work that come closest to `percent`, and what they amount to.
+    /// Finds the turns of extra work that come closest to `percent`, and what they amount to.
     fn turns_for(
         &mut self,
         spec: &Spec,
@@ -182,55 +187,49 @@ impl SelfTester<'_> {
         Ok(best)
     }
 
-    /// How much `turns` turns slow the cell down: median over many rounds, in percent of goodput.
+    /// Measures how much `turns` turns slow the cell down: median over many rounds, in percent of
+    /// goodput. These rounds are not recorded.
     fn slowdown_percent(
         &mut self,
         spec: &Spec,
         turns: u32,
         rng: &mut Rng,
     ) -> Result<f64, SessionError> {
-        let slow = slowed(spec, 0.0, turns);
-        let mut shares = Vec::new();
-        for _ in 0..TRUTH_ROUNDS {
-            let seed = rng.next();
-            let mut pair = [spec, &slow];
-            rng.shuffle(&mut pair);
-            let mut goodput = [0.0; 2];
-            for one in pair {
-                let round = self.bench.measure(one, &self.conditions, seed, self.when_stuck)?.round;
-                let is_slow = usize::from(one.subject.extra_turns > 0);
-                goodput[is_slow] = round.goodput_ops_s().unwrap_or(0.0);
-            }
-            shares.push(goodput[1] / goodput[0]);
-        }
+        let plan = one_block(vec![spec.clone(), slowed(spec, 0.0, turns)]);
+        let mut goodputs = Goodputs::default();
+        let bounds = bounds(self.window, self.seed, 0, TRUTH_ROUNDS, self.stop, &|_, _, _| ());
+        bounds.run(&plan, self.cores, &mut goodputs, rng)?;
+        let pairs = goodputs.slowed.iter().zip(&goodputs.usual);
+        let mut shares: Vec<f64> = pairs.map(|(slowed, usual)| slowed / usual).collect();
         let share = median(&mut shares).unwrap_or(1.0);
         Ok((1.0 - share) * 100.0)
     }
+}
 
-    fn block(
-        &mut self,
-        specs: &[Spec],
-        number: u32,
-        rng: &mut Rng,
-        table: &mut Table,
-    ) -> Result<(), SessionError> {
-        let mut order: Vec<&Spec> = specs.iter().collect();
-        rng.shuffle(&mut order);
-        let seed = rng.next();
-        for (position, spec) in order.into_iter().enumerate() {
-            let mut round =
-                self.bench.measure(spec, &self.conditions, seed, self.when_stuck)?.round;
-            round.round = number;
-            round.position = position as u32;
-            table.push(&round);
-            self.writer.append(&round)?;
-        }
-        Ok(())
+/// Returns the bounds of a loop without a time budget: who stops it looks at the clock.
+fn bounds<'a>(
+    window: Duration,
+    seed: u64,
+    first: u32,
+    most: u32,
+    stop: &'a dyn Fn() -> bool,
+    progress: &'a dyn Fn(u32, usize, usize),
+) -> Rounds<'a> {
+    Rounds {
+        first,
+        most,
+        look_every: ROUNDS_BETWEEN_LOOKS,
+        window,
+        began: Instant::now(),
+        time_budget: None,
+        seed,
+        stop,
+        progress,
     }
+}
 
-    fn table(&self, baseline: &str) -> Table {
-        Table::new(Options { baseline: baseline.to_owned(), ..Options::of(self.writer.run()) })
-    }
+fn one_block(specs: Vec<Spec>) -> Plan {
+    Plan { blocks: vec![Block { specs, surveyed: false }], skipped: Vec::new() }
 }
 
 fn slowed(spec: &Spec, percent: f64, turns: u32) -> Spec {

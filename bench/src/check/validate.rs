@@ -17,12 +17,12 @@ use serde::{Deserialize, Serialize};
 
 pub use measure::{MeasureError, measure};
 
-use crate::backend::cores::round::Spec;
 use crate::backend::sim::host::{HostError, Microbenchmarks};
 use crate::backend::sim::meter::Meter;
 use crate::backend::sim::plan::topology;
 use crate::backend::sim::primitive;
 use crate::backend::sim::trial::{Machine, SimulateError, effort, simulate};
+use crate::session::plan::Spec;
 use crate::session::plan::{Matrix, Plan, PlanError, Selection};
 use cellbench_host::Placement;
 use cellbench_host::clock::median;

@@ -2,21 +2,21 @@
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{anyhow, bail};
-use cellbench_kernel::{Event, Kernel, KernelInfo, Layout, Row, measure, rows};
-use cellbench_record::{RunWriter, Severity};
+#[cfg(feature = "kernel")]
+use anyhow::anyhow;
+use anyhow::bail;
+use cellbench_kernel::{Kernel, KernelInfo, Row, rows};
 use serde_json::json;
 
 use super::args::{Output, parse_duration, parse_percent};
+#[cfg(feature = "kernel")]
 use super::command_line::{command_line, given};
-use super::{output, report, run};
-use crate::session::ctrl_c::{self, CtrlC};
-use crate::session::run::{Settings, describe_run, unix_s};
-use cellbench_host::cpus::CpuSet;
-use cellbench_host::doctor::examine;
-use cellbench_host::{Placement, Topology};
+use super::output;
+#[cfg(feature = "kernel")]
+use super::{report, run};
+use cellbench_host::Placement;
 
 /// Measure the running kernel's own timers, work queues, task works and locks through BPF
 ///
@@ -68,8 +68,6 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    cellbench_kernel::built()?;
-    info.check_permission()?;
     record(args, &info, chosen)
 }
 
@@ -97,91 +95,64 @@ fn choose(info: &KernelInfo, args: &Args) -> anyhow::Result<Vec<Row>> {
     Ok(all.into_iter().filter(wanted).collect())
 }
 
+/// Measures the rows and reports; without its measuring part, says how to get it.
+#[cfg(not(feature = "kernel"))]
+fn record(_: &Args, _: &KernelInfo, _: Vec<Row>) -> anyhow::Result<ExitCode> {
+    cellbench_kernel::built()?;
+    Ok(ExitCode::FAILURE)
+}
+
+/// Measures the rows and reports.
+#[cfg(feature = "kernel")]
 fn record(args: &Args, info: &KernelInfo, chosen: Vec<Row>) -> anyhow::Result<ExitCode> {
-    let began = Instant::now();
+    use crate::backend::kernel::{RunningKernel, plan};
+    use crate::session::ctrl_c::CtrlC;
+    use crate::session::run::{Settings, run as run_session};
+    use cellbench_host::Topology;
+
+    info.check_permission()?;
+    if let Some(emulator) = &info.emulator {
+        return Err(cellbench_kernel::Error::Emulated { emulator: emulator.clone() }.into());
+    }
     let topology = Topology::read()?;
     let mut threads = args.threads.clone();
     if threads.is_empty() {
         threads = vec![1, topology.usable.len() as u32];
         threads.dedup();
     }
-    let most = threads.iter().copied().max().unwrap_or(0);
     for &count in &threads {
         topology.place(args.placement, count as usize)?;
     }
+    let most = threads.iter().copied().max().unwrap_or(0);
     let cpus = topology.place(args.placement, most as usize)?;
     let seed = args.seed.unwrap_or_else(run::seed_from_clock);
     let given = given();
     let settings = Settings {
         out: args.output.dir(),
         seed,
-        time_budget: args.time_budget,
+        time_budget: Some(args.time_budget),
         window: Some(args.window),
         most_rounds: Some(args.rounds),
+        // Rows are compared with those of another run, of another kernel, as a rule.
+        stops_when_decided: false,
         threshold_share: args.threshold,
         baseline: baseline(&chosen),
-        irq_save_cost_ns: 0.0,
-        interrupt_rate_hz: None,
         matrix: "kernel".to_owned(),
         command_line: command_line(("cellbench", &given), args.seed.is_none().then_some(seed)),
     };
     let ctrl_c = CtrlC::install().map_err(|error| anyhow!(error))?;
-    let mut run = describe_run(&topology, &cpus, &settings);
-    run.settings.window_s = args.window.as_secs_f64();
-    let used: CpuSet = cpus.iter().copied().collect();
-    run.findings = examine(&topology, &used, Duration::from_millis(500));
-    if info.jit == Some(false) {
-        run.findings.insert(0, interpreted());
-    }
-    run.notes
-        .extend(info.cells.evidence.iter().map(|member| format!("the kernel's cells: {member}")));
-    let mut writer = RunWriter::create(&settings.out, run)?;
-    let events = measure(cellbench_kernel::Plan {
-        rows: chosen,
-        layouts: vec![Layout::Same, Layout::OwnPadded, Layout::OwnPacked, Layout::ZIPF],
-        threads,
-        cpus: cpus.iter().map(|cpu| cpu.0).collect(),
-        placement: args.placement.name().to_owned(),
-        rounds: args.rounds,
-        window: args.window,
-        latency: true,
-        seed,
-        stop: None,
-        emulator: info.emulator.clone(),
-    })?;
-    let mut notes = Vec::new();
-    for event in events {
-        match event? {
-            Event::Skipped { row, reason } => notes.push(format!("left out: {row}: {reason}")),
-            Event::Round(result) => writer.append(&result.to_round()?)?,
-        }
-        if ctrl_c.is_requested() || began.elapsed() >= args.time_budget {
-            break;
-        }
-    }
-    writer.update_run(|run| {
-        run.notes.append(&mut notes);
-        run.finished_unix_s = Some(unix_s());
-    })?;
-    report::show(writer.dir(), args.output.json, &[])?;
-    Ok(if ctrl_c.is_requested() { ExitCode::from(ctrl_c::EXIT_STATUS) } else { ExitCode::SUCCESS })
+    let plan = plan(chosen, threads, &cpus, args.placement)?;
+    let mut kernel = RunningKernel::new(info, &topology, &cpus, args.placement, seed);
+    let finished = run_session(plan, &mut kernel, &settings, ctrl_c)?;
+    report::show(&finished.dir, args.output.json, &[])?;
+    Ok(run::conclude(&finished))
 }
 
 /// The kernel has one generation of cells; its locks are compared with each other.
+#[cfg(feature = "kernel")]
 fn baseline(chosen: &[Row]) -> String {
     let lock = chosen.iter().find(|row| row.cell == "bpf_spin_lock");
     lock.or(chosen.first()).map(|row| row.cell.clone()).unwrap_or_default()
-}
-
-/// The JIT is off.
-fn interpreted() -> cellbench_record::Finding {
-    cellbench_record::Finding {
-        id: "bpf-jit".to_owned(),
-        severity: Severity::Unfit,
-        text: "BPF programs are interpreted".to_owned(),
-        effect: "the loops measure the interpreter, not the kernel's cells".to_owned(),
-        fix: "as root: sysctl net.core.bpf_jit_enable=1".to_owned(),
-    }
 }
 
 fn as_json(info: &KernelInfo, chosen: &[Row]) -> serde_json::Value {

@@ -1,7 +1,7 @@
 //! `cellbench run`: measure, record, report. Also what `cargo bench` does.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,8 +10,10 @@ use anyhow::anyhow;
 use super::args::Measuring;
 use super::command_line::{command_line, given};
 use super::{output, report};
-use crate::backend::cores::round::{RoundError, Spec};
+use crate::backend::cores::round::OnStuck;
+use crate::backend::cores::{self, Cores};
 use crate::session::ctrl_c::{self, CtrlC};
+use crate::session::plan::Spec;
 use crate::session::plan::{Matrix, Plan, PlanError, known_cells};
 use crate::session::run::{Ended, Finished, Settings, run as run_session};
 use crate::session::subject;
@@ -38,8 +40,13 @@ pub(super) fn measure(
     command: (&str, &[OsString]),
 ) -> anyhow::Result<ExitCode> {
     let settings = settings(args, &plan, command)?;
+    let options = cores::Options {
+        irq_save_cost_ns: args.irq_save_ns,
+        interrupt_rate_hz: args.interrupt_rate,
+    };
+    let mut cores = Cores::new(topology, plan.cpus(), options, stuck(settings.out.clone()));
     let ctrl_c = CtrlC::install().map_err(|error| anyhow!(error))?;
-    let finished = run_session(plan, topology, &settings, ctrl_c, stuck)?;
+    let finished = run_session(plan, &mut cores, &settings, ctrl_c)?;
     report::show(&finished.dir, args.output.json, &[])?;
     Ok(conclude(&finished))
 }
@@ -67,13 +74,12 @@ fn settings(
     Ok(Settings {
         out: args.output.dir(),
         seed,
-        time_budget: args.time_budget.unwrap_or_else(|| default_budget(args.choice.matrix())),
+        time_budget: Some(args.time_budget.unwrap_or_else(|| default_budget(args.choice.matrix()))),
         window: args.window,
         most_rounds: args.rounds,
         threshold_share: args.threshold,
         baseline: baseline(args.against.as_deref(), &mut plan.specs())?,
-        irq_save_cost_ns: args.irq_save_ns,
-        interrupt_rate_hz: args.interrupt_rate,
+        stops_when_decided: true,
         matrix: args.choice.matrix_name().to_owned(),
         command_line: command_line(command, args.seed.is_none().then_some(seed)),
     })
@@ -117,10 +123,13 @@ pub(super) fn seed_from_clock() -> u64 {
     since.as_nanos() as u64 & ((1 << 53) - 1)
 }
 
-/// Workers that do not come back cannot be ended but with the process. What was recorded stays.
-pub(super) fn stuck(dir: &Path, error: RoundError) {
-    let kept =
-        anyhow!(error).context(format!("{}: run not finished, its rounds are kept", dir.display()));
-    output::error(&kept);
-    std::process::exit(i32::from(EXIT_VIOLATION));
+/// Ends the process when workers do not come back: they cannot be ended otherwise. What was recorded
+/// below `out` stays.
+pub(super) fn stuck(out: PathBuf) -> OnStuck {
+    Box::new(move |error| {
+        let latest = out.join("latest");
+        let kept = format!("{}: run not finished, its rounds are kept", latest.display());
+        output::error(&anyhow!(error).context(kept));
+        std::process::exit(i32::from(EXIT_VIOLATION));
+    })
 }

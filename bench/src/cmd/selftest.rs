@@ -12,22 +12,20 @@ use cellbench_record::{Kind, Run, RunReader, RunWriter, SelfTest, write_atomical
 use super::args::{Output, parse_duration, parse_percent};
 use super::command_line::{command_line, given};
 use super::{output, run};
-use crate::backend::cores::calibrate::calibrate;
-use crate::backend::cores::round::{Bench, Conditions, RoundError};
+use crate::backend::Backend;
+use crate::backend::cores::{self, Cores};
 use crate::check::selftest::{Effort, SelfTester, judge, twins};
 use crate::session::budget;
 use crate::session::ctrl_c::{self, CtrlC};
-use crate::session::plan::{Matrix, Plan, Selection};
-use crate::session::run::{Settings, describe_run};
+use crate::session::plan::{Matrix, Plan, Selection, Spec};
+use crate::session::run::Settings;
 use cellbench_host::Topology;
-use cellbench_host::clock::Clock;
-use cellbench_host::cpus::CpuSet;
 
 /// The cell that is slowed, and the workload that shows it: short, and on one CPU.
 const PLANTED: (&str, &str) = ("spin-queued", "solo-set");
 /// Cost of masking interrupts that the model adds in the planted part, about what kernels were
 /// measured at: an operation is then long enough for steps of 2 %.
-const IRQ_SAVE_NS: u32 = 18;
+const IRQ_SAVE_NS: f64 = 18.0;
 /// Share of the time that goes to A/A.
 const A_A_SHARE: f64 = 0.5;
 
@@ -73,70 +71,50 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let settings = Settings {
         out: args.output.dir(),
         seed,
-        time_budget: args.time_budget,
+        time_budget: Some(args.time_budget),
         window: None,
         most_rounds: Some(args.rounds),
+        stops_when_decided: false,
         threshold_share: args.threshold,
         baseline: PLANTED.0.to_owned(),
-        irq_save_cost_ns: 0.0,
-        interrupt_rate_hz: None,
         matrix: "self-test".to_owned(),
         command_line: command_line(("cellbench", &given), args.seed.is_none().then_some(seed)),
     };
     let mut plan = twins(&Plan::new(&Selection::of(Matrix::Headline), &topology)?);
-    let cpus: CpuSet = topology.usable.clone();
-    let order = topology.place(cellbench_host::Placement::Compact, cpus.len())?;
-    let mut writer = RunWriter::create(&settings.out, describe_run(&topology, &order, &settings))?;
-    let dir = writer.dir().to_owned();
-    let stuck = |error: RoundError| run::stuck(&dir, error);
-
-    let bench = Bench::new(Clock::new(), &cpus);
-    let instruments = calibrate(&bench, &topology, &order, Duration::from_millis(10), &stuck)?;
+    let order = topology.place(cellbench_host::Placement::Compact, topology.usable.len())?;
+    let stuck = run::stuck(settings.out.clone());
+    let mut cores = Cores::new(&topology, order, cores::Options::default(), stuck);
+    let mut described = settings.describe();
+    cores.describe(&mut described);
+    let mut writer = RunWriter::create(&settings.out, described)?;
+    cores.prepare(settings.time_budget)?;
     let time = args.time_budget.saturating_sub(began.elapsed());
-    let window = budget::fit_rounds(&mut plan, args.a_a_rounds, time.mul_f64(A_A_SHARE));
-    let conditions = Conditions {
-        warm_up: budget::warm_up(window),
-        window,
-        sampled: true,
-        turns_per_us: instruments.turns_per_us,
-        irq_save_turns: 0,
-        interrupt_rate_hz: None,
-    };
+    let share = time.mul_f64(A_A_SHARE);
+    let window = budget::fit_rounds(&mut plan, args.a_a_rounds, share, &cores::cost);
     writer.update_run(|run| {
-        run.calibration = instruments.calibration.clone();
+        cores.describe(run);
         run.settings.window_s = window.as_secs_f64();
     })?;
-    let planted_spec = Plan::new(
-        &Selection {
-            cells: vec![PLANTED.0.to_owned()],
-            workloads: vec![PLANTED.1.to_owned()],
-            kinds: vec![Kind::Timer.to_string()],
-            threads: vec![1],
-            ..Selection::of(Matrix::Headline)
-        },
-        &topology,
-    )?;
-    let spec = planted_spec.specs().next().context("the planted cell is not in the registry")?;
+    let spec = planted_spec(&topology)?;
 
-    let mut tester = SelfTester {
-        bench: &bench,
-        conditions,
-        writer: &mut writer,
-        seed,
-        when_stuck: &stuck,
-        stop: &|| ctrl_c.is_requested() || began.elapsed() >= args.time_budget,
-    };
     let bar = indicatif::ProgressBar::new(1)
         .with_style(indicatif::ProgressStyle::with_template("{bar:30} {msg}")?);
-    let mut tell = |what: &str, done: u32, of: u32| {
+    let tell = |what: &str, done: u32, of: u32| {
         bar.set_length(u64::from(of));
         bar.set_position(u64::from(done));
         bar.set_message(format!("{what} {done}/{of}"));
     };
-    let aa = tester.a_a(&plan, args.a_a_rounds, &mut tell)?;
-    tester.conditions.irq_save_turns = IRQ_SAVE_NS * instruments.turns_per_us / 1000;
+    let mut tester = SelfTester {
+        cores: &mut cores,
+        window,
+        writer: &mut writer,
+        seed,
+        stop: &|| ctrl_c.is_requested() || began.elapsed() >= args.time_budget,
+    };
+    let aa = tester.a_a(&plan, args.a_a_rounds, &tell)?;
+    tester.cores.set_irq_save_cost_ns(IRQ_SAVE_NS);
     let effort = Effort { rounds: args.rounds, tries: args.tries };
-    let planted = tester.planted(spec, effort, &mut tell)?;
+    let planted = tester.planted(&spec, effort, &tell)?;
     bar.finish_and_clear();
 
     let outcome = judge(aa, planted, writer.run());
@@ -157,6 +135,19 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         (_, true) => ExitCode::SUCCESS,
         (_, false) => ExitCode::FAILURE,
     })
+}
+
+/// Returns the configuration that is slowed.
+fn planted_spec(topology: &Topology) -> anyhow::Result<Spec> {
+    let selection = Selection {
+        cells: vec![PLANTED.0.to_owned()],
+        workloads: vec![PLANTED.1.to_owned()],
+        kinds: vec![Kind::Timer.to_string()],
+        threads: vec![1],
+        ..Selection::of(Matrix::Headline)
+    };
+    let plan = Plan::new(&selection, topology)?;
+    plan.specs().next().cloned().context("the planted cell is not in the registry")
 }
 
 fn table(outcome: &SelfTest, run: &Run) -> Result<String, std::fmt::Error> {

@@ -14,10 +14,10 @@ use super::args::{Choice, Output, parse_duration, parse_percent};
 use super::command_line::{command_line, given};
 use super::{output, report, run};
 use crate::backend::sim::plan::plan;
-use crate::backend::sim::session::{self, Settings};
-use crate::backend::sim::{host, meter};
+use crate::backend::sim::{Simulator, host, meter};
 use crate::check::validate::{self, Measured, Validation};
 use crate::session::ctrl_c::CtrlC;
+use crate::session::run::{self as session, Settings};
 use cellbench_host::c2c::Effort;
 use cellbench_host::{Clock, CpuId, Topology};
 
@@ -84,18 +84,20 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let settings = Settings {
         out: args.output.dir(),
         seed: args.seed,
-        rounds: args.rounds,
+        window: None,
+        most_rounds: Some(args.rounds),
+        stops_when_decided: false,
         time_budget: args.time_budget,
         threshold_share: args.threshold,
         baseline: run::baseline(args.against.as_deref(), &mut plan.specs())?,
         matrix: args.choice.matrix_name().to_owned(),
-        own_lines: args.own_line.clone(),
         command_line: command_line(("cellbench", &given), None),
     };
     let ctrl_c = CtrlC::install().map_err(|error| anyhow!(error))?;
-    let (finished, speed) = session::run(&plan, &machine, &settings, ctrl_c)?;
+    let mut simulator = Simulator::new(&machine, &args.own_line, args.seed);
+    let finished = session::run(plan, &mut simulator, &settings, ctrl_c)?;
     report::show(&finished.dir, args.output.json, &[])?;
-    output::note(&meter::describe(&speed));
+    output::note(&meter::describe(&simulator.speed()));
     Ok(run::conclude(&finished))
 }
 
@@ -130,7 +132,7 @@ fn validate(args: &Args) -> anyhow::Result<ExitCode> {
             let topology = Topology::read()?;
             let ctrl_c = CtrlC::install().map_err(|error| anyhow!(error))?;
             let dir = args.output.dir();
-            validate::measure(&topology, ctrl_c, &|error| run::stuck(&dir, error))?
+            validate::measure(&topology, ctrl_c, run::stuck(dir))?
         }
     };
     let validation = Validation::of(measured)?;

@@ -161,12 +161,12 @@ fn run_slice(text: &str) -> anyhow::Result<ExitCode> {
         let sound = outcome.violations.is_empty();
         Ok(if sound { ExitCode::SUCCESS } else { ExitCode::from(EXIT_VIOLATION) })
     };
-    let stuck = |outcome: slice::Outcome| {
+    let stuck = move |outcome: slice::Outcome| {
         // Nothing is left to be done if standard output is gone.
         let _ = tell(&outcome);
         std::process::exit(i32::from(EXIT_VIOLATION));
     };
-    tell(&slice::run(&order, &stuck)?)
+    tell(&slice::run(&order, Box::new(stuck))?)
 }
 
 /// The chosen cells with the chosen workloads that suit each.

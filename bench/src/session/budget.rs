@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use cellbench_record::Kind;
-use cellbench_workloads::EngineNeed;
 
 use super::plan::{Block, Plan};
-use crate::backend::cores::round::Spec;
+use crate::backend::Configuration;
 
 /// Rounds that a compared block is to get: enough for most verdicts on a quiet host.
 pub const ROUNDS: u32 = 30;
@@ -19,66 +18,56 @@ const SHORTEST: Duration = Duration::from_millis(3);
 /// Longer ones gather more disturbances than they average out.
 const LONGEST: Duration = Duration::from_millis(50);
 
-/// Time of a round beside its window and warm-up: threads, checks, the record.
-const OVERHEAD: Duration = Duration::from_micros(1500);
-/// The part of it that each thread adds.
-const OVERHEAD_PER_THREAD: Duration = Duration::from_micros(150);
-
-/// What a workload that suspends a worker takes longer: some stalls.
-const STALLED: Duration = Duration::from_secs(4);
-
 /// Time before a window of this length.
 #[must_use]
 pub fn warm_up(window: Duration) -> Duration {
     (window / 10).clamp(Duration::from_millis(1), Duration::from_millis(3))
 }
 
-/// What one measurement takes, about.
-#[must_use]
-pub fn cost(spec: &Spec, window: Duration) -> Duration {
-    let stalls = spec.needs.stalls;
-    let window = if stalls { window + STALLED } else { window };
-    let threads = spec.series.threads * if spec.engine == EngineNeed::Live { 2 } else { 1 };
-    window + warm_up(window) + OVERHEAD + OVERHEAD_PER_THREAD * threads
-}
+/// Estimates what a measurement takes with a window of some length.
+pub type Cost<'a, S> = &'a dyn Fn(&S, Duration) -> Duration;
 
-/// What a round of these blocks takes, about.
-fn cost_of<'a>(blocks: impl Iterator<Item = &'a Block>, window: Duration) -> Duration {
+/// Estimates what a round of these blocks takes.
+fn cost_of<'a, S: 'a>(
+    blocks: impl Iterator<Item = &'a Block<S>>,
+    window: Duration,
+    cost: Cost<'_, S>,
+) -> Duration {
     blocks.flat_map(|block| &block.specs).map(|spec| cost(spec, window)).sum()
 }
 
-fn total(plan: &Plan, rounds: u32, window: Duration) -> Duration {
-    let compared = cost_of(plan.blocks.iter().filter(|block| !block.surveyed), window);
-    let surveyed = cost_of(plan.blocks.iter().filter(|block| block.surveyed), window);
+fn total<S>(plan: &Plan<S>, rounds: u32, window: Duration, cost: Cost<'_, S>) -> Duration {
+    let compared = cost_of(plan.blocks.iter().filter(|block| !block.surveyed), window, cost);
+    let surveyed = cost_of(plan.blocks.iter().filter(|block| block.surveyed), window, cost);
     compared * rounds + surveyed * SURVEY_ROUNDS.min(rounds)
 }
 
-/// The longest window with which the rounds of `plan` fit into `budget`.
+/// Returns the longest window with which the rounds of `plan` fit into `budget`.
 #[must_use]
-pub fn window(plan: &Plan, budget: Duration) -> Duration {
-    let fits = |window: &Duration| total(plan, ROUNDS, *window) <= budget;
+pub fn window<S>(plan: &Plan<S>, budget: Duration, cost: Cost<'_, S>) -> Duration {
+    let fits = |window: &Duration| total(plan, ROUNDS, *window, cost) <= budget;
     candidates().find(fits).unwrap_or(SHORTEST)
 }
 
 /// Leaves out the least important blocks until the rest fits into `budget` with the shortest
 /// windows; notes in the plan what went. One block always stays.
-pub fn fit(plan: &mut Plan, budget: Duration) {
-    let needed = total(plan, LEAST_ROUNDS, SHORTEST);
+pub fn fit<S: Configuration>(plan: &mut Plan<S>, budget: Duration, cost: Cost<'_, S>) {
+    let needed = total(plan, LEAST_ROUNDS, SHORTEST, cost);
     if needed <= budget {
         return;
     }
     let before = plan.len();
-    let mut blocks: Vec<(usize, Block)> =
+    let mut blocks: Vec<(usize, Block<S>)> =
         std::mem::take(&mut plan.blocks).into_iter().enumerate().collect();
     let all = blocks.iter().map(|(_, block)| block.threads()).max().unwrap_or(1);
     // Most important first; among equals the order of the plan.
     blocks.sort_by_key(|(place, block)| (unimportance(block, all), *place));
-    let mut blocks: Vec<Block> = blocks.into_iter().map(|(_, block)| block).collect();
+    let mut blocks: Vec<Block<S>> = blocks.into_iter().map(|(_, block)| block).collect();
     let mut time = Duration::ZERO;
     let mut kept = 0;
     for block in &blocks {
         let rounds = if block.surveyed { SURVEY_ROUNDS } else { LEAST_ROUNDS };
-        time += cost_of(std::iter::once(block), SHORTEST) * rounds;
+        time += cost_of(std::iter::once(block), SHORTEST, cost) * rounds;
         if time > budget && kept > 0 {
             break;
         }
@@ -97,13 +86,18 @@ pub fn fit(plan: &mut Plan, budget: Duration) {
 /// Fits `rounds` rounds of every block into `budget`: leaves out what must be, and returns the
 /// window.
 #[must_use]
-pub fn fit_rounds(plan: &mut Plan, rounds: u32, budget: Duration) -> Duration {
-    let needed = |window| cost_of(plan.blocks.iter(), window) * rounds;
+pub fn fit_rounds<S>(
+    plan: &mut Plan<S>,
+    rounds: u32,
+    budget: Duration,
+    cost: Cost<'_, S>,
+) -> Duration {
+    let needed = |window| cost_of(plan.blocks.iter(), window, cost) * rounds;
     let longest = candidates().find(|window| needed(*window) <= budget);
     longest.unwrap_or_else(|| {
         let mut time = Duration::ZERO;
-        let fits = |block: &&Block| {
-            time += cost_of(std::iter::once(*block), SHORTEST) * rounds;
+        let fits = |block: &&Block<S>| {
+            time += cost_of(std::iter::once(*block), SHORTEST, cost) * rounds;
             time <= budget
         };
         let kept = plan.blocks.iter().take_while(fits).count().max(1);
@@ -119,9 +113,9 @@ fn candidates() -> impl Iterator<Item = Duration> {
 }
 
 /// Whatever is largest goes first.
-fn unimportance(block: &Block, all: u32) -> u32 {
+fn unimportance<S: Configuration>(block: &Block<S>, all: u32) -> u32 {
     let threads = block.threads();
-    let kind = block.specs.first().map(|spec| &spec.series.kind);
+    let kind = block.specs.first().map(|spec| &spec.series().kind);
     let mut rank = 0;
     if block.surveyed {
         rank += 4;
@@ -138,6 +132,7 @@ fn unimportance(block: &Block, all: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::cores;
     use crate::session::plan::{Matrix, Selection};
     use cellbench_host::Topology;
 
@@ -148,26 +143,27 @@ mod tests {
     #[test]
     fn more_time_makes_longer_windows_within_bounds() {
         let plan = plan();
-        let windows = [1, 60, 600, 6000].map(|s| window(&plan, Duration::from_secs(s)));
+        let windows =
+            [1, 60, 600, 6000].map(|s| window(&plan, Duration::from_secs(s), &cores::cost));
         assert!(windows.is_sorted(), "{windows:?}");
         assert_eq!((windows[0], windows[3]), (SHORTEST, LONGEST));
         // What was found fits.
         let budget = Duration::from_secs(600);
-        assert!(windows[2] == SHORTEST || total(&plan, ROUNDS, windows[2]) <= budget);
+        assert!(windows[2] == SHORTEST || total(&plan, ROUNDS, windows[2], &cores::cost) <= budget);
     }
 
     #[test]
     fn what_does_not_fit_goes_least_important_first_and_is_counted() {
         let mut plan = plan();
-        let (before, time) = (plan.len(), total(&plan, LEAST_ROUNDS, SHORTEST));
-        fit(&mut plan, time);
+        let (before, time) = (plan.len(), total(&plan, LEAST_ROUNDS, SHORTEST, &cores::cost));
+        fit(&mut plan, time, &cores::cost);
         assert_eq!(plan.len(), before, "all of it fits");
-        fit(&mut plan, time / 4);
+        fit(&mut plan, time / 4, &cores::cost);
         assert!(plan.len() < before && !plan.is_empty());
         assert!(plan.blocks.iter().any(|block| !block.surveyed));
         let note = plan.skipped.last().unwrap();
         assert!(note.starts_with(&format!("{} of {before}", before - plan.len())), "{note}");
-        fit(&mut plan, Duration::ZERO);
+        fit(&mut plan, Duration::ZERO, &cores::cost);
         assert_eq!(plan.blocks.len(), 1, "one block always stays");
     }
 
@@ -175,9 +171,9 @@ mod tests {
     fn rounds_that_fit_leave_blocks_out_only_when_they_must() {
         let mut plan = plan();
         let before = plan.len();
-        assert_eq!(fit_rounds(&mut plan, 6, Duration::from_secs(100_000)), LONGEST);
+        assert_eq!(fit_rounds(&mut plan, 6, Duration::from_secs(100_000), &cores::cost), LONGEST);
         assert_eq!(plan.len(), before);
-        assert_eq!(fit_rounds(&mut plan, 6, Duration::ZERO), SHORTEST);
+        assert_eq!(fit_rounds(&mut plan, 6, Duration::ZERO, &cores::cost), SHORTEST);
         assert_eq!(plan.blocks.len(), 1);
     }
 }

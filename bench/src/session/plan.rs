@@ -11,8 +11,10 @@ use cellbench_record::{Kind, Series, Source};
 use cellbench_workloads::EngineNeed;
 use cellbench_workloads::registry::{Entry, WORKLOADS};
 
+use cellbench_workloads::trial::Needs;
+
 use super::subject::{self, Reclaim, Subject};
-use crate::backend::cores::round::Spec;
+use crate::backend::Configuration;
 use cellbench_host::cpus::CpuId;
 use cellbench_host::placement::Placement;
 use cellbench_host::topology::Topology;
@@ -34,30 +36,90 @@ pub const HEADLINE: &[&str] = &[
     "lock-0ns",
 ];
 
-/// What is compared with each other, and so measured together.
+/// A cell or lock under a workload on some CPUs.
 #[derive(Clone, Debug)]
-pub struct Block {
+pub struct Spec {
+    /// The row of the table.
+    pub series: Series,
+    /// Cell or lock.
+    pub subject: Subject,
+    /// Workload, by name.
+    pub workload: &'static str,
+    /// Engine that the workload needs.
+    pub engine: EngineNeed,
+    /// Other needs of the workload.
+    pub needs: Needs,
+    /// CPUs, one for each worker.
+    pub cpus: Vec<CpuId>,
+}
+
+impl Configuration for Spec {
+    fn series(&self) -> &Series {
+        &self.series
+    }
+
+    fn cpus(&self) -> &[CpuId] {
+        &self.cpus
+    }
+}
+
+/// Configurations that are compared with each other, and so measured together.
+#[derive(Clone, Debug)]
+pub struct Block<S = Spec> {
     /// One for each cell.
-    pub specs: Vec<Spec>,
-    /// Surveyed: of lesser interest, so less time is spent on it.
+    pub specs: Vec<S>,
+    /// Of lesser interest, so that less time is spent on it.
     pub surveyed: bool,
 }
 
-impl Block {
-    /// Number of worker threads.
+impl<S: Configuration> Block<S> {
+    /// Returns the number of worker threads.
     #[must_use]
     pub fn threads(&self) -> u32 {
-        self.specs.first().map_or(0, |spec| spec.series.threads)
+        self.specs.first().map_or(0, |spec| spec.series().threads)
     }
 }
 
 /// Everything to measure.
-#[derive(Clone, Debug, Default)]
-pub struct Plan {
-    /// What is measured together.
-    pub blocks: Vec<Block>,
+#[derive(Clone, Debug)]
+pub struct Plan<S = Spec> {
+    /// Blocks of comparable configurations.
+    pub blocks: Vec<Block<S>>,
     /// What was left out and why, a sentence each.
     pub skipped: Vec<String>,
+}
+
+impl<S: Configuration> Plan<S> {
+    /// Returns the number of configurations.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.blocks.iter().map(|block| block.specs.len()).sum()
+    }
+
+    /// Returns whether there is nothing to measure.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+
+    /// Returns all configurations.
+    pub fn specs(&self) -> impl Iterator<Item = &S> {
+        self.blocks.iter().flat_map(|block| &block.specs)
+    }
+
+    /// Returns the CPUs that some configuration uses, in the order of the largest one.
+    #[must_use]
+    pub fn cpus(&self) -> Vec<CpuId> {
+        let mut cpus: Vec<CpuId> = Vec::new();
+        let mut specs: Vec<&S> = self.specs().collect();
+        specs.sort_by_key(|spec| std::cmp::Reverse(spec.cpus().len()));
+        for cpu in specs.iter().flat_map(|spec| spec.cpus()) {
+            if !cpus.contains(cpu) {
+                cpus.push(*cpu);
+            }
+        }
+        cpus
+    }
 }
 
 impl Plan {
@@ -66,7 +128,7 @@ impl Plan {
     /// # Errors
     /// [`PlanError`] for names and numbers that are not there.
     pub fn new(selection: &Selection, topology: &Topology) -> Result<Self, PlanError> {
-        let mut plan = Self::default();
+        let mut plan = Self { blocks: Vec::new(), skipped: Vec::new() };
         let subjects = plan.subjects(selection)?;
         let workloads = plan.workloads(selection)?;
         for workload in workloads {
@@ -82,7 +144,7 @@ impl Plan {
                 let cpus = cpus.repeat(workload.needs.workers_per_cpu.max(1) as usize);
                 if cpus.len() < workload.needs.least_workers as usize {
                     plan.skipped.push(format!(
-                        "{} on {} CPU(s): it shows something from {} on",
+                        "{} on {} CPU(s): needs at least {} threads",
                         workload.id,
                         cpus.len(),
                         workload.needs.least_workers
@@ -144,18 +206,6 @@ impl Plan {
         }
     }
 
-    /// Number of configurations.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.blocks.iter().map(|block| block.specs.len()).sum()
-    }
-
-    /// Whether there is nothing to measure.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.blocks.is_empty()
-    }
-
     /// Keeps the configurations whose name, as `timer/same-cell/cmpxchg-state`, `wanted` says yes
     /// to.
     pub fn retain(&mut self, wanted: impl Fn(&str) -> bool) {
@@ -165,11 +215,6 @@ impl Plan {
             });
         }
         self.blocks.retain(|block| !block.specs.is_empty());
-    }
-
-    /// All configurations.
-    pub fn specs(&self) -> impl Iterator<Item = &Spec> {
-        self.blocks.iter().flat_map(|block| &block.specs)
     }
 
     fn subjects(&self, selection: &Selection) -> Result<Vec<Subject>, PlanError> {

@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// A bar over the time budget.
+/// A bar over the time budget, or over the places of a round where there is none.
 #[derive(Debug)]
 pub(crate) struct Progress {
     bar: ProgressBar,
-    budget: Duration,
+    budget: Option<Duration>,
 }
 
 impl Progress {
-    pub(crate) fn new(budget: Duration) -> Self {
-        let length = budget.as_millis() as u64;
+    pub(crate) fn new(budget: Option<Duration>) -> Self {
+        let length = budget.map_or(1, |budget| budget.as_millis() as u64);
         // Four times a second is enough, and each drawing is a system call.
         let bar =
             ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr_with_hz(4));
@@ -26,17 +26,17 @@ impl Progress {
         Self { bar, budget }
     }
 
-    /// Round `number` is at its `place`th block of `blocks`.
-    pub(crate) fn at(&self, number: u32, place: usize, blocks: usize, elapsed: Duration) {
+    /// Shows that round `number` is at its `place`th batch of `places`.
+    pub(crate) fn at(&self, number: u32, place: usize, places: usize, elapsed: Duration) {
+        let round = format!("round {}, {}/{places}", number + 1, place + 1);
+        let Some(budget) = self.budget else {
+            self.bar.set_length(places as u64);
+            self.bar.set_position(place as u64);
+            return self.bar.set_message(round);
+        };
         self.bar.set_position(elapsed.as_millis() as u64);
-        let left = self.budget.saturating_sub(elapsed).as_secs();
-        self.bar.set_message(format!(
-            "round {}, {}/{blocks}; at most {}:{:02} left",
-            number + 1,
-            place + 1,
-            left / 60,
-            left % 60
-        ));
+        let left = budget.saturating_sub(elapsed).as_secs();
+        self.bar.set_message(format!("{round}; at most {}:{:02} left", left / 60, left % 60));
     }
 
     /// Removes the bar.

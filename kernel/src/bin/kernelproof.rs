@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use cellbench_host::{CpuId, affinity, pin};
 use cellbench_kernel::trace::guest;
 use cellbench_kernel::{Bench, Error, Kernel, KernelInfo, Layout, Options, prove, rows};
 
@@ -35,8 +36,8 @@ fn print_info(info: &KernelInfo) {
 }
 
 fn cpus() -> Vec<u32> {
-    let cores = core_affinity::get_core_ids().unwrap_or_default();
-    cores.iter().map(|core| core.id as u32).collect()
+    let allowed = affinity::current().unwrap_or_default();
+    allowed.iter().map(|cpu| cpu.0).collect()
 }
 
 fn prove_all(info: &KernelInfo, window: Duration) -> Result<bool, Error> {
@@ -69,10 +70,8 @@ fn solo(info: &KernelInfo) -> Result<(), Error> {
         return Err(Error::Emulated { emulator: emulator.clone() });
     }
     info.check_permission()?;
-    if let Some(cpu) = cpus().last()
-        && !core_affinity::set_for_current(core_affinity::CoreId { id: *cpu as usize })
-    {
-        return Err(Error::Pin { cpu: *cpu });
+    if let Some(cpu) = cpus().last() {
+        pin(CpuId(*cpu))?;
     }
     let all = rows(info);
     for row in all.iter().filter(|row| SOLO.contains(&row.name().as_str())) {

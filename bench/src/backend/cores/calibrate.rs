@@ -11,7 +11,8 @@ use cellbench_record::{Calibration, Kind, Series, Source};
 use cellbench_workloads::EngineNeed;
 use cellbench_workloads::trial::Needs;
 
-use super::round::{Bench, Conditions, RoundError, Spec, WhenStuck};
+use super::round::{Bench, Conditions, RoundError};
+use crate::session::plan::Spec;
 use crate::session::subject;
 use cellbench_host::c2c::{C2cError, Effort};
 use cellbench_host::clock::{Clock, median};
@@ -58,7 +59,6 @@ pub fn calibrate(
     topology: &Topology,
     cpus: &[CpuId],
     window: Duration,
-    when_stuck: WhenStuck<'_>,
 ) -> Result<Instruments, CalibrateError> {
     let clock = bench.clock();
     let some: Vec<CpuId> = every_nth(cpus, MOST_CPUS);
@@ -82,8 +82,7 @@ pub fn calibrate(
         let mut rate = 0.0;
         // What another task took is not what the harness costs: the next try may be free of it.
         for _ in 0..TRIES {
-            let round =
-                bench.measure(&spec(cell, workload, first), &conditions, 1, when_stuck)?.round;
+            let round = bench.measure(&spec(cell, workload, first), &conditions, 1)?.round;
             rate = round.attempts() as f64 / round.duration_s;
             if round.disturbed.is_empty() {
                 break;

@@ -7,15 +7,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cellbench_impls::heap::HeapStats;
 use cellbench_impls::platform::{Native, NativeAudit, NativeEpoch, NativeLive};
-use cellbench_record::{Round, Series};
-use cellbench_workloads::trial::Needs;
+use cellbench_record::Series;
 use cellbench_workloads::{EngineNeed, Params, Trial};
-use hdrhistogram::Histogram;
 
 use super::live::Drive;
-use crate::session::subject::{Reclaim, Subject};
+use crate::backend::Measured;
+use crate::session::plan::Spec;
+use crate::session::subject::Reclaim;
 use cellbench_host::cpus::{CpuId, CpuSet};
 use cellbench_host::pin::PinError;
 use cellbench_host::threads::NoThread;
@@ -30,23 +29,6 @@ pub(crate) const LEAD: Duration = Duration::from_micros(20);
 const STALLS_PER_WINDOW: u32 = 4;
 /// A round that takes longer than its window by this much makes no progress any more.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
-
-/// What to measure.
-#[derive(Clone, Debug)]
-pub struct Spec {
-    /// The row it belongs to.
-    pub series: Series,
-    /// Cell or lock.
-    pub subject: Subject,
-    /// Workload, by name.
-    pub workload: &'static str,
-    /// Engine that the workload needs.
-    pub engine: EngineNeed,
-    /// What else it needs.
-    pub needs: Needs,
-    /// CPUs, one for each worker.
-    pub cpus: Vec<CpuId>,
-}
 
 /// How to measure.
 #[derive(Clone, Copy, Debug)]
@@ -76,17 +58,6 @@ impl Conditions {
             self.window
         }
     }
-}
-
-/// What came of it.
-#[derive(Clone, Debug)]
-pub struct Measured {
-    /// For the record; the number of the round, its position and start are the caller's.
-    pub round: Round,
-    /// Whole distributions by operation; those of handlers as `operation@context`.
-    pub latencies: Vec<(String, Histogram<u64>)>,
-    /// Control blocks and commands that were handed out and returned, after the check.
-    pub objects: HeapStats,
 }
 
 /// A round could not be measured.
@@ -124,25 +95,24 @@ pub enum RoundError {
     },
 }
 
-/// Called when workers do not come back; must end the process, as threads that spin for ever cannot
-/// be ended.
-pub type WhenStuck<'a> = &'a (dyn Fn(RoundError) + Sync);
+/// Ends the process when workers do not come back: threads that spin for ever cannot be ended.
+pub type OnStuck = Box<dyn Fn(RoundError) + Send + Sync>;
 
 /// What the rounds of a run share.
-#[derive(Debug)]
 pub struct Bench {
     clock: Clock,
+    on_stuck: OnStuck,
     /// What to count on each CPU that is used.
     counters: BTreeMap<CpuId, counters::Plan>,
 }
 
 impl Bench {
-    /// For rounds on `cpus`.
+    /// Prepares rounds on `cpus`. `on_stuck` is called when workers do not come back.
     #[must_use]
-    pub fn new(clock: Clock, cpus: &CpuSet) -> Self {
+    pub fn new(clock: Clock, cpus: &CpuSet, on_stuck: OnStuck) -> Self {
         let roots = cellbench_host::Roots::live();
         let counters = cpus.iter().map(|cpu| (cpu, counters::Plan::full(&roots, cpu))).collect();
-        Self { clock, counters }
+        Self { clock, on_stuck, counters }
     }
 
     /// The clock.
@@ -162,9 +132,8 @@ impl Bench {
         spec: &Spec,
         conditions: &Conditions,
         seed: u64,
-        when_stuck: WhenStuck<'_>,
     ) -> Result<Measured, RoundError> {
-        let runner = Runner { bench: self, spec, conditions, seed, when_stuck };
+        let runner = Runner { bench: self, spec, conditions, seed };
         match (spec.engine, spec.subject.reclaim) {
             (EngineNeed::Live, _) => runner.run::<NativeLive>(),
             (EngineNeed::Count, Reclaim::Qsbr) => runner.run::<Native>(),
@@ -182,10 +151,9 @@ impl Bench {
         spec: &Spec,
         conditions: &Conditions,
         seed: u64,
-        when_stuck: WhenStuck<'_>,
         trial: Arc<dyn Trial<NativeAudit>>,
     ) -> Result<Measured, RoundError> {
-        Runner { bench: self, spec, conditions, seed, when_stuck }.run_trial(trial)
+        Runner { bench: self, spec, conditions, seed }.run_trial(trial)
     }
 
     /// Machine CPUs that a trial for [`audit`](Self::audit) needs beyond those of its `workers`.

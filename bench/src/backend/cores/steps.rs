@@ -12,8 +12,9 @@ use cellbench_trials_native::Compiled;
 use cellbench_workloads::{Params, Trial, Worker};
 
 use super::gate::{Gate, OnFailure};
-use super::round::{LEAD, RoundError, Spec};
+use super::round::{LEAD, RoundError};
 use super::time::TimeSource;
+use crate::session::plan::Spec;
 use cellbench_host::Clock;
 use cellbench_host::pin::pin;
 use cellbench_host::threads::together;

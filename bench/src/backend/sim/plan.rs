@@ -8,7 +8,7 @@ use cellbench_sim::MachineModel;
 use cellbench_workloads::EngineNeed;
 use cellbench_workloads::registry::WORKLOADS;
 
-use crate::backend::cores::round::Spec;
+use crate::session::plan::Spec;
 use crate::session::plan::{Plan, PlanError, Selection};
 use crate::session::subject::Reclaim;
 use cellbench_host::cpus::{CpuId, CpuSet};

@@ -21,8 +21,9 @@ use cellbench_workloads::{Params, Subject, Tally, Trial, Worker};
 
 use super::meter::Meter;
 use crate::alloc::within;
-use crate::backend::cores::round::{Spec, counted, message};
+use crate::backend::cores::round::{counted, message};
 use crate::backend::latency::{Attribution, Latencies};
+use crate::session::plan::Spec;
 
 /// Accesses of the window are attributed to this operation, others to none.
 const WINDOW: &str = "window";

@@ -14,7 +14,9 @@ use cellbench_workloads::registry::WORKLOADS;
 use cellbench_workloads::{Params, Trial};
 use serde::{Deserialize, Serialize};
 
-use crate::backend::cores::round::{Bench, Conditions, Measured, RoundError, Spec};
+use crate::backend::Measured;
+use crate::backend::cores::round::{Bench, Conditions, RoundError};
+use crate::session::plan::Spec;
 use crate::session::subject;
 use cellbench_host::Clock;
 use cellbench_host::cpus::CpuId;
@@ -110,12 +112,15 @@ fn known_bugs() -> String {
     "; build with --features planted to have any".to_owned()
 }
 
+/// Takes the outcome of a slice whose workers do not come back.
+pub type Stuck = Box<dyn Fn(Outcome) + Send + Sync>;
+
 /// Runs a slice. `stuck` gets the outcome if the workers do not come back, and must end the process:
 /// threads that spin for ever cannot be ended.
 ///
 /// # Errors
 /// [`SliceError`] if it did not take place. What breaks in it is part of the outcome.
-pub fn run(order: &Order, stuck: &(dyn Fn(Outcome) + Sync)) -> Result<Outcome, SliceError> {
+pub fn run(order: &Order, stuck: Stuck) -> Result<Outcome, SliceError> {
     let spec = spec(order).ok_or_else(|| no_trial(order))?;
     if order.stepped {
         return stepped::run(order, &spec);
@@ -188,9 +193,10 @@ fn run_trial(
     order: &Order,
     spec: &Spec,
     trial: Arc<dyn Trial<NativeAudit>>,
-    stuck: &(dyn Fn(Outcome) + Sync),
+    stuck: Stuck,
 ) -> Result<Outcome, SliceError> {
-    let bench = Bench::new(Clock::new(), &spec.cpus.iter().copied().collect());
+    let on_stuck = Box::new(move |error: RoundError| stuck(Outcome::broken(error.to_string())));
+    let bench = Bench::new(Clock::new(), &spec.cpus.iter().copied().collect(), on_stuck);
     let conditions = Conditions {
         warm_up: WARM_UP,
         window: Duration::from_millis(order.window_ms),
@@ -199,8 +205,7 @@ fn run_trial(
         irq_save_turns: 0,
         interrupt_rate_hz: order.interrupt_rate_hz,
     };
-    let when_stuck = |error: RoundError| stuck(Outcome::broken(error.to_string()));
-    Ok(outcome(bench.audit(spec, &conditions, order.seed, &when_stuck, trial)?))
+    Ok(outcome(bench.audit(spec, &conditions, order.seed, trial)?))
 }
 
 fn outcome(measured: Measured) -> Outcome {
@@ -314,7 +319,7 @@ mod tests {
         let config = MachineConfig::new(1 + Bench::audit_extra_cpus(1));
         let machine = Machine::new(config);
         let trial = Arc::new(Planted { machine, wrong, done: AtomicBool::new(false) });
-        run_trial(&order, &spec(&order).unwrap(), trial, &stuck).unwrap()
+        run_trial(&order, &spec(&order).unwrap(), trial, Box::new(stuck)).unwrap()
     }
 
     #[test]
@@ -342,7 +347,7 @@ mod tests {
                 stepped: true,
                 ..order()
             };
-            let outcome = run(&order, &stuck).unwrap();
+            let outcome = run(&order, Box::new(stuck)).unwrap();
             assert_eq!(outcome.violations, [""; 0], "{cell}");
             let nmi = &outcome.counts["nmi"]["set_callback"];
             let expected = if cell == "spin-queued" { "EOPNOTSUPP" } else { "ok" };
@@ -350,13 +355,13 @@ mod tests {
             assert_eq!(outcome.objects_allocated, outcome.objects_freed);
         }
         let never = Order { stepped: true, ..order() };
-        let refused = run(&never, &stuck).unwrap_err().to_string();
+        let refused = run(&never, Box::new(stuck)).unwrap_err().to_string();
         assert!(refused.contains("stress"), "callbacks do not run there: {refused}");
     }
 
     #[test]
     fn an_order_that_makes_no_sense_is_refused() {
-        let refused = |order: Order| run(&order, &stuck).unwrap_err().to_string();
+        let refused = |order: Order| run(&order, Box::new(stuck)).unwrap_err().to_string();
         assert!(refused(Order { cell: "nope".to_owned(), ..order() }).contains("nope (timer)"));
         assert!(refused(Order { workload: "lock-50ns".to_owned(), ..order() }).contains("lock-50"));
         assert!(refused(Order { cpus: Vec::new(), ..order() }).contains("CPU"));

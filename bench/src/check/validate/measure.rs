@@ -5,10 +5,11 @@ use std::time::Duration;
 use cellbench_impls::platform::Native;
 
 use super::{Measured, MeasuredRow, PRIMITIVE, selection};
-use crate::backend::cores::round::{Bench, Conditions, RoundError, Spec, WhenStuck};
+use crate::backend::cores::round::{Bench, Conditions, OnStuck, RoundError};
 use crate::backend::sim::host::{self, HostError, Microbenchmarks};
 use crate::backend::sim::primitive::{self, PRIMITIVES};
 use crate::session::ctrl_c::CtrlC;
+use crate::session::plan::Spec;
 use crate::session::plan::{Plan, PlanError};
 use cellbench_host::c2c::{C2cError, Effort};
 use cellbench_host::clock::median;
@@ -94,10 +95,10 @@ enum Subject {
 pub fn measure(
     topology: &Topology,
     ctrl_c: CtrlC,
-    when_stuck: WhenStuck<'_>,
+    on_stuck: OnStuck,
 ) -> Result<Measured, MeasureError> {
     let cpus = topology.place(Placement::Compact, 2)?;
-    let bench = Bench::new(Clock::new(), &cpus.iter().copied().collect());
+    let bench = Bench::new(Clock::new(), &cpus.iter().copied().collect(), on_stuck);
     let mut subjects: Vec<Subject> =
         PRIMITIVES.iter().map(|one| Subject::Primitive(one.name)).collect();
     for kind in ["lock", "timer"] {
@@ -109,7 +110,7 @@ pub fn measure(
         if ctrl_c.is_requested() {
             return Err(MeasureError::Interrupted);
         }
-        passes.push(pass(topology, &bench, &cpus, &subjects, number, when_stuck)?);
+        passes.push(pass(topology, &bench, &cpus, &subjects, number)?);
     }
     let mut transfers_ns: Vec<f64> = passes.iter().map(|pass| pass.before_ns).collect();
     let usual_ns = median(&mut transfers_ns.clone());
@@ -145,7 +146,6 @@ fn pass(
     cpus: &[CpuId],
     subjects: &[Subject],
     number: usize,
-    when_stuck: WhenStuck<'_>,
 ) -> Result<Pass, MeasureError> {
     let clock = bench.clock();
     let microbenchmarks = host::measure(topology, cpus, EFFORT, clock)?;
@@ -173,7 +173,7 @@ fn pass(
             }
             Subject::Spec(spec) => {
                 let seed = number as u64 + 1;
-                let round = bench.measure(spec, &conditions, seed, when_stuck)?.round;
+                let round = bench.measure(spec, &conditions, seed)?.round;
                 (round.disturbed.is_empty() && round.ok() > 0)
                     .then(|| round.duration_s * 1e9 / round.ok() as f64)
             }

@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use cellbench_impls::Context;
 use cellbench_impls::heap::HeapStats;
-use cellbench_record::{ContextOps, Counter, Round, ThreadCount};
+use cellbench_record::{ContextOps, Round, ThreadCount};
 use cellbench_workloads::tally::{OUTCOMES, outcome_id};
 use cellbench_workloads::{Op, Tally};
 use hdrhistogram::Histogram;
 
 use super::worker::Report;
-use super::{Measured, Spec};
+use crate::backend::Measured;
 use crate::backend::latency::Latencies;
-use cellbench_host::disturbance::{RoundDisturbance, ThreadDisturbance};
+use crate::session::plan::Spec;
+use cellbench_host::counters;
+use cellbench_host::disturbance::{self, RoundDisturbance, ThreadDisturbance};
 
 /// Puts the reports together. `drivers_share_cpus`: threads that drive the engine ran on the
 /// workers' CPUs.
@@ -45,16 +47,10 @@ pub(super) fn of(
     if !spec.needs.interrupts.is_empty() {
         interruptions(reports, &mut round, &mut latencies);
     }
-    let sum = |of: fn(&ThreadDisturbance) -> Option<u64>| -> Option<u64> {
-        reports.iter().map(|report| of(&report.disturbance)).sum()
-    };
-    round.context_switches_voluntary = sum(|thread| Some(thread.voluntary_switches));
-    round.context_switches_involuntary = sum(|thread| Some(thread.involuntary_switches));
-    round.migrations = sum(|thread| thread.migrations);
-    round.steal_ns = host.steal_ns;
-    round.counters = sum_counters(reports);
+    round.counters = counters::sum(reports.iter().map(|report| &report.counters));
     let shares_cpus = drivers_share_cpus || spec.needs.workers_per_cpu > 1;
-    round.disturbed = disturbed(reports, host, window, shares_cpus);
+    let threads: Vec<ThreadDisturbance> = reports.iter().map(|report| report.disturbance).collect();
+    disturbance::note(&mut round, &threads, host, shares_cpus);
     let sampled_every = reports.iter().map(|report| report.span.sampled_every).min();
     if sampled {
         round.latency_sample_every = sampled_every;
@@ -119,68 +115,14 @@ fn interruptions(
     round.interruptions_missed = Some(missed);
 }
 
-fn sum_counters(reports: &[Report]) -> BTreeMap<String, Counter> {
-    let mut sums: BTreeMap<String, Counter> = BTreeMap::new();
-    for (name, reading) in reports.iter().flat_map(|report| &report.counters) {
-        let reading = reading.to_record();
-        let sum = match (sums.remove(name), reading) {
-            (None, reading) => reading,
-            (
-                Some(Counter::Counted { value, enabled_ns, running_ns }),
-                Counter::Counted { value: v, enabled_ns: e, running_ns: r },
-            ) => Counter::Counted {
-                value: value + v,
-                enabled_ns: enabled_ns + e,
-                running_ns: running_ns + r,
-            },
-            // One worker without a count, and the sum is unknown.
-            (Some(missing @ Counter::Unavailable { .. }), _) | (_, missing) => missing,
-        };
-        sums.insert(name.clone(), sum);
-    }
-    sums
-}
-
-/// Why the round must not count.
-fn disturbed(
-    reports: &[Report],
-    host: RoundDisturbance,
-    window: Duration,
-    shares_cpus: bool,
-) -> Vec<String> {
-    let mut reasons = Vec::new();
-    if let Some(steal_ns) = host.steal_ns.filter(|steal_ns| *steal_ns > 0) {
-        reasons.push(format!("the hypervisor took {} ms", steal_ns / 1_000_000));
-    }
-    let threads = || reports.iter().map(|report| &report.disturbance);
-    let migrations: u64 = threads().filter_map(|thread| thread.migrations).sum();
-    if migrations > 0 {
-        reasons.push(format!("workers moved to other CPUs {migrations} times"));
-    }
-    // With each other, or with the engine's threads: that is what is measured.
-    if shares_cpus {
-        return reasons;
-    }
-    if threads().any(|thread| thread.lost_its_cpu(window)) {
-        reasons.push(match threads().map(|thread| thread.runqueue_wait_ns).max() {
-            Some(Some(wait_ns)) => format!("a worker waited {} us for its CPU", wait_ns / 1000),
-            _ => {
-                let switches: u64 = threads().map(|thread| thread.involuntary_switches).sum();
-                format!("workers lost their CPU {switches} times")
-            }
-        });
-    }
-    reasons
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::backend::cores::loops::Span;
-    use cellbench_host::counters::{Reading, Unavailable};
+    use crate::session::plan::{Matrix, Plan, Selection};
+    use cellbench_host::Topology;
 
-    fn report(disturbance: ThreadDisturbance, readings: &[(&str, Reading)]) -> Report {
-        let readings = readings.iter().map(|(name, reading)| ((*name).to_owned(), reading.clone()));
+    fn report(disturbance: ThreadDisturbance) -> Report {
         Report {
             index: 0,
             span: Span {
@@ -193,47 +135,37 @@ mod tests {
             total: Tally::default(),
             struck: Vec::new(),
             disturbance,
-            counters: readings.collect(),
+            counters: counters::Readings::new(),
         }
     }
 
+    /// What disturbs is defined in one place, which has its own tests; a round carries it on.
     #[test]
-    fn a_counter_that_one_worker_lacks_has_no_sum() {
-        let counted = |value| Reading::Counted { value, enabled_ns: 10, running_ns: 10 };
-        let missing = Reading::Unavailable(Unavailable::NoPmu);
+    fn steal_a_switch_and_a_migration_disturb_a_round() {
+        let spec = spec();
+        let window = Duration::from_millis(10);
+        let reasons = |thread: ThreadDisturbance, steal_ns| {
+            let host = RoundDisturbance { steal_ns };
+            let measured = of(&spec, window, false, false, &[report(thread)], host);
+            (!measured.round.disturbed.is_empty(), measured.round.is_usable())
+        };
         let quiet = ThreadDisturbance::default();
-        let reports = [
-            report(quiet, &[("cycles", counted(3)), ("page-faults", counted(1))]),
-            report(quiet, &[("cycles", missing), ("page-faults", counted(2))]),
-        ];
-        let sums = sum_counters(&reports);
-        assert!(matches!(sums["cycles"], Counter::Unavailable { .. }));
-        let expected = Counter::Counted { value: 3, enabled_ns: 20, running_ns: 20 };
-        assert_eq!(sums["page-faults"], expected);
+        assert_eq!(reasons(quiet, Some(0)), (false, true));
+        assert_eq!(reasons(quiet, Some(10_000_000)), (true, false));
+        let switched = ThreadDisturbance { involuntary_switches: 1, ..quiet };
+        assert_eq!(reasons(switched, Some(0)), (true, false));
+        let moved = ThreadDisturbance { migrations: Some(1), ..quiet };
+        assert_eq!(reasons(moved, Some(0)), (true, false));
     }
 
-    #[test]
-    fn what_disturbed_a_round_is_said_with_its_amount() {
-        let window = Duration::from_millis(10);
-        let reasons = |thread: ThreadDisturbance, steal_ns, shares_cpus| {
-            let host = RoundDisturbance { steal_ns };
-            disturbed(&[report(thread, &[])], host, window, shares_cpus).join("; ")
+    fn spec() -> Spec {
+        let selection = Selection {
+            cells: vec!["cmpxchg-state".to_owned()],
+            workloads: vec!["solo-set".to_owned()],
+            threads: vec![1],
+            ..Selection::of(Matrix::Headline)
         };
-        let quiet = ThreadDisturbance {
-            migrations: Some(0),
-            runqueue_wait_ns: Some(100_000),
-            involuntary_switches: 1,
-            ..ThreadDisturbance::default()
-        };
-        assert_eq!(reasons(quiet, Some(0), false), "");
-        assert_eq!(reasons(quiet, None, false), "", "unknown steal is not a disturbance");
-        assert!(reasons(quiet, Some(10_000_000), false).contains("10 ms"));
-        let waited = ThreadDisturbance { runqueue_wait_ns: Some(300_000), ..quiet };
-        assert!(reasons(waited, Some(0), false).contains("300 us"));
-        assert_eq!(reasons(waited, Some(0), true), "", "sharing the CPU is what is measured");
-        let moved = ThreadDisturbance { migrations: Some(2), ..quiet };
-        assert!(reasons(moved, Some(0), true).contains("2 times"));
-        let unknown_wait = ThreadDisturbance { runqueue_wait_ns: None, ..quiet };
-        assert!(reasons(unknown_wait, Some(0), false).contains("lost their CPU 1 times"));
+        let plan = Plan::new(&selection, &Topology::read().unwrap()).unwrap();
+        plan.specs().next().unwrap().clone()
     }
 }

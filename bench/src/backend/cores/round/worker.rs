@@ -11,14 +11,14 @@ use cellbench_record::Invariants;
 use cellbench_trials_native::Compiled;
 use cellbench_workloads::{Params, Tally, Trial, Worker};
 
-use super::{
-    Bench, Conditions, LEAD, Measured, RoundError, STUCK_AFTER, Spec, WhenStuck, message, outcome,
-};
+use super::{Bench, Conditions, LEAD, RoundError, STUCK_AFTER, message, outcome};
+use crate::backend::Measured;
 use crate::backend::cores::gate::{Gate, OnFailure};
 use crate::backend::cores::live::Drive;
 use crate::backend::cores::loops::{self, Schedule, Span};
 use crate::backend::cores::signals::{Marked, Source, Striker, Struck};
 use crate::rng::Rng;
+use crate::session::plan::Spec;
 use cellbench_host::disturbance::ThreadDisturbance;
 use cellbench_host::pin::pin;
 use cellbench_host::{RoundProbe, ThreadCounters, ThreadProbe, affinity, counters};
@@ -35,7 +35,6 @@ pub(super) struct Runner<'a> {
     pub(super) spec: &'a Spec,
     pub(super) conditions: &'a Conditions,
     pub(super) seed: u64,
-    pub(super) when_stuck: WhenStuck<'a>,
 }
 
 /// What a worker brings home.
@@ -160,7 +159,7 @@ impl Runner<'_> {
                     Ok(report) => reports.push(report),
                     Err(mpsc::RecvTimeoutError::Timeout) => {
                         let series = Box::new(self.spec.series.clone());
-                        (self.when_stuck)(RoundError::Stuck { series });
+                        (self.bench.on_stuck)(RoundError::Stuck { series });
                     }
                     Err(mpsc::RecvTimeoutError::Disconnected) => break,
                 }

@@ -1,0 +1,83 @@
+//! Writes the results of a loop to disk and keeps what is needed to judge them.
+
+use cellbench_plots::{Decision, Options, Table};
+use cellbench_record::{Entry, RunWriter};
+
+use super::rounds::Observer;
+use super::run::SessionError;
+use crate::backend::{Configuration, Measured};
+
+/// The record of a run, with a table for each block of the plan.
+pub(crate) struct Recorder<'a> {
+    writer: &'a mut RunWriter,
+    tables: Vec<Table>,
+    judges: bool,
+    /// Rows whose invariants broke, with what broke, the first time for each.
+    pub(crate) violations: Vec<String>,
+    /// Configurations that could not be measured, each once.
+    pub(crate) left_out: Vec<String>,
+    /// The smallest sampling interval of any round; 0 if no latency was sampled.
+    pub(crate) sampled_every: u32,
+}
+
+impl<'a> Recorder<'a> {
+    /// Prepares to record blocks whose cells are compared with these baselines, one for each block.
+    /// `judges`: a block
+    /// ends when it is decided, and a look at one spends its part of the error of so many comparisons.
+    pub(crate) fn new<'b>(
+        writer: &'a mut RunWriter,
+        baselines: impl Iterator<Item = &'b str>,
+        judges: Option<u32>,
+    ) -> Self {
+        let options = Options::of(writer.run());
+        let comparisons = judges.unwrap_or(options.comparisons);
+        let options = Options { comparisons, ..options };
+        let table = |baseline: &str| {
+            Table::new(Options { baseline: baseline.to_owned(), ..options.clone() })
+        };
+        Self {
+            tables: baselines.map(table).collect(),
+            writer,
+            judges: judges.is_some(),
+            violations: Vec::new(),
+            left_out: Vec::new(),
+            sampled_every: 0,
+        }
+    }
+
+    /// Returns the entries of every block so far, judged.
+    #[must_use]
+    pub(crate) fn entries(&self) -> Vec<Entry> {
+        let run = self.writer.run();
+        self.tables.iter().flat_map(|table| table.summary(run).entries).collect()
+    }
+}
+
+impl<S: Configuration> Observer<S> for Recorder<'_> {
+    fn measured(&mut self, block: usize, _: &S, measured: Measured) -> Result<(), SessionError> {
+        let Measured { mut round, latencies, .. } = measured;
+        self.writer.append_measured(&mut round, &latencies)?;
+        if let Some(violation) = round.invariants.violations.first() {
+            let row = round.series.to_string();
+            if !self.violations.iter().any(|known| known.starts_with(&row)) {
+                self.violations.push(format!("{row}: {violation}"));
+            }
+        }
+        let every = round.latency_sample_every.unwrap_or(0);
+        if every > 0 && (self.sampled_every == 0 || every < self.sampled_every) {
+            self.sampled_every = every;
+        }
+        self.tables[block].push(&round);
+        Ok(())
+    }
+
+    fn left_out(&mut self, what: String) {
+        if !self.left_out.contains(&what) {
+            self.left_out.push(what);
+        }
+    }
+
+    fn is_decided(&mut self, block: usize) -> bool {
+        self.judges && self.tables[block].decision() == Decision::Enough
+    }
+}
