@@ -16,7 +16,7 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::interval_log::{
     IntervalLogIterator, IntervalLogWriterBuilder, LogEntry, Tag,
 };
-use hdrhistogram::serialization::{Deserializer, V2DeflateSerializer};
+use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
 
 use crate::{Damage, ReadError, WriteError};
 
@@ -134,6 +134,26 @@ pub fn read_latency_log(path: &Path) -> Result<(Vec<Interval>, Vec<Damage>), Rea
         }
     }
     Ok((intervals, damage))
+}
+
+/// Packs a histogram into one word of text: the V2 encoding, compressed, in base64, as a log has it.
+///
+/// # Errors
+/// A sentence, if the histogram cannot be encoded.
+pub fn pack_histogram(histogram: &Histogram<u64>) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    V2DeflateSerializer::new()
+        .serialize(histogram, &mut bytes)
+        .map_err(|e| format!("histogram cannot be encoded: {e}"))?;
+    Ok(base64::engine::general_purpose::STANDARD.encode(bytes))
+}
+
+/// Unpacks what [`pack_histogram`] packed.
+///
+/// # Errors
+/// A sentence, if the text is something else.
+pub fn unpack_histogram(text: &str) -> Result<Histogram<u64>, String> {
+    decode(text, &mut Deserializer::new())
 }
 
 fn decode(text: &str, deserializer: &mut Deserializer) -> Result<Histogram<u64>, String> {

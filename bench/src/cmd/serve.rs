@@ -1,0 +1,27 @@
+//! `cellbench serve-rounds`: measures rows as `cellbench ab` tells it to.
+
+use std::io::{stdin, stdout};
+use std::process::ExitCode;
+
+use anyhow::Context;
+
+use super::args::Measuring;
+use super::run::stuck;
+use crate::backend::cores::{self, Cores};
+use crate::backend::revisions::serve::serve;
+use crate::session::plan::Plan;
+use cellbench_host::topology::Topology;
+
+/// Serves rounds on standard input and output.
+pub(super) fn run(args: &Measuring) -> anyhow::Result<ExitCode> {
+    let topology = Topology::read()?;
+    let plan = Plan::new(&args.choice.selection(), &topology)?;
+    let options = cores::Options {
+        irq_save_cost_ns: args.irq_save_ns,
+        interrupt_rate_hz: args.interrupt_rate,
+    };
+    let mut cores = Cores::new(&topology, plan.cpus(), options, stuck(args.output.dir()));
+    serve(&plan, &mut cores, &mut stdin().lock(), &mut stdout().lock())
+        .context("serving rounds")?;
+    Ok(ExitCode::SUCCESS)
+}
