@@ -7,6 +7,7 @@ pub mod cores;
 #[cfg(feature = "kernel")]
 pub mod kernel;
 pub(crate) mod latency;
+pub mod revisions;
 pub mod sim;
 
 use std::time::Duration;

@@ -4,6 +4,7 @@
 //! with what was wrong, where, and what to do; exit status 2. Results go to standard output, so
 //! that they can be piped; progress goes to standard error.
 
+mod ab;
 mod args;
 mod command_line;
 mod compare;
@@ -15,6 +16,7 @@ mod output;
 mod report;
 mod run;
 mod selftest;
+mod serve;
 mod sim;
 mod stress;
 mod suite;
@@ -24,6 +26,7 @@ mod trace;
 use std::process::ExitCode;
 
 use cellbench_host::threads;
+use cellbench_plots::report::glossary;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
@@ -55,6 +58,12 @@ enum Command {
     Selftest(selftest::Args),
     Kernel(kernel::Args),
     Trace(trace::Args),
+    Ab(Box<ab::Args>),
+    /// Measure rows as `cellbench ab` asks on standard input
+    #[command(hide = true)]
+    ServeRounds(Box<Measuring>),
+    /// Explain the words of the reports
+    Words,
 }
 
 /// The `cellbench` command, from its arguments to its exit status.
@@ -79,12 +88,23 @@ pub fn main() -> ExitCode {
         Command::Stress(args) => stress::run(&args),
         Command::Kernel(args) => kernel::run(&args),
         Command::Trace(args) => trace::run(&args),
+        Command::Ab(args) => ab::run(&args),
+        Command::ServeRounds(args) => serve::run(&args),
+        Command::Words => words(),
         Command::Report(args) => report::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Merge(args) => merge::run(&args),
         Command::Selftest(args) => selftest::run(&args),
     };
     finish(outcome)
+}
+
+/// Prints the glossary.
+fn words() -> anyhow::Result<ExitCode> {
+    let text: String =
+        glossary::words().map(|(word, meaning)| format!("{word}: {meaning}\n")).collect();
+    output::emit(&text)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Has reports and simulations made on this thread where no others can be started; Rayon's own pool

@@ -91,11 +91,7 @@ impl Revisions {
 }
 
 /// Matches the rows of the two sides.
-fn plan(
-    sides: &[Side; 2],
-    labels: &[String; 2],
-    pairs: &[Pair],
-) -> Result<Plan<Spec>, SideError> {
+fn plan(sides: &[Side; 2], labels: &[String; 2], pairs: &[Pair]) -> Result<Plan<Spec>, SideError> {
     let mut plan = Plan { blocks: Vec::new(), skipped: Vec::new() };
     let mut new: BTreeMap<Series, u32> = BTreeMap::new();
     for (index, row) in (0..).zip(&sides[1].rows.rows) {

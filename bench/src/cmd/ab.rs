@@ -6,6 +6,7 @@ use anyhow::anyhow;
 use clap::Args as ClapArgs;
 
 use super::args::Measuring;
+use super::command_line::given;
 use super::{report, run};
 use crate::backend::revisions::source::{Source, difference};
 use crate::backend::revisions::{Pair, Revisions, distinct};
@@ -51,13 +52,13 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
     let choices = [choice(args, |pair| &pair.old), choice(args, |pair| &pair.new)];
     let (mut revisions, plan) = Revisions::start([old, new], &choices, &args.pair, notes)?;
-    let given: Vec<String> = std::env::args().skip(1).collect();
+    let given = given();
     let settings = run::settings(&args.measuring, baseline, ("cellbench", &given));
     let ctrl_c = CtrlC::install().map_err(|error| anyhow!(error))?;
     let finished = run_session(plan, &mut revisions, &settings, ctrl_c)?;
     drop(revisions);
-    report::show(&finished.dir, args.measuring.output.json, &[])?;
-    Ok(run::conclude(&finished))
+    let answers = report::show(&finished.dir, args.measuring.output.json, &[])?;
+    Ok(run::conclude(&finished, answers))
 }
 
 /// Returns the flags that say what to measure, for the side whose cell of each pair `of_pair` is.
@@ -79,8 +80,7 @@ fn choice(args: &Args, of_pair: impl Fn(&Pair) -> &String) -> Vec<String> {
     list("--rates", choice.rates.iter().map(u64::to_string).collect());
     flags.push(format!("--irq-save-ns={}", args.measuring.irq_save_ns));
     flags.extend(args.measuring.interrupt_rate.map(|hz| format!("--interrupt-rate={hz}")));
-    let switches =
-        [(choice.retry, "--retry"), (choice.quick, "--quick"), (choice.full, "--full")];
+    let switches = [(choice.retry, "--retry"), (choice.quick, "--quick"), (choice.full, "--full")];
     flags.extend(switches.iter().filter(|(on, _)| *on).map(|(_, name)| (*name).to_owned()));
     flags
 }

@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{anyhow, bail};
-use cellbench_plots::report::{FORMATS, Format, Kept, keep, terminal};
+use cellbench_plots::report::{
+    Caution, CautionKind, FORMATS, Format, Kept, cautions, keep, terminal,
+};
 use cellbench_plots::{Options, write_formats};
 use cellbench_record::{Entry, Extra, Summary, write_atomically};
 
 use super::args::parse_percent;
 use super::output;
+use super::run::EXIT_NOTHING;
 use crate::session::plan::HEADLINE;
 
 /// Rows that a terminal shows without hiding what matters.
@@ -74,8 +77,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     let wanted =
         |format: &dyn Format| args.png && format.name() == "png" || is_wanted(format, &args.only);
-    show_with(&args.run, args.json, wanted, options)?;
-    Ok(ExitCode::SUCCESS)
+    let answers = show_with(&args.run, args.json, wanted, options)?;
+    Ok(if answers { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NOTHING) })
 }
 
 /// Writes one page of the runs kept in `dir`, with the table of the VERIFICATION.md beside the page.
@@ -103,7 +106,8 @@ fn write_page(dir: &Path, page: &Path) -> anyhow::Result<ExitCode> {
 }
 
 /// Writes the reports of a run (all if `only` is empty) and shows its table, or its summary as JSON.
-pub(super) fn show(run: &Path, json: bool, only: &[String]) -> anyhow::Result<()> {
+/// Returns whether the run has something that can be judged.
+pub(super) fn show(run: &Path, json: bool, only: &[String]) -> anyhow::Result<bool> {
     show_with(run, json, |format| is_wanted(format, only), |_| ())
 }
 
@@ -120,7 +124,7 @@ fn show_with(
     json: bool,
     wanted: impl Fn(&dyn Format) -> bool,
     options: impl FnOnce(&mut Options),
-) -> anyhow::Result<()> {
+) -> anyhow::Result<bool> {
     let written = write_formats(run, options, wanted)?;
     if let Some(baseline) =
         missing_baseline(&written.loaded.summary.entries, &written.loaded.summary.baseline)
@@ -139,8 +143,12 @@ fn show_with(
     for (format, reason) in &written.failed {
         output::note(&format!("no {format}: {reason}"));
     }
+    let fatal =
+        |caution: &Caution| matches!(caution.kind, CautionKind::Empty | CautionKind::AllDisturbed);
+    let answers = !cautions(&written.loaded.report()).iter().any(fatal);
     if json {
-        return output::emit_json(&written.loaded.summary);
+        output::emit_json(&written.loaded.summary)?;
+        return Ok(answers);
     }
     let all = &written.loaded.summary;
     let shown = shown(&all.entries);
@@ -165,7 +173,8 @@ fn show_with(
             text += &format!("{}\n", path.display());
         }
     }
-    output::emit(&text)
+    output::emit(&text)?;
+    Ok(answers)
 }
 
 /// The baseline, if there are rows and none of them is its.

@@ -21,6 +21,8 @@ use cellbench_host::topology::Topology;
 
 /// Exit status when an invariant broke: a cell is wrong.
 pub(super) const EXIT_VIOLATION: u8 = 1;
+/// Exit status of a run that measured nothing which can be judged: no round, or disturbed ones alone.
+pub(super) const EXIT_NOTHING: u8 = 3;
 /// Cell that the others are compared with, unless it is not measured.
 const BASELINE: &str = cellbench_plots::options::DEFAULT_BASELINE;
 
@@ -39,7 +41,8 @@ pub(super) fn measure(
     topology: &Topology,
     command: (&str, &[OsString]),
 ) -> anyhow::Result<ExitCode> {
-    let settings = settings(args, &plan, command)?;
+    let baseline = baseline(args.against.as_deref(), &mut plan.specs())?;
+    let settings = settings(args, baseline, command);
     let options = cores::Options {
         irq_save_cost_ns: args.irq_save_ns,
         interrupt_rate_hz: args.interrupt_rate,
@@ -47,12 +50,12 @@ pub(super) fn measure(
     let mut cores = Cores::new(topology, plan.cpus(), options, stuck(settings.out.clone()));
     let ctrl_c = CtrlC::install().map_err(|error| anyhow!(error))?;
     let finished = run_session(plan, &mut cores, &settings, ctrl_c)?;
-    report::show(&finished.dir, args.output.json, &[])?;
-    Ok(conclude(&finished))
+    let answers = report::show(&finished.dir, args.output.json, &[])?;
+    Ok(conclude(&finished, answers))
 }
 
-/// What a run that ended means for whoever called.
-pub(super) fn conclude(finished: &Finished) -> ExitCode {
+/// Returns the exit status of a run that ended. `answers`: whether its rows can answer anything.
+pub(super) fn conclude(finished: &Finished, answers: bool) -> ExitCode {
     for violation in &finished.violations {
         output::note(&format!("error: {violation}"));
     }
@@ -60,29 +63,33 @@ pub(super) fn conclude(finished: &Finished) -> ExitCode {
         ExitCode::from(EXIT_VIOLATION)
     } else if finished.ended == Ended::Interrupted {
         ExitCode::from(ctrl_c::EXIT_STATUS)
+    } else if !answers {
+        ExitCode::from(EXIT_NOTHING)
     } else {
         ExitCode::SUCCESS
     }
 }
 
-fn settings(
+/// Returns the settings of a session from the flags.
+pub(super) fn settings(
     args: &Measuring,
-    plan: &Plan,
+    baseline: String,
     command: (&str, &[OsString]),
-) -> anyhow::Result<Settings> {
+) -> Settings {
     let seed = args.seed.unwrap_or_else(seed_from_clock);
-    Ok(Settings {
+    Settings {
         out: args.output.dir(),
         seed,
         time_budget: Some(args.time_budget.unwrap_or_else(|| default_budget(args.choice.matrix()))),
         window: args.window,
         most_rounds: args.rounds,
         threshold_share: args.threshold,
-        baseline: baseline(args.against.as_deref(), &mut plan.specs())?,
+        baseline,
         stops_when_decided: true,
         matrix: args.choice.matrix_name().to_owned(),
         command_line: command_line(command, args.seed.is_none().then_some(seed)),
-    })
+        announce: output::note,
+    }
 }
 
 /// Time for a matrix: with the other benches and the reports, `cargo bench` stays below 6 minutes

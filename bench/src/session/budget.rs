@@ -2,13 +2,18 @@
 
 use std::time::Duration;
 
+use cellbench_plots::options::ALPHA;
+use cellbench_plots::stats::power;
 use cellbench_record::Kind;
 
 use super::plan::{Block, Plan};
 use crate::backend::Configuration;
 
-/// Rounds that a compared block is to get: enough for most verdicts on a quiet host.
-pub const ROUNDS: u32 = 30;
+/// Standard deviation of a round's log ratio that plans reckon with: three of four compared rows of
+/// a quiet host vary less.
+pub const NOISE: f64 = 0.04;
+/// Differences from this ratio on are to be found.
+const RATIO: f64 = 1.05;
 /// Rounds that a surveyed block gets before the compared ones have theirs.
 pub const SURVEY_ROUNDS: u32 = 8;
 /// Rounds without which measuring a compared block is not worth beginning.
@@ -36,6 +41,55 @@ fn cost_of<'a, S: 'a>(
     blocks.flat_map(|block| &block.specs).map(|spec| cost(spec, window)).sum()
 }
 
+/// Returns the number of comparisons that a plan is to decide.
+#[must_use]
+pub fn comparisons<S>(plan: &Plan<S>) -> u32 {
+    let compared = plan.blocks.iter().filter(|block| !block.surveyed);
+    compared.map(|block| block.specs.len().saturating_sub(1) as u32).sum()
+}
+
+/// Returns the rounds that find differences of 5 % in a plan, where rounds vary by [`NOISE`].
+#[must_use]
+pub fn rounds<S>(plan: &Plan<S>) -> u32 {
+    power::rounds_to_detect(RATIO, comparisons(plan), ALPHA, NOISE)
+}
+
+/// Says what a plan will be able to tell with `rounds` rounds, in a sentence.
+#[must_use]
+pub fn outlook<S: Configuration>(plan: &Plan<S>, rounds: u32, window: Duration) -> String {
+    let comparisons = comparisons(plan);
+    let what = format!(
+        "{} rows, {comparisons} comparisons, about {rounds} rounds of {} ms windows",
+        plan.len(),
+        window.as_millis(),
+    );
+    match power::detectable_ratio(rounds, comparisons, ALPHA, NOISE) {
+        _ if comparisons == 0 => format!("{what}: figures and intervals, no verdicts"),
+        Some(ratio) => format!(
+            "{what}: tells ratios beyond {:.0} % where rounds vary by {:.0} %",
+            (ratio - 1.0) * 100.0,
+            NOISE * 100.0
+        ),
+        None => format!(
+            "{what}: too few to decide any; {} rounds are the least, so figures and intervals \
+             without verdicts (fewer cells or workloads, or a longer --time-budget, decide)",
+            power::rounds_needed(comparisons, ALPHA)
+        ),
+    }
+}
+
+/// Returns the rounds of a plan that fit into `budget`.
+#[must_use]
+pub fn rounds_in<S>(plan: &Plan<S>, window: Duration, budget: Duration, cost: Cost<'_, S>) -> u32 {
+    let compared = cost_of(plan.blocks.iter().filter(|block| !block.surveyed), window, cost);
+    let surveyed = cost_of(plan.blocks.iter().filter(|block| block.surveyed), window, cost);
+    let left = budget.saturating_sub(surveyed * SURVEY_ROUNDS);
+    if compared.is_zero() {
+        return SURVEY_ROUNDS;
+    }
+    (left.as_secs_f64() / compared.as_secs_f64()) as u32
+}
+
 fn total<S>(plan: &Plan<S>, rounds: u32, window: Duration, cost: Cost<'_, S>) -> Duration {
     let compared = cost_of(plan.blocks.iter().filter(|block| !block.surveyed), window, cost);
     let surveyed = cost_of(plan.blocks.iter().filter(|block| block.surveyed), window, cost);
@@ -45,7 +99,8 @@ fn total<S>(plan: &Plan<S>, rounds: u32, window: Duration, cost: Cost<'_, S>) ->
 /// Returns the longest window with which the rounds of `plan` fit into `budget`.
 #[must_use]
 pub fn window<S>(plan: &Plan<S>, budget: Duration, cost: Cost<'_, S>) -> Duration {
-    let fits = |window: &Duration| total(plan, ROUNDS, *window, cost) <= budget;
+    let rounds = rounds(plan);
+    let fits = |window: &Duration| total(plan, rounds, *window, cost) <= budget;
     candidates().find(fits).unwrap_or(SHORTEST)
 }
 
@@ -149,7 +204,18 @@ mod tests {
         assert_eq!((windows[0], windows[3]), (SHORTEST, LONGEST));
         // What was found fits.
         let budget = Duration::from_secs(600);
-        assert!(windows[2] == SHORTEST || total(&plan, ROUNDS, windows[2], &cores::cost) <= budget);
+        let needed = total(&plan, rounds(&plan), windows[2], &cores::cost);
+        assert!(windows[2] == SHORTEST || needed <= budget);
+    }
+
+    #[test]
+    fn what_can_be_told_is_said_beforehand() {
+        let plan = plan();
+        let enough = rounds(&plan);
+        let said = outlook(&plan, enough, SHORTEST);
+        assert!(said.contains("beyond 5 %") && said.contains("comparisons"), "{said}");
+        let said = outlook(&plan, 8, SHORTEST);
+        assert!(said.contains("too few to decide any"), "{said}");
     }
 
     #[test]

@@ -19,22 +19,24 @@ use cellbench_host::cpus::CpuId;
 use cellbench_host::placement::Placement;
 use cellbench_host::topology::Topology;
 
+use selection::most_threads;
 pub use selection::{Matrix, PlanError, Selection, known_cells, known_workloads};
 
-/// Workloads that tell the generations apart, measured at every number of threads and until they
-/// are decided. The others are surveyed: few rounds, few numbers of threads.
+/// Workloads that tell the generations apart: those of the headline matrix.
 pub const HEADLINE: &[&str] = &[
     "solo-set",
     "solo-start",
-    "same-cell",
     "same-cell-retry",
-    "own-cell-packed",
     "start-mostly-99",
     "churn",
     "map-zipf",
     "task-work",
     "lock-0ns",
 ];
+/// Those of the quick matrix.
+const QUICK: &[&str] = &["solo-set", "same-cell-retry", "start-mostly-99", "churn"];
+/// Locks of the headline matrix: those of the kernel that a cell can have.
+const HEADLINE_LOCKS: &[&str] = &["spin-tas", "spin-queued", "rqspin"];
 
 /// A cell or lock under a workload on some CPUs.
 #[derive(Clone, Debug)]
@@ -132,12 +134,7 @@ impl Plan {
         let subjects = plan.subjects(selection)?;
         let workloads = plan.workloads(selection)?;
         for workload in workloads {
-            let surveyed = selection.workloads.is_empty() && !HEADLINE.contains(&workload.id);
-            if workload.needs.stalls && surveyed && selection.matrix != Matrix::Full {
-                plan.skipped.push(format!("{}: each window takes seconds; name it", workload.id));
-                continue;
-            }
-            for (placement, threads) in plan.places(selection, topology, surveyed)? {
+            for (placement, threads) in plan.places(selection, topology, workload)? {
                 let cpus = topology
                     .place(placement, threads as usize)
                     .map_err(|source| PlanError::Threads { threads, source })?;
@@ -151,7 +148,8 @@ impl Plan {
                     ));
                     continue;
                 }
-                plan.add(selection, &subjects, workload, placement, &cpus);
+                let surveyed = selection.is_survey(workload.id, threads, topology);
+                plan.add(selection, &subjects, workload, placement, &cpus, surveyed);
             }
         }
         plan.skipped.sort();
@@ -170,8 +168,8 @@ impl Plan {
         workload: &'static Entry,
         placement: Placement,
         cpus: &[CpuId],
+        surveyed: bool,
     ) {
-        let surveyed = selection.workloads.is_empty() && !HEADLINE.contains(&workload.id);
         let mut kinds: Vec<&Kind> = Vec::new();
         for subject in subjects {
             if !kinds.contains(&&subject.kind) {
@@ -241,12 +239,12 @@ impl Plan {
         }
         let mut names = BTreeSet::new();
         subjects.retain(|subject| names.insert((subject.name.clone(), subject.kind.clone())));
-        let quick = selection.matrix == Matrix::Quick && selection.kinds.is_empty();
         subjects.retain(|subject| {
-            let asked =
-                selection.kinds.is_empty() || selection.kinds.contains(&subject.kind.to_string());
-            asked && !(quick && subject.kind == Kind::Wq)
+            selection.kinds.is_empty() || selection.kinds.contains(&subject.kind.to_string())
         });
+        if selection.takes_few_cells() {
+            subjects.retain(is_headline);
+        }
         Ok(subjects)
     }
 
@@ -261,10 +259,12 @@ impl Plan {
             })?);
         }
         if selection.workloads.is_empty() {
-            let quick = selection.matrix == Matrix::Quick;
-            chosen.extend(
-                WORKLOADS.iter().filter(|workload| !quick || HEADLINE.contains(&workload.id)),
-            );
+            let wanted = |workload: &&Entry| match selection.matrix {
+                Matrix::Quick => QUICK.contains(&workload.id),
+                Matrix::Headline => HEADLINE.contains(&workload.id),
+                Matrix::Full => true,
+            };
+            chosen.extend(WORKLOADS.iter().filter(wanted));
         }
         if selection.retry {
             chosen = chosen
@@ -291,7 +291,7 @@ impl Plan {
         &mut self,
         selection: &Selection,
         topology: &Topology,
-        surveyed: bool,
+        workload: &Entry,
     ) -> Result<Vec<(Placement, u32)>, PlanError> {
         let full = selection.matrix == Matrix::Full;
         let placements = match &selection.placements[..] {
@@ -299,10 +299,11 @@ impl Plan {
             [] => vec![Placement::Compact],
             chosen => chosen.to_vec(),
         };
-        let few = surveyed && !full;
         let quick = selection.matrix == Matrix::Quick;
+        let alone = !full && selection.workloads.is_empty() && workload.id.starts_with("solo-");
         let threads = match &selection.threads[..] {
-            [] => default_threads(topology, quick, few, &mut self.skipped),
+            [] if alone => vec![1],
+            [] => default_threads(topology, quick, &mut self.skipped),
             chosen => chosen.to_vec(),
         };
         let mut places: Vec<(Placement, u32)> = Vec::new();
@@ -387,33 +388,31 @@ fn engine(workload: &Entry, kind: &Kind) -> &'static str {
     }
 }
 
-/// 1, 2, 4 ... and all, of the CPUs that can be used at once; only 1, 2 and all if `few`, 1 and all
-/// if `quick`.
-fn default_threads(
-    topology: &Topology,
-    quick: bool,
-    few: bool,
-    skipped: &mut Vec<String>,
-) -> Vec<u32> {
-    let usable = topology.usable.len() as u32;
-    let all = match &topology.quota {
-        Some(quota) if (quota.cpus() as u32) < usable => {
-            let all = (quota.cpus() as u32).max(1);
-            skipped.push(format!(
-                "more than {all} threads: the cgroup allows {:.1} CPUs of {usable}; --threads overrides",
-                quota.cpus()
-            ));
-            all
-        }
-        _ => usable,
-    };
+/// Returns whether a subject belongs to the headline matrix: a published generation of a timer's or
+/// task work's cell, or a lock of the kernel that a cell can have. Work queues have the same cells.
+fn is_headline(subject: &Subject) -> bool {
+    match subject.kind {
+        Kind::Lock => HEADLINE_LOCKS.contains(&subject.id),
+        Kind::Timer => !subject.id.ends_with("-nmi"),
+        Kind::TaskWork => true,
+        _ => false,
+    }
+}
+
+/// Returns 1, 2, 4 ... and all, of the CPUs that can be used at once; only all if `quick`.
+fn default_threads(topology: &Topology, quick: bool, skipped: &mut Vec<String>) -> Vec<u32> {
+    let all = most_threads(topology);
+    if let Some(quota) = topology.quota.as_ref().filter(|_| all < topology.usable.len() as u32) {
+        skipped.push(format!(
+            "more than {all} threads: the cgroup allows {:.1} CPUs of {}; --threads overrides",
+            quota.cpus(),
+            topology.usable.len()
+        ));
+    }
     let doubled = std::iter::successors(Some(1), |threads: &u32| threads.checked_mul(2));
     let mut threads: Vec<u32> = doubled.take_while(|threads| *threads < all).collect();
-    if few {
-        threads.truncate(2);
-    }
     if quick {
-        threads.truncate(1);
+        threads.clear();
     }
     threads.push(all);
     threads

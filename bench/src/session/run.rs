@@ -39,6 +39,8 @@ pub struct Settings {
     pub matrix: String,
     /// Command that repeats the run.
     pub command_line: String,
+    /// Told, before the first round, what the plan will be able to tell.
+    pub announce: fn(&str),
 }
 
 impl Settings {
@@ -114,6 +116,13 @@ pub fn run<B: Backend>(
         window = Some(window.unwrap_or_else(|| budget::window(&plan, left, &cost)));
     }
     let window = window.unwrap_or_default();
+    if backend.pace() == Pace::Interleaved {
+        let left = settings.time_budget.map(|budget| budget.saturating_sub(began.elapsed()));
+        let cost = |spec: &B::Spec, window| backend.cost(spec, window);
+        let fit = left.map_or(u32::MAX, |left| budget::rounds_in(&plan, window, left, &cost));
+        let rounds = fit.min(settings.most_rounds.unwrap_or(u32::MAX));
+        (settings.announce)(&budget::outlook(&plan, rounds, window));
+    }
     let skipped: Vec<String> =
         plan.skipped.iter().map(|what| format!("left out: {what}")).collect();
     let describe = |run: &mut Run, backend: &B| {
@@ -127,9 +136,7 @@ pub fn run<B: Backend>(
     })?;
 
     let baselines = plan.blocks.iter().map(|_| settings.baseline.as_str());
-    let compared = plan.blocks.iter().filter(|block| !block.surveyed);
-    let comparisons = compared.map(|block| block.specs.len().saturating_sub(1) as u32).sum();
-    let judges = settings.stops_when_decided.then_some(comparisons);
+    let judges = settings.stops_when_decided.then(|| budget::comparisons(&plan));
     let mut recorder = Recorder::new(&mut writer, baselines, judges);
     let progress = Progress::new(settings.time_budget);
     let rounds = Rounds {

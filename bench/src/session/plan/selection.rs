@@ -2,16 +2,18 @@
 
 use cellbench_workloads::registry::WORKLOADS;
 
+use super::HEADLINE;
 use crate::session::subject::{self, EPOCH};
 use cellbench_host::placement::{Placement, PlacementError};
+use cellbench_host::topology::Topology;
 
 /// How much of what there is to measure when no names are given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Matrix {
-    /// `HEADLINE` on timers, task works and locks, on one CPU and on all.
+    /// A handful of workloads that tell the generations apart, alone or on all CPUs.
     Quick,
-    /// Every cell under every workload: the headline ones at 1, 2, 4 ... all threads and until they
-    /// are decided, the others at 1, 2 and all.
+    /// Each generation on the workloads that tell them apart: compared on one CPU and on all,
+    /// surveyed on the numbers between.
     Headline,
     /// Everything at every number of threads in every placement.
     Full,
@@ -51,7 +53,28 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// All that `matrix` says.
+    /// Returns whether the cells are those that the headline matrix compares: none was named, and not
+    /// everything is wanted.
+    pub(super) fn takes_few_cells(&self) -> bool {
+        self.cells.is_empty()
+            && self.kinds.is_empty()
+            && self.workloads.is_empty()
+            && self.matrix != Matrix::Full
+    }
+
+    /// Returns whether so many threads of a workload are measured for the curve alone, without
+    /// verdicts: what a matrix adds to its comparisons.
+    pub(super) fn is_survey(&self, workload: &str, threads: u32, topology: &Topology) -> bool {
+        let between = threads != 1 && threads != most_threads(topology);
+        let named = !self.workloads.is_empty();
+        let unnamed_threads = self.threads.is_empty() && between;
+        match self.matrix {
+            Matrix::Full => !named && (unnamed_threads || !HEADLINE.contains(&workload)),
+            Matrix::Headline | Matrix::Quick => !named && unnamed_threads,
+        }
+    }
+
+    /// Returns all that `matrix` says.
     #[must_use]
     pub fn of(matrix: Matrix) -> Self {
         Self {
@@ -65,6 +88,13 @@ impl Selection {
             retry: false,
         }
     }
+}
+
+/// Returns the number of CPUs that can be used at once, as affinity and cgroup allow.
+pub(super) fn most_threads(topology: &Topology) -> u32 {
+    let usable = topology.usable.len() as u32;
+    let quota = topology.quota.as_ref().map_or(usable, |quota| quota.cpus() as u32);
+    quota.clamp(1, usable)
 }
 
 /// Why a selection cannot be measured.
