@@ -64,7 +64,6 @@ pub struct Pair {
 /// Two programs as a source of rounds.
 pub struct Revisions {
     sides: [Side; 2],
-    labels: [String; 2],
     ready: Option<Ready>,
     notes: Vec<String>,
 }
@@ -86,7 +85,7 @@ impl Revisions {
         let [old, new] = programs;
         let sides = [Side::start(old, &choices[0])?, Side::start(new, &choices[1])?];
         let plan = plan(&sides, &labels, pairs)?;
-        Ok((Self { sides, labels, ready: None, notes }, plan))
+        Ok((Self { sides, ready: None, notes }, plan))
     }
 }
 

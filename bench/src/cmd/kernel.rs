@@ -139,13 +139,14 @@ fn record(args: &Args, info: &KernelInfo, chosen: Vec<Row>) -> anyhow::Result<Ex
         baseline: baseline(&chosen),
         matrix: "kernel".to_owned(),
         command_line: command_line(("cellbench", &given), args.seed.is_none().then_some(seed)),
+        announce: output::note,
     };
     let ctrl_c = CtrlC::install().map_err(|error| anyhow!(error))?;
     let plan = plan(chosen, threads, &cpus, args.placement)?;
     let mut kernel = RunningKernel::new(info, &topology, &cpus, args.placement, seed);
     let finished = run_session(plan, &mut kernel, &settings, ctrl_c)?;
-    report::show(&finished.dir, args.output.json, &[])?;
-    Ok(run::conclude(&finished))
+    let answers = report::show(&finished.dir, args.output.json, &[])?;
+    Ok(run::conclude(&finished, answers))
 }
 
 /// The kernel has one generation of cells; its locks are compared with each other.

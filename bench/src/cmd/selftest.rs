@@ -29,6 +29,9 @@ const IRQ_SAVE_NS: f64 = 18.0;
 /// Share of the time that goes to A/A.
 const A_A_SHARE: f64 = 0.5;
 
+/// Rounds of a comparison, unless the user says otherwise.
+const ROUNDS: u32 = 30;
+
 /// Check the tool itself: equal cells must not differ, slowed ones must be found
 ///
 /// Exit status: 0 passed, 1 not.
@@ -43,7 +46,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_duration)]
     time_budget: Duration,
     /// Rounds of each comparison
-    #[arg(long, value_name = "N", default_value_t = budget::ROUNDS, value_parser = clap::value_parser!(u32).range(6..))]
+    #[arg(long, value_name = "N", default_value_t = ROUNDS, value_parser = clap::value_parser!(u32).range(6..))]
     rounds: u32,
     /// Rounds of each A/A comparison
     #[arg(long, value_name = "N", default_value_t = budget::SURVEY_ROUNDS, value_parser = clap::value_parser!(u32).range(6..))]
@@ -79,6 +82,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         baseline: PLANTED.0.to_owned(),
         matrix: "self-test".to_owned(),
         command_line: command_line(("cellbench", &given), args.seed.is_none().then_some(seed)),
+        announce: output::note,
     };
     let mut plan = twins(&Plan::new(&Selection::of(Matrix::Headline), &topology)?);
     let order = topology.place(cellbench_host::Placement::Compact, topology.usable.len())?;

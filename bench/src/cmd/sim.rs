@@ -92,13 +92,14 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         baseline: run::baseline(args.against.as_deref(), &mut plan.specs())?,
         matrix: args.choice.matrix_name().to_owned(),
         command_line: command_line(("cellbench", &given), None),
+        announce: output::note,
     };
     let ctrl_c = CtrlC::install().map_err(|error| anyhow!(error))?;
     let mut simulator = Simulator::new(&machine, &args.own_line, args.seed);
     let finished = session::run(plan, &mut simulator, &settings, ctrl_c)?;
-    report::show(&finished.dir, args.output.json, &[])?;
+    let answers = report::show(&finished.dir, args.output.json, &[])?;
     output::note(&meter::describe(&simulator.speed()));
-    Ok(run::conclude(&finished))
+    Ok(run::conclude(&finished, answers))
 }
 
 fn list() -> anyhow::Result<()> {
