@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# The long checks, on demand: what .ci/run leaves out for time. Each step runs whatever the others
+# said; the summary at the end names each with its status and seconds, and the exit status is 1 if any
+# failed. Some hours on 2 cores; STRESS_SECONDS shortens the longest step.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+summary=""
+failed=0
+
+step() {
+    local name=$1 limit=$2 from=$SECONDS status=0
+    shift 2
+    printf '\n== %s (at most %d s): %s\n' "$name" "$limit" "$*"
+    timeout --kill-after=10 "$limit" "$@" || status=$?
+    [ $status -eq 0 ] || failed=1
+    summary+=$(printf '%-16s %5d s   status %d' "$name" $((SECONDS - from)) $status)$'\n'
+}
+
+models=(cargo test --release -p cellbench-impls --features loom,shuttle,planted)
+
+step plain-tests 3600 cargo test
+step proof 3600 "${models[@]}" --test proof
+step proof-deeper 14400 env CELLBENCH_PREEMPTIONS=3 "${models[@]}" --test proof -- bounded/
+step stress $((${STRESS_SECONDS:-3600} + 600)) \
+    cargo run --release -p cellbench -- stress --seconds "${STRESS_SECONDS:-3600}"
+step sanitizers 3600 scripts/sanitize.sh
+step simulator 3600 cargo test --release -p cellbench-sim
+step large-reports 1800 cargo test --release -p cellbench-plots --test huge
+step kernels 3600 kernel/vm/run.sh
+
+printf '\n== steps\n%s' "$summary"
+exit $failed
