@@ -39,7 +39,7 @@ fn measure(subject: &Subject, workload: &str, rate_hz: u32, window: Duration) ->
         window,
         sampled: true,
         turns_per_us: 1000,
-        irq_save_turns: 0,
+        charges: cellbench_impls::machine::Charges::default(),
         interrupt_rate_hz: Some(rate_hz),
     };
     let stuck = Box::new(|error| panic!("{error}"));

@@ -63,8 +63,8 @@ pub use named::Named;
 pub use reader::{Rounds, RunReader};
 pub use round::{ContextOps, Counter, Invariants, Latency, OK, OutcomeCounts, Round, ThreadCount};
 pub use run::{
-    AaCheck, Calibration, CoreMatrix, Design, PlantedCheck, PooledLatency, Run, SelfTest, Settings,
-    SimulationSpeed, Verification, rfc3339_utc,
+    AaCheck, Calibration, ChargeCheck, Charges, CoreMatrix, Design, PlantedCheck, PooledLatency,
+    Run, SelfTest, Settings, SimulationSpeed, Verification, rfc3339_utc,
 };
 pub use schema::{Kind, SCHEMA, SchemaVersion, Series, Source};
 pub use summary::{Entry, Scaling, Summary, Verdict};

@@ -160,6 +160,9 @@ pub struct Calibration {
     pub line_transfer_ns: Option<f64>,
     /// Share of throughput that sampling latency costs, 0 to 1.
     pub sampling_cost_share: Option<f64>,
+    /// Whether the charge for masking interrupts arrived, by lock; empty where nothing was charged.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub charge_checks: Vec<ChargeCheck>,
     /// Core-to-core latency, a matrix for each method.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub core_to_core: Vec<CoreMatrix>,
@@ -180,6 +183,30 @@ pub struct CoreMatrix {
     pub one_way_ns: Vec<Vec<Option<f64>>>,
 }
 
+/// Costs that the model adds for what user space cannot do, beside masking interrupts, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Charges {
+    /// Arming a timer under its base's lock.
+    pub arm_timer_ns: f64,
+    /// Queueing a work.
+    pub queue_work_ns: f64,
+    /// The interrupt that a CPU sends itself to run `irq_work`.
+    pub irq_work_ns: f64,
+}
+
+/// Charge for masking interrupts as it arrived around one lock.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ChargeCheck {
+    /// The lock.
+    pub lock: String,
+    /// Charge of a pair of lock and unlock.
+    pub charged_ns: f64,
+    /// Pair with interrupts masked, less a pair without.
+    pub arrived_ns: f64,
+}
+
 /// What the user asked for. Absent: the tool chose per case, or the setting does not apply.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -194,6 +221,9 @@ pub struct Settings {
     pub latency_sample_every: u32,
     /// Cost added for masking interrupts in the model; 0 if none.
     pub irq_save_cost_ns: f64,
+    /// Costs added for what else user space cannot do; none in runs of older writers, which added none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub charges: Option<Charges>,
     /// Simulator: fields, by label, that were given cache lines of their own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub own_lines: Vec<String>,

@@ -149,6 +149,7 @@ impl Backend for Revisions {
             run.findings.clone_from(&ready.findings);
             run.calibration = ready.calibration.clone();
             run.settings.irq_save_cost_ns = ready.irq_save_cost_ns;
+            run.settings.charges = Some(ready.charges);
         }
         run.notes.extend(self.notes.iter().cloned());
     }

@@ -78,7 +78,11 @@ fn choice(args: &Args, of_pair: impl Fn(&Pair) -> &String) -> Vec<String> {
     list("--threads", choice.threads.iter().map(u32::to_string).collect());
     list("--placement", choice.placement.iter().map(|p| p.name().to_owned()).collect());
     list("--rates", choice.rates.iter().map(u64::to_string).collect());
-    flags.push(format!("--irq-save-ns={}", args.measuring.irq_save_ns));
+    let options = args.measuring.options();
+    flags.push(format!("--irq-save-ns={}", options.irq_save_cost_ns));
+    flags.push(format!("--arm-ns={}", options.charges.arm_timer_ns));
+    flags.push(format!("--queue-ns={}", options.charges.queue_work_ns));
+    flags.push(format!("--irq-work-ns={}", options.charges.irq_work_ns));
     flags.extend(args.measuring.interrupt_rate.map(|hz| format!("--interrupt-rate={hz}")));
     let switches = [(choice.retry, "--retry"), (choice.quick, "--quick"), (choice.full, "--full")];
     flags.extend(switches.iter().filter(|(on, _)| *on).map(|(_, name)| (*name).to_owned()));

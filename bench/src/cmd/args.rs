@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::backend::cores::Options;
 use crate::session::plan::{Matrix, Selection};
 use cellbench_host::Placement;
+use cellbench_record::Charges;
 
 /// Flags of the commands that measure.
 #[derive(Args, Clone, Debug)]
@@ -35,12 +37,48 @@ pub(super) struct Measuring {
     #[arg(long, value_name = "PERCENT", default_value = "1", value_parser = parse_percent)]
     pub(super) threshold: f64,
     /// Cost that the model adds to masking interrupts, in nanoseconds: user space cannot mask them
-    #[arg(long, value_name = "NS", default_value = "0", value_parser = parse_ns)]
+    #[arg(long, value_name = "NS", default_value = IRQ_SAVE_NS, value_parser = parse_ns)]
     pub(super) irq_save_ns: f64,
+    /// Cost that the model adds to arming a timer
+    #[arg(long, value_name = "NS", default_value = ARM_TIMER_NS, value_parser = parse_ns)]
+    pub(super) arm_ns: f64,
+    /// Cost that the model adds to queueing a work
+    #[arg(long, value_name = "NS", default_value = QUEUE_WORK_NS, value_parser = parse_ns)]
+    pub(super) queue_ns: f64,
+    /// Cost that the model adds to the interrupt that runs irq_work; no kernel run has measured it yet
+    #[arg(long, value_name = "NS", default_value = "0", value_parser = parse_ns)]
+    pub(super) irq_work_ns: f64,
+    /// Add none of these costs
+    #[arg(long, conflicts_with_all = ["irq_save_ns", "arm_ns", "queue_ns", "irq_work_ns"])]
+    pub(super) no_charges: bool,
     /// Interruptions of each worker a second, in workloads that interrupt; 0: as many as are handled
     /// [default: the workload's]
     #[arg(long, value_name = "HZ", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub(super) interrupt_rate: Option<u32>,
+}
+
+/// Charges as the kernel run kept in `results/kernel` shows them, in nanoseconds: a masked pair of the
+/// resilient lock less an unmasked one.
+const IRQ_SAVE_NS: &str = "8";
+/// A start of a timer that is armed already, less the lookup and the cell's own part.
+const ARM_TIMER_NS: &str = "150";
+/// A start of a work, less the same.
+const QUEUE_WORK_NS: &str = "20";
+
+impl Measuring {
+    /// Returns the options of the model on real cores.
+    pub(super) fn options(&self) -> Options {
+        let charged = |ns: f64| if self.no_charges { 0.0 } else { ns };
+        Options {
+            irq_save_cost_ns: charged(self.irq_save_ns),
+            charges: Charges {
+                arm_timer_ns: charged(self.arm_ns),
+                queue_work_ns: charged(self.queue_ns),
+                irq_work_ns: charged(self.irq_work_ns),
+            },
+            interrupt_rate_hz: self.interrupt_rate,
+        }
+    }
 }
 
 /// Where results go.

@@ -10,8 +10,8 @@ use anyhow::anyhow;
 use super::args::Measuring;
 use super::command_line::{command_line, given};
 use super::{output, report};
+use crate::backend::cores::Cores;
 use crate::backend::cores::round::OnStuck;
-use crate::backend::cores::{self, Cores};
 use crate::session::ctrl_c::{self, CtrlC};
 use crate::session::plan::Spec;
 use crate::session::plan::{Matrix, Plan, PlanError, known_cells};
@@ -43,10 +43,7 @@ pub(super) fn measure(
 ) -> anyhow::Result<ExitCode> {
     let baseline = baseline(args.against.as_deref(), &mut plan.specs())?;
     let settings = settings(args, baseline, command);
-    let options = cores::Options {
-        irq_save_cost_ns: args.irq_save_ns,
-        interrupt_rate_hz: args.interrupt_rate,
-    };
+    let options = args.options();
     let mut cores = Cores::new(topology, plan.cpus(), options, stuck(settings.out.clone()));
     let ctrl_c = CtrlC::install().map_err(|error| anyhow!(error))?;
     let finished = run_session(plan, &mut cores, &settings, ctrl_c)?;

@@ -7,7 +7,7 @@ use anyhow::Context;
 
 use super::args::Measuring;
 use super::run::stuck;
-use crate::backend::cores::{self, Cores};
+use crate::backend::cores::Cores;
 use crate::backend::revisions::serve::serve;
 use crate::session::plan::Plan;
 use cellbench_host::topology::Topology;
@@ -16,10 +16,7 @@ use cellbench_host::topology::Topology;
 pub(super) fn run(args: &Measuring) -> anyhow::Result<ExitCode> {
     let topology = Topology::read()?;
     let plan = Plan::new(&args.choice.selection(), &topology)?;
-    let options = cores::Options {
-        irq_save_cost_ns: args.irq_save_ns,
-        interrupt_rate_hz: args.interrupt_rate,
-    };
+    let options = args.options();
     let mut cores = Cores::new(&topology, plan.cpus(), options, stuck(args.output.dir()));
     serve(&plan, &mut cores, &mut stdin().lock(), &mut stdout().lock())
         .context("serving rounds")?;

@@ -3,7 +3,7 @@
 
 use cellbench_record::{Entry, Kind, Source};
 
-use super::layout::host_lines;
+use super::layout::{self, host_lines};
 use super::outcome::outcome;
 use super::verdict::conditions;
 use crate::chart::{CHARTS, Drawing};
@@ -212,15 +212,13 @@ pub(super) fn reservations(runs: &[(String, Loaded)]) -> Vec<String> {
                 number::time_ns(Some(transfer))
             ));
         }
-        let cost = loaded.run.settings.irq_save_cost_ns;
-        lines.push(if cost > 0.0 {
-            format!(
-                "The cost of masking interrupts: {} were charged to the designs that mask them.",
-                number::time_ns(Some(cost))
-            )
-        } else {
-            "The cost of masking interrupts, which user space cannot pay and was not charged."
+        let charged = layout::charged(&loaded.run.settings);
+        lines.push(if charged.is_empty() {
+            "The cost of masking interrupts and arming timers, which user space cannot pay and was not \
+             charged."
                 .into()
+        } else {
+            format!("What user space cannot do, and was charged: {charged}.")
         });
     }
     lines.push(

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use cellbench_record::{Entry, Host, Run, Series, Source, Summary};
+use cellbench_record::{Entry, Host, Run, Series, Settings, Source, Summary};
 
 use crate::number;
 
@@ -304,6 +304,22 @@ impl Columns {
         }
         text
     }
+}
+
+/// Names the charges of a run for what user space cannot do; empty if nothing was charged.
+pub(super) fn charged(settings: &Settings) -> String {
+    let charges = settings.charges.unwrap_or_default();
+    [
+        (settings.irq_save_cost_ns, "masking interrupts"),
+        (charges.arm_timer_ns, "arming a timer"),
+        (charges.queue_work_ns, "queueing a work"),
+        (charges.irq_work_ns, "the interrupt of irq_work"),
+    ]
+    .into_iter()
+    .filter(|(ns, _)| *ns > 0.0)
+    .map(|(ns, what)| format!("{what} {}", number::time_ns(Some(ns))))
+    .collect::<Vec<_>>()
+    .join(", ")
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! `mail.txt`: the outcome as it is pasted into a patch thread: ASCII, at most 72 columns.
 
-use cellbench_record::{Entry, Summary};
+use cellbench_record::{Entry, Settings, Summary};
 
-use super::layout::{Group, ascii, groups, host_lines, hosts, verdict_word, wrap, wrap_command};
+use super::layout::{
+    self, Group, ascii, groups, host_lines, hosts, verdict_word, wrap, wrap_command,
+};
 use super::{Format, Rendered, Report, forest_text, outcome};
 use crate::chart::Drawings;
 use crate::number;
@@ -79,7 +81,7 @@ fn mail(report: &Report<'_>) -> String {
     }
 
     text += "\n";
-    paragraph(&mut text, &reading(summary, run.settings.irq_save_cost_ns), "", "");
+    paragraph(&mut text, &reading(summary, &run.settings), "", "");
     text += "\nReproduce:\n";
     for (_, part) in hosts(run).into_iter().filter(|(_, part)| !part.command_line.is_empty()) {
         text += &wrap_command(&ascii(&part.command_line), WIDTH, "  ");
@@ -169,16 +171,14 @@ fn line(cell: &str, [goodput, ratio, interval, verdict, failed]: [&str; 5]) -> S
 }
 
 /// Explains the columns of the table.
-fn reading(summary: &Summary, irq_save_cost_ns: f64) -> String {
+fn reading(summary: &Summary, settings: &Settings) -> String {
     let disturbed = match summary.rounds_disturbed {
         0 => "No round was disturbed.".to_owned(),
         n => format!("{} left out.", number::count(n, "disturbed round")),
     };
-    let masking = if irq_save_cost_ns > 0.0 {
-        let cost = number::time_ns(Some(irq_save_cost_ns));
-        format!(" Cells that mask interrupts are charged {cost} for it.")
-    } else {
-        String::new()
+    let masking = match layout::charged(settings) {
+        none if none.is_empty() => String::new(),
+        charged => format!(" Charged, as user space cannot do them: {charged}."),
     };
     format!(
         "ok/s: successful operations per second, all threads (k = 10^3, M = 10^6); failed: share of \

@@ -6,6 +6,7 @@
 use std::hint::black_box;
 use std::time::Duration;
 
+use cellbench_impls::machine::Charges;
 use cellbench_impls::platform::{Memory, Native};
 use cellbench_record::{Calibration, Kind, Series, Source};
 use cellbench_workloads::EngineNeed;
@@ -24,6 +25,8 @@ use cellbench_host::{Placement, Topology, limits};
 /// CPUs between which line transfers are measured: pairs grow with the square.
 const MOST_CPUS: usize = 16;
 /// Repetitions, of which the median counts.
+/// Pairs of rounds that show whether a charge arrives.
+const CHARGE_PAIRS: usize = 5;
 const REPETITIONS: usize = 9;
 /// Tries of each repetition to get an undisturbed one.
 const TRIES: usize = 3;
@@ -37,6 +40,20 @@ pub struct Instruments {
     pub calibration: Calibration,
     /// Turns of `Memory::spend` in a microsecond.
     pub turns_per_us: u32,
+    /// Nanoseconds of a charge of no turns: what its fences cost.
+    pub charge_fixed_ns: f64,
+}
+
+impl Instruments {
+    /// Returns the turns of `Memory::charge` that take `ns`; at least one where anything is charged.
+    #[must_use]
+    pub fn charge_turns(&self, ns: f64) -> u32 {
+        if ns <= 0.0 {
+            return 0;
+        }
+        let turns = (ns - self.charge_fixed_ns) * f64::from(self.turns_per_us) / 1000.0;
+        (turns.round() as u32).max(1)
+    }
 }
 
 /// Calibration failed.
@@ -69,7 +86,7 @@ pub fn calibrate(
         window,
         sampled: true,
         turns_per_us,
-        irq_save_turns: 0,
+        charges: Charges::default(),
         interrupt_rate_hz: None,
     };
     let first = topology
@@ -111,7 +128,71 @@ pub fn calibrate(
         core_to_core: vec![limits.transfers.to_record()],
         ..Calibration::default()
     };
-    Ok(Instruments { calibration, turns_per_us })
+    let charge_fixed_ns = charge_fixed_ns(clock, some[0], turns_per_us).map_err(C2cError::from)?;
+    Ok(Instruments { calibration, turns_per_us, charge_fixed_ns })
+}
+
+/// Measures what arrives of the charge for masking interrupts around `lock`, in nanoseconds: a pair of
+/// lock and unlock with interrupts masked, less a pair without, by medians.
+///
+/// # Errors
+/// [`RoundError`] if the rounds cannot be measured.
+pub fn charge_arrived(
+    bench: &Bench,
+    topology: &Topology,
+    lock: &str,
+    conditions: &Conditions,
+) -> Result<f64, RoundError> {
+    let place = topology.place(Placement::Compact, 1).ok();
+    let Some(cpu) = place.and_then(|cpus| cpus.first().copied()) else { return Ok(0.0) };
+    let pair_ns = |workload| -> Result<f64, RoundError> {
+        let subject = subject::named(lock)
+            .into_iter()
+            .find(|subject| subject.kind == Kind::Lock)
+            .expect("a lock of the registry");
+        let spec = Spec {
+            series: Series::new(
+                lock,
+                Kind::Lock,
+                workload,
+                1,
+                Placement::Compact.name(),
+                Source::Model,
+            ),
+            subject,
+            workload,
+            engine: EngineNeed::Count,
+            needs: Needs::NOTHING,
+            cpus: vec![cpu],
+        };
+        let round = bench.measure(&spec, conditions, 1)?.round;
+        Ok(1e9 * round.duration_s / round.attempts().max(1) as f64)
+    };
+    let mut differences = Vec::with_capacity(CHARGE_PAIRS);
+    for _ in 0..CHARGE_PAIRS {
+        let plain = pair_ns("lock-0ns")?;
+        differences.push(pair_ns("lock-irqsave")? - plain);
+    }
+    Ok(median(&mut differences))
+}
+
+/// Measures what a charge costs beyond its turns.
+fn charge_fixed_ns(clock: &Clock, cpu: CpuId, turns_per_us: u32) -> Result<f64, PinError> {
+    const TIMES: u32 = 2_000;
+    let measured = together(1, |_| {
+        pin(cpu)?;
+        let mut times_ns: Vec<f64> = (0..51)
+            .map(|_| {
+                let start = clock.start();
+                for _ in 0..TIMES {
+                    Native::charge(black_box(1));
+                }
+                clock.elapsed_ns(start, clock.stop()) / f64::from(TIMES)
+            })
+            .collect();
+        Ok(median(&mut times_ns) - 1000.0 / f64::from(turns_per_us))
+    });
+    measured.map_err(PinError::from)?.remove(0)
 }
 
 fn spec(cell: &str, workload: &'static str, cpu: CpuId) -> Spec {

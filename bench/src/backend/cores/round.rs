@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cellbench_impls::machine::Charges;
 use cellbench_impls::platform::{Native, NativeAudit, NativeEpoch, NativeLive};
 use cellbench_record::Series;
 use cellbench_workloads::{EngineNeed, Params, Trial};
@@ -41,8 +42,8 @@ pub struct Conditions {
     pub sampled: bool,
     /// Turns of `Memory::spend` in a microsecond.
     pub turns_per_us: u32,
-    /// Turns that each interrupt-off section costs extra.
-    pub irq_save_turns: u32,
+    /// Charges for what user space cannot do, in turns.
+    pub charges: Charges,
     /// Interruptions of each worker and context a second; 0: as fast as they are handled, sent by
     /// another thread; none: what the workload says.
     pub interrupt_rate_hz: Option<u32>,

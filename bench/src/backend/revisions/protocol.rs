@@ -6,7 +6,7 @@
 
 use std::io::{BufRead, Write};
 
-use cellbench_record::{Calibration, Finding, Host, Round, Series};
+use cellbench_record::{Calibration, Charges, Finding, Host, Round, Series};
 use hdrhistogram::Histogram;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -78,6 +78,8 @@ pub struct Ready {
     pub calibration: Calibration,
     /// Charge for masking interrupts, nanoseconds.
     pub irq_save_cost_ns: f64,
+    /// The other charges.
+    pub charges: Charges,
 }
 
 /// Writes one line and flushes.

@@ -53,6 +53,7 @@ fn prepare(cores: &mut Cores<'_>, time_budget_s: Option<f64>) -> Answer {
         findings: run.findings,
         calibration: run.calibration,
         irq_save_cost_ns: run.settings.irq_save_cost_ns,
+        charges: run.settings.charges.unwrap_or_default(),
     }))
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cellbench_impls::Context;
+use cellbench_impls::machine::Charges;
 use cellbench_impls::platform::NativeAudit;
 use cellbench_record::{ContextOps, Series, Source};
 use cellbench_trials_stress::audited;
@@ -202,7 +203,7 @@ fn run_trial(
         window: Duration::from_millis(order.window_ms),
         sampled: false,
         turns_per_us: Params::new(1, 0).turns_per_us,
-        irq_save_turns: 0,
+        charges: Charges::default(),
         interrupt_rate_hz: order.interrupt_rate_hz,
     };
     Ok(outcome(bench.audit(spec, &conditions, order.seed, trial)?))

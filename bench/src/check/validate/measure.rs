@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cellbench_impls::machine::Charges;
 use cellbench_impls::platform::Native;
 
 use super::{Measured, MeasuredRow, PRIMITIVE, selection};
@@ -157,7 +158,7 @@ fn pass(
         window: WINDOW,
         sampled: false,
         turns_per_us: (1e3 / turn_ns).round() as u32,
-        irq_save_turns: 0,
+        charges: Charges::default(),
         interrupt_rate_hz: None,
     };
     let mut rows_ns = vec![None; subjects.len()];

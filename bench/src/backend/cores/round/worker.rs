@@ -107,8 +107,8 @@ impl Runner<'_> {
             extra_cpus: P::extra_cpus(threads),
             turns_per_us: self.conditions.turns_per_us,
             charges: Charges {
-                irq_save: self.conditions.irq_save_turns + subject.extra_turns,
-                ..Charges::default()
+                irq_save: self.conditions.charges.irq_save + subject.extra_turns,
+                ..self.conditions.charges
             },
             ..Params::new(threads, self.seed)
         };
