@@ -89,7 +89,7 @@ impl<C: AsyncCell<Traced>> Subject<'_, C> {
         let [first, second] = programs;
         let mut counted = Vec::new();
         let mut count = |operation, attempt: &dyn Fn() -> bool| {
-            let (ok, Touched { lines, written }) = trace(attempt);
+            let (ok, Touched { lines, written, .. }) = trace(attempt);
             if ok {
                 counted.push(OperationLines { operation, lines, written });
             }
@@ -121,8 +121,16 @@ impl<C: AsyncCell<Traced>> Subject<'_, C> {
 
 #[cfg(test)]
 mod tests {
-    use super::footprints;
-    use crate::cell::CellKind;
+    use crossbeam_utils::CachePadded;
+
+    use super::{FAR, footprints};
+    use crate::cell::{AsyncCell, CellKind, InitFlags};
+    use crate::machine::{CpuId, Machine, MachineConfig};
+    use crate::map::Map;
+    use crate::platform::Traced;
+    use crate::platform::traced::trace;
+    use crate::program::{Program, count_only};
+    use crate::registry::{CELLS, CellVisitor, visit_cell};
 
     #[test]
     fn every_operation_of_every_design_is_counted() {
@@ -161,5 +169,73 @@ mod tests {
         // Cell with its lock, block and two programs; the map's user count and, as interrupts come
         // on again, the CPU's list of `irq_work` are only read.
         assert_eq!((update.lines, update.written), (6, 4), "{design:?}");
+    }
+
+    /// Atomic read-modify-writes of each operation of a timer or work item that nobody else uses.
+    #[derive(Debug, PartialEq, Eq)]
+    struct Locked {
+        /// Replaces a program.
+        set_callback: usize,
+        /// Sets another callback of the program that is set.
+        same_program: usize,
+        /// Of an idle timer, without a program; `None`: there is none.
+        cancel: Option<usize>,
+        /// Of a cell without a block.
+        free: usize,
+    }
+
+    struct Count;
+
+    impl CellVisitor<Traced> for Count {
+        type Output = Locked;
+        fn visit<C: AsyncCell<Traced>>(self) -> Locked {
+            let machine = Machine::new(MachineConfig::new(1));
+            let map = CachePadded::new(Map::new());
+            let [first, second] = [(); 2].map(|()| Program::new([(count_only as _, 0); 2]));
+            // SAFETY: used with this machine alone, and no callback runs after this function.
+            let cell = CachePadded::new(unsafe { C::new() });
+            let cpu = machine.cpu(CpuId(0));
+            let locked = |operation: &dyn Fn()| trace(operation).1.locked;
+            let free = locked(&|| cell.cancel_and_free(&cpu));
+            assert_eq!(cell.init(&cpu, &map, InitFlags::NONE), Ok(()));
+            let set = |program: &Program<Traced>, callback| {
+                let outcome = cell.set_callback(&cpu, program, program.callback(callback));
+                assert_eq!(outcome, Ok(()));
+            };
+            set(&first, 0);
+            let set_callback = locked(&|| set(&second, 0));
+            let same_program = locked(&|| set(&second, 1));
+            let cancel = C::CANCELS.then(|| {
+                assert_eq!(cell.start(&cpu, FAR), Ok(()));
+                assert_eq!(cell.cancel(&cpu), Ok(true));
+                locked(&|| assert_eq!(cell.cancel(&cpu), Ok(false)))
+            });
+            cell.cancel_and_free(&cpu);
+            machine.settle(&cpu);
+            Locked { set_callback, same_program, cancel, free }
+        }
+    }
+
+    /// The locked cells take and put a reference and the lock, and write program and callback plainly.
+    /// The state word is taken and given back around an exchange of the program. The update of the
+    /// lockless designs takes a guard and a reference, exchanges the program, and puts the old one and
+    /// the guard; the repair exchanges the callback as well. Cancelling an idle timer locks none of its
+    /// words: what is counted there is the lock, the state, or the exchange of an update.
+    #[test]
+    fn operations_lock_as_often_as_published() {
+        for cell in CELLS.iter().filter(|cell| cell.kind != CellKind::TaskWork) {
+            let (set_callback, same_program, cancel, free) = match cell.id {
+                "spin-tas" | "spin-queued" | "rqspin" => (3, 1, 1, 0),
+                "cmpxchg-state" | "cmpxchg-state-nmi" => (5, 2, 2, 1),
+                "mpmc-cell" | "seq-latch-v4" | "seq-latch-v6" | "seq-latch" => (5, 5, 1, 1),
+                "cmd-queue" => (5, 5, 1, 0),
+                "cmd-queue-xchg" => (6, 6, 2, 0),
+                id => panic!("{id}: say here how often it locks"),
+            };
+            let cancel = (cell.kind == CellKind::Timer).then_some(cancel);
+            let expected = Locked { set_callback, same_program, cancel, free };
+            let found = visit_cell::<Traced, _>(cell.id, cell.kind, Count).expect("registered");
+            assert_eq!(found, expected, "{} {}", cell.kind, cell.id);
+        }
     }
 }

@@ -13,8 +13,11 @@ use super::{IntWord, Label, Memory, SplitWord, Word};
 pub enum Access {
     /// A copy.
     Read,
-    /// To own it. Also a compare-exchange that fails.
+    /// To own it: a store.
     Write,
+    /// To own it while it reads and writes: an atomic read-modify-write, also a compare-exchange that
+    /// fails.
+    Locked,
 }
 
 /// Who is told.
@@ -50,6 +53,12 @@ impl<A, O: Observer> Observed<A, O> {
         O::about_to(Access::Write, core::ptr::from_ref(self).addr());
         &self.word
     }
+
+    #[inline]
+    fn locking(&self) -> &A {
+        O::about_to(Access::Locked, core::ptr::from_ref(self).addr());
+        &self.word
+    }
 }
 
 macro_rules! observed {
@@ -65,7 +74,7 @@ macro_rules! observed {
                 self.writing().store(value, order);
             }
             fn swap(&self, value: $t, order: Ordering) -> $t {
-                self.writing().swap(value, order)
+                self.locking().swap(value, order)
             }
             fn cas(
                 &self,
@@ -74,7 +83,7 @@ macro_rules! observed {
                 success: Ordering,
                 failure: Ordering,
             ) -> Result<$t, $t> {
-                self.writing().compare_exchange(current, new, success, failure)
+                self.locking().compare_exchange(current, new, success, failure)
             }
         }
     };
@@ -85,16 +94,16 @@ macro_rules! observed_int {
         observed!($atomic, $t);
         impl<O: Observer> IntWord<$t> for Observed<$atomic, O> {
             fn fetch_add(&self, value: $t, order: Ordering) -> $t {
-                self.writing().fetch_add(value, order)
+                self.locking().fetch_add(value, order)
             }
             fn fetch_sub(&self, value: $t, order: Ordering) -> $t {
-                self.writing().fetch_sub(value, order)
+                self.locking().fetch_sub(value, order)
             }
             fn fetch_or(&self, value: $t, order: Ordering) -> $t {
-                self.writing().fetch_or(value, order)
+                self.locking().fetch_or(value, order)
             }
             fn fetch_and(&self, value: $t, order: Ordering) -> $t {
-                self.writing().fetch_and(value, order)
+                self.locking().fetch_and(value, order)
             }
         }
     };
@@ -106,7 +115,7 @@ observed!(AtomicPtr<T>, *mut T, T);
 
 impl<O: Observer> SplitWord for Observed<AtomicU32, O> {
     fn set_low_byte_acquire(&self) -> bool {
-        self.writing().set_low_byte_acquire()
+        self.locking().set_low_byte_acquire()
     }
     fn any_above_low_byte(&self) -> bool {
         self.reading().any_above_low_byte()
@@ -115,7 +124,7 @@ impl<O: Observer> SplitWord for Observed<AtomicU32, O> {
         self.writing().clear_second_byte();
     }
     fn set_bit_8_acquire(&self) -> u32 {
-        self.writing().set_bit_8_acquire()
+        self.locking().set_bit_8_acquire()
     }
     fn store_low_byte_one(&self) {
         self.writing().store_low_byte_one();
@@ -127,7 +136,7 @@ impl<O: Observer> SplitWord for Observed<AtomicU32, O> {
         self.writing().store_low_half(value);
     }
     fn swap_high_half(&self, value: u16) -> u16 {
-        self.writing().swap_high_half(value)
+        self.locking().swap_high_half(value)
     }
 }
 

@@ -4,7 +4,7 @@
 //!
 //! The notes are a thread-local, for the reason given in [`super::stepped`].
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use super::observed::{Access, ObservedCores, Observer};
@@ -21,6 +21,8 @@ const LINE_SHIFT: u32 = 6;
 thread_local! {
     /// Touched lines and whether they were written; `None` while nobody traces.
     static TOUCHED: RefCell<Option<BTreeMap<usize, bool>>> = const { RefCell::new(None) };
+    /// Atomic read-modify-writes since the trace began.
+    static LOCKED: Cell<usize> = const { Cell::new(0) };
 }
 
 impl Observer for Notes {
@@ -30,7 +32,8 @@ impl Observer for Notes {
     fn about_to(access: Access, address: usize) {
         TOUCHED.with_borrow_mut(|touched| {
             if let Some(touched) = touched {
-                *touched.entry(address >> LINE_SHIFT).or_default() |= access == Access::Write;
+                *touched.entry(address >> LINE_SHIFT).or_default() |= access != Access::Read;
+                LOCKED.set(LOCKED.get() + usize::from(access == Access::Locked));
             }
         });
     }
@@ -43,15 +46,18 @@ pub struct Touched {
     pub lines: usize,
     /// Those of them that were written, or had to be owned for a compare-exchange.
     pub written: usize,
+    /// Atomic read-modify-writes, each one counted: `lock` instructions, or as many on other CPUs.
+    pub locked: usize,
 }
 
 /// Runs `body` and counts the lines that it touches on this thread.
 pub fn trace<R>(body: impl FnOnce() -> R) -> (R, Touched) {
     TOUCHED.set(Some(BTreeMap::new()));
+    LOCKED.set(0);
     let result = body();
     let touched = TOUCHED.take().unwrap_or_default();
     let written = touched.values().filter(|written| **written).count();
-    (result, Touched { lines: touched.len(), written })
+    (result, Touched { lines: touched.len(), written, locked: LOCKED.get() })
 }
 
 #[cfg(test)]
@@ -74,7 +80,7 @@ mod tests {
             words[2].0.cas(7, 8, Ordering::Relaxed, Ordering::Relaxed)
         });
         assert_eq!(value, Err(0));
-        assert_eq!(touched, Touched { lines: 3, written: 2 });
+        assert_eq!(touched, Touched { lines: 3, written: 2, locked: 2 });
         let ((), untouched) = trace(|| ());
         assert_eq!(untouched, Touched::default());
     }
