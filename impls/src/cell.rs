@@ -105,7 +105,7 @@ pub struct Promises {
     /// As published, updates that met may leave the callback of one beside the program of another
     /// (VERIFICATION.md, finding 7).
     pub callback_may_differ: bool,
-    /// As published, a command may be executed twice (VERIFICATION.md, finding 10).
+    /// As published, a command may be executed twice (VERIFICATION.md, finding 11).
     pub may_repeat: bool,
 }
 

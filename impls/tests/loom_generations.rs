@@ -328,7 +328,8 @@ fn command_is_read_while_written<C: AsyncCell<Loom>>(make: Make, writes: usize) 
         let scene = Scene::<C>::ready(make, 2);
         let cpu = scene.cpu(0);
         let irq_off = cpu.irq_save();
-        assert_eq!(scene.start_at(&cpu, 3), Ok(()));
+        // In NMI, from which every design goes through its `irq_work`.
+        assert_eq!(cpu.nmi(|nmi| scene.start_at(nmi, 3)), Ok(()));
         let theirs = Arc::clone(&scene);
         let thread = loom::thread::spawn(move || {
             let cpu = theirs.cpu(1);
@@ -375,7 +376,9 @@ fn commands_run_once<C: AsyncCell<Loom>>(make: Make) {
         at_once(
             &scene,
             |scene, cpu| {
-                assert!(matches!(scene.cell.cancel_async(cpu), Ok(_) | Err(Errno::EBUSY)));
+                // EPERM: the callback runs.
+                let outcome = scene.cell.cancel_async(cpu);
+                assert!(matches!(outcome, Ok(_) | Err(Errno::EBUSY | Errno::EPERM)), "{outcome:?}");
                 scene.fire(cpu);
             },
             |scene, cpu| {

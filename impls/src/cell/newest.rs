@@ -218,7 +218,9 @@ impl<P: Platform, K: Kind, B: Buffer<P>> AsyncCell<P> for Newest<P, K, B> {
         async_reports: false,
         posts: true,
         callback_may_differ: true,
-        may_repeat: B::RAW,
+        // Who executes a command twice took part with one of his own. Where all are starts, nothing
+        // runs more often than started.
+        may_repeat: B::RAW && K::CANCELS,
         waits_for_irqs: !B::DIRECT,
         ..Promises::BASE
     };

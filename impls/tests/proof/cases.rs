@@ -14,6 +14,8 @@ use crate::history::{Call, Op};
 pub(crate) enum State {
     /// Never initialised.
     Fresh,
+    /// Initialised, without a program.
+    Empty,
     /// Initialised, with a callback.
     Ready,
     /// Started.
@@ -25,7 +27,8 @@ pub(crate) enum State {
 }
 
 impl State {
-    /// All of them.
+    /// Those in which every operation meets every other. Without a program an operation is refused, or
+    /// does as with one: updates alone differ, see [`triples`].
     pub(crate) const ALL: [State; 5] =
         [State::Fresh, State::Ready, State::Armed, State::Running, State::Freed];
 
@@ -33,6 +36,8 @@ impl State {
     pub(crate) fn preparation(self, steps: Steps) -> &'static [Op] {
         match (self, steps) {
             (State::Fresh, _) | (State::Ready, Steps::One) => &[],
+            (State::Empty, Steps::One) => &[],
+            (State::Empty, _) => &[Op::Init],
             (State::Ready, _) => &[Op::Init, Op::Set(0)],
             (State::Armed | State::Running, Steps::One) => &[Op::Schedule(0)],
             (State::Armed | State::Running, _) => &[Op::Init, Op::Set(0), Op::Start],
@@ -46,6 +51,7 @@ impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             State::Fresh => "fresh",
+            State::Empty => "empty",
             State::Ready => "ready",
             State::Armed => "armed",
             State::Running => "running",
@@ -178,7 +184,8 @@ pub(crate) fn pairs<P: Driven, C: AsyncCell<P>>(state: State) -> Vec<Case> {
     cases
 }
 
-/// The triples in which reviewers of the patches found races.
+/// The triples in which reviewers of the patches found races, and updates of a cell without a program,
+/// which put none and so have no barrier there.
 pub(crate) fn triples<P: Driven, C: AsyncCell<P>>() -> Vec<Case> {
     if C::STEPS == Steps::One {
         return vec![
@@ -189,6 +196,7 @@ pub(crate) fn triples<P: Driven, C: AsyncCell<P>>() -> Vec<Case> {
         ];
     }
     let mut cases = vec![
+        Case::of(State::Empty, &[Op::Set(1), Op::Set(0)]),
         Case::of(State::Fresh, &[Op::Init, Op::Init, Op::Free]),
         Case::of(State::Ready, &[Op::Set(1), Op::Set(0), Op::Free]),
         Case::of(State::Ready, &[Op::Start, Op::Free, Op::Fire]),
@@ -206,6 +214,7 @@ pub(crate) fn triples<P: Driven, C: AsyncCell<P>>() -> Vec<Case> {
         cases.push(Case { state: State::Ready, threads });
     }
     if C::CANCELS {
+        cases.push(Case::of(State::Empty, &[Op::Set(1), Op::Cancel]));
         cases.push(Case::of(State::Armed, &[Op::Set(1), Op::Cancel, Op::Fire]));
         cases.push(Case::of(State::Armed, &[Op::Start, Op::Cancel, Op::Free]));
     }

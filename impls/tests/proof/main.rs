@@ -3,8 +3,8 @@
 //! linearizability, and bugs planted to show that the tools find bugs.
 //!
 //! The tests are generated over the registry, so a new design is covered by its line there. Their
-//! groups are `loom/`, `bounded/`, `random/`, `pct/`, `model/`, `linear/` and `planted/`: give one
-//! as a filter. VERIFICATION.md says how to run the whole and what was seen.
+//! groups are `loom/`, `bounded/`, `random/`, `pct/`, `model/`, `linear/`, `planted/` and
+//! `published/`: give one as a filter. VERIFICATION.md says how to run the whole and what was seen.
 
 mod arena;
 mod cases;
@@ -16,6 +16,7 @@ mod loom_locks;
 mod model;
 mod orders;
 mod planted;
+mod published;
 mod random;
 mod report;
 mod schedules;
@@ -38,6 +39,7 @@ fn main() {
         model::trials(),
         linear::trials(),
         planted::trials(),
+        published::trials(),
     ];
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
     if !arguments.list {

@@ -69,6 +69,8 @@ struct Search<'a> {
     interleaved: Vec<bool>,
     /// As `interleaved`, by a `fire`.
     fired_across: Vec<bool>,
+    /// As `overlapped`, by a `fire`.
+    meets_fire: Vec<bool>,
     /// As `overlapped`, by a `cancel_and_free`.
     freed_across: Vec<bool>,
     /// The time by which all that the call does is done.
@@ -97,6 +99,7 @@ pub(crate) fn explains(design: Promises, grain: Grain, calls: &[Call]) -> bool {
         overlapped: calls.iter().map(meets).collect(),
         interleaved: calls.iter().map(|call| steps && meets(call)).collect(),
         fired_across: calls.iter().map(|call| steps && meets_op(call, Op::Fire)).collect(),
+        meets_fire: calls.iter().map(|call| meets_op(call, Op::Fire)).collect(),
         freed_across: calls.iter().map(|call| meets_op(call, Op::Free)).collect(),
         done_by: calls.iter().map(done_by).collect(),
         seen: HashSet::new(),
@@ -198,6 +201,13 @@ impl Search<'_> {
         if call.reply == Err(Errno::EBUSY) {
             let initialised = call.op == Op::Init && cell.current.is_some();
             if self.overlapped[index] || initialised {
+                next.to(Progress::Done);
+            }
+            return;
+        }
+        if (call.op, call.reply) == (Op::CancelAsync, Err(Errno::EPERM)) {
+            // The callback runs.
+            if self.meets_fire[index] && cell.current.is_some() {
                 next.to(Progress::Done);
             }
             return;

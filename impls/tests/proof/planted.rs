@@ -19,13 +19,13 @@ use crate::explore::{Bound, explore, run_threads};
 use crate::history::{FAILED_EXECUTION, Op};
 use crate::report::{self, Explored, RowKey};
 use crate::schedules::Schedules;
-use crate::{loom_cells, loom_locks, orders, shuttle_cells, shuttle_locks};
+use crate::{loom_cells, loom_locks, orders, published, shuttle_cells, shuttle_locks};
 
 /// Names the bug that this process is to hunt.
 const HUNT: &str = "CELLBENCH_HUNT";
 
 /// Where a bug is looked for, and what catches it.
-struct Hunt {
+pub(crate) struct Hunt {
     /// The tool.
     tool: &'static str,
     /// What is run.
@@ -38,34 +38,36 @@ struct Hunt {
 
 impl Hunt {
     /// In all interleavings of operations on a cell.
-    fn case(
-        bug: Bug,
+    pub(crate) fn case(
+        flaw: impl Into<Flaw>,
         (id, kind): (&'static str, CellKind),
         state: State,
         threads: &[&[Op]],
         symptom: &'static str,
     ) -> Self {
+        let flaw = flaw.into();
         let threads = threads.iter().map(|ops| ops.to_vec()).collect();
         let case = Case { state, threads };
         let scene = format!("{kind}/{id}, {case}");
         let run =
-            move || visit_cell::<Loom, _>(id, kind, CaseWithBug { case, bug }).expect("registered");
+            move || visit_cell::<Loom, _>(id, kind, Flawed { case, flaw }).expect("registered");
         Self { tool: "loom", scene, symptom, run: Box::new(run) }
     }
 
     /// Under all schedules with two preemptions.
-    fn bounded(
-        bug: Bug,
+    pub(crate) fn bounded(
+        flaw: impl Into<Flaw>,
         (id, kind): (&'static str, CellKind),
         state: State,
         threads: &[&[Op]],
         symptom: &'static str,
     ) -> Self {
+        let flaw = flaw.into();
         let threads = threads.iter().map(|ops| ops.to_vec()).collect();
         let case = Case { state, threads };
         let scene = format!("{kind}/{id}, {case}");
         let run = move || {
-            visit_cell::<Shuttle, _>(id, kind, CaseWithBug { case, bug }).expect("registered");
+            visit_cell::<Shuttle, _>(id, kind, Flawed { case, flaw }).expect("registered");
         };
         Self { tool: "bounded", scene, symptom, run: Box::new(run) }
     }
@@ -143,23 +145,49 @@ impl LockVisitor<Shuttle> for LockWithBug {
     }
 }
 
-struct CaseWithBug {
-    case: Case,
-    bug: Bug,
+/// What makes the execution fail that is looked for.
+#[derive(Clone, Copy)]
+pub(crate) enum Flaw {
+    /// A bug that is switched on.
+    Planted(Bug),
+    /// The design itself, as published, with nothing excused.
+    Published,
 }
 
-impl CellVisitor<Loom> for CaseWithBug {
+impl From<Bug> for Flaw {
+    fn from(bug: Bug) -> Self {
+        Self::Planted(bug)
+    }
+}
+
+impl Flaw {
+    /// The machine to hunt on.
+    fn setup(self, case: &Case) -> Setup {
+        match self {
+            Self::Planted(bug) => Setup { bug: Some(bug), ..case.setup() },
+            // A callback that pauses would be switched from, which costs the way back.
+            Self::Published => Setup { excuses: false, body: Body::Nothing, ..case.setup() },
+        }
+    }
+}
+
+struct Flawed {
+    case: Case,
+    flaw: Flaw,
+}
+
+impl CellVisitor<Loom> for Flawed {
     type Output = ();
     fn visit<C: AsyncCell<Loom>>(self) {
-        let setup = Setup { bug: Some(self.bug), ..self.case.setup() };
+        let setup = self.flaw.setup(&self.case);
         loom_cells::check_case::<C>(&self.case, setup, Bound::new(2));
     }
 }
 
-impl CellVisitor<Shuttle> for CaseWithBug {
+impl CellVisitor<Shuttle> for Flawed {
     type Output = ();
     fn visit<C: AsyncCell<Shuttle>>(self) {
-        let setup = Setup { bug: Some(self.bug), ..self.case.setup() };
+        let setup = self.flaw.setup(&self.case);
         shuttle_cells::check_case::<C>(&self.case, setup, Schedules::Bounded(2));
     }
 }
@@ -289,7 +317,7 @@ fn hunt(bug: Bug) -> Hunt {
             Hunt::case(bug, cell, Armed, &[&[Fire], &[Free]], "double free")
         }
         Bug::QueueResultIgnored => {
-            Hunt::case(bug, mpmc_timer, Ready, &[&[IrqsOff, Start, Start], &[Start]], "leak")
+            Hunt::case(bug, mpmc_timer, Ready, &[&[IrqsOff, Start, Start], &[Start]], REFERENCES)
         }
         Bug::LateIrqStepCancels => {
             let symptom = "task_work_cancel() on a null task";
@@ -349,37 +377,39 @@ fn hunt(bug: Bug) -> Hunt {
     }
 }
 
-/// If this process is to hunt a bug, does so, and ends it.
+/// If this process is to hunt a bug, or a published fault, does so, and ends it.
 pub(crate) fn hunt_if_asked() {
     let Ok(name) = std::env::var(HUNT) else { return };
-    let bug = Bug::ALL.iter().find(|bug| bug.name() == name);
-    (hunt(*bug.unwrap_or_else(|| panic!("{HUNT}={name}: no such bug"))).run)();
+    let planted = Bug::ALL.iter().map(|bug| (bug.name().to_owned(), hunt(*bug)));
+    let mut all = planted.chain(published::hunts());
+    let found = all.find(|(of, _)| *of == name).map(|(_, hunt)| hunt);
+    (found.unwrap_or_else(|| panic!("{HUNT}={name}: no such bug")).run)();
     std::process::exit(0);
 }
 
 /// Hunts a bug in a process of its own.
-fn catch(bug: Bug) -> Result<(), Failed> {
-    let Hunt { tool, scene, symptom, .. } = hunt(bug);
+pub(crate) fn catch(group: &str, name: &str, hunt: Hunt) -> Result<(), Failed> {
+    let Hunt { tool, scene, symptom, .. } = hunt;
     let began = Instant::now();
     let hunter = Command::new(std::env::current_exe()?)
-        .env(HUNT, bug.name())
+        .env(HUNT, name)
         .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null())
         .output()?;
     let seconds = began.elapsed().as_secs_f64();
     let said = String::from_utf8_lossy(&hunter.stderr);
     if hunter.status.success() {
-        return Err(format!("{} escaped: {scene}", bug.name()).into());
+        return Err(format!("{name} escaped: {scene}").into());
     }
     if !said.contains(symptom) {
-        return Err(format!("{}: no word of `{symptom}` in:\n{said}", bug.name()).into());
+        return Err(format!("{name}: no word of `{symptom}` in:\n{said}").into());
     }
     let executions = said
         .lines()
         .find_map(|line| line.strip_prefix(FAILED_EXECUTION)?.trim().parse().ok())
         .ok_or("the failed execution does not say its number")?;
     let property = format!("{scene}: \"{symptom}\"");
-    let key = RowKey { tool, subject: format!("planted/{}", bug.name()), property };
+    let key = RowKey { tool, subject: format!("{group}/{name}"), property };
     report::add(key, Explored { executions, seconds, cut_short: false });
     Ok(())
 }
@@ -388,6 +418,9 @@ fn catch(bug: Bug) -> Result<(), Failed> {
 pub(crate) fn trials() -> Vec<Trial> {
     Bug::ALL
         .iter()
-        .map(|bug| Trial::test(format!("planted/{}", bug.name()), move || catch(*bug)))
+        .map(|bug| {
+            let run = move || catch("planted", bug.name(), hunt(*bug));
+            Trial::test(format!("planted/{}", bug.name()), run)
+        })
         .collect()
 }

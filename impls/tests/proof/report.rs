@@ -50,11 +50,14 @@ pub(crate) fn print() {
     let rows = ROWS.lock().unwrap_or_else(PoisonError::into_inner);
     let (planted, sound): (Vec<_>, Vec<_>) =
         rows.iter().partition(|(key, _)| key.subject.starts_with("planted/"));
+    let (published, sound): (Vec<_>, Vec<_>) =
+        sound.into_iter().partition(|(key, _)| key.subject.starts_with("published/"));
     let (locks, cells): (Vec<_>, Vec<_>) =
         sound.into_iter().partition(|(key, _)| key.subject.starts_with("lock/"));
     print_cells(&cells);
     print_list("lock", &locks);
     print_list("bug", &planted);
+    print_list("fault as published", &published);
 }
 
 /// A row for each subject, a column for each tool and property.

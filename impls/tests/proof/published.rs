@@ -1,0 +1,78 @@
+//! Faults that designs have as published. The checks excuse a design where its promises say so, and
+//! each excuse is tested: with nothing excused the fault must be found, in a process of its own. A
+//! design that is repaired, or that is excused without a reason, fails here.
+
+use cellbench_impls::cell::{CellKind, Promises};
+use cellbench_impls::registry::CELLS;
+use libtest_mimic::Trial;
+
+use crate::cases::State;
+use crate::history::Op::{Cancel, CancelAsync, Fire, Set, Start};
+use crate::planted::{Flaw, Hunt, catch};
+
+/// A fault, and where it is found.
+struct Fault {
+    name: &'static str,
+    /// Whether a design with these promises is excused.
+    excused: fn(&Promises) -> bool,
+    /// Of timers alone.
+    cancels: bool,
+    hunt: fn((&'static str, CellKind)) -> Hunt,
+}
+
+/// What is excused, by the findings of VERIFICATION.md.
+const FAULTS: [Fault; 3] = [
+    // Finding 7, against another update.
+    Fault {
+        name: "callback of another program",
+        excused: |promises| promises.callback_may_differ,
+        cancels: false,
+        hunt: |cell| {
+            let symptom = "the callback is another program's";
+            Hunt::case(Flaw::Published, cell, State::Empty, &[&[Set(1)], &[Set(0)]], symptom)
+        },
+    },
+    // Finding 7, against a cancel.
+    Fault {
+        name: "callback without a program",
+        excused: |promises| promises.callback_may_differ,
+        cancels: true,
+        hunt: |cell| {
+            let symptom = "at rest program and callback are set together";
+            Hunt::case(Flaw::Published, cell, State::Empty, &[&[Set(1)], &[Cancel]], symptom)
+        },
+    },
+    // Finding 11: the cancel's worker executes the start again, under the counter of the next command.
+    Fault {
+        name: "command executed twice",
+        excused: |promises| promises.may_repeat,
+        cancels: true,
+        hunt: |cell| {
+            let threads: [&[_]; 2] = [&[CancelAsync, Fire], &[Start, Fire, CancelAsync]];
+            let symptom = "a callback ran more often than started";
+            Hunt::bounded(Flaw::Published, cell, State::Ready, &threads, symptom)
+        },
+    },
+];
+
+/// Every fault in every design that is excused for it, by name.
+pub(crate) fn hunts() -> impl Iterator<Item = (String, Hunt)> {
+    CELLS.iter().flat_map(|cell| {
+        let has = |fault: &&Fault| {
+            (fault.excused)(&cell.promises) && (!fault.cancels || cell.kind == CellKind::Timer)
+        };
+        FAULTS.iter().filter(has).map(|fault| {
+            let name = format!("{}/{}/{}", cell.kind, cell.id, fault.name);
+            (name, (fault.hunt)((cell.id, cell.kind)))
+        })
+    })
+}
+
+/// A test for each.
+pub(crate) fn trials() -> Vec<Trial> {
+    hunts()
+        .map(|(name, hunt)| {
+            Trial::test(format!("published/{name}"), move || catch("published", &name, hunt))
+        })
+        .collect()
+}
