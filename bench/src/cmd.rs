@@ -28,7 +28,7 @@ use std::process::ExitCode;
 use cellbench_host::threads;
 use cellbench_plots::report::glossary;
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use args::Measuring;
 pub use suite::suite;
@@ -38,7 +38,7 @@ pub const EXIT_ERROR: u8 = 2;
 
 /// Measures the async cell of BPF timers, work queues and task works in every design.
 #[derive(Debug, Parser)]
-#[command(name = "cellbench", version, arg_required_else_help = true)]
+#[command(name = "cellbench", version)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -69,7 +69,11 @@ enum Command {
 /// The `cellbench` command, from its arguments to its exit status.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    if std::env::args_os().len() < 2 {
+        return finish(output::emit(FIRST_STEPS).map(|()| ExitCode::SUCCESS));
+    }
+    let words = Cli::command().mut_subcommand("words", |words| words.after_help(glossary_text()));
+    let cli = match words.try_get_matches().and_then(|found| Cli::from_arg_matches(&found)) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
@@ -90,7 +94,7 @@ pub fn main() -> ExitCode {
         Command::Trace(args) => trace::run(&args),
         Command::Ab(args) => ab::run(&args),
         Command::ServeRounds(args) => serve::run(&args),
-        Command::Words => words(),
+        Command::Words => output::emit(&glossary_text()).map(|()| ExitCode::SUCCESS),
         Command::Report(args) => report::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Merge(args) => merge::run(&args),
@@ -99,12 +103,20 @@ pub fn main() -> ExitCode {
     finish(outcome)
 }
 
-/// Prints the glossary.
-fn words() -> anyhow::Result<ExitCode> {
-    let text: String =
-        glossary::words().map(|(word, meaning)| format!("{word}: {meaning}\n")).collect();
-    output::emit(&text)?;
-    Ok(ExitCode::SUCCESS)
+/// The commands that one needs first, for who gives none.
+const FIRST_STEPS: &str = "\
+cellbench measures the ways of synchronising a BPF async cell. To begin with:
+
+  cellbench sim --quick   an answer in seconds, on a simulated 112-core machine
+  cellbench doctor        is this host fit to measure on, and what to change
+  cellbench run --quick   measure this host and report, in under a minute
+
+`cellbench help` lists all commands, `cellbench words` explains the reports.
+";
+
+/// Returns the glossary, a line for each word.
+fn glossary_text() -> String {
+    glossary::words().map(|(word, meaning)| format!("{word}: {meaning}\n")).collect()
 }
 
 /// Has reports and simulations made on this thread where no others can be started; Rayon's own pool
