@@ -107,6 +107,8 @@ pub struct Promises {
     pub callback_may_differ: bool,
     /// As published, a command may be executed twice (VERIFICATION.md, finding 11).
     pub may_repeat: bool,
+    /// As published, a command may be read half written (VERIFICATION.md, finding 15).
+    pub may_tear: bool,
 }
 
 impl Promises {
@@ -126,6 +128,7 @@ impl Promises {
         waits_for_irqs: false,
         callback_may_differ: false,
         may_repeat: false,
+        may_tear: false,
     };
 }
 
