@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn what_is_left_runs_on_virtual_cores_and_the_rest_is_named() {
-        let plan = plan(&Selection::of(Matrix::Headline), &xeon()).expect("something is left");
+        let plan = plan(&Selection::of(Matrix::Full), &xeon()).expect("something is left");
         assert!(plan.specs().all(|spec| spec.series.source == Source::Sim
             && spec.series.machine.as_deref() == Some("xeon-spr-2s")
             && spec.engine == EngineNeed::Count));

@@ -31,15 +31,31 @@ fn threads(plan: &Plan, workload: &str) -> BTreeSet<u32> {
 }
 
 #[test]
-fn headline_workloads_run_at_every_power_of_two_and_all_others_at_few() {
+fn the_headline_matrix_compares_on_one_cpu_and_on_all_and_surveys_between() {
     let plan = Plan::new(&Selection::of(Matrix::Headline), &host(48)).unwrap();
-    assert_eq!(threads(&plan, "same-cell"), BTreeSet::from([1, 2, 4, 8, 16, 32, 48]));
-    assert_eq!(threads(&plan, "own-cell-padded"), BTreeSet::from([1, 2, 48]));
+    assert_eq!(threads(&plan, "same-cell-retry"), BTreeSet::from([1, 2, 4, 8, 16, 32, 48]));
+    assert_eq!(threads(&plan, "solo-set"), BTreeSet::from([1]));
+    assert_eq!(threads(&plan, "own-cell-padded"), BTreeSet::new());
+    let compared: BTreeSet<u32> =
+        plan.blocks.iter().filter(|block| !block.surveyed).map(Block::threads).collect();
+    assert_eq!(compared, BTreeSet::from([1, 48]));
+    assert!(plan.specs().all(|spec| spec.subject.kind != Kind::Wq && !spec.subject.is_peer()));
     let quick = Plan::new(&Selection::of(Matrix::Quick), &host(48)).unwrap();
-    assert_eq!(threads(&quick, "same-cell"), BTreeSet::from([1, 48]));
-    assert_eq!(threads(&quick, "own-cell-padded"), BTreeSet::new());
+    assert_eq!(threads(&quick, "same-cell-retry"), BTreeSet::from([48]));
+    assert!(quick.blocks.iter().all(|block| !block.surveyed));
     let one = Plan::new(&Selection::of(Matrix::Headline), &host(1)).unwrap();
-    assert_eq!(threads(&one, "same-cell"), BTreeSet::from([1]));
+    assert_eq!(threads(&one, "same-cell-retry"), BTreeSet::from([1]));
+}
+
+/// The names that the matrices have, so that none goes out of date in silence.
+#[test]
+fn every_cell_and_workload_of_a_matrix_exists() {
+    for name in QUICK {
+        assert!(HEADLINE.contains(name), "{name}");
+    }
+    let locks = subject::all().into_iter().filter(|subject| subject.kind == Kind::Lock);
+    let locks: Vec<&str> = locks.map(|subject| subject.id).collect();
+    assert!(HEADLINE_LOCKS.iter().all(|lock| locks.contains(lock)), "{locks:?}");
 }
 
 #[test]
@@ -54,11 +70,11 @@ fn a_quota_limits_the_default_and_says_so() {
     let mut topology = host(8);
     topology.quota = Some(CpuQuota { quota_us: 250_000, period_us: 100_000, source: "/q".into() });
     let plan = Plan::new(&Selection::of(Matrix::Headline), &topology).unwrap();
-    assert_eq!(threads(&plan, "same-cell"), BTreeSet::from([1, 2]));
+    assert_eq!(threads(&plan, "same-cell-retry"), BTreeSet::from([1, 2]));
     assert!(plan.skipped.iter().any(|what| what.contains("2.5 CPUs of 8")), "{:?}", plan.skipped);
     let asked = Selection { threads: vec![8], ..Selection::of(Matrix::Headline) };
     let plan = Plan::new(&asked, &topology).unwrap();
-    assert_eq!(threads(&plan, "same-cell"), BTreeSet::from([8]));
+    assert_eq!(threads(&plan, "same-cell-retry"), BTreeSet::from([8]));
 }
 
 #[test]
@@ -115,7 +131,7 @@ fn retry_takes_the_form_that_repeats() {
 
 #[test]
 fn what_needs_others_or_seconds_is_left_out_with_a_reason() {
-    let plan = Plan::new(&Selection::of(Matrix::Headline), &host(1)).unwrap();
+    let plan = Plan::new(&Selection::of(Matrix::Full), &host(1)).unwrap();
     for workload in WORKLOADS.iter().filter(|workload| workload.needs.least_workers > 1) {
         assert_eq!(threads(&plan, workload.id), BTreeSet::new());
         let said = plan.skipped.iter().any(|what| what.starts_with(workload.id));
@@ -126,7 +142,7 @@ fn what_needs_others_or_seconds_is_left_out_with_a_reason() {
 #[test]
 fn a_filter_sees_kind_workload_and_cell() {
     let mut plan = Plan::new(&Selection::of(Matrix::Quick), &host(2)).unwrap();
-    plan.retain(|name| name.contains("timer/same-cell/cmpxchg-state"));
+    plan.retain(|name| name.contains("timer/same-cell-retry/cmpxchg-state"));
     assert!(!plan.is_empty());
     assert!(plan.specs().all(|spec| spec.subject.id.starts_with("cmpxchg-state")));
     plan.retain(|_| false);
