@@ -121,7 +121,7 @@ pub fn run<B: Backend>(
         let cost = |spec: &B::Spec, window| backend.cost(spec, window);
         let fit = left.map_or(u32::MAX, |left| budget::rounds_in(&plan, window, left, &cost));
         let rounds = fit.min(settings.most_rounds.unwrap_or(u32::MAX));
-        (settings.announce)(&budget::outlook(&plan, rounds, window));
+        (settings.announce)(&budget::outlook(&plan, rounds.max(1), window));
     }
     let skipped: Vec<String> =
         plan.skipped.iter().map(|what| format!("left out: {what}")).collect();
