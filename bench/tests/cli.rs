@@ -2,6 +2,7 @@
 //! leaves what a run leaves, an interrupted one keeps what it had.
 
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -382,7 +383,8 @@ fn interruptions_are_counted_by_context() {
 #[test]
 fn an_interrupted_run_keeps_its_rounds_and_reports_them() {
     let dir = tempfile::tempdir().unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_cellbench"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cellbench"));
+    command
         .args([
             "run",
             "--time-budget",
@@ -396,9 +398,16 @@ fn an_interrupted_run_keeps_its_rounds_and_reports_them() {
         ])
         .args(["--window", "1ms", "--out", dir.path().to_str().unwrap()])
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the binary starts");
+        .stderr(Stdio::piped());
+    // SAFETY: async-signal-safe. A test that runs in the background of a shell inherits an ignored
+    // SIGINT, which the command would rightly leave ignored.
+    unsafe {
+        command.pre_exec(|| {
+            libc::signal(libc::SIGINT, libc::SIG_DFL);
+            Ok(())
+        });
+    }
+    let mut child = command.spawn().expect("the binary starts");
     let rounds = dir.path().join("latest/rounds.jsonl");
     // Once a round is on disk.
     while fs::metadata(&rounds).map_or(0, |file| file.len()) == 0 {

@@ -2,6 +2,7 @@
 //! goes wrong in a slice makes it fail, Ctrl-C ends it with its summary, and bad input is one line.
 
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -28,7 +29,16 @@ fn json(output: &Output) -> Value {
 }
 
 fn start(args: &[&str]) -> Child {
-    stress(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts")
+    let mut command = stress(args);
+    // SAFETY: async-signal-safe. A test that runs in the background of a shell inherits an ignored
+    // SIGINT, which the command would rightly leave ignored.
+    unsafe {
+        command.pre_exec(|| {
+            libc::signal(libc::SIGINT, libc::SIG_DFL);
+            Ok(())
+        });
+    }
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts")
 }
 
 /// The slice that a run is at: its only child. Waits until there is one.
