@@ -252,7 +252,7 @@ impl Agreement {
         let plays = here.is_ok() && !self.pong_moved.load(Ordering::Relaxed);
         self.plays[sample].store(if plays { PLAY } else { END }, Ordering::Relaxed);
         // Pong says why where it is pong that moved; it is asked for its word after this one's.
-        here.and_then(|()| if plays { Ok(()) } else { Err(PinError::Abandoned { cpu }) })
+        here.and(if plays { Ok(()) } else { Err(PinError::Abandoned { cpu }) })
     }
 
     /// Waits, as pong, for the decision on a sample.

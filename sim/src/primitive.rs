@@ -166,7 +166,7 @@ fn step(primitive: Primitive, lines: &Lines, thread: usize) {
                 seen = found;
             }
         }
-        Primitive::LoadUnderWriters if thread % 8 == 0 => {
+        Primitive::LoadUnderWriters if thread.is_multiple_of(8) => {
             word.fetch_add(1, Relaxed);
         }
         Primitive::LoadUnderWriters => {

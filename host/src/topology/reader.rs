@@ -178,7 +178,9 @@ impl Reader<'_> {
         let capacity = |cpu: CpuId| -> Option<f64> {
             self.roots.sys_value(&format!("{CPU_DIR}/cpu{cpu}/cpu_capacity"))
         };
-        let mut sorts: BTreeMap<(Option<u32>, Option<CpuId>), (f64, Vec<CpuId>)> = BTreeMap::new();
+        /// A model, or a CPU without one.
+        type Sort = (Option<u32>, Option<CpuId>);
+        let mut sorts: BTreeMap<Sort, (f64, Vec<CpuId>)> = BTreeMap::new();
         for cpu in online.iter() {
             let Some(capacity) = capacity(cpu) else { continue };
             let model = CpuModel::of_exactly(self.roots, cpu).map(|model| model.model);

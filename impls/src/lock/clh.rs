@@ -81,7 +81,9 @@ impl<P: Platform> RawLock<P> for Clh<P> {
 impl<P: Platform> Drop for Clh<P> {
     fn drop(&mut self) {
         let node = NonNull::new(self.tail.load(Ordering::Acquire));
-        // SAFETY: the node that a free lock has is the lock's.
-        node.map(|node| unsafe { WaitNode::free(node) });
+        if let Some(node) = node {
+            // SAFETY: the node that a free lock has is the lock's.
+            unsafe { WaitNode::free(node) };
+        }
     }
 }

@@ -125,20 +125,19 @@ impl<P: Platform, L: Lock<P>> PatternTrial<P, L> {
     /// Returns the turns to spend after a worker's step.
     #[inline(always)]
     fn outside_turns(&self, worker: &Worker) -> u32 {
-        let ns =
-            match self.outside {
-                Outside::Always(ns) => ns,
-                Outside::OneHot(ns) => {
-                    if worker.index == 0 {
-                        0
-                    } else {
-                        ns
-                    }
+        let ns = match self.outside {
+            Outside::Always(ns) => ns,
+            Outside::OneHot(ns) => {
+                if worker.index == 0 {
+                    0
+                } else {
+                    ns
                 }
-                Outside::Bursts { of, pause_ns } => {
-                    if worker.tally.ok(Op::Lock) % u64::from(of) == 0 { pause_ns } else { 0 }
-                }
-            };
+            }
+            Outside::Bursts { of, pause_ns } => {
+                if worker.tally.ok(Op::Lock).is_multiple_of(u64::from(of)) { pause_ns } else { 0 }
+            }
+        };
         turns(ns, self.turns_per_us)
     }
 }
