@@ -18,7 +18,24 @@ step() {
 
 models=(cargo test --release -p cellbench-impls --features loom,shuttle,planted)
 
-step plain-tests 3600 cargo test
+features=cellbench/planted,cellbench/png,cellbench-plots/browser
+bpf=()
+if kernel/install-deps.sh; then
+    features+=,cellbench/kernel
+    bpf=(--test live --test trace)
+fi
+for target in aarch64-unknown-linux-gnu x86_64-unknown-linux-musl; do
+    rustup target add "$target"
+    RUSTFLAGS="-D warnings" step "${target%%-*}" 900 cargo check --quiet --target "$target" \
+        -p cellbench -p cellbench-kernel
+done
+step lints-all 1800 cargo clippy --workspace --all-targets --quiet \
+    --features "$features,cellbench-impls/loom,cellbench-impls/shuttle" -- -D warnings
+step browser 300 plots/browser/install-deps.sh
+step optional 2400 cargo test -p cellbench -p cellbench-plots -p cellbench-kernel \
+    --features "$features" --test cli_stress --test browser "${bpf[@]}"
+step reuse 600 scripts/reuse.sh
+step packages 300 scripts/packages.sh
 step proof 3600 "${models[@]}" --test proof
 step proof-deeper 14400 env CELLBENCH_PREEMPTIONS=3 "${models[@]}" --test proof -- bounded/
 step stress $((${STRESS_SECONDS:-3600} + 600)) \

@@ -2,7 +2,7 @@
 //!
 //! | step | where |
 //! |---|---|
-//! | What do the instruments cost here? | [`calibrate`] |
+//! | What do the instruments cost here? | [`mod@calibrate`] |
 //! | One cell under one workload, once | [`round`], with the loops that run in its workers |
 //! | A number of steps, for Criterion | [`steps`] |
 

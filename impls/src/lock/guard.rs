@@ -8,7 +8,7 @@
 //!
 //! Invariants: an attempt is of a constant number of steps; it fails if the lock is held, or if this CPU
 //! holds a lock of the same class (the guard is chosen by address); no order, and a bypass without
-//! bound. Four bytes, and [`GUARDS`](super::node::GUARDS) words per CPU.
+//! bound. Four bytes, and `GUARDS` words per CPU.
 
 use super::{GivesUp, Lock, RawLock, with_raw};
 use crate::cell::Errno;
