@@ -62,7 +62,7 @@ pub trait Backend {
     }
 }
 
-/// What all kinds of configurations have.
+/// Properties that all kinds of configurations have.
 pub trait Configuration {
     /// Returns the row of the table.
     fn series(&self) -> &Series;

@@ -12,7 +12,7 @@ use cellbench_record::{Finding, Host, Run, Series, Severity};
 use super::{Backend, BackendError, Configuration, Measured, Pace};
 use crate::session::plan::{Block, Plan};
 
-/// How long the host is watched for what runs besides.
+/// Time for which the host is watched for other tasks.
 const WATCH: Duration = Duration::from_millis(500);
 /// Estimate, before anything was measured, of loading a row and checking it.
 const OVERHEAD: Duration = Duration::from_millis(20);

@@ -1,4 +1,4 @@
-//! What the workers' reports say together, as a line of the record.
+//! Sum of the workers' reports, as a line of the record.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -74,7 +74,7 @@ pub(crate) fn counted<'a>(
     })
 }
 
-/// What handlers did, by context: outcomes and latencies. The round's own counts are the
+/// Outcomes of the handlers, by context: counts and latencies. The round's own counts are the
 /// interrupted workers'; by operation the handlers' stand in `context_ops`.
 fn interruptions(
     reports: &[Report],
@@ -139,7 +139,7 @@ mod tests {
         }
     }
 
-    /// What disturbs is defined in one place, which has its own tests; a round carries it on.
+    /// Disturbance is defined in one place, which has its own tests; a round carries it on.
     #[test]
     fn steal_a_switch_and_a_migration_disturb_a_round() {
         let spec = spec();
