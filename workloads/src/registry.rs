@@ -105,9 +105,13 @@ macro_rules! workloads {
             type Output = Option<Arc<dyn Trial<P>>>;
 
             fn visit<L: Lock<P>>(self) -> Self::Output {
-                $(if self.workload == <$lock as Workload>::ID {
-                    let hangs = <$lock as LockWorkload>::FALLIBLE_ONLY && !L::FALLIBLE;
-                    return (!hangs).then(|| <$lock as LockWorkload>::trial::<P, L>(self.params));
+                // As above.
+                $(if const {
+                    is_served::<P, $lock>()
+                        && (!<$lock as LockWorkload>::FALLIBLE_ONLY || L::FALLIBLE)
+                } && self.workload == <$lock as Workload>::ID
+                {
+                    return Some(<$lock as LockWorkload>::trial::<P, L>(self.params));
                 })*
                 None
             }
@@ -115,9 +119,14 @@ macro_rules! workloads {
     };
 }
 
-/// Whether a workload is built for cells of this kind on platform `P`: design, workload and
-/// platform multiply, and each combination is compiled.
+/// Whether a workload is built for cells of this kind on platform `P`.
 const fn is_offered<P: Platform, W: CellWorkload>(kind: CellKind) -> bool {
+    kind.is_in(W::KINDS) && is_served::<P, W>()
+}
+
+/// Whether a workload is built on platform `P`: design, workload and platform multiply, and each
+/// combination is compiled.
+const fn is_served<P: Platform, W: Workload>() -> bool {
     let runs = <P::Engine as Engine<P>>::RUNS;
     // An engine that runs callbacks serves the other workloads too where it is there to be
     // checked; where it is there to be measured, those have the counting engine.
@@ -126,7 +135,7 @@ const fn is_offered<P: Platform, W: CellWorkload>(kind: CellKind) -> bool {
         EngineNeed::Count => !runs || P::POISON || P::QUARANTINE,
     };
     let reclaim = W::WITH_EPOCHS || !<P::Reclaim as Reclaim<P>>::READERS_PAY;
-    kind.is_in(W::KINDS) && engine && reclaim
+    engine && reclaim
 }
 
 struct Build<'a> {
