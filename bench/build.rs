@@ -15,6 +15,7 @@ fn main() {
         "trials/sim",
         "trials/stress",
         "plots",
+        "fleet",
         "kernel",
         "bench",
     ] {

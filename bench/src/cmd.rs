@@ -9,6 +9,7 @@ mod args;
 mod command_line;
 mod compare;
 mod doctor;
+mod fleet;
 mod kernel;
 mod list;
 mod merge;
@@ -64,6 +65,7 @@ enum Command {
     ServeRounds(Box<Measuring>),
     /// Explain the words of the reports
     Words,
+    Fleet(fleet::Args),
 }
 
 /// The `cellbench` command, from its arguments to its exit status.
@@ -95,6 +97,7 @@ pub fn main() -> ExitCode {
         Command::Ab(args) => ab::run(&args),
         Command::ServeRounds(args) => serve::run(&args),
         Command::Words => output::emit(&glossary_text()).map(|()| ExitCode::SUCCESS),
+        Command::Fleet(args) => fleet::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Merge(args) => merge::run(&args),
@@ -145,14 +148,16 @@ fn usage(error: &clap::Error) -> ExitCode {
         | ErrorKind::DisplayVersion
         | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),
         _ => {
-            // The first paragraph of clap's text is what is wrong, the rest is usage.
-            let text = error.render().to_string();
-            let what: Vec<&str> =
-                text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
-            let what = what.join(" ");
-            let what = what.strip_prefix("error: ").unwrap_or(&what);
-            output::error(&anyhow::anyhow!("{what}; see --help"));
+            output::error(&anyhow::anyhow!("{}; see --help", what_is_wrong(error)));
             ExitCode::from(EXIT_ERROR)
         }
     }
+}
+
+/// The first paragraph of clap's text, as one line; the rest is usage.
+fn what_is_wrong(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let what: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    let what = what.join(" ");
+    what.strip_prefix("error: ").unwrap_or(&what).to_owned()
 }

@@ -32,6 +32,7 @@
 pub mod chart;
 pub mod compare;
 pub mod designs;
+pub mod hosts;
 pub mod merge;
 pub mod number;
 pub mod options;

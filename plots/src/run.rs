@@ -9,6 +9,7 @@ use cellbench_record::{
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use crate::designs::Designs;
+use crate::hosts::over_hosts;
 use crate::options::Options;
 use crate::summarise::Pooled;
 use crate::table::Table;
@@ -99,7 +100,11 @@ impl Loaded {
         }
         let (pooled, found) = pool(reader.dir(), &run, &table);
         found.into_iter().for_each(|found| damage.push(found));
-        let (table, summary) = table.finish(&run, &pooled);
+        let (table, mut summary) = table.finish(&run, &pooled);
+        let rows = over_hosts(&summary);
+        if !rows.is_empty() {
+            summary.extra.insert("over_hosts".to_owned(), serde_json::json!(rows));
+        }
         let rows = summary.entries.iter().map(|entry| &entry.series);
         let designs = Designs::of(&run, &summary.baseline, rows);
         Ok(Self { dir: reader.dir().to_owned(), run, table, summary, designs, damage })

@@ -64,7 +64,7 @@ pub use reader::{Rounds, RunReader};
 pub use round::{ContextOps, Counter, Invariants, Latency, OK, OutcomeCounts, Round, ThreadCount};
 pub use run::{
     AaCheck, Calibration, ChargeCheck, Charges, CoreMatrix, Design, PlantedCheck, PooledLatency,
-    Run, SelfTest, Settings, SimulationSpeed, Verification, rfc3339_utc,
+    Run, SelfTest, Settings, ShardOf, SimulationSpeed, Verification, rfc3339_utc,
 };
 pub use schema::{Kind, SCHEMA, SchemaVersion, Series, Source};
 pub use summary::{Entry, Scaling, Summary, Verdict};

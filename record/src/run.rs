@@ -58,6 +58,9 @@ pub struct Run {
     /// Latencies over all undisturbed rounds of each row, where the logs were not kept.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub pooled_latency: Vec<PooledLatency>,
+    /// Simulator: which part of a run this is, where processes share it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shard: Option<ShardOf>,
     /// The cells and locks of the run as reports show them; empty in a run of an older writer.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub designs: Vec<Design>,
@@ -92,6 +95,7 @@ impl Default for Run {
             simulated: None,
             simulated_machine: None,
             pooled_latency: Vec::new(),
+            shard: None,
             designs: Vec::new(),
             merged_from: Vec::new(),
             extra: Extra::new(),
@@ -144,6 +148,18 @@ pub struct Design {
     pub order: u32,
     /// Designs of one group share a colour; empty: a group of its own.
     pub group: String,
+}
+
+/// Which part of a simulated run this is: every `of`-th configuration of its plan.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ShardOf {
+    /// Number of its first configuration, from 0.
+    pub index: u32,
+    /// Number of parts.
+    pub of: u32,
+    /// Configurations of the whole plan.
+    pub configurations: u32,
 }
 
 /// What the instruments cost, measured in the same run. Absent: not measured.

@@ -14,7 +14,7 @@ use cellbench_record::{AaCheck, Entry, PlantedCheck, Run, RunWriter, SelfTest, V
 use crate::backend::Measured;
 use crate::backend::cores::Cores;
 use crate::rng::Rng;
-use crate::session::plan::{Block, Plan, Spec};
+use crate::session::plan::{Block, Plan, Shard, Spec};
 use crate::session::recorder::Recorder;
 use crate::session::rounds::{Ended, Observer, ROUNDS_BETWEEN_LOOKS, Rounds};
 use crate::session::run::SessionError;
@@ -219,6 +219,7 @@ fn bounds<'a>(
         first,
         most,
         look_every: ROUNDS_BETWEEN_LOOKS,
+        shard: Shard::WHOLE,
         window,
         began: Instant::now(),
         time_budget: None,

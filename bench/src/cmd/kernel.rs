@@ -107,6 +107,7 @@ fn record(_: &Args, _: &KernelInfo, _: Vec<Row>) -> anyhow::Result<ExitCode> {
 fn record(args: &Args, info: &KernelInfo, chosen: Vec<Row>) -> anyhow::Result<ExitCode> {
     use crate::backend::kernel::{RunningKernel, plan};
     use crate::session::ctrl_c::CtrlC;
+    use crate::session::plan::Shard;
     use crate::session::run::{Settings, run as run_session};
     use cellbench_host::Topology;
 
@@ -132,6 +133,7 @@ fn record(args: &Args, info: &KernelInfo, chosen: Vec<Row>) -> anyhow::Result<Ex
         seed,
         time_budget: Some(args.time_budget),
         window: Some(args.window),
+        shard: Shard::WHOLE,
         most_rounds: Some(args.rounds),
         // Rows are compared with those of another run, of another kernel, as a rule.
         stops_when_decided: false,

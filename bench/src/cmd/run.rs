@@ -13,8 +13,8 @@ use super::{output, report};
 use crate::backend::cores::Cores;
 use crate::backend::cores::round::OnStuck;
 use crate::session::ctrl_c::{self, CtrlC};
-use crate::session::plan::Spec;
 use crate::session::plan::{Matrix, Plan, PlanError, known_cells};
+use crate::session::plan::{Shard, Spec};
 use crate::session::run::{Ended, Finished, Settings, run as run_session};
 use crate::session::subject;
 use cellbench_host::topology::Topology;
@@ -79,6 +79,7 @@ pub(super) fn settings(
         seed,
         time_budget: Some(args.time_budget.unwrap_or_else(|| default_budget(args.choice.matrix()))),
         window: args.window,
+        shard: Shard::WHOLE,
         most_rounds: args.rounds,
         threshold_share: args.threshold,
         baseline,

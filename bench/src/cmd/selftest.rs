@@ -17,7 +17,7 @@ use crate::backend::cores::{self, Cores};
 use crate::check::selftest::{Effort, SelfTester, judge, twins};
 use crate::session::budget;
 use crate::session::ctrl_c::{self, CtrlC};
-use crate::session::plan::{Matrix, Plan, Selection, Spec};
+use crate::session::plan::{Matrix, Plan, Selection, Shard, Spec};
 use crate::session::run::Settings;
 use cellbench_host::Topology;
 
@@ -76,6 +76,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         seed,
         time_budget: Some(args.time_budget),
         window: None,
+        shard: Shard::WHOLE,
         most_rounds: Some(args.rounds),
         stops_when_decided: false,
         threshold_share: args.threshold,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use cellbench_record::rfc3339_utc;
 use cellbench_sim::MachineModel;
 
@@ -17,6 +17,7 @@ use crate::backend::sim::plan::plan;
 use crate::backend::sim::{Simulator, host, meter};
 use crate::check::validate::{self, Measured, Validation};
 use crate::session::ctrl_c::CtrlC;
+use crate::session::plan::Shard;
 use crate::session::run::{self as session, Settings};
 use cellbench_host::c2c::Effort;
 use cellbench_host::{Clock, CpuId, Topology};
@@ -61,12 +62,29 @@ pub(super) struct Args {
     /// Seed of every random choice: the same seed gives the same rounds, to the byte
     #[arg(long, value_name = "N", default_value = "1")]
     seed: u64,
+    /// Simulate every N-th configuration alone, beginning with the K-th: N processes together write
+    /// the rounds that one writes, and `cellbench fleet` joins them
+    #[arg(long, value_name = "K/N", conflicts_with_all = ["time_budget", "own_line", "validate"])]
+    shard: Option<Shard>,
     /// Cell that the others are compared with [default: spin-queued, or the first of --cells]
     #[arg(long, value_name = "CELL")]
     against: Option<String>,
     /// Relative difference that matters, in percent
     #[arg(long, value_name = "PERCENT", default_value = "1", value_parser = parse_percent)]
     threshold: f64,
+}
+
+impl Args {
+    /// Returns the number of configurations that these arguments choose, without simulating any.
+    ///
+    /// # Errors
+    /// What is wrong with machine, names or numbers.
+    pub(super) fn configurations(&self) -> anyhow::Result<usize> {
+        let machine = find_machine(&self.machine)?;
+        let plan = plan(&self.choice.selection(), &machine)?;
+        run::baseline(self.against.as_deref(), &mut plan.specs())?;
+        Ok(plan.len())
+    }
 }
 
 /// Simulates and reports.
@@ -81,9 +99,14 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let machine = find_machine(&args.machine)?;
     let plan = plan(&args.choice.selection(), &machine)?;
     let given = given();
+    let shard = args.shard.unwrap_or(Shard::WHOLE);
+    if shard.count() > plan.len() {
+        bail!("--shard {shard}: there are {} configurations", plan.len());
+    }
     let settings = Settings {
         out: args.output.dir(),
         seed: args.seed,
+        shard,
         window: None,
         most_rounds: Some(args.rounds),
         stops_when_decided: false,
@@ -97,7 +120,13 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let ctrl_c = CtrlC::install().map_err(|error| anyhow!(error))?;
     let mut simulator = Simulator::new(&machine, &args.own_line, args.seed);
     let finished = session::run(plan, &mut simulator, &settings, ctrl_c)?;
-    let answers = report::show(&finished.dir, args.output.json, &[])?;
+    let answers = if shard == Shard::WHOLE {
+        report::show(&finished.dir, args.output.json, &[])?
+    } else {
+        // Rows of a part are compared with nothing: their baselines may be in another.
+        output::emit(&format!("{}\n", finished.dir.display()))?;
+        true
+    };
     output::note(&meter::describe(&simulator.speed()));
     Ok(run::conclude(&finished, answers))
 }

@@ -4,6 +4,7 @@
 //! the kind. Cells of a block run one after the other in each round, in shuffled order.
 
 mod selection;
+mod shard;
 
 use std::collections::BTreeSet;
 
@@ -21,6 +22,7 @@ use cellbench_host::topology::Topology;
 
 use selection::most_threads;
 pub use selection::{Matrix, PlanError, Selection, known_cells, known_workloads};
+pub use shard::Shard;
 
 /// Workloads that tell the generations apart: those of the headline matrix.
 pub const HEADLINE: &[&str] = &[
@@ -107,6 +109,16 @@ impl<S: Configuration> Plan<S> {
     /// Returns all configurations.
     pub fn specs(&self) -> impl Iterator<Item = &S> {
         self.blocks.iter().flat_map(|block| &block.specs)
+    }
+
+    /// Returns the configurations that `shard` holds, each as the index of its block and its index in
+    /// that block.
+    #[must_use]
+    pub fn held(&self, shard: Shard) -> BTreeSet<(usize, usize)> {
+        let specs =
+            |(block, of): (usize, &Block<S>)| (0..of.specs.len()).map(move |spec| (block, spec));
+        let all = self.blocks.iter().enumerate().flat_map(specs);
+        all.enumerate().filter(|(index, _)| shard.holds(*index)).map(|(_, place)| place).collect()
     }
 
     /// Returns the CPUs that some configuration uses, in the order of the largest one.

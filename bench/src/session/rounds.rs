@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::budget::SURVEY_ROUNDS;
-use super::plan::Plan;
+use super::plan::{Plan, Shard};
 use super::run::SessionError;
 use crate::backend::{Backend, BackendError, Configuration, Measured, Pace};
 use crate::rng::{Rng, round_seed};
@@ -65,6 +65,8 @@ pub(crate) struct Rounds<'a> {
     pub(crate) most: u32,
     /// Rounds between two looks whether blocks are decided.
     pub(crate) look_every: u32,
+    /// Part of the plan that is measured; positions are those in the whole.
+    pub(crate) shard: Shard,
     /// Length of a window.
     pub(crate) window: Duration,
     /// When the session began.
@@ -102,6 +104,7 @@ impl Rounds<'_> {
     ) -> Result<(Ended, u32), SessionError> {
         let spec = |turn: &Turn| &plan.blocks[turn.block].specs[turn.spec];
         let mut decided = vec![false; plan.blocks.len()];
+        let held = plan.held(self.shard);
         let mut left_out: BTreeSet<(usize, usize)> = BTreeSet::new();
         let mut last_reason = String::new();
         for number in 0..self.most {
@@ -110,7 +113,10 @@ impl Rounds<'_> {
                 return Ok((Ended::Decided, number));
             }
             let mut turns = self.turns(plan, due.clone(), backend.pace(), number, rng);
-            turns.retain(|turn| !left_out.contains(&(turn.block, turn.spec)));
+            turns.retain(|turn| {
+                let place = (turn.block, turn.spec);
+                held.contains(&place) && !left_out.contains(&place)
+            });
             let size = match backend.pace() {
                 Pace::Interleaved => 1,
                 Pace::Batches(size) => size,
@@ -157,7 +163,7 @@ impl Rounds<'_> {
                     Err(error) => return Err(error.into()),
                 }
             }
-            if left_out.len() == plan.len() {
+            if left_out.len() == held.len() {
                 return Err(SessionError::NothingLeft { reason: last_reason });
             }
             backend.end_round()?;

@@ -7,7 +7,7 @@ use cellbench_record::{Run, RunWriter, Settings as RunSettings, WriteError};
 
 use super::budget;
 use super::ctrl_c::CtrlC;
-use super::plan::Plan;
+use super::plan::{Plan, Shard};
 use super::progress::Progress;
 use super::recorder::Recorder;
 use super::rounds::{ROUNDS_BETWEEN_LOOKS, Rounds};
@@ -27,6 +27,8 @@ pub struct Settings {
     pub time_budget: Option<Duration>,
     /// Length of a window; none: as the budget allows, or as the backend does.
     pub window: Option<Duration>,
+    /// Part of the plan that is measured.
+    pub shard: Shard,
     /// Rounds after which to stop, decided or not.
     pub most_rounds: Option<u32>,
     /// Whether to stop measuring what is decided.
@@ -105,6 +107,7 @@ pub fn run<B: Backend>(
     let began = Instant::now();
     let mut run = settings.describe();
     backend.describe(&mut run);
+    run.shard = settings.shard.record(plan.len());
     let mut writer = RunWriter::create(&settings.out, run)?;
     backend.prepare(settings.time_budget)?;
 
@@ -143,6 +146,7 @@ pub fn run<B: Backend>(
         first: 0,
         most: settings.most_rounds.unwrap_or(u32::MAX),
         look_every: ROUNDS_BETWEEN_LOOKS,
+        shard: settings.shard,
         window,
         began,
         time_budget: settings.time_budget,

@@ -6,9 +6,10 @@ use std::fmt::Write as _;
 use cellbench_record::{Entry, Run, Series, Severity, Verdict, rfc3339_utc};
 use serde::Serialize;
 
-use super::layout::{host_lines, hosts, place, source_word, verdict_word};
+use super::layout::{self, host_lines, place, source_word, verdict_word};
 use super::{Format, Rendered, Report, glossary, outcome, overview, verdict};
 use crate::chart::{CHARTS, Drawing, Drawings, colour_hex};
+use crate::hosts::{self, OverHosts};
 use crate::number;
 use crate::overview::overviews;
 
@@ -52,7 +53,7 @@ fn page(report: &Report<'_>, drawings: &Drawings<'_>) -> Result<String, String> 
     put(&mut html, format_args!("<style>\n{}</style>\n", include_str!("html/page.css")));
     html += "</head>\n<body>\n<header>\n";
     put(&mut html, format_args!("<h1>{}</h1>\n<p class=\"soft\">", escape(&title)));
-    for (label, part) in hosts(run) {
+    for (label, part) in layout::hosts(run) {
         let label = label.map_or(String::new(), |label| format!("{label}: "));
         let [hardware, setup] = host_lines(&part.host);
         put(&mut html, format_args!("{}<br>\n", escape(&format!("{label}{hardware}; {setup}"))));
@@ -105,7 +106,9 @@ fn figure(html: &mut String, drawing: &Drawing) {
 fn verdicts(html: &mut String, report: &Report<'_>) {
     let summary = report.summary;
     *html += "<section aria-labelledby=\"verdict\">\n<h2 id=\"verdict\">Every design over all its workloads</h2>\n";
-    let headlines = verdict::headlines(summary);
+    let rows = hosts::over_hosts(summary);
+    let mut headlines = hosts::headlines(&rows);
+    headlines.extend(verdict::headlines(summary));
     if headlines.is_empty() {
         let text = format!("No row can be compared with {}.", summary.baseline);
         put(html, format_args!("<p>{}</p>\n", escape(&text)));
@@ -126,8 +129,38 @@ fn verdicts(html: &mut String, report: &Report<'_>) {
             );
         }
     }
+    over_hosts(html, &rows);
     glances(html, report);
     *html += "</section>\n";
+}
+
+/// Each row over the hosts that measured it; those on which hosts disagree come first.
+fn over_hosts(html: &mut String, rows: &[OverHosts]) {
+    if rows.is_empty() {
+        return;
+    }
+    *html += "<h3 id=\"over-hosts\">Over hosts</h3>\n";
+    put(html, format_args!("<p class=\"soft\">{}</p>\n", escape(hosts::READING)));
+    *html += "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-labelledby=\"over-hosts\">\n\
+        <table>\n<thead><tr><th scope=\"col\">row</th><th scope=\"col\">over hosts</th></tr></thead>\n<tbody>\n";
+    let most = html.len() + MOST_GLANCE_BYTES;
+    let mut shown = 0;
+    for row in hosts::by_agreement(rows) {
+        if html.len() >= most {
+            break;
+        }
+        let (series, words) = (escape(&row.series.to_string()), escape(&row.words()));
+        put(html, format_args!("<tr><th scope=\"row\">{series}</th><td>{words}</td></tr>\n"));
+        shown += 1;
+    }
+    *html += "</tbody>\n</table>\n</div>\n";
+    if rows.len() > shown {
+        let rest = rows.len() - shown;
+        put(
+            html,
+            format_args!("<p>{rest} more are in <a href=\"RESULTS.md\">RESULTS.md</a>.</p>\n"),
+        );
+    }
 }
 
 fn headline_list(html: &mut String, headlines: &[String]) {
@@ -450,7 +483,7 @@ fn charts(html: &mut String, drawings: &Drawings<'_>) -> Result<(), String> {
 
 fn about_hosts(html: &mut String, run: &Run) {
     *html += "<section aria-labelledby=\"host\">\n<h2 id=\"host\">Host and findings</h2>\n";
-    for (label, part) in hosts(run) {
+    for (label, part) in layout::hosts(run) {
         if let Some(label) = label {
             put(html, format_args!("<h3>{}</h3>\n", escape(label)));
         }

@@ -46,6 +46,9 @@ fn mail(report: &Report<'_>) -> String {
     for design in &found.designs {
         paragraph(&mut text, design, "* ", "  ");
     }
+    for headline in crate::hosts::headlines(&crate::hosts::over_hosts(summary)) {
+        paragraph(&mut text, &headline, "* ", "  ");
+    }
     if let Some(why) = &found.why {
         paragraph(&mut text, why, "", "");
     }

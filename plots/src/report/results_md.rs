@@ -7,6 +7,7 @@ use super::layout::{Columns, groups, verdict_word};
 use super::markdown::{Page, disturbed, limits, measured, or, ruler, scaling, self_test, waits};
 use super::{Format, Rendered, Report, outcome, overview, verdict};
 use crate::chart::{Drawing, Drawings};
+use crate::hosts::{self, OverHosts};
 use crate::number;
 
 pub(super) struct ResultsMd;
@@ -39,6 +40,13 @@ fn results(report: &Report<'_>, drawings: &Drawings<'_>) -> Result<String, Strin
     ));
     page.section("Outcome");
     page.outcome(&outcome(report));
+    let rows = hosts::over_hosts(summary);
+    if !rows.is_empty() {
+        page.line("");
+    }
+    for headline in hosts::headlines(&rows) {
+        page.line(&format!("- {headline}"));
+    }
     for drawing in forests(drawings)? {
         page.line(&format!("\n![{}](charts/{}.svg)", drawing.title, drawing.name));
     }
@@ -58,6 +66,7 @@ fn results(report: &Report<'_>, drawings: &Drawings<'_>) -> Result<String, Strin
     page.line(overview::LEGEND);
     page.line("");
     overview::tables(&mut page, report);
+    over_hosts(&mut page, &rows);
     measured(&mut page, run);
     for source in sources(summary) {
         page.section(&match &source {
@@ -100,6 +109,25 @@ fn reading(summary: &Summary) -> String {
         number::count(summary.comparisons, "comparison"),
         number::percent_chosen(summary.threshold_share),
     )
+}
+
+/// Each row over the hosts that measured it; those on which hosts disagree come first.
+fn over_hosts(page: &mut Page, rows: &[OverHosts]) {
+    if rows.is_empty() {
+        return;
+    }
+    page.section("Over hosts");
+    page.line(hosts::READING);
+    page.line("");
+    let mut columns = Columns::new(&[("row", false), ("over hosts", false)]);
+    for row in hosts::by_agreement(rows).into_iter().take(ROWS_SHOWN) {
+        columns.rows.push(vec![row.series.to_string(), row.words()]);
+    }
+    page.table(&columns);
+    if rows.len() > ROWS_SHOWN {
+        let more = number::count((rows.len() - ROWS_SHOWN) as u64, "further row");
+        page.line(&format!("\n{more} in `summary.json`."));
+    }
 }
 
 /// Sources in the order of the summary.

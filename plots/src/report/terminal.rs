@@ -8,6 +8,7 @@ use cellbench_record::Verdict;
 use super::layout::{ascii, groups, verdict_word, wrap};
 use super::{Format, Rendered, Report, forest_text, outcome, overview};
 use crate::chart::Drawings;
+use crate::hosts;
 use crate::number;
 
 /// `table.txt`: the terminal's text without colour.
@@ -52,6 +53,9 @@ pub fn terminal(report: &Report<'_>, colour: bool) -> String {
     }
     for design in &found.designs {
         paragraph(&mut text, design, "  ", "    ");
+    }
+    for headline in hosts::headlines(&hosts::over_hosts(summary)) {
+        paragraph(&mut text, &headline, "  ", "    ");
     }
     if let Some(why) = &found.why {
         text.push('\n');

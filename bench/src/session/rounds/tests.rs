@@ -4,7 +4,7 @@ use cellbench_host::cpus::CpuId;
 use cellbench_record::{Kind, Round, Run, Series, Source};
 
 use super::*;
-use crate::session::plan::Block;
+use crate::session::plan::{Block, Shard};
 
 #[derive(Clone, Debug)]
 struct Spec(Series);
@@ -100,6 +100,7 @@ fn bounds(most: u32) -> Rounds<'static> {
         first: 0,
         most,
         look_every: ROUNDS_BETWEEN_LOOKS,
+        shard: Shard::WHOLE,
         window: Duration::from_millis(1),
         began: Instant::now(),
         time_budget: None,
@@ -146,6 +147,24 @@ fn batches_keep_the_order_of_the_plan_and_one_seed_for_a_round() {
     assert_eq!(placed, [one(0), one(1)].concat());
     let seeds: Vec<u64> = backend.batches.iter().map(|(_, seed)| *seed).collect();
     assert_eq!(seeds, [0, 0, 1, 1].map(|number| round_seed(7, number)));
+}
+
+#[test]
+fn the_shards_of_a_plan_in_turns_are_the_rounds_of_the_whole() {
+    let plan = plan(&[&["a", "b"], &["c"], &["d", "e"]]);
+    let of = |shard| {
+        let bounds = Rounds { shard, ..bounds(2) };
+        run(&bounds, &plan, &mut Known::new(Pace::Batches(2))).0.rounds
+    };
+    let whole = of(Shard::WHOLE);
+    let parts = ["1/2", "2/2"].map(|shard| of(shard.parse().unwrap()));
+    assert_eq!(parts.each_ref().map(Vec::len), [6, 4]);
+    let one = |number| {
+        let first = parts[0].iter().filter(move |(round, ..)| *round == number);
+        let mut second = parts[1].iter().filter(move |(round, ..)| *round == number);
+        first.flat_map(move |row| std::iter::once(row).chain(second.next())).cloned()
+    };
+    assert_eq!(one(0).chain(one(1)).collect::<Vec<_>>(), whole);
 }
 
 #[test]

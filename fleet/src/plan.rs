@@ -1,0 +1,380 @@
+//! `PLAN.toml`: what to measure on which hosts, and what to simulate.
+//!
+//! ```toml
+//! name = "spr-and-genoa"            # letters, digits, `.`, `_`, `-`
+//! directory = "/shared/cellbench"   # shared storage; the fleet gets a directory of its name below
+//! partition = "bench"               # for all below that do not say otherwise; likewise account, qos
+//!
+//! [[measure]]                       # a host class: one task, on one node of the class
+//! name = "genoa"
+//! constraint = "genoa"              # features, as `sbatch --constraint` takes them
+//! workloads = ["same-cell", "churn"]
+//! time_budget = "10m"
+//!
+//! [[measure]]                       # with nodes: one task for each
+//! name = "spr"
+//! nodes = ["n01", "n02"]
+//!
+//! [[simulate]]                      # machines x seeds, each in `shards` tasks
+//! name = "sim"
+//! machines = ["xeon-spr-2s", "epyc-genoa-2s"]
+//! seeds = [1, 2]
+//! shards = 4
+//! ```
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::FleetError;
+
+/// A plan, as its file has it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// Name of the fleet, and of its directory.
+    pub name: String,
+    /// Directory on storage that all nodes share; relative to the plan's own.
+    #[serde(default)]
+    pub directory: PathBuf,
+    /// Partition where an entry names none; none: the cluster's default.
+    pub partition: Option<String>,
+    /// Account to charge.
+    pub account: Option<String>,
+    /// Quality of service.
+    pub qos: Option<String>,
+    /// Host classes to measure.
+    #[serde(default)]
+    pub measure: Vec<Measure>,
+    /// Sweeps to simulate.
+    #[serde(default)]
+    pub simulate: Vec<Simulate>,
+}
+
+/// A class of hosts: what is measured on one of them, or on each of those named.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Measure {
+    /// Name of the class, in reports.
+    pub name: String,
+    /// Partition.
+    pub partition: Option<String>,
+    /// Features that the node must have.
+    pub constraint: Option<String>,
+    /// Nodes by name, a task for each; none: one node of the scheduler's choice.
+    #[serde(default)]
+    pub nodes: Vec<String>,
+    /// Longest time of a task, as Slurm writes times; none: the partition's.
+    pub time_limit: Option<String>,
+    /// Another `cellbench` of the same revision, for hosts of another architecture.
+    pub cellbench: Option<PathBuf>,
+    /// Measure on hosts that the doctor calls unfit, too. Their reports say so.
+    #[serde(default)]
+    pub unfit: bool,
+    /// Cells and locks.
+    #[serde(default)]
+    pub cells: Vec<String>,
+    /// Workloads.
+    #[serde(default)]
+    pub workloads: Vec<String>,
+    /// Kinds.
+    #[serde(default)]
+    pub kinds: Vec<String>,
+    /// Numbers of threads.
+    #[serde(default)]
+    pub threads: Vec<u32>,
+    /// Placements.
+    #[serde(default)]
+    pub placement: Vec<String>,
+    /// Rates of an open loop.
+    #[serde(default)]
+    pub rates: Vec<u64>,
+    /// `quick`, `headline` or `full`, where no names are given.
+    pub matrix: Option<String>,
+    /// Cell that the others are compared with.
+    pub against: Option<String>,
+    /// Relative difference that matters, in percent.
+    pub threshold: Option<f64>,
+    /// Time for the run.
+    pub time_budget: Option<String>,
+    /// Length of one measurement.
+    pub window: Option<String>,
+    /// Most rounds.
+    pub rounds: Option<u32>,
+    /// Seed of every random choice.
+    pub seed: Option<u64>,
+}
+
+/// Simulated machines, each with several seeds, each in several parts.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Simulate {
+    /// Name of the sweep.
+    pub name: String,
+    /// Partition.
+    pub partition: Option<String>,
+    /// Features that the node must have.
+    pub constraint: Option<String>,
+    /// Longest time of a task, as Slurm writes times; none: the partition's.
+    pub time_limit: Option<String>,
+    /// CPUs of a task, which then shares its node; none: the whole node.
+    pub cpus: Option<u32>,
+    /// Another `cellbench` of the same revision.
+    pub cellbench: Option<PathBuf>,
+    /// Machines: presets, or files relative to the plan's directory.
+    pub machines: Vec<String>,
+    /// Seeds, each a run.
+    #[serde(default = "one_seed")]
+    pub seeds: Vec<u64>,
+    /// Tasks that each run is divided into.
+    #[serde(default = "one")]
+    pub shards: u32,
+    /// Rounds of each run.
+    pub rounds: Option<u32>,
+    /// Cells and locks.
+    #[serde(default)]
+    pub cells: Vec<String>,
+    /// Workloads.
+    #[serde(default)]
+    pub workloads: Vec<String>,
+    /// Kinds.
+    #[serde(default)]
+    pub kinds: Vec<String>,
+    /// Numbers of threads.
+    #[serde(default)]
+    pub threads: Vec<u32>,
+    /// Placements.
+    #[serde(default)]
+    pub placement: Vec<String>,
+    /// `quick`, `headline` or `full`, where no names are given.
+    pub matrix: Option<String>,
+    /// Cell that the others are compared with.
+    pub against: Option<String>,
+    /// Relative difference that matters, in percent.
+    pub threshold: Option<f64>,
+}
+
+fn one_seed() -> Vec<u64> {
+    vec![1]
+}
+
+fn one() -> u32 {
+    1
+}
+
+impl Plan {
+    /// Reads a plan and checks what needs no knowledge of cells and machines. Paths in it become
+    /// absolute.
+    ///
+    /// # Errors
+    /// [`FleetError::Plan`] naming the line where TOML has one.
+    pub fn read(path: &Path) -> Result<Self, FleetError> {
+        let text = fs::read_to_string(path).map_err(|e| FleetError::io(path, "read it", e))?;
+        Self::parse(path, &text)
+    }
+
+    /// Parses the text of the plan that lies at `path`.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn parse(path: &Path, text: &str) -> Result<Self, FleetError> {
+        let wrong = |what: String| FleetError::Plan { path: path.to_owned(), what };
+        let mut plan: Self = toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(String::new(), |span| {
+                let before = text.get(..span.start).unwrap_or_default();
+                format!("line {}: ", before.matches('\n').count() + 1)
+            });
+            wrong(format!("{line}{}", error.message().replace('\n', "; ")))
+        })?;
+        let home = path.parent().filter(|home| !home.as_os_str().is_empty());
+        let home = home.unwrap_or(Path::new("."));
+        let home = fs::canonicalize(home).map_err(|e| FleetError::io(home, "find it", e))?;
+        plan.directory = home.join(&plan.directory);
+        let others = plan.measure.iter_mut().map(|measure| &mut measure.cellbench);
+        let others = others.chain(plan.simulate.iter_mut().map(|simulate| &mut simulate.cellbench));
+        for cellbench in others.flatten() {
+            *cellbench = home.join(&*cellbench);
+        }
+        // A name with a slash or a suffix is a file, any other a preset.
+        for machine in plan.simulate.iter_mut().flat_map(|simulate| &mut simulate.machines) {
+            if machine.contains('/') || machine.ends_with(".toml") {
+                *machine = home.join(&*machine).to_string_lossy().into_owned();
+            }
+        }
+        plan.check().map_err(wrong)?;
+        Ok(plan)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        is_name("name", &self.name)?;
+        let directory = self.directory.to_string_lossy();
+        if let Some(c) = directory.chars().find(|c| !is_plain(*c)) {
+            return Err(format!(
+                "directory `{directory}`: Slurm cannot be told of a path with `{c}`; choose another"
+            ));
+        }
+        if self.measure.is_empty() && self.simulate.is_empty() {
+            return Err("nothing to do; add a [[measure]] or a [[simulate]]".to_owned());
+        }
+        let words =
+            [("partition", &self.partition), ("account", &self.account), ("qos", &self.qos)];
+        for (field, word) in words {
+            is_word(field, word.as_deref())?;
+        }
+        let mut names = BTreeSet::new();
+        let measured = self.measure.iter().map(|measure| &measure.name);
+        for name in measured.chain(self.simulate.iter().map(|simulate| &simulate.name)) {
+            is_name("name", name)?;
+            if !names.insert(name) {
+                return Err(format!("two entries are named `{name}`; give each a name of its own"));
+            }
+        }
+        self.measure.iter().try_for_each(Measure::check)?;
+        self.simulate.iter().try_for_each(Simulate::check)
+    }
+}
+
+impl Measure {
+    fn check(&self) -> Result<(), String> {
+        let at = |what: String| format!("[[measure]] {}: {what}", self.name);
+        let words = [
+            ("partition", &self.partition),
+            ("constraint", &self.constraint),
+            ("time_limit", &self.time_limit),
+        ];
+        for (field, word) in words {
+            is_word(field, word.as_deref()).map_err(at)?;
+        }
+        let mut nodes = BTreeSet::new();
+        for node in &self.nodes {
+            is_name("nodes", node).map_err(at)?;
+            if !nodes.insert(node) {
+                return Err(at(format!("node `{node}` stands twice; a host counts once")));
+            }
+        }
+        is_binary(self.cellbench.as_deref()).map_err(at)
+    }
+}
+
+impl Simulate {
+    fn check(&self) -> Result<(), String> {
+        let at = |what: String| format!("[[simulate]] {}: {what}", self.name);
+        let words = [
+            ("partition", &self.partition),
+            ("constraint", &self.constraint),
+            ("time_limit", &self.time_limit),
+        ];
+        for (field, word) in words {
+            is_word(field, word.as_deref()).map_err(at)?;
+        }
+        if self.machines.is_empty() || self.seeds.is_empty() {
+            return Err(at("name at least one of machines and one of seeds".to_owned()));
+        }
+        if self.machines.iter().collect::<BTreeSet<_>>().len() < self.machines.len() {
+            return Err(at("a machine stands twice".to_owned()));
+        }
+        if self.seeds.iter().collect::<BTreeSet<_>>().len() < self.seeds.len() {
+            return Err(at("a seed stands twice; it would be counted twice".to_owned()));
+        }
+        if self.shards == 0 || self.cpus == Some(0) {
+            return Err(at("shards and cpus are 1 or more".to_owned()));
+        }
+        is_binary(self.cellbench.as_deref()).map_err(at)
+    }
+}
+
+/// Characters that need no quotes in a batch script, a path of it or a pattern of Slurm's.
+fn is_plain(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "/._+-".contains(c)
+}
+
+fn is_name(field: &str, name: &str) -> Result<(), String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let whole = !name.is_empty() && !name.starts_with(['.', '-']) && name.chars().all(fits);
+    let advice = "letters, digits, `.`, `_` and `-`, and no `.` or `-` in front";
+    whole.then_some(()).ok_or_else(|| format!("{field} `{name}`: write {advice}"))
+}
+
+/// A value of a Slurm option: one word without quotes.
+fn is_word(field: &str, word: Option<&str>) -> Result<(), String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "/._+-:,&|*[]()!@".contains(c);
+    match word {
+        Some(word) if word.is_empty() || !word.chars().all(fits) => {
+            Err(format!("{field} `{word}`: not a word that Slurm takes"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn is_binary(path: Option<&Path>) -> Result<(), String> {
+    let Some(path) = path else { return Ok(()) };
+    let text = path.to_string_lossy();
+    if let Some(c) = text.chars().find(|c| !is_plain(*c)) {
+        return Err(format!("cellbench `{text}`: a path with `{c}`; choose another"));
+    }
+    path.is_file().then_some(()).ok_or_else(|| format!("cellbench `{text}`: no such file"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong(text: &str) -> String {
+        let path = std::env::temp_dir().join("plan.toml");
+        let error = Plan::parse(&path, text).expect_err("a bad plan");
+        let line = error.to_string();
+        assert_eq!(line.lines().count(), 1, "{line}");
+        line
+    }
+
+    #[test]
+    fn what_is_wrong_is_one_line_with_its_place() {
+        let measure = "[[measure]]\nname = \"a\"\n";
+        let cases = [
+            ("name = \"x\"\n", "nothing to do"),
+            ("name = \"x\"\nnmae = 1\n", "line 2: unknown field `nmae`"),
+            ("name = \"x\"\n[[measure]]\nname = \"a\"\nworkload = []\n", "line 4: unknown field"),
+            ("name = \"x\"\nmeasure = 3\n", "line 2:"),
+            ("name = [\n", "line"),
+            ("name = \"x y\"\n[[measure]]\nname = \"a\"\n", "name `x y`"),
+            ("name = \"x\"\n[[simulate]]\nname = \"s\"\nmachines = []\n", "machines"),
+            (
+                "name = \"x\"\n[[simulate]]\nname = \"s\"\nmachines = [\"m\"]\nseeds = [1, 1]\n",
+                "a seed stands twice",
+            ),
+            (
+                "name = \"x\"\n[[simulate]]\nname = \"s\"\nmachines = [\"m\"]\nshards = 0\n",
+                "shards and cpus are 1 or more",
+            ),
+        ];
+        for (text, expected) in cases {
+            let line = wrong(text);
+            assert!(line.contains("plan.toml: ") && line.contains(expected), "{line}");
+        }
+        let line = wrong(&format!("name = \"x\"\n{measure}{measure}"));
+        assert!(line.contains("two entries are named `a`"), "{line}");
+        let line = wrong(&format!("name = \"x\"\n{measure}nodes = [\"n1\", \"n1\"]\n"));
+        assert!(line.contains("[[measure]] a: node `n1` stands twice"), "{line}");
+        let line = wrong(&format!("name = \"x\"\n{measure}partition = \"a b; rm\"\n"));
+        assert!(line.contains("partition `a b; rm`"), "{line}");
+        let line = wrong(&format!("name = \"x\"\ndirectory = \"/a%b\"\n{measure}"));
+        assert!(line.contains("directory `/a%b`"), "{line}");
+        let line = wrong(&format!("name = \"x\"\n{measure}cellbench = \"/no/such\"\n"));
+        assert!(line.contains("cellbench `/no/such`: no such file"), "{line}");
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_plan() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("plan.toml");
+        let text = "name = \"x\"\ndirectory = \"runs\"\n[[simulate]]\nname = \"s\"\nmachines = [\"desktop\", \"my.toml\"]\n";
+        let plan = Plan::parse(&path, text).unwrap();
+        let home = fs::canonicalize(home.path()).unwrap();
+        assert_eq!(plan.directory, home.join("runs"));
+        let mine = home.join("my.toml").to_string_lossy().into_owned();
+        assert_eq!(plan.simulate[0].machines, ["desktop".to_owned(), mine]);
+        assert_eq!((&plan.simulate[0].seeds[..], plan.simulate[0].shards), (&[1][..], 1));
+    }
+}

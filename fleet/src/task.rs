@@ -1,0 +1,290 @@
+//! From a plan to tasks, and to the jobs that hold them.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::plan::{Measure, Plan, Simulate};
+use crate::{Check, FleetError};
+
+/// Most tasks of one job array: Slurm's own limit, unless a site raised it.
+const MOST_IN_ARRAY: usize = 1000;
+
+/// One `cellbench` command on one node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    /// Number in the fleet, from 0.
+    pub number: u32,
+    /// Entry of the plan.
+    pub entry: String,
+    /// Which part of the entry.
+    pub work: Work,
+    /// Arguments of the command, but for where it writes.
+    pub args: Vec<String>,
+}
+
+/// Which part of an entry a task does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Work {
+    /// Measures a host.
+    Measure {
+        /// Also if the host is unfit.
+        unfit: bool,
+    },
+    /// Simulates a part of a run.
+    Simulate {
+        /// Machine, as the plan names it.
+        machine: String,
+        /// Seed.
+        seed: u64,
+        /// Part, from 1.
+        shard: u32,
+        /// Number of parts.
+        of: u32,
+    },
+}
+
+/// A job array: tasks that ask the scheduler for the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// Name of its script below `jobs/`, without suffix.
+    pub script: String,
+    /// Number of the first task; the array's index 0 stands for it.
+    pub first: u32,
+    /// Number of tasks.
+    pub count: u32,
+    /// Options of `sbatch` that this job has beside those of all.
+    pub options: Vec<String>,
+    /// Another `cellbench` than the fleet's.
+    pub cellbench: Option<PathBuf>,
+}
+
+impl Job {
+    /// Numbers of the tasks.
+    #[must_use]
+    pub fn tasks(&self) -> std::ops::Range<u32> {
+        self.first..self.first + self.count
+    }
+}
+
+/// Works out the tasks of a plan and the jobs that they are in, each task in one.
+///
+/// # Errors
+/// [`FleetError::Refused`] with what `check` says of an entry.
+pub fn expand(plan: &Plan, check: Check<'_>) -> Result<(Vec<Task>, Vec<Job>), FleetError> {
+    let mut tasks = Vec::new();
+    let mut jobs = Vec::new();
+    for measure in &plan.measure {
+        let args = measured(measure);
+        let at = |what| FleetError::Refused(format!("[[measure]] {}: {what}", measure.name));
+        check(&args).map_err(at)?;
+        let work = Work::Measure { unfit: measure.unfit };
+        // Jobs differ by node, so that each node is measured once.
+        let mut places: Vec<Option<&String>> = measure.nodes.iter().map(Some).collect();
+        if places.is_empty() {
+            places.push(None);
+        }
+        for node in places {
+            let mut options = vec!["--exclusive".to_owned(), "--mem=0".to_owned()];
+            options.extend(node.map(|node| format!("--nodelist={node}")));
+            options.extend(ask("constraint", measure.constraint.as_ref()));
+            options.extend(ask("time", measure.time_limit.as_ref()));
+            options.extend(asked(plan, measure.partition.as_ref()));
+            let name = node.map_or(measure.name.clone(), |node| format!("{}-{node}", measure.name));
+            let entry = &measure.name;
+            let tasks_of_job = vec![(entry, work.clone(), args.clone())];
+            let job = (name, options, measure.cellbench.clone());
+            add(&mut tasks, &mut jobs, job, tasks_of_job);
+        }
+    }
+    for simulate in &plan.simulate {
+        let mut options = match simulate.cpus {
+            Some(cpus) => vec![format!("--cpus-per-task={cpus}")],
+            None => vec!["--exclusive".to_owned(), "--mem=0".to_owned()],
+        };
+        options.extend(ask("constraint", simulate.constraint.as_ref()));
+        options.extend(ask("time", simulate.time_limit.as_ref()));
+        options.extend(asked(plan, simulate.partition.as_ref()));
+        let at = |what| FleetError::Refused(format!("[[simulate]] {}: {what}", simulate.name));
+        let mut tasks_of_job = Vec::new();
+        for machine in &simulate.machines {
+            let configurations = check(&simulated(simulate, machine, None)).map_err(at)?;
+            let of = simulate.shards;
+            if of as usize > configurations {
+                let why = format!("{of} shards of {configurations} configurations; write fewer");
+                return Err(at(why));
+            }
+            for &seed in &simulate.seeds {
+                for shard in 1..=of {
+                    let args = simulated(simulate, machine, Some((seed, shard, of)));
+                    let work = Work::Simulate { machine: machine.clone(), seed, shard, of };
+                    tasks_of_job.push((&simulate.name, work, args));
+                }
+            }
+        }
+        let job = (simulate.name.clone(), options, simulate.cellbench.clone());
+        add(&mut tasks, &mut jobs, job, tasks_of_job);
+    }
+    Ok((tasks, jobs))
+}
+
+fn add(
+    tasks: &mut Vec<Task>,
+    jobs: &mut Vec<Job>,
+    (name, options, cellbench): (String, Vec<String>, Option<PathBuf>),
+    new: Vec<(&String, Work, Vec<String>)>,
+) {
+    for (place, part) in new.chunks(MOST_IN_ARRAY).enumerate() {
+        let script = if place == 0 { name.clone() } else { format!("{name}.{}", place + 1) };
+        let (first, count) = (tasks.len() as u32, part.len() as u32);
+        let (options, cellbench) = (options.clone(), cellbench.clone());
+        jobs.push(Job { script, first, count, options, cellbench });
+        for (entry, work, args) in part {
+            let (number, entry) = (tasks.len() as u32, (*entry).clone());
+            tasks.push(Task { number, entry, work: work.clone(), args: args.clone() });
+        }
+    }
+}
+
+fn ask(option: &str, value: Option<&String>) -> Option<String> {
+    value.map(|value| format!("--{option}={value}"))
+}
+
+/// What the plan asks of the scheduler for every job.
+fn asked(plan: &Plan, partition: Option<&String>) -> impl Iterator<Item = String> {
+    let partition = ask("partition", partition.or(plan.partition.as_ref()));
+    let rest = [ask("account", plan.account.as_ref()), ask("qos", plan.qos.as_ref())];
+    partition.into_iter().chain(rest.into_iter().flatten())
+}
+
+/// Flags as the command line takes them.
+#[derive(Default)]
+struct Flags(Vec<String>);
+
+impl Flags {
+    fn one(&mut self, flag: &str, value: Option<&impl ToString>) {
+        if let Some(value) = value {
+            self.0.extend([format!("--{flag}"), value.to_string()]);
+        }
+    }
+
+    fn list(&mut self, flag: &str, values: &[impl ToString]) {
+        if !values.is_empty() {
+            let values: Vec<String> = values.iter().map(ToString::to_string).collect();
+            self.0.extend([format!("--{flag}"), values.join(",")]);
+        }
+    }
+
+    /// The matrix is a flag, or the one that is taken without.
+    fn matrix(&mut self, name: Option<&String>) {
+        self.0.extend(name.filter(|name| *name != "headline").map(|name| format!("--{name}")));
+    }
+}
+
+fn measured(measure: &Measure) -> Vec<String> {
+    let mut flags = Flags(vec!["run".to_owned()]);
+    flags.matrix(measure.matrix.as_ref());
+    flags.list("cells", &measure.cells);
+    flags.list("workloads", &measure.workloads);
+    flags.list("kinds", &measure.kinds);
+    flags.list("threads", &measure.threads);
+    flags.list("placement", &measure.placement);
+    flags.list("rates", &measure.rates);
+    flags.one("against", measure.against.as_ref());
+    flags.one("threshold", measure.threshold.as_ref());
+    flags.one("time-budget", measure.time_budget.as_ref());
+    flags.one("window", measure.window.as_ref());
+    flags.one("rounds", measure.rounds.as_ref());
+    flags.one("seed", measure.seed.as_ref());
+    flags.0
+}
+
+fn simulated(simulate: &Simulate, machine: &String, part: Option<(u64, u32, u32)>) -> Vec<String> {
+    let mut flags = Flags(vec!["sim".to_owned()]);
+    flags.one("machine", Some(machine));
+    flags.matrix(simulate.matrix.as_ref());
+    flags.list("cells", &simulate.cells);
+    flags.list("workloads", &simulate.workloads);
+    flags.list("kinds", &simulate.kinds);
+    flags.list("threads", &simulate.threads);
+    flags.list("placement", &simulate.placement);
+    flags.one("against", simulate.against.as_ref());
+    flags.one("threshold", simulate.threshold.as_ref());
+    flags.one("rounds", simulate.rounds.as_ref());
+    if let Some((seed, shard, of)) = part {
+        flags.one("seed", Some(&seed));
+        flags.one("shard", Some(&format!("{shard}/{of}")));
+    }
+    flags.0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn plan(text: &str) -> Plan {
+        Plan::parse(Path::new("/tmp/plan.toml"), text).unwrap()
+    }
+
+    const PLAN: &str = r#"
+        name = "x"
+        partition = "bench"
+        [[measure]]
+        name = "genoa"
+        constraint = "genoa"
+        workloads = ["same-cell"]
+        threads = [1, 2]
+        [[measure]]
+        name = "spr"
+        nodes = ["n1", "n2"]
+        partition = "other"
+        [[simulate]]
+        name = "sim"
+        machines = ["desktop", "graviton3"]
+        seeds = [1, 7]
+        shards = 3
+        cpus = 2
+    "#;
+
+    #[test]
+    fn a_task_for_each_class_node_and_shard() {
+        let (tasks, jobs) = expand(&plan(PLAN), &|_| Ok(10)).unwrap();
+        assert_eq!(tasks.len(), 1 + 2 + 2 * 2 * 3);
+        assert!(tasks.iter().enumerate().all(|(index, task)| task.number as usize == index));
+        assert_eq!(tasks[0].args.join(" "), "run --workloads same-cell --threads 1,2");
+        assert_eq!(tasks[14].args.join(" "), "sim --machine graviton3 --seed 7 --shard 3/3");
+        let scripts: Vec<&str> = jobs.iter().map(|job| job.script.as_str()).collect();
+        assert_eq!(scripts, ["genoa", "spr-n1", "spr-n2", "sim"]);
+        let options = |index: usize| jobs[index].options.join(" ");
+        assert_eq!(options(0), "--exclusive --mem=0 --constraint=genoa --partition=bench");
+        assert_eq!(options(2), "--exclusive --mem=0 --nodelist=n2 --partition=other");
+        assert_eq!(options(3), "--cpus-per-task=2 --partition=bench");
+        // Every task is in one job.
+        let held: Vec<u32> = jobs.iter().flat_map(Job::tasks).collect();
+        assert_eq!(held, (0..tasks.len() as u32).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn long_arrays_are_divided() {
+        let text = "name = \"x\"\n[[simulate]]\nname = \"s\"\nmachines = [\"m\"]\nshards = 2500\n";
+        let (tasks, jobs) = expand(&plan(text), &|_| Ok(5000)).unwrap();
+        assert_eq!(tasks.len(), 2500);
+        let parts: Vec<_> = jobs.iter().map(|job| (job.script.as_str(), job.tasks())).collect();
+        assert_eq!(parts, [("s", 0..1000), ("s.2", 1000..2000), ("s.3", 2000..2500)]);
+    }
+
+    #[test]
+    fn what_the_command_would_refuse_is_refused_before_anything_runs() {
+        let refuse = |args: &[String]| match args[0].as_str() {
+            "run" => Ok(1),
+            _ => Err("unknown machine `desktop`".to_owned()),
+        };
+        let error = expand(&plan(PLAN), &refuse).unwrap_err().to_string();
+        assert_eq!(error, "[[simulate]] sim: unknown machine `desktop`");
+        let error = expand(&plan(PLAN), &|_| Ok(2)).unwrap_err().to_string();
+        assert_eq!(error, "[[simulate]] sim: 3 shards of 2 configurations; write fewer");
+    }
+}

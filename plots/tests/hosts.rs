@@ -1,0 +1,54 @@
+//! The host as a dimension of a merged run's reports: where two hosts disagree, every report that a
+//! reader opens first says so, and which.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use cellbench_plots::{merge, write_all};
+use cellbench_record::{Host, Kind, Round, Run, RunWriter, Series, Source};
+
+/// A run of twenty rounds on host `name`, on which `new` has `percent` of the baseline's goodput.
+fn host(out: &Path, name: &str, percent: u64) -> PathBuf {
+    let host = Host { name: Some(name.to_owned()), ..Host::default() };
+    let run = Run { baseline: "old".into(), host, ..Run::new("1", 7) };
+    let mut writer = RunWriter::create(out, run).expect("a run");
+    for number in 0..20 {
+        for (cell, count) in [("old", 1_000_000), ("new", 10_000 * percent)] {
+            let series = Series::new(cell, Kind::Timer, "churn", 2, "compact", Source::Model);
+            let mut round = Round::new(series, number, 0.1);
+            // A little noise, the same on both hosts.
+            round.count("op", "ok", count + u64::from(number % 5) * 100);
+            writer.append(&round).expect("a round");
+        }
+    }
+    writer.dir().to_owned()
+}
+
+#[test]
+fn hosts_that_disagree_are_named_in_every_report() {
+    let home = tempfile::tempdir().expect("a directory");
+    let runs =
+        [("a", 150), ("b", 130), ("c", 70)].map(|(name, percent)| host(home.path(), name, percent));
+    let merged = merge(&runs, &home.path().join("merged")).expect("merged");
+    let written = write_all(&merged.dir).expect("reports");
+    assert!(written.failed.is_empty(), "{:?}", written.failed);
+    let sentence = "Over 3 hosts, new (timer) in 1 row: hosts disagree in 1 (c in 1).";
+    for name in ["RESULTS.md", "index.html", "mail.txt", "table.txt"] {
+        let text = fs::read_to_string(merged.dir.join("report").join(name)).expect(name);
+        assert!(text.contains(sentence), "{name}: {text}");
+    }
+    let row = "faster on 2 of 3 hosts; slower on c, 0.70x (c) to 1.50x (a)";
+    for name in ["RESULTS.md", "index.html"] {
+        let text = fs::read_to_string(merged.dir.join("report").join(name)).expect(name);
+        assert!(text.contains(row), "{name}: {text}");
+    }
+    let summary = fs::read_to_string(merged.dir.join("summary.json")).expect("a summary");
+    let summary: serde_json::Value = serde_json::from_str(&summary).expect("JSON");
+    assert_eq!(summary["over_hosts"][0]["agreement"], "disagree");
+    assert_eq!(summary["over_hosts"][0]["hosts"][2]["verdict"], "slower");
+    // One host alone has no such part.
+    let written = write_all(&runs[0]).expect("reports");
+    assert!(!written.loaded.summary.extra.contains_key("over_hosts"));
+    let text = fs::read_to_string(runs[0].join("report/RESULTS.md")).expect("a report");
+    assert!(!text.contains("Over hosts"), "{text}");
+}

@@ -1,0 +1,229 @@
+#!/usr/bin/env bash
+# Shows `cellbench fleet` on a real Slurm of one node, which it starts and stops: submits a plan of 4
+# measured tasks and 16 simulated shards, follows, collects, and compares the joined simulated runs
+# with those of one process, byte for byte. Then the things that go wrong.
+#
+#   scripts/fleet-check.sh             all of that
+#   scripts/fleet-check.sh --kill N    submits the plan N times and kills slurmd, a task or the
+#                                      submitting client at a random moment each time; resumes
+#
+# Takes the command from $CELLBENCH, or target/debug/cellbench. SEED=N repeats the random moments.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+if [ -z "${SLURM_ONE_NODE:-}" ]; then
+    exec scripts/slurm-one-node.sh run "$0" "$@"
+fi
+cellbench=$(realpath "${CELLBENCH:-${CARGO_TARGET_DIR:-target}/debug/cellbench}")
+work=$(mktemp -d "${TMPDIR:-/tmp}/fleet-check.XXXXXX")
+trap 'umount "$work/small" 2>/dev/null || :; rm -rf "$work"' EXIT
+
+fail() {
+    printf 'fleet-check: FAILED: %s\n' "$*" >&2
+    exit 1
+}
+
+# Cells of each measured task.
+declare -A measured=(
+    [same-cell]='kinds = ["timer"]\ncells = ["spin-queued", "cmpxchg-state"]'
+    [churn]='kinds = ["timer"]\ncells = ["spin-queued", "cmpxchg-state"]'
+    [solo-set]='kinds = ["timer"]\ncells = ["spin-queued", "cmpxchg-state"]'
+    [lock-0ns]='kinds = ["lock"]\ncells = ["spin-queued", "spin-tas"]'
+)
+# What each simulated run is, as `cellbench sim` takes it.
+simulated=(--rounds 2 --cells spin-queued,cmpxchg-state --kinds timer
+    --workloads same-cell,churn,solo-set --threads 1,2,4)
+
+# plan NAME: writes $work/NAME.toml.
+plan() {
+    local workload
+    {
+        printf 'name = "%s"\ndirectory = "shared"\n' "$1"
+        for workload in "${!measured[@]}"; do
+            printf '\n[[measure]]\nname = "%s"\nunfit = true\n%b\n' "$workload" "${measured[$workload]}"
+            printf 'workloads = ["%s"]\nthreads = [1]\n' "$workload"
+            printf 'window = "1ms"\nrounds = 3\ntime_budget = "5s"\n'
+        done
+        cat <<EOF
+
+[[simulate]]
+name = "sweep"
+machines = ["xeon-spr-2s", "desktop"]
+seeds = [1, 2]
+shards = 4
+cpus = 1
+rounds = 2
+cells = ["spin-queued", "cmpxchg-state"]
+kinds = ["timer"]
+workloads = ["same-cell", "churn", "solo-set"]
+threads = [1, 2, 4]
+EOF
+    } >"$work/$1.toml"
+}
+
+# The one line of a command that ends with status 2.
+refused() {
+    local expected=$1 line status=0
+    shift
+    line=$("$@" 2>&1 >/dev/null) || status=$?
+    [ $status = 2 ] || fail "status $status, not 2: $* : $line"
+    [ "$(wc -l <<<"$line")" = 1 ] || fail "more than a line: $line"
+    [[ $line == *"$expected"* ]] || fail "no \`$expected\` in: $line"
+    printf '  %s\n' "$line"
+}
+
+# Each simulated run as one process writes it.
+expect_whole_runs() {
+    local machine seed
+    for machine in xeon-spr-2s desktop; do
+        for seed in 1 2; do
+            "$cellbench" sim --machine $machine --seed $seed "${simulated[@]}" \
+                --out "$work/whole/$machine-$seed" >/dev/null 2>&1
+        done
+    done
+}
+
+# check_collected NAME: every task counted once, and simulated runs to the byte.
+check_collected() {
+    local shared=$work/shared/$1 machine seed
+    "$cellbench" fleet collect "$work/$1.toml" >"$work/report.txt" 2>"$work/notes.txt" ||
+        fail "collect: $(cat "$work/notes.txt")"
+    for machine in xeon-spr-2s desktop; do
+        for seed in 1 2; do
+            cmp "$shared/joined/sweep-$machine-seed$seed/latest/rounds.jsonl" \
+                "$work/whole/$machine-$seed/latest/rounds.jsonl" ||
+                fail "$machine, seed $seed: not the bytes of one process"
+        done
+    done
+    # A host of 4 tasks x 2 cells x 3 rounds; and all lines of the simulated runs.
+    local from_hosts from_machines expected
+    from_hosts=$(grep -c '"source":"model"' "$shared/merged/latest/rounds.jsonl")
+    from_machines=$(grep -c '"source":"sim"' "$shared/merged/latest/rounds.jsonl")
+    expected=$(cat "$work"/whole/*/latest/rounds.jsonl | wc -l)
+    [ "$from_hosts" = 24 ] || fail "$from_hosts measured rounds in the merged run, not 24"
+    [ "$from_machines" = "$expected" ] || fail "$from_machines simulated rounds, not $expected"
+    # No row twice in a round.
+    local lines unique
+    lines=$((from_hosts + from_machines))
+    unique=$(sed -E 's/"(position|start_s|duration_s|cpus)":.*//; s/"round":([0-9]+).*/\1/' \
+        "$shared/merged/latest/rounds.jsonl" | sort -u | wc -l)
+    [ "$unique" = "$lines" ] || fail "$lines rounds, $unique different"
+}
+
+show() {
+    plan first
+    printf '== submit, follow, collect: 4 measured tasks and 16 simulated shards\n'
+    "$cellbench" fleet submit "$work/first.toml" --dry-run >"$work/dry.txt"
+    grep -q -- '--no-requeue' "$work/dry.txt" || fail "no script shown"
+    [ -z "$(squeue --noheader)" ] || fail "a dry run submitted"
+    "$cellbench" fleet submit "$work/first.toml" | tail -n 9
+    "$cellbench" fleet status --follow "$work/first.toml" | grep 'tasks complete'
+    expect_whole_runs
+    check_collected first
+    cat "$work/notes.txt"
+    head -n 12 "$work/report.txt"
+    "$cellbench" fleet resume "$work/first.toml" | grep '20 tasks are complete' || fail "resume"
+
+    printf '== what goes wrong\n'
+    printf 'name = "bad"\nnmae = 1\n' >"$work/bad.toml"
+    refused 'bad.toml: line 2: unknown field `nmae`' "$cellbench" fleet submit "$work/bad.toml"
+    printf 'name = "bad"\n[[measure]]\nname = "a"\ncells = ["vax"]\n' >"$work/bad.toml"
+    refused '[[measure]] a: unknown cell `vax`' "$cellbench" fleet submit "$work/bad.toml"
+    printf 'name = "bad"\npartition = "nowhere"\n[[measure]]\nname = "a"\n' >"$work/bad.toml"
+    refused 'unknown partition `nowhere`; this cluster has one' "$cellbench" fleet submit "$work/bad.toml"
+    printf 'name = "bad"\n[[measure]]\nname = "a"\nconstraint = "moon"\n' >"$work/bad.toml"
+    refused 'a: sbatch: ' "$cellbench" fleet submit "$work/bad.toml"
+    refused 'sinfo is not on this host' env PATH=/nowhere "$cellbench" fleet submit "$work/first.toml"
+    local marker
+    marker=$(ls "$work"/shared/first/tasks/0002/*/complete.json)
+    cp "$marker" "$work/marker"
+    sed -i 's/"version": "[^"]*"/"version": "0.0.9"/' "$marker"
+    refused 'task 2 on ' "$cellbench" fleet collect "$work/first.toml"
+    cp "$work/marker" "$marker"
+    mv "$marker" "$marker.away"
+    refused '1 of 20 tasks are not complete: 2' "$cellbench" fleet collect "$work/first.toml"
+    mv "$marker.away" "$marker"
+    if [ "$(id -u)" = 0 ]; then
+        full_storage
+    else
+        printf '  full storage: NOT SHOWN, mounting a small one needs root\n'
+    fi
+}
+
+# A storage with room for the command and hardly more: the tasks find it full; then there is room.
+full_storage() {
+    local bytes free
+    mkdir -p "$work/small"
+    mount -t tmpfs -o size=1m tmpfs "$work/small" || fail "cannot mount a small storage"
+    plan full
+    sed -i 's|^directory = .*|directory = "small"|' "$work/full.toml"
+    refused 'no space left on the shared storage' "$cellbench" fleet submit "$work/full.toml"
+    bytes=$(stat -c %s "$cellbench")
+    mount -o remount,size=$((bytes + (1 << 20))) "$work/small"
+    "$cellbench" fleet submit "$work/full.toml" --dry-run >/dev/null || fail "submit with some room"
+    free=$(df --output=avail -B1 "$work/small" | tail -n 1)
+    head -c $((free - 300000)) /dev/zero >"$work/small/fill"
+    "$cellbench" fleet submit "$work/full.toml" >/dev/null || fail "submit with little room"
+    "$cellbench" fleet status --follow "$work/full.toml" >"$work/full.txt" || :
+    grep -m 1 'no space left' "$work/full.txt" || fail "no task says that the storage is full: $(cat "$work/full.txt")"
+    rm "$work/small/fill"
+    mount -o remount,size=$((bytes + (64 << 20))) "$work/small"
+    "$cellbench" fleet resume "$work/full.toml" >/dev/null
+    "$cellbench" fleet status --follow "$work/full.toml" | tail -n 1
+    ln -sfn ../small/full "$work/shared/full"
+    check_collected full
+    umount "$work/small"
+}
+
+# Kills one of the three at a random moment of a submission that is under way.
+kill_once() {
+    local name=$1 what=$2 client pid tries
+    plan "$name"
+    "$cellbench" fleet submit "$work/$name.toml" >/dev/null 2>&1 &
+    client=$!
+    case $what in
+    client)
+        sleep "0.$((RANDOM % 10))$((RANDOM % 10))"
+        kill -9 $client 2>/dev/null || :
+        ;;
+    slurmd)
+        wait $client
+        sleep "$((RANDOM % 6)).$((RANDOM % 10))"
+        kill -9 "$(cat "$SLURM_ONE_NODE/slurmd.pid")"
+        sleep "$((RANDOM % 4)).$((RANDOM % 10))"
+        scripts/slurm-one-node.sh node "$SLURM_ONE_NODE"
+        ;;
+    task)
+        wait $client
+        sleep "$((RANDOM % 6)).$((RANDOM % 10))"
+        # Whatever runs below this fleet's directory: the task or the measurement in it.
+        pid=$(pgrep -f "$work/shared/$name/bin/cellbench" | shuf -n 1) || :
+        [ -z "$pid" ] || kill -9 "$pid" 2>/dev/null || :
+        ;;
+    esac
+    wait $client 2>/dev/null || :
+    # The client's death may have left anything; then the node's. Resume until all is there.
+    for tries in 1 2 3 4 5; do
+        "$cellbench" fleet resume "$work/$name.toml" >/dev/null 2>"$work/error.txt" ||
+            fail "resume: $(cat "$work/error.txt")"
+        if "$cellbench" fleet status --follow "$work/$name.toml" >"$work/status.txt"; then
+            break
+        fi
+    done
+    tail -n 1 "$work/status.txt" | grep -q '^20 of 20' || fail "$name: $(cat "$work/status.txt")"
+    check_collected "$name"
+    printf '%-8s killed %-7s complete after resume %d, attempts %d\n' "$name" "$what" "$tries" \
+        "$(find "$work/shared/$name/tasks" -mindepth 2 -maxdepth 2 -type d | wc -l)"
+    rm -rf "$work/shared/$name"
+}
+
+if [ "${1:-}" = --kill ]; then
+    RANDOM=${SEED:-$$}
+    expect_whole_runs
+    for number in $(seq "${2:-20}"); do
+        kinds=(client slurmd task)
+        kill_once "kill$number" "${kinds[$((RANDOM % 3))]}"
+    done
+else
+    show
+fi
+printf 'fleet-check: passed\n'
