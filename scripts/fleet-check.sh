@@ -41,7 +41,7 @@ plan() {
         for workload in "${!measured[@]}"; do
             printf '\n[[measure]]\nname = "%s"\nunfit = true\n%b\n' "$workload" "${measured[$workload]}"
             printf 'workloads = ["%s"]\nthreads = [1]\n' "$workload"
-            printf 'window = "1ms"\nrounds = 3\ntime_budget = "5s"\n'
+            printf 'window = "1ms"\nrounds = 3\n'
         done
         cat <<EOF
 

@@ -26,7 +26,6 @@ workloads = ["solo-set"]
 threads = [1]
 window = "1ms"
 rounds = 2
-time_budget = "1s"
 
 [[simulate]]
 name = "sweep"
