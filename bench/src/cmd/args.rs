@@ -21,7 +21,7 @@ pub(super) struct Measuring {
     /// Time for the run without its reports, as 90s, 5m or 1h30m
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(super) time_budget: Option<Duration>,
-    /// Length of one measurement, as 20ms [default: as the budget allows, 3 to 50 ms]
+    /// Length of one measurement, as 20ms [default: as the budget allows, 3 to 20 ms]
     #[arg(long, value_name = "TIME", value_parser = parse_window)]
     pub(super) window: Option<Duration>,
     /// Stop after so many rounds, decided or not
