@@ -87,3 +87,13 @@ fn a_line_of_its_own_is_compared_with_the_field_in_its_place() {
     // What it waited for is the base's: nine tenths for the lock.
     assert!(page.contains("`lock` 90 %, `callback` 5.0 %"), "{page}");
 }
+
+/// The main job's own text, with the ten lines that a command prints around it, ends within sixty.
+#[test]
+fn the_terminal_shows_the_main_job_within_sixty_lines() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../results/model");
+    let loaded = cellbench_plots::Loaded::read(&dir, |_| {}).unwrap();
+    let text = cellbench_plots::report::terminal(&loaded.report(), false);
+    assert!(loaded.summary.entries.len() > 100, "the headline matrix");
+    assert!(text.lines().count() <= 50, "{} lines:\n{text}", text.lines().count());
+}

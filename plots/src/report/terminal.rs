@@ -26,10 +26,10 @@ impl Format for Terminal {
 }
 
 const WIDTH: usize = 80;
-/// Workloads with bars.
+/// Most workloads with bars.
 const FORESTS: usize = 2;
-/// Lines that a terminal shows at once, all in all.
-const MOST_LINES: usize = 52;
+/// Lines of this text, before two notes of two lines; a command has ten of its own: 60 in all.
+const MOST_LINES: usize = 46;
 /// Rows of tables that a terminal shows; more are left to the files.
 const MOST_ROWS: usize = 24;
 
@@ -61,7 +61,12 @@ pub fn terminal(report: &Report<'_>, colour: bool) -> String {
         text.push('\n');
         paragraph(&mut text, why, "", "");
     }
-    let forest = forest_text::forest(report, FORESTS, WIDTH);
+    let legend = wrap(forest_text::LEGEND, WIDTH, "", "").lines().count();
+    let before = text.lines().count() + legend + 1;
+    let fits = |forest: &String| before + forest.lines().count() <= MOST_LINES;
+    let mut forests = (1..=FORESTS).rev().map(|most| forest_text::forest(report, most, WIDTH));
+    // One workload's bars are shown in any case.
+    let forest = forests.find(fits).unwrap_or_else(|| forest_text::forest(report, 1, WIDTH));
     if !forest.is_empty() {
         text.push('\n');
         text += &forest;
