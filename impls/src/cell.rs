@@ -18,6 +18,7 @@ pub mod latch;
 pub mod locked;
 pub mod mpmc;
 pub mod newest;
+pub mod outlined;
 pub mod queue;
 pub mod refs;
 pub mod slot;

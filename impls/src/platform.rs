@@ -121,6 +121,8 @@ pub trait Memory: Sized + Send + Sync + 'static {
     /// Freed memory is filled with a pattern that is verified when it is handed out again. Set by
     /// the stress runs.
     const POISON: bool = false;
+    /// What runs on it is timed, so that operations are inlined as a kernel's are.
+    const TIMED: bool = false;
 
     /// 32-bit word.
     type U32: SplitWord;
@@ -193,6 +195,7 @@ impl<M: Memory, R: ReclaimKind, E: EngineKind> Memory for World<M, R, E> {
     const NAME: &'static str = M::NAME;
     const QUARANTINE: bool = M::QUARANTINE;
     const POISON: bool = M::POISON;
+    const TIMED: bool = M::TIMED;
     type U32 = M::U32;
     type U64 = M::U64;
     type Ptr<T: 'static> = M::Ptr<T>;

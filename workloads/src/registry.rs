@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use cellbench_impls::cell::CellKind;
+use cellbench_impls::cell::outlined::Outlined;
 use cellbench_impls::engine::Engine;
 use cellbench_impls::lock::Lock;
 use cellbench_impls::platform::Native;
@@ -87,27 +88,31 @@ macro_rules! workloads {
             },)*
         ];
 
-        impl<P: Platform> CellVisitor<P> for Build<'_> {
+        impl<P: Platform, const INTERRUPTED: bool> CellVisitor<P> for Build<'_, INTERRUPTED> {
             type Output = Option<Arc<dyn Trial<P>>>;
 
             fn visit<C: AsyncCell<P>>(self) -> Self::Output {
                 // Constant conditions: a combination that is not offered is not compiled.
-                $(if const { is_offered::<P, $cell>(C::KIND) }
+                $(if const { is_offered::<P, $cell, INTERRUPTED>(C::KIND) }
                     && self.workload == <$cell as Workload>::ID
                 {
-                    return Some(<$cell as CellWorkload>::trial::<P, C>(self.params));
+                    return Some(if const { P::TIMED } {
+                        <$cell as CellWorkload>::trial::<P, C>(self.params)
+                    } else {
+                        <$cell as CellWorkload>::trial::<P, Outlined<C>>(self.params)
+                    });
                 })*
                 None
             }
         }
 
-        impl<P: Platform> LockVisitor<P> for Build<'_> {
+        impl<P: Platform, const INTERRUPTED: bool> LockVisitor<P> for Build<'_, INTERRUPTED> {
             type Output = Option<Arc<dyn Trial<P>>>;
 
             fn visit<L: Lock<P>>(self) -> Self::Output {
                 // As above.
                 $(if const {
-                    is_served::<P, $lock>()
+                    is_served::<P, $lock, INTERRUPTED>()
                         && (!<$lock as LockWorkload>::FALLIBLE_ONLY || L::FALLIBLE)
                 } && self.workload == <$lock as Workload>::ID
                 {
@@ -120,13 +125,13 @@ macro_rules! workloads {
 }
 
 /// Whether a workload is built for cells of this kind on platform `P`.
-const fn is_offered<P: Platform, W: CellWorkload>(kind: CellKind) -> bool {
-    kind.is_in(W::KINDS) && is_served::<P, W>()
+const fn is_offered<P: Platform, W: CellWorkload, const INTERRUPTED: bool>(kind: CellKind) -> bool {
+    kind.is_in(W::KINDS) && is_served::<P, W, INTERRUPTED>()
 }
 
 /// Whether a workload is built on platform `P`: design, workload and platform multiply, and each
-/// combination is compiled.
-const fn is_served<P: Platform, W: Workload>() -> bool {
+/// combination is compiled. `INTERRUPTED`: only workloads that are interrupted, without callbacks.
+const fn is_served<P: Platform, W: Workload, const INTERRUPTED: bool>() -> bool {
     let runs = <P::Engine as Engine<P>>::RUNS;
     // An engine that runs callbacks serves the other workloads too where it is there to be
     // checked; where it is there to be measured, those have the counting engine.
@@ -135,10 +140,13 @@ const fn is_served<P: Platform, W: Workload>() -> bool {
         EngineNeed::Count => !runs || P::POISON || P::QUARANTINE,
     };
     let reclaim = W::WITH_EPOCHS || !<P::Reclaim as Reclaim<P>>::READERS_PAY;
-    engine && reclaim
+    let counts = matches!(W::ENGINE, EngineNeed::Count);
+    let interrupted = !INTERRUPTED || counts && !W::NEEDS.interrupts.is_empty();
+    engine && reclaim && interrupted
 }
 
-struct Build<'a> {
+/// Builds a trial of the design that is visited; `INTERRUPTED` as [`is_served`] has it.
+struct Build<'a, const INTERRUPTED: bool> {
     workload: &'a str,
     params: &'a Params,
 }
@@ -152,7 +160,24 @@ pub fn trial<P: Platform>(
     workload: &str,
     params: &Params,
 ) -> Option<Arc<dyn Trial<P>>> {
-    let build = Build { workload, params };
+    build::<P, false>(id, subject, Build { workload, params })
+}
+
+/// As [`trial`], of the workloads that are interrupted and run no callbacks. `None` for the others.
+pub fn interrupted_trial<P: Platform>(
+    id: &str,
+    subject: Subject,
+    workload: &str,
+    params: &Params,
+) -> Option<Arc<dyn Trial<P>>> {
+    build::<P, true>(id, subject, Build { workload, params })
+}
+
+fn build<P: Platform, const INTERRUPTED: bool>(
+    id: &str,
+    subject: Subject,
+    build: Build<'_, INTERRUPTED>,
+) -> Option<Arc<dyn Trial<P>>> {
     match subject {
         Subject::Lock => visit_lock::<P, _>(id, build).flatten(),
         Subject::Cell(kind) => visit_cell::<P, _>(id, kind, build).flatten(),
@@ -164,7 +189,7 @@ pub fn peer_trial<P>(lock: &str, workload: &str, params: &Params) -> Option<Arc<
 where
     P: HasPeers,
 {
-    P::visit_peer(lock, Build { workload, params }).flatten()
+    P::visit_peer(lock, Build::<false> { workload, params }).flatten()
 }
 
 /// As [`trial`], for cells, locks and peers alike: a platform of real cores has them all.

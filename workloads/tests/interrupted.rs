@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cellbench_impls::cell::Steps;
 use cellbench_impls::registry::{CELLS, CellEntry};
 use cellbench_impls::{Context, CpuId, Errno};
-use cellbench_workloads::registry::trial;
+use cellbench_workloads::registry::interrupted_trial;
 use cellbench_workloads::stepping::{Pair, Stepped};
 use cellbench_workloads::{Op, Params, Subject, Tally, Trial};
 
@@ -28,8 +28,9 @@ fn finish(pair: Pair, name: &str, trial: &Arc<dyn Trial<Stepped>>) -> Tally {
 
 fn build(design: &CellEntry, workload: &str) -> (String, Arc<dyn Trial<Stepped>>) {
     let name = format!("{} {} {workload}", design.id, design.kind);
-    let built =
-        trial(design.id, Subject::Cell(design.kind), workload, &Params::new(1, 1)).expect("listed");
+    let subject = Subject::Cell(design.kind);
+    let built = interrupted_trial(design.id, subject, workload, &Params::new(1, 1));
+    let built = built.expect("listed");
     (name, built)
 }
 

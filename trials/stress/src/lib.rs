@@ -20,7 +20,8 @@ pub fn audited(
     registry::any_trial(id, subject, workload, params)
 }
 
-/// As [`audited`], over memory that interrupts at a chosen access; without the peers.
+/// As [`audited`], over memory that interrupts at a chosen access. `None` also for peers and for
+/// workloads that are not interrupted.
 #[must_use]
 pub fn stepped(
     id: &str,
@@ -28,5 +29,5 @@ pub fn stepped(
     workload: &str,
     params: &Params,
 ) -> Option<Arc<dyn Trial<Stepped>>> {
-    registry::trial(id, subject, workload, params)
+    registry::interrupted_trial(id, subject, workload, params)
 }
