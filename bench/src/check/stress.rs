@@ -9,10 +9,12 @@
 //! |---|---|
 //! | One slice, through the machinery of a measured round | [`slice`](mod@slice) |
 //! | The same in a process of its own: what crashes or hangs is a finding, and the run goes on | [`supervisor`] |
-//! | Which slice is next | [`deck`] |
+//! | Which workload of a cell is next | [`deck`] |
+//! | The run, through the session's loop | [`slices`] |
 //! | What was done to each cell and what broke | [`account`] |
 
 pub mod account;
 pub mod deck;
 pub mod slice;
+pub mod slices;
 pub mod supervisor;

@@ -1,24 +1,27 @@
 //! `cellbench stress`: is every cell right, on real cores, for as long as wanted?
 
-use std::path::PathBuf;
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow, bail};
 use cellbench_record::{Kind, rfc3339_utc, write_atomically};
+use cellbench_workloads::EngineNeed;
 use cellbench_workloads::registry::{Entry, WORKLOADS};
-use cellbench_workloads::{EngineNeed, Worker};
 
 use super::args::{Output, parse_duration};
 use super::command_line::{command_line, given};
 use super::output;
-use super::run::{EXIT_VIOLATION, seed_from_clock};
+use super::run::{EXIT_NOTHING, EXIT_VIOLATION, seed_from_clock};
+use crate::backend::BackendError;
 use crate::check::stress::account::{Account, Report};
-use crate::check::stress::deck::{Deck, shuffle};
+use crate::check::stress::deck::Deck;
 use crate::check::stress::slice::{self, Order};
-use crate::check::stress::supervisor;
+use crate::check::stress::slices::{self, Common, Limits};
 use crate::session::ctrl_c::{self, CtrlC};
 use crate::session::plan::{PlanError, known_cells, known_workloads};
+use crate::session::run::SessionError;
 use crate::session::subject::{self, Reclaim, Subject};
 use cellbench_host::cpus::CpuSet;
 use cellbench_host::describe::describe;
@@ -31,7 +34,7 @@ const DEFAULT_TIME: Duration = Duration::from_secs(60);
 
 /// Check every cell on real cores: threads, signals and callbacks at once, freed memory poisoned
 ///
-/// Exit status: 0 all is well, 1 a violation, 2 wrong input, 130 interrupted.
+/// Exit status: 0 all is well, 1 a violation, 2 wrong input, 3 some cells never ran, 130 interrupted.
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -61,7 +64,7 @@ pub(super) struct Args {
     /// [default: the workload's]
     #[arg(long, value_name = "HZ", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     interrupt_rate: Option<u32>,
-    /// CtrlC one worker before a chosen access of each operation, in place of signals:
+    /// Interrupt one worker before a chosen access of each operation, in place of signals:
     /// millions of interruptions a second, timers never fire
     #[arg(long, conflicts_with_all = ["threads", "interrupt_rate"])]
     stepped: bool,
@@ -122,31 +125,59 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         interrupted: false,
     };
     let path = create_record(args, started_unix_s)?;
-    let mut stress = Stress {
-        args,
-        cpus,
-        dice: Worker::new(0, seed),
-        began: Instant::now(),
-        ctrl_c,
-        report,
-        path,
-        bar: bar()?,
+    let limits = Limits {
+        time: args.seconds.or((args.interrupts.is_none()).then_some(DEFAULT_TIME)),
+        interruptions: args.interrupts,
+        at_first_violation: args.fail_fast,
     };
-    let ended = stress.rounds(decks);
-    stress.bar.finish_and_clear();
-    stress.report.interrupted = ctrl_c.is_requested();
-    stress.save()?;
+    let common = Common {
+        cpus,
+        slice: args.slice,
+        interrupt_rate_hz: args.interrupt_rate,
+        stepped: args.stepped,
+        #[cfg(feature = "planted")]
+        planted: args.planted.clone(),
+        #[cfg(not(feature = "planted"))]
+        planted: None,
+    };
+    let all = slices::time_for_all(&decks, args.slice);
+    if let Some(limit) = limits.time.filter(|limit| *limit < all) {
+        output::note(&format!(
+            "every cell under each of its workloads takes {} s; this run has {} s",
+            all.as_secs() + 1,
+            limit.as_secs()
+        ));
+    }
+    let report = RefCell::new(report);
+    let bar = Bar::new(limits)?;
+    let ended = slices::run(
+        decks,
+        common,
+        limits,
+        &report,
+        &|| ctrl_c.is_requested(),
+        &|report| save(&path, report),
+        &|order| match order {
+            Some(order) => bar.show(&report.borrow(), order),
+            None => bar.bar.tick(),
+        },
+    );
+    bar.bar.finish_and_clear();
+    let mut report = report.into_inner();
+    report.interrupted = ctrl_c.is_requested();
+    save(&path, &report)?;
     ended?;
-    let Stress { report, path, .. } = &stress;
     if args.output.json {
-        output::emit_json(report)?;
+        output::emit_json(&report)?;
     } else {
         output::emit(&report.to_text()?)?;
     }
     output::note(&format!("recorded in {}", path.display()));
+    let complete = report.without_slices().next().is_none();
     Ok(match (report.violations.is_empty(), report.interrupted) {
         (false, _) => ExitCode::from(EXIT_VIOLATION),
         (true, true) => ExitCode::from(ctrl_c::EXIT_STATUS),
+        (true, false) if !complete => ExitCode::from(EXIT_NOTHING),
         (true, false) => ExitCode::SUCCESS,
     })
 }
@@ -239,114 +270,49 @@ fn create_record(args: &Args, started_unix_s: u64) -> anyhow::Result<PathBuf> {
     Ok(dir.join("stress.json"))
 }
 
-fn bar() -> anyhow::Result<indicatif::ProgressBar> {
-    let style = indicatif::ProgressStyle::with_template("{bar:30} {msg}")?;
-    Ok(indicatif::ProgressBar::new(1000).with_style(style))
-}
-
-/// A run on its way.
-struct Stress<'a> {
-    args: &'a Args,
-    /// Host CPU of each worker.
-    cpus: Vec<u32>,
-    dice: Worker,
-    began: Instant,
-    ctrl_c: CtrlC,
-    report: Report,
-    path: PathBuf,
+/// The progress bar of a run.
+struct Bar {
     bar: indicatif::ProgressBar,
+    limits: Limits,
+    began: Instant,
 }
 
-impl Stress<'_> {
-    /// Every cell in turn until time is up, all were interrupted often enough, or the user has
-    /// enough.
-    fn rounds(&mut self, mut decks: Vec<Deck>) -> anyhow::Result<()> {
-        loop {
-            shuffle(&mut decks, &mut self.dice);
-            for deck in &mut decks {
-                if self.is_over() {
-                    return Ok(());
-                }
-                let workload = deck.draw(&mut self.dice);
-                self.slice(&deck.subject, workload)?;
-            }
-            self.save()?;
-            let wanted = self.args.interrupts.unwrap_or(u64::MAX);
-            let report = &self.report;
-            decks.retain(|deck| interruptions(report, &deck.subject) < wanted);
-            if decks.is_empty() {
-                return Ok(());
-            }
-        }
+impl Bar {
+    fn new(limits: Limits) -> anyhow::Result<Self> {
+        let style = indicatif::ProgressStyle::with_template("{bar:30} {msg}")?;
+        let bar = indicatif::ProgressBar::new(1000).with_style(style);
+        Ok(Self { bar, limits, began: Instant::now() })
     }
 
-    fn is_over(&self) -> bool {
-        let limit = match (self.args.seconds, self.args.interrupts) {
-            (Some(limit), _) => limit,
-            (None, None) => DEFAULT_TIME,
-            (None, Some(_)) => Duration::MAX,
-        };
-        let failed = self.args.fail_fast && !self.report.violations.is_empty();
-        failed || self.ctrl_c.is_requested() || self.began.elapsed() >= limit
-    }
-
-    fn slice(&mut self, subject: &Subject, workload: &'static Entry) -> anyhow::Result<()> {
-        let order = Order {
-            cell: subject.name.clone(),
-            kind: subject.kind.to_string(),
-            workload: workload.id.to_owned(),
-            cpus: self.cpus.clone(),
-            window_ms: self.args.slice.as_millis() as u64,
-            // 53 bits, which every JSON reader keeps.
-            seed: self.dice.random() >> 11,
-            interrupt_rate_hz: self.args.interrupt_rate,
-            stepped: self.args.stepped,
-            #[cfg(feature = "planted")]
-            planted: self.args.planted.clone(),
-            #[cfg(not(feature = "planted"))]
-            planted: None,
-        };
-        self.show(&order);
-        let bar = &self.bar;
-        let outcome = supervisor::run(&order, || bar.tick())?;
-        self.report.enter(&order, &outcome);
-        self.report.elapsed_s = self.began.elapsed().as_secs_f64();
-        Ok(())
-    }
-
-    /// How far it is, for whoever watches.
-    fn show(&self, order: &Order) {
+    /// Shows how far the run is.
+    fn show(&self, report: &Report, order: &Order) {
         let elapsed = self.began.elapsed();
-        let done = match (self.args.seconds, self.args.interrupts) {
+        let done = match (self.limits.time, self.limits.interruptions) {
+            (Some(limit), _) => elapsed.as_secs_f64() / limit.as_secs_f64(),
             (None, Some(wanted)) => {
                 let done: u64 =
-                    self.report.cells.iter().map(|cell| cell.interruptions.min(wanted)).sum();
-                done as f64 / (wanted as f64 * self.report.cells.len() as f64)
+                    report.cells.iter().map(|cell| cell.interruptions.min(wanted)).sum();
+                done as f64 / (wanted as f64 * report.cells.len() as f64)
             }
-            (limit, _) => elapsed.as_secs_f64() / limit.unwrap_or(DEFAULT_TIME).as_secs_f64(),
+            (None, None) => 0.0,
         };
         self.bar.set_position((done * 1000.0) as u64);
         self.bar.set_message(format!(
             "{} s; {} operations, {} violations; {} ({}) under {}",
             elapsed.as_secs(),
-            self.report.operations(),
-            self.report.violations.len(),
+            report.operations(),
+            report.violations.len(),
             order.cell,
             order.kind,
             order.workload
         ));
     }
-
-    /// Writes the record as it stands.
-    fn save(&self) -> anyhow::Result<()> {
-        let mut text = serde_json::to_vec_pretty(&self.report)?;
-        text.push(b'\n');
-        Ok(write_atomically(&self.path, &text)?)
-    }
 }
 
-fn interruptions(report: &Report, subject: &Subject) -> u64 {
-    let kind = subject.kind.to_string();
-    let own = |cell: &&Account| cell.cell == subject.name && cell.kind == kind;
-    report.cells.iter().find(own).map_or(0, |cell| cell.interruptions)
+/// Writes the record as it stands.
+fn save(path: &Path, report: &Report) -> Result<(), SessionError> {
+    let mut text = serde_json::to_vec_pretty(report)
+        .map_err(|error| SessionError::Backend(BackendError::failed(error)))?;
+    text.push(b'\n');
+    Ok(write_atomically(path, &text)?)
 }

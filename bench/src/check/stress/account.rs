@@ -23,7 +23,7 @@ pub struct Account {
     /// Those that handlers made on top of others.
     pub interruptions: u64,
     /// Signals that found their worker between two batches and were let go.
-    pub let_go: u64,
+    pub interruptions_missed: u64,
     /// Control blocks and commands that were handed out.
     pub objects: u64,
     /// Those that did not come back.
@@ -87,7 +87,7 @@ impl Account {
                 }
             }
         }
-        self.let_go += outcome.let_go;
+        self.interruptions_missed += outcome.interruptions_missed;
         self.objects += outcome.objects_allocated;
         self.leaks += outcome.objects_allocated - outcome.objects_freed;
         self.violations += u64::from(!outcome.violations.is_empty());
@@ -105,6 +105,11 @@ impl Report {
         account.expect("every chosen cell has an account").add(order, outcome);
         let found = |what: &String| Found { what: what.clone(), order: order.clone() };
         self.violations.extend(outcome.violations.iter().map(found));
+    }
+
+    /// Returns the cells that had no slice.
+    pub fn without_slices(&self) -> impl Iterator<Item = &Account> {
+        self.cells.iter().filter(|cell| cell.slices.is_empty())
     }
 
     /// Operations on all cells.
@@ -162,6 +167,13 @@ impl Report {
             sum(|cell| cell.leaks),
             sum(|cell| cell.objects)
         )?;
+        let never: Vec<String> = self
+            .without_slices()
+            .map(|Account { cell, kind, .. }| format!("{cell} ({kind})"))
+            .collect();
+        if !never.is_empty() {
+            writeln!(text, "NOT RUN for lack of time: {}", never.join(", "))?;
+        }
         for found in &self.violations {
             let Order { cell, kind, workload, .. } = &found.order;
             writeln!(text, "VIOLATION {cell} ({kind}) under {workload}: {}", found.what)?;
@@ -198,7 +210,7 @@ mod tests {
         };
         Outcome {
             counts: BTreeMap::from([counts("task", 10, 0), counts("nmi", 3, 1)]),
-            let_go: 2,
+            interruptions_missed: 2,
             objects_allocated: 9,
             objects_freed: 8,
             violations: violations.iter().map(|what| (*what).to_owned()).collect(),
@@ -232,13 +244,17 @@ mod tests {
         report.enter(&order, &outcome(&[]));
         report.enter(&order, &outcome(&["broken"]));
         let account = &report.cells[1];
-        assert_eq!((account.operations, account.interruptions, account.let_go), (28, 8, 4));
+        assert_eq!(
+            (account.operations, account.interruptions, account.interruptions_missed),
+            (28, 8, 4)
+        );
         assert_eq!((account.objects, account.leaks, account.violations), (18, 2, 1));
         assert_eq!(account.slices["churn"], 2);
         assert_eq!(report.cells[0], Account::new("b", "wq"));
         assert_eq!(report.violations, [Found { what: "broken".to_owned(), order }]);
         let text = report.to_text().unwrap();
         assert!(text.contains("  nmi      ok 6 (75.00 %)  EBUSY 2 (25.00 %)\n"), "{text}");
+        assert!(text.contains("NOT RUN for lack of time: b (wq)\n"), "{text}");
         assert!(text.contains("28 operations (8 in handlers) in 2 slices"), "{text}");
         assert!(text.contains("VIOLATION a (timer) under churn: broken\n"), "{text}");
         assert!(text.contains("--order '{\"cell\":\"a\""), "{text}");

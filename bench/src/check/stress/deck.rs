@@ -2,9 +2,9 @@
 //! workloads before one comes again; every second slice of a cell is the one that does everything at
 //! once.
 
-use cellbench_workloads::Worker;
 use cellbench_workloads::registry::Entry;
 
+use crate::rng::Rng;
 use crate::session::subject::Subject;
 
 /// The workload that does everything at once.
@@ -21,7 +21,7 @@ pub struct Deck {
 }
 
 impl Deck {
-    /// Of a cell and the workloads that suit it; none without any.
+    /// Makes the deck of a cell and the workloads that suit it; none without any.
     #[must_use]
     pub fn new(subject: Subject, workloads: Vec<&'static Entry>) -> Option<Self> {
         let (heavy, others): (Vec<_>, Vec<_>) =
@@ -30,8 +30,17 @@ impl Deck {
         (heavy.is_some() || !others.is_empty()).then_some(Self { subject, heavy, others, drawn: 0 })
     }
 
-    /// The next workload.
-    pub fn draw(&mut self, dice: &mut Worker) -> &'static Entry {
+    /// Returns the number of draws after which every workload had its turn.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self.heavy {
+            Some(_) => 2 * self.others.len().max(1),
+            None => self.others.len(),
+        }
+    }
+
+    /// Draws the next workload.
+    pub(crate) fn draw(&mut self, rng: &mut Rng) -> &'static Entry {
         let number = self.drawn;
         self.drawn += 1;
         let other = match self.heavy {
@@ -40,16 +49,9 @@ impl Deck {
             None => number,
         } % self.others.len();
         if other == 0 {
-            shuffle(&mut self.others, dice);
+            rng.shuffle(&mut self.others);
         }
         self.others[other]
-    }
-}
-
-/// Fisher and Yates' shuffle.
-pub fn shuffle<T>(items: &mut [T], dice: &mut Worker) {
-    for last in (1..items.len()).rev() {
-        items.swap(last, dice.below(last as u64 + 1) as usize);
     }
 }
 
@@ -69,9 +71,10 @@ mod tests {
         let workloads: Vec<&'static Entry> = WORKLOADS.iter().filter(suits).collect();
         let others = workloads.len() - 1;
         let mut deck = Deck::new(subject, workloads).unwrap();
-        let mut dice = Worker::new(0, 1);
+        let mut rng = Rng::new(1);
         for _ in 0..3 {
-            let drawn: Vec<_> = (0..2 * others).map(|_| deck.draw(&mut dice).id).collect();
+            assert_eq!(deck.len(), 2 * others);
+            let drawn: Vec<_> = (0..deck.len()).map(|_| deck.draw(&mut rng).id).collect();
             assert!(drawn.iter().step_by(2).all(|id| *id == HEAVY));
             let seen: BTreeSet<_> = drawn.iter().skip(1).step_by(2).collect();
             assert_eq!(seen.len(), others);
@@ -83,12 +86,12 @@ mod tests {
     fn without_the_heavy_one_or_with_it_alone() {
         let find = |id: &str| WORKLOADS.iter().find(|entry| entry.id == id).unwrap();
         let subject = || subject::named("cmd-queue").remove(0);
-        let mut dice = Worker::new(0, 1);
+        let mut rng = Rng::new(1);
         let mut alone = Deck::new(subject(), vec![find(HEAVY)]).unwrap();
         let mut other = Deck::new(subject(), vec![find("churn")]).unwrap();
         for _ in 0..3 {
-            assert_eq!(alone.draw(&mut dice).id, HEAVY);
-            assert_eq!(other.draw(&mut dice).id, "churn");
+            assert_eq!(alone.draw(&mut rng).id, HEAVY);
+            assert_eq!(other.draw(&mut rng).id, "churn");
         }
         assert!(Deck::new(subject(), Vec::new()).is_none());
     }

@@ -57,7 +57,7 @@ pub struct Outcome {
     /// What was done: context, operation, outcome, how often.
     pub counts: ContextOps,
     /// Signals that found their worker between two batches and were let go.
-    pub let_go: u64,
+    pub interruptions_missed: u64,
     /// Control blocks and commands that were handed out.
     pub objects_allocated: u64,
     /// Those that came back by the end.
@@ -224,7 +224,7 @@ fn outcome(measured: Measured) -> Outcome {
     }
     Outcome {
         counts,
-        let_go: round.interruptions_missed.unwrap_or(0),
+        interruptions_missed: round.interruptions_missed.unwrap_or(0),
         objects_allocated: objects.allocated,
         objects_freed: objects.freed,
         violations,
