@@ -1,7 +1,7 @@
 //! The platforms that a round can run on, and the threads that make callbacks run.
 //!
 //! Under the live engine each CPU in use gets one more thread, pinned to the same CPU, on a machine
-//! CPU of its own. It plays the part of that CPU's timer interrupt and workqueue worker: it sleeps
+//! CPU of its own. It acts as that CPU's timer interrupt and workqueue worker: it sleeps
 //! until the earliest timer expires or the waker calls it, runs what is due, and sleeps again. While
 //! it sleeps its machine CPU is offline, so that it holds up no grace period.
 
@@ -25,9 +25,9 @@ use cellbench_host::cpus::CpuId;
 use cellbench_host::pin::{PinError, pin};
 use cellbench_host::threads::NoThread;
 
-/// A platform that rounds run on, with whoever drives its engine.
+/// A platform that rounds run on, with the threads that drive its engine.
 pub(crate) trait Drive: HasPeers {
-    /// Machine CPUs needed beyond those of `threads` workers.
+    /// Returns the machine CPUs needed beyond those of `threads` workers.
     fn extra_cpus(_threads: u32) -> u32 {
         0
     }
@@ -60,18 +60,18 @@ impl<M: RealCores> Drive for World<M, Qsbr, Queued> {
         measure: impl FnOnce() -> R,
     ) -> Result<R, PinError> {
         let machine = trial.machine();
-        let bell = Arc::new(Bell::new(cpus.len()));
+        let parker = Arc::new(Parker::new(cpus.len()));
         let engine = EnginePtr(machine.engine());
-        let waker = Arc::clone(&bell);
-        machine.engine().set_waker(move |base| waker.ring(base, &engine));
+        let waker = Arc::clone(&parker);
+        machine.engine().set_waker(move |base| waker.wake(base, &engine));
         thread::scope(|scope| {
             // Also when `measure` panics: the scope waits for the drivers.
-            let stop = StopOnDrop(&bell);
+            let stop = StopOnDrop(&parker);
             let spawn = |(index, cpu): (usize, &CpuId)| {
-                let (bell, cpu) = (&*bell, *cpu);
+                let (parker, cpu) = (&*parker, *cpu);
                 let driver = move || {
                     pin(cpu)?;
-                    drive(machine, bell, index);
+                    drive(machine, parker, index);
                     Ok::<(), PinError>(())
                 };
                 thread::Builder::new().spawn_scoped(scope, driver)
@@ -105,47 +105,48 @@ impl<P: Platform> EnginePtr<P> {
     }
 }
 
-/// Where the drivers sleep.
-struct Bell {
-    beds: Box<[CachePadded<Bed>]>,
+/// Puts drivers to sleep and wakes them.
+struct Parker {
+    slots: Box<[CachePadded<Slot>]>,
     stop: AtomicBool,
 }
 
-struct Bed {
-    /// When the sleeper gets up by itself, on the platform's clock; [`AWAKE`] when nobody sleeps.
+/// State of one driver.
+struct Slot {
+    /// When the sleeping driver wakes by itself, on the platform's clock; [`AWAKE`] while it runs.
     until_ns: AtomicU64,
     thread: OnceLock<Thread>,
 }
 
-/// No expiry is earlier, so nobody who is awake is woken.
+/// No expiry is earlier, so a driver that runs is never woken.
 const AWAKE: u64 = 0;
 
-impl Bell {
+impl Parker {
     fn new(drivers: usize) -> Self {
-        let bed = || Bed { until_ns: AtomicU64::new(AWAKE), thread: OnceLock::new() };
+        let slot = || Slot { until_ns: AtomicU64::new(AWAKE), thread: OnceLock::new() };
         Self {
-            beds: (0..drivers).map(|_| CachePadded::new(bed())).collect(),
+            slots: (0..drivers).map(|_| CachePadded::new(slot())).collect(),
             stop: AtomicBool::new(false),
         }
     }
 
-    /// The driver of an engine base: that of the worker whose CPU it is, or that of the driver's
-    /// own CPU, which callbacks arm on.
-    fn bed(&self, base: u32) -> &Bed {
-        &self.beds[base as usize % self.beds.len()]
+    /// Returns the driver of an engine base: that of the worker whose CPU it is, or that of the
+    /// driver's own CPU, which callbacks arm on.
+    fn slot(&self, base: u32) -> &Slot {
+        &self.slots[base as usize % self.slots.len()]
     }
 
-    /// Called when something was queued on `base`. Wakes the driver if it would sleep through.
-    fn ring<P: Platform>(&self, base: u32, engine: &EnginePtr<P>) {
-        let bed = self.bed(base);
+    /// Wakes the driver of `base`, where something was queued, if it would sleep too long.
+    fn wake<P: Platform>(&self, base: u32, engine: &EnginePtr<P>) {
+        let slot = self.slot(base);
         // Pairs with the fence in `sleep`: either this sees that the driver sleeps, or the driver
         // sees what was queued.
         fence(Ordering::SeqCst);
-        let until_ns = bed.until_ns.load(Ordering::Relaxed);
+        let until_ns = slot.until_ns.load(Ordering::Relaxed);
         if until_ns != AWAKE && earliest_ns(engine.engine(), base) < until_ns {
-            // One of those who see it asleep wakes it. Relaxed: `unpark` orders.
-            if bed.until_ns.swap(AWAKE, Ordering::Relaxed) != AWAKE
-                && let Some(thread) = bed.thread.get()
+            // One of the threads that see it asleep wakes it. Relaxed: `unpark` orders.
+            if slot.until_ns.swap(AWAKE, Ordering::Relaxed) != AWAKE
+                && let Some(thread) = slot.thread.get()
             {
                 thread.unpark();
             }
@@ -154,11 +155,11 @@ impl Bell {
 
     /// Sleeps until something on one of `bases` is due. May return early.
     fn sleep<P: Platform>(&self, engine: &QueuedEngine<P>, bases: [u32; 2]) {
-        let bed = self.bed(bases[0]);
+        let slot = self.slot(bases[0]);
         let earliest = || bases.map(|base| earliest_ns(engine, base)).into_iter().min();
         let until_ns = earliest().unwrap_or(u64::MAX);
         // Relaxed: the fence orders it before the second look.
-        bed.until_ns.store(until_ns.max(AWAKE + 1), Ordering::Relaxed);
+        slot.until_ns.store(until_ns.max(AWAKE + 1), Ordering::Relaxed);
         fence(Ordering::SeqCst);
         let queued_since = earliest().unwrap_or(u64::MAX) < until_ns;
         if !queued_since && !self.stop.load(Ordering::Relaxed) {
@@ -168,36 +169,36 @@ impl Bell {
                 _ => thread::park_timeout(Duration::from_nanos(until_ns.saturating_sub(now_ns))),
             }
         }
-        bed.until_ns.store(AWAKE, Ordering::Relaxed);
+        slot.until_ns.store(AWAKE, Ordering::Relaxed);
     }
 }
 
-/// When something on `base` is due: works are at once.
+/// Returns when something on `base` is due: a queued work is due at once.
 fn earliest_ns<P: Platform>(engine: &QueuedEngine<P>, base: u32) -> u64 {
     if engine.has_works(base) { AWAKE } else { engine.next_expiry_ns(base) }
 }
 
 /// Stops the drivers when dropped.
-struct StopOnDrop<'a>(&'a Bell);
+struct StopOnDrop<'a>(&'a Parker);
 
 impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         // SeqCst, with the fence in `sleep`: a driver that does not see it is seen by the `unpark`,
         // whose token ends the next `park`.
         self.0.stop.store(true, Ordering::SeqCst);
-        for thread in self.0.beds.iter().filter_map(|bed| bed.thread.get()) {
+        for thread in self.0.slots.iter().filter_map(|slot| slot.thread.get()) {
             thread.unpark();
         }
     }
 }
 
-/// The driver of worker `index`'s CPU and of its own.
-fn drive<M: RealCores>(machine: &Machine<World<M, Qsbr, Queued>>, bell: &Bell, index: usize) {
-    let workers = bell.beds.len();
+/// Runs the callbacks of worker `index`'s CPU and of the driver's own.
+fn drive<M: RealCores>(machine: &Machine<World<M, Qsbr, Queued>>, parker: &Parker, index: usize) {
+    let workers = parker.slots.len();
     let bases = [index as u32, (workers + index) as u32];
     let engine = machine.engine();
-    bell.beds[index].thread.set(thread::current()).expect("one driver for each CPU");
-    while !bell.stop.load(Ordering::SeqCst) {
+    parker.slots[index].thread.set(thread::current()).expect("one driver for each CPU");
+    while !parker.stop.load(Ordering::SeqCst) {
         {
             let cpu = machine.cpu(MachineCpu(bases[1]));
             loop {
@@ -209,12 +210,12 @@ fn drive<M: RealCores>(machine: &Machine<World<M, Qsbr, Queued>>, bell: &Bell, i
                     })
                     .sum();
                 cpu.quiescent();
-                if ran == 0 || bell.stop.load(Ordering::Relaxed) {
+                if ran == 0 || parker.stop.load(Ordering::Relaxed) {
                     break;
                 }
             }
         }
-        bell.sleep(engine, bases);
+        parker.sleep(engine, bases);
     }
 }
 

@@ -2,13 +2,13 @@
 //! thread, whose handler runs the workload's operation on top of whatever the worker is in the
 //! middle of.
 //!
-//! A signal stands for an NMI as it is: it strikes between any two instructions. It stands for a
+//! A signal stands for an NMI as it is: it interrupts between any two instructions. It stands for a
 //! hardware interrupt through the machine's `irq_work`: while the worker has interrupts off, the
 //! operation waits until they come on.
 //!
 //! Everything a handler touches is its own, the machine's, or read-only, and was made before the
-//! first signal: it allocates nothing, takes no lock and makes no system call. It strikes only while
-//! the worker is inside [`Trial::batch`]; a signal at another moment is let go and counted.
+//! first signal: it allocates nothing, takes no lock and makes no system call. It runs the operation
+//! only while the worker is inside [`Trial::batch`]; a signal at another moment is missed and counted.
 
 mod timer;
 
@@ -26,16 +26,16 @@ use super::time::TimeSource;
 use crate::backend::latency::changed;
 use cellbench_host::Clock;
 
-pub(crate) use timer::Striker;
+pub(crate) use timer::SignalTimer;
 
 /// Longest latency a handler keeps apart: it must not let a histogram grow.
 const MAX_NS: u64 = 10_000_000_000;
 /// Digits of a recorded latency: two, a sixteenth of the memory of three.
 const DIGITS: u8 = 2;
 
-/// What a handler did to one worker in one context, within the window.
+/// Counts of one handler, of one worker in one context, within the window.
 #[derive(Clone, Debug)]
-pub(crate) struct Struck {
+pub(crate) struct HandlerCounts {
     pub(crate) context: Context,
     /// Counts when the window began.
     pub(crate) before: Tally,
@@ -44,16 +44,16 @@ pub(crate) struct Struck {
     /// Latencies by operation.
     pub(crate) latencies: Vec<(Op, Histogram<u64>)>,
     /// Signals that came while the worker was not in a batch.
-    pub(crate) let_go: u64,
+    pub(crate) missed: u64,
 }
 
 /// A trial that notes when its worker is inside a batch.
-pub(crate) struct Marked<'a, P: Platform> {
+pub(crate) struct Interruptible<'a, P: Platform> {
     inner: &'a dyn Trial<P>,
     in_batch: AtomicBool,
 }
 
-impl<'a, P: Platform> Marked<'a, P> {
+impl<'a, P: Platform> Interruptible<'a, P> {
     pub(crate) fn new(inner: &'a dyn Trial<P>) -> Self {
         Self { inner, in_batch: AtomicBool::new(false) }
     }
@@ -64,7 +64,7 @@ impl<'a, P: Platform> Marked<'a, P> {
     }
 }
 
-impl<P: Platform> Trial<P> for Marked<'_, P> {
+impl<P: Platform> Trial<P> for Interruptible<'_, P> {
     fn machine(&self) -> &Machine<P> {
         self.inner.machine()
     }
@@ -90,31 +90,31 @@ impl<P: Platform> Trial<P> for Marked<'_, P> {
     }
 }
 
-/// What the signal carries: who is struck, and how.
+/// The value that a signal carries: whom it interrupts, and how.
 #[repr(C)]
 struct Target {
     /// Called with the target itself.
-    strike: unsafe fn(*const Target),
+    interrupt: unsafe fn(*const Target),
 }
 
 /// One worker's interruptions in one context.
 #[repr(C)]
-pub(crate) struct Source<'a, P: Platform> {
-    // First: the signal carries its address, which is the source's.
+pub(crate) struct Handler<'a, P: Platform> {
+    // First: the signal carries its address, which is the handler's.
     target: Target,
-    trial: &'a Marked<'a, P>,
+    trial: &'a Interruptible<'a, P>,
     cpu: &'a Cpu<'a, P>,
     clock: &'a Clock,
     context: Context,
     /// Hardware interrupts: runs where one would arrive.
     work: OnceCell<IrqWork<P>>,
     state: UnsafeCell<State>,
-    let_go: AtomicU64,
+    missed: AtomicU64,
     /// Signals handled, for the thread that sends them.
     handled: Arc<AtomicU64>,
 }
 
-/// The handler's own; nobody else looks while signals come.
+/// State of the handler alone; nobody else reads it while signals come.
 struct State {
     worker: Worker,
     before: Tally,
@@ -122,10 +122,10 @@ struct State {
     latencies: Vec<Histogram<u64>>,
 }
 
-impl<'a, P: Platform> Source<'a, P> {
-    /// Interruptions of worker `worker.index`, in place: signals carry its address.
+impl<'a, P: Platform> Handler<'a, P> {
+    /// Prepares to interrupt worker `worker.index`. Boxed, because signals carry its address.
     pub(crate) fn new(
-        trial: &'a Marked<'a, P>,
+        trial: &'a Interruptible<'a, P>,
         cpu: &'a Cpu<'a, P>,
         clock: &'a Clock,
         context: Context,
@@ -137,8 +137,8 @@ impl<'a, P: Platform> Source<'a, P> {
             histogram.reset(); // touches the memory
             histogram
         };
-        let source = Box::new(Self {
-            target: Target { strike: Self::strike },
+        let handler = Box::new(Self {
+            target: Target { interrupt: Self::interrupt },
             trial,
             cpu,
             clock,
@@ -150,38 +150,38 @@ impl<'a, P: Platform> Source<'a, P> {
                 probe: Tally::default(),
                 latencies: (0..Op::ALL.len()).map(|_| empty()).collect(),
             }),
-            let_go: AtomicU64::new(0),
+            missed: AtomicU64::new(0),
             handled: Arc::default(),
         });
-        let owner = ptr::from_ref(&*source).cast_mut().cast();
-        source.work.get_or_init(|| IrqWork::new(Self::arrive, owner));
-        source
+        let owner = ptr::from_ref(&*handler).cast_mut().cast();
+        handler.work.get_or_init(|| IrqWork::new(Self::arrive, owner));
+        handler
     }
 
-    /// The signal.
+    /// Handles the signal.
     ///
     /// # Safety
-    /// On the worker's thread, with the target of a source.
-    unsafe fn strike(target: *const Target) {
-        // SAFETY: the target is the first field of a source, which outlives its timer.
-        let source = unsafe { &*target.cast::<Self>() };
+    /// Called on the worker's thread, with the target of a handler.
+    unsafe fn interrupt(target: *const Target) {
+        // SAFETY: the target is the first field of a handler, which outlives its timer.
+        let handler = unsafe { &*target.cast::<Self>() };
         // Relaxed: the next one may be sent; nothing is read on the strength of it.
-        source.handled.fetch_add(1, Ordering::Relaxed);
-        if !source.trial.is_in_batch() {
-            source.let_go.fetch_add(1, Ordering::Relaxed);
+        handler.handled.fetch_add(1, Ordering::Relaxed);
+        if !handler.trial.is_in_batch() {
+            handler.missed.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        if source.context == Context::Nmi {
-            source.cpu.nmi(|cpu| source.attempt(cpu));
-        } else if let Some(work) = source.work.get() {
-            // SAFETY: the source outlives the batch, within which the work runs.
-            unsafe { IrqWork::queue(work, source.cpu) };
+        if handler.context == Context::Nmi {
+            handler.cpu.nmi(|cpu| handler.attempt(cpu));
+        } else if let Some(work) = handler.work.get() {
+            // SAFETY: the handler outlives the batch, within which the work runs.
+            unsafe { IrqWork::queue(work, handler.cpu) };
         }
     }
 
-    /// The hardware interrupt, when interrupts are on.
+    /// Handles the hardware interrupt, when interrupts are on.
     unsafe fn arrive(owner: *mut (), cpu: &Cpu<'_, P>) {
-        // SAFETY: the source that the work is part of.
+        // SAFETY: the handler that the work is part of.
         unsafe { &*owner.cast::<Self>() }.attempt(cpu);
     }
 
@@ -199,7 +199,7 @@ impl<'a, P: Platform> Source<'a, P> {
         }
     }
 
-    /// The window begins. Called outside of batches.
+    /// Begins the window. Called outside of batches.
     pub(crate) fn mark(&self) {
         // SAFETY: on the worker's thread and outside of batches, when no handler looks.
         let state = unsafe { &mut *self.state.get() };
@@ -207,13 +207,13 @@ impl<'a, P: Platform> Source<'a, P> {
         state.latencies.iter_mut().for_each(Histogram::reset);
     }
 
-    /// What was done. Its timer is gone.
-    pub(crate) fn finish(self) -> Struck {
-        let let_go = self.let_go.load(Ordering::Relaxed);
+    /// Returns the counts. The timer has ended.
+    pub(crate) fn finish(self) -> HandlerCounts {
+        let missed = self.missed.load(Ordering::Relaxed);
         let State { worker, before, latencies, .. } = self.state.into_inner();
         let used =
             |(op, values): (&Op, Histogram<u64>)| (!values.is_empty()).then_some((*op, values));
         let latencies = Op::ALL.iter().zip(latencies).filter_map(used).collect();
-        Struck { context: self.context, before, after: worker.tally, latencies, let_go }
+        HandlerCounts { context: self.context, before, after: worker.tally, latencies, missed }
     }
 }

@@ -85,7 +85,7 @@ fn interruptions(
     let mut missed = 0;
     for report in reports {
         let task = (Context::Task, &report.span.before, &report.span.after);
-        let handlers = report.struck.iter().map(|one| (one.context, &one.before, &one.after));
+        let handlers = report.handlers.iter().map(|one| (one.context, &one.before, &one.after));
         for (context, before, after) in std::iter::once(task).chain(handlers) {
             let of_context = by_op.entry(context.name().to_owned()).or_default();
             for (op, outcome, count) in counted(before, after) {
@@ -93,10 +93,10 @@ fn interruptions(
                 *outcomes.entry(outcome_id(outcome).to_owned()).or_default() += count;
             }
         }
-        for struck in &report.struck {
-            missed += struck.let_go;
-            for (op, values) in &struck.latencies {
-                let name = format!("{}@{}", op.id(), struck.context.name());
+        for handlers in &report.handlers {
+            missed += handlers.missed;
+            for (op, values) in &handlers.latencies {
+                let name = format!("{}@{}", op.id(), handlers.context.name());
                 match latencies.iter_mut().find(|(known, _)| *known == name) {
                     Some((_, sum)) => sum.add(values).expect("the same bounds"),
                     None => latencies.push((name, values.clone())),
@@ -133,7 +133,7 @@ mod tests {
                 unserved: 0,
             },
             total: Tally::default(),
-            struck: Vec::new(),
+            handlers: Vec::new(),
             disturbance,
             counters: counters::Readings::new(),
         }

@@ -16,7 +16,7 @@ use crate::backend::Measured;
 use crate::backend::cores::gate::{Gate, OnFailure};
 use crate::backend::cores::live::Drive;
 use crate::backend::cores::loops::{self, Schedule, Span};
-use crate::backend::cores::signals::{Marked, Source, Striker, Struck};
+use crate::backend::cores::signals::{Handler, HandlerCounts, Interruptible, SignalTimer};
 use crate::rng::Rng;
 use crate::session::plan::Spec;
 use cellbench_host::disturbance::ThreadDisturbance;
@@ -37,24 +37,24 @@ pub(super) struct Runner<'a> {
     pub(super) seed: u64,
 }
 
-/// What a worker brings home.
+/// The result of one worker.
 pub(super) struct Report {
     pub(super) index: usize,
     pub(super) span: Span,
     pub(super) total: Tally,
-    pub(super) struck: Vec<Struck>,
+    pub(super) handlers: Vec<HandlerCounts>,
     pub(super) disturbance: ThreadDisturbance,
     pub(super) counters: counters::Readings,
 }
 
-/// What all workers bring home.
+/// The results of all workers.
 struct Work {
     reports: Vec<Report>,
-    /// What workers panicked with.
+    /// Messages of the panics of workers.
     panics: Vec<String>,
 }
 
-/// Why a worker came home without.
+/// The reason why a worker has no result.
 enum Failure {
     Round(RoundError),
     /// Another one failed first.
@@ -88,7 +88,7 @@ impl Runner<'_> {
             measured.objects = trial.machine().heap().stats();
         } else {
             measured.round.invariants = Invariants { checked: 1, violations: panics };
-            // Whatever state the panic left it in, it is not to be touched again.
+            // The panic may have left it in any state: it must not be touched again.
             std::mem::forget(trial);
         }
         release_free_memory();
@@ -131,7 +131,7 @@ impl Runner<'_> {
         let workers = self.spec.cpus.len();
         let gate = Gate::new(workers as u32);
         let (sender, receiver) = mpsc::channel();
-        let homecoming: Vec<Result<Report, Failure>> = thread::scope(|scope| {
+        let reports: Vec<Result<Report, Failure>> = thread::scope(|scope| {
             let spawned = (0..workers).try_for_each(|index| {
                 let (sender, gate) = (sender.clone(), &gate);
                 thread::Builder::new()
@@ -167,7 +167,7 @@ impl Runner<'_> {
             reports
         });
         let mut work = Work { reports: Vec::with_capacity(workers), panics: Vec::new() };
-        for report in homecoming {
+        for report in reports {
             match report {
                 Ok(report) => work.reports.push(report),
                 Err(Failure::Round(error)) => return Err(error),
@@ -180,7 +180,7 @@ impl Runner<'_> {
         Ok(work)
     }
 
-    /// A worker's whole life.
+    /// Runs one worker, from the first touch of its memory to its report.
     fn worker<P: Drive>(
         &self,
         trial: &dyn Trial<P>,
@@ -198,16 +198,16 @@ impl Runner<'_> {
         let machine_cpu = trial.machine().cpu(MachineCpu(index as u32));
         trial.enter(&machine_cpu, &mut worker);
 
-        let marked = Marked::new(trial);
+        let interruptible = Interruptible::new(trial);
         let contexts = self.spec.needs.interrupts;
         // A trial that is interrupted goes through one more call; others do not.
-        let trial: &dyn Trial<P> = if contexts.is_empty() { trial } else { &marked };
-        let sources: Vec<_> = contexts
+        let trial: &dyn Trial<P> = if contexts.is_empty() { trial } else { &interruptible };
+        let handlers: Vec<_> = contexts
             .iter()
             .map(|context| {
                 let seed = self.seed ^ (*context as u64 + 1) << 48;
                 let worker = Worker::new(index as u32, seed);
-                Source::new(&marked, &machine_cpu, clock, *context, worker)
+                Handler::new(&interruptible, &machine_cpu, clock, *context, worker)
             })
             .collect();
         let rate_hz = self.conditions.interrupt_rate_hz;
@@ -215,10 +215,9 @@ impl Runner<'_> {
 
         let before_all = ThreadProbe::start();
         let opened = gate.pass(clock, clock.ticks(LEAD)).map_err(|_| Failure::Abandoned)?;
-        let strikers: Result<Vec<_>, _> =
-            sources.iter().map(|source| Striker::start(source, rate_hz, &allowed)).collect();
-        let strikers =
-            strikers.map_err(|error| Failure::Round(RoundError::Interruptions(error)))?;
+        let timers: Result<Vec<_>, _> =
+            handlers.iter().map(|handler| SignalTimer::start(handler, rate_hz, &allowed)).collect();
+        let timers = timers.map_err(|error| Failure::Round(RoundError::Interruptions(error)))?;
         let start = opened + clock.ticks(self.conditions.warm_up);
         let schedule = Schedule {
             ready: start - clock.ticks(READY_LEAD.min(self.conditions.warm_up)),
@@ -230,10 +229,11 @@ impl Runner<'_> {
         let mut probe = None;
         let mut started = Ok(());
         let ready = |late: bool| {
-            // Too late it was without its CPU: what the accounts read before the gate show.
+            // The worker became ready after the window opened, so it had lost its CPU: count the
+            // disturbance since before the gate.
             probe = Some(if late { before_all } else { ThreadProbe::start() });
             started = counters.start();
-            sources.iter().for_each(|source| source.mark());
+            handlers.iter().for_each(|handler| handler.mark());
         };
         let span = match self.spec.series.offered_ops_s {
             None => loops::closed(trial, &machine_cpu, &mut worker, clock, &schedule, rng, ready),
@@ -243,17 +243,18 @@ impl Runner<'_> {
                 loops::open(trial, &machine_cpu, &mut worker, clock, &schedule, rng, mean, ready)
             }
         };
-        drop(strikers);
+        drop(timers);
         let counting = |error| Failure::Round(RoundError::Counters(error));
         started.and_then(|()| counters.stop()).map_err(counting)?;
         let disturbance = probe.map(|probe| probe.stop()).unwrap_or_default();
-        let struck: Vec<Struck> = sources.into_iter().map(|source| source.finish()).collect();
+        let handlers: Vec<HandlerCounts> =
+            handlers.into_iter().map(|handler| handler.finish()).collect();
         let mut total = worker.tally;
-        struck.iter().for_each(|struck| total.add(&struck.after));
+        handlers.iter().for_each(|counts| total.add(&counts.after));
         drop(machine_cpu);
         abandon.disarm();
         let counters = counters.read();
-        Ok(Report { index, span, total, struck, disturbance, counters })
+        Ok(Report { index, span, total, handlers, disturbance, counters })
     }
 }
 

@@ -9,14 +9,14 @@ use std::thread::{self, JoinHandle};
 
 use cellbench_impls::{Context, Platform};
 
-use super::{Source, Target};
+use super::{Handler, Target};
 use cellbench_host::affinity;
 use cellbench_host::cpus::CpuSet;
 
 /// A timer that signals its thread; gone when dropped, with the signals it had sent.
 pub(crate) struct Timer<'a, 's, P: Platform> {
     id: libc::timer_t,
-    _source: &'s Source<'a, P>,
+    _handler: &'s Handler<'a, P>,
 }
 
 impl<'a, 's, P: Platform> Timer<'a, 's, P> {
@@ -24,22 +24,22 @@ impl<'a, 's, P: Platform> Timer<'a, 's, P> {
     ///
     /// # Errors
     /// What the system said.
-    pub(crate) fn start(source: &'s Source<'a, P>, rate_hz: u32) -> io::Result<Self> {
+    pub(crate) fn start(handler: &'s Handler<'a, P>, rate_hz: u32) -> io::Result<Self> {
         install_handlers()?;
         // SAFETY: no memory is touched.
         let thread = unsafe { libc::gettid() };
         // SAFETY: zeroes are a valid `sigevent`.
         let mut event: libc::sigevent = unsafe { std::mem::zeroed() };
         event.sigev_notify = libc::SIGEV_THREAD_ID;
-        event.sigev_signo = signal(source.context);
+        event.sigev_signo = signal(handler.context);
         event.sigev_notify_thread_id = thread;
-        event.sigev_value.sival_ptr = ptr::from_ref(source).cast_mut().cast();
+        event.sigev_value.sival_ptr = ptr::from_ref(handler).cast_mut().cast();
         let mut id = ptr::null_mut();
         // SAFETY: both pointers are valid for the call.
         if unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &mut event, &mut id) } != 0 {
             return Err(io::Error::last_os_error());
         }
-        let timer = Self { id, _source: source };
+        let timer = Self { id, _handler: handler };
         let period_ns = (1_000_000_000 / i64::from(rate_hz.max(1))).max(1);
         let period = libc::timespec {
             tv_sec: (period_ns / 1_000_000_000) as libc::time_t,
@@ -57,7 +57,7 @@ impl<'a, 's, P: Platform> Timer<'a, 's, P> {
 impl<P: Platform> Drop for Timer<'_, '_, P> {
     fn drop(&mut self) {
         // A signal that it sent before is delivered when this call returns to user space, at the
-        // latest: the source is still there.
+        // latest: the handler is still there.
         // SAFETY: made in `start`, deleted once.
         unsafe { libc::timer_delete(self.id) };
     }
@@ -73,7 +73,7 @@ thread_local! {
 pub(crate) struct Sender<'a, 's, P: Platform> {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
-    _source: &'s Source<'a, P>,
+    _handler: &'s Handler<'a, P>,
 }
 
 impl<'a, 's, P: Platform> Sender<'a, 's, P> {
@@ -81,12 +81,12 @@ impl<'a, 's, P: Platform> Sender<'a, 's, P> {
     ///
     /// # Errors
     /// What the system said.
-    pub(crate) fn start(source: &'s Source<'a, P>, cpus: CpuSet) -> io::Result<Self> {
+    pub(crate) fn start(handler: &'s Handler<'a, P>, cpus: CpuSet) -> io::Result<Self> {
         install_handlers()?;
-        TARGET.set(ptr::from_ref(source).cast());
+        TARGET.set(ptr::from_ref(handler).cast());
         let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, handled) = (Arc::clone(&stop), Arc::clone(&source.handled));
-        let number = signal(source.context);
+        let (stopped, handled) = (Arc::clone(&stop), Arc::clone(&handler.handled));
+        let number = signal(handler.context);
         // SAFETY: touches no memory.
         let receiver = unsafe { libc::pthread_self() } as usize;
         let send = move || {
@@ -109,7 +109,7 @@ impl<'a, 's, P: Platform> Sender<'a, 's, P> {
             }
         };
         let thread = Some(thread::Builder::new().name("sender".to_owned()).spawn(send)?);
-        Ok(Self { stop, thread, _source: source })
+        Ok(Self { stop, thread, _handler: handler })
     }
 }
 
@@ -126,27 +126,27 @@ impl<P: Platform> Drop for Sender<'_, '_, P> {
 }
 
 /// What interrupts a worker in one context.
-pub(crate) enum Striker<'a, 's, P: Platform> {
+pub(crate) enum SignalTimer<'a, 's, P: Platform> {
     /// So many times a second.
     Timed(#[expect(dead_code, reason = "deleted when dropped")] Timer<'a, 's, P>),
     /// As fast as it is handled.
     Sent(#[expect(dead_code, reason = "stopped when dropped")] Sender<'a, 's, P>),
 }
 
-impl<'a, 's, P: Platform> Striker<'a, 's, P> {
+impl<'a, 's, P: Platform> SignalTimer<'a, 's, P> {
     /// Interrupts the calling thread at this rate; 0: as fast as it is handled, by a thread on one
     /// of `cpus`.
     ///
     /// # Errors
     /// What the system said.
     pub(crate) fn start(
-        source: &'s Source<'a, P>,
+        handler: &'s Handler<'a, P>,
         rate_hz: u32,
         cpus: &CpuSet,
     ) -> io::Result<Self> {
         match rate_hz {
-            0 => Sender::start(source, cpus.clone()).map(Self::Sent),
-            _ => Timer::start(source, rate_hz).map(Self::Timed),
+            0 => Sender::start(handler, cpus.clone()).map(Self::Sent),
+            _ => Timer::start(handler, rate_hz).map(Self::Timed),
         }
     }
 }
@@ -197,6 +197,6 @@ extern "C" fn handle(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c
     if target.is_null() {
         return;
     }
-    // SAFETY: the address that `Timer::start` or `Sender::start` gave, of a source that outlives it.
-    unsafe { ((*target).strike)(target) };
+    // SAFETY: the address that `Timer::start` or `Sender::start` gave, of a handler that outlives it.
+    unsafe { ((*target).interrupt)(target) };
 }
