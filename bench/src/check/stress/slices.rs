@@ -12,7 +12,7 @@ use super::slice::Order;
 use super::supervisor;
 use crate::backend::{Backend, BackendError, Configuration, Measured, Pace};
 use crate::rng::Rng;
-use crate::session::plan::{Block, Plan};
+use crate::session::plan::{Block, Plan, Shard};
 use crate::session::rounds::{Observer, Rounds};
 use crate::session::run::SessionError;
 
@@ -69,6 +69,7 @@ pub fn run(
     let rounds = Rounds {
         first: 0,
         most: u32::MAX,
+        shard: Shard::WHOLE,
         look_every: 1,
         window,
         began,
