@@ -85,6 +85,7 @@ pub fn merge(inputs: &[PathBuf], out: &Path) -> Result<Merged, ReportError> {
             }
         }
     }
+    writer.point_latest()?;
     Ok(Merged { dir: writer.dir().to_owned(), labels, damage })
 }
 

@@ -9,7 +9,7 @@
 //!                summary.json   one [`Summary`]: what the reports are made from, for programs
 //!                latency/*.hlog HdrHistogram interval logs, one interval per round and operation
 //!                report/        made from the above, never read back
-//! <out>/latest                  symbolic link to the newest run
+//! <out>/latest                  symbolic link to the newest run that ended
 //! ```
 //!
 //! # Writing

@@ -27,7 +27,7 @@ pub struct RunWriter {
 }
 
 impl RunWriter {
-    /// Creates `<out>/<run-id>/`, writes its `run.json` and points `<out>/latest` to it.
+    /// Creates `<out>/<run-id>/` and writes its `run.json`.
     ///
     /// The run's id is its start time; a number is added if a run of that second exists.
     ///
@@ -46,8 +46,18 @@ impl RunWriter {
             .append(true)
             .open(&path)
             .map_err(|e| WriteError::io(&path, "create it", e))?;
-        point_latest(out, &run.run_id)?;
         Ok(Self { dir, run, rounds, line: Vec::new(), cut: false })
+    }
+
+    /// Points `<out>/latest` to this run: it is whole, and one that people ask for.
+    ///
+    /// # Errors
+    /// [`WriteError`] naming the link; it is then as it was.
+    pub fn point_latest(&self) -> Result<(), WriteError> {
+        match self.dir.parent() {
+            Some(out) => point_latest(out, &self.run.run_id),
+            None => Ok(()),
+        }
     }
 
     /// Directory of the run.

@@ -46,6 +46,8 @@ fn a_round_survives_with_its_unknown_fields() {
         // Flushed after each round: readable while the writer still runs.
         assert_eq!(read(writer.dir()).last(), Some(round));
     }
+    assert!(fs::read_link(out.path().join("latest")).is_err(), "it has not ended");
+    writer.point_latest().unwrap();
     assert_eq!(read(&out.path().join("latest")), rounds);
 }
 
@@ -79,6 +81,7 @@ fn runs_of_the_same_second_get_their_own_directories() {
     assert_eq!(second.run().run_id, "20261121T091023Z-2");
     let after = fs::metadata(first.dir().join("rounds.jsonl")).unwrap();
     assert_eq!((before.len(), before.ino()), (after.len(), after.ino()));
+    second.point_latest().unwrap();
     assert_eq!(fs::read_link(out.path().join("latest")).unwrap(), Path::new("20261121T091023Z-2"));
 }
 

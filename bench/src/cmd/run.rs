@@ -132,8 +132,7 @@ pub(super) fn seed_from_clock() -> u64 {
 /// below `out` stays.
 pub(super) fn stuck(out: PathBuf) -> OnStuck {
     Box::new(move |error| {
-        let latest = out.join("latest");
-        let kept = format!("{}: run not finished, its rounds are kept", latest.display());
+        let kept = format!("{}: the newest run did not end, its rounds are kept", out.display());
         output::error(&anyhow!(error).context(kept));
         std::process::exit(i32::from(EXIT_VIOLATION));
     })

@@ -65,7 +65,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
     let topology = Topology::read()?;
-    // By its real name: `latest` will be another run when this one has begun.
+    // By its real name: `latest` may be another run when this one has ended.
     let real = |dir: &PathBuf| RunReader::open(&fs::canonicalize(dir).unwrap_or(dir.clone()));
     let into = args.into.as_ref().map(real).transpose()?;
     let ctrl_c = CtrlC::install().map_err(|error| anyhow!(error))?;

@@ -171,6 +171,7 @@ pub fn run<B: Backend>(
             Ended::Spent => {}
         }
     })?;
+    writer.point_latest()?;
     Ok(Finished { dir: writer.dir().to_owned(), rounds, ended, violations })
 }
 
