@@ -8,6 +8,7 @@
 //! | A run from its beginning to its end | [`run`] |
 //! | In which order, how often, until when? | `rounds`: the one loop |
 //! | What is written, and what is decided? | `recorder` |
+//! | What a person sees meanwhile | `progress`, `watch` |
 //! | Stopping by Ctrl-C | [`ctrl_c`] |
 //!
 //! Where rounds come from is the [`backend`](crate::backend)'s matter.
@@ -20,3 +21,4 @@ pub(crate) mod recorder;
 pub(crate) mod rounds;
 pub mod run;
 pub mod subject;
+pub(crate) mod watch;

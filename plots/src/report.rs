@@ -35,6 +35,7 @@ use crate::options::Options;
 use crate::run::{Loaded, Report};
 
 pub use comparison::comparison;
+pub use forest_text::bars;
 pub use kept::{Kept, KeptError, keep};
 pub use layout::{Group, groups};
 pub use outcome::{Caution, CautionKind, Outcome, cautions, outcome};

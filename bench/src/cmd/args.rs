@@ -51,6 +51,10 @@ pub(super) struct Measuring {
     /// Add none of these costs
     #[arg(long, conflicts_with_all = ["irq_save_ns", "arm_ns", "queue_ns", "irq_work_ns"])]
     pub(super) no_charges: bool,
+    /// Show a live view while measuring: the forest plot as it grows, what is undecided and how many
+    /// rounds it needs; a progress bar where standard error is no terminal
+    #[arg(long)]
+    pub(super) watch: bool,
     /// Interruptions of each worker a second, in workloads that interrupt; 0: as many as are handled
     /// [default: the workload's]
     #[arg(long, value_name = "HZ", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]

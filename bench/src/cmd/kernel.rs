@@ -141,6 +141,7 @@ fn record(args: &Args, info: &KernelInfo, chosen: Vec<Row>) -> anyhow::Result<Ex
         baseline: baseline(&chosen),
         matrix: "kernel".to_owned(),
         command_line: command_line(("cellbench", &given), args.seed.is_none().then_some(seed)),
+        watch: false,
         announce: output::note,
     };
     let ctrl_c = CtrlC::install().map_err(|error| anyhow!(error))?;

@@ -17,6 +17,7 @@ use crate::session::plan::{Matrix, Plan, PlanError, known_cells};
 use crate::session::plan::{Shard, Spec};
 use crate::session::run::{Ended, Finished, Settings, run as run_session};
 use crate::session::subject;
+use crate::session::watch::restore_terminal;
 use cellbench_host::topology::Topology;
 
 /// Exit status when an invariant broke: a cell is wrong.
@@ -86,6 +87,7 @@ pub(super) fn settings(
         stops_when_decided: true,
         matrix: args.choice.matrix_name().to_owned(),
         command_line: command_line(command, args.seed.is_none().then_some(seed)),
+        watch: args.watch,
         announce: output::note,
     }
 }
@@ -133,6 +135,7 @@ pub(super) fn seed_from_clock() -> u64 {
 pub(super) fn stuck(out: PathBuf) -> OnStuck {
     Box::new(move |error| {
         let kept = format!("{}: the newest run did not end, its rounds are kept", out.display());
+        restore_terminal();
         output::error(&anyhow!(error).context(kept));
         std::process::exit(i32::from(EXIT_VIOLATION));
     })

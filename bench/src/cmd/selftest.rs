@@ -83,6 +83,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         baseline: PLANTED.0.to_owned(),
         matrix: "self-test".to_owned(),
         command_line: command_line(("cellbench", &given), args.seed.is_none().then_some(seed)),
+        watch: false,
         announce: output::note,
     };
     let mut plan = twins(&Plan::new(&Selection::of(Matrix::Headline), &topology)?);

@@ -115,6 +115,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         baseline: run::baseline(args.against.as_deref(), &mut plan.specs())?,
         matrix: args.choice.matrix_name().to_owned(),
         command_line: command_line(("cellbench", &given), None),
+        watch: false,
         announce: output::note,
     };
     let ctrl_c = CtrlC::install().map_err(|error| anyhow!(error))?;

@@ -3,9 +3,55 @@
 //! Drawn between measurements by the thread that waits for them; no thread of its own, which would
 //! wake up within windows.
 
+use std::cell::RefCell;
+use std::io::{IsTerminal, Stderr, stderr};
 use std::time::Duration;
 
+use cellbench_record::Entry;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use ratatui::backend::CrosstermBackend;
+
+use super::watch::Watch;
+
+/// What a person sees while a session measures.
+pub(crate) enum View {
+    /// A bar.
+    Bar(Progress),
+    /// The live view.
+    Live(RefCell<Watch<CrosstermBackend<Stderr>>>),
+}
+
+impl View {
+    /// Opens the live view if `watch` and standard error is a terminal, else a bar.
+    pub(crate) fn new(watch: bool, baseline: &str, budget: Option<Duration>) -> Self {
+        let wanted = watch && stderr().is_terminal();
+        let live = wanted.then(|| Watch::open(baseline, budget)).flatten();
+        live.map_or_else(|| Self::Bar(Progress::new(budget)), Self::Live)
+    }
+
+    /// Shows that round `number` is at its `place`th batch of `places`.
+    pub(crate) fn at(&self, number: u32, place: usize, places: usize, elapsed: Duration) {
+        match self {
+            Self::Bar(bar) => bar.at(number, place, places, elapsed),
+            Self::Live(watch) => watch.borrow_mut().at(number, place, places, elapsed),
+        }
+    }
+
+    /// Shows the rows as they are judged after a round; `entries` is asked only where they are shown.
+    pub(crate) fn judged(&self, entries: impl FnOnce() -> Vec<Entry>) {
+        if let Self::Live(watch) = self {
+            watch.borrow_mut().judged(entries());
+        }
+    }
+
+    /// Removes the view.
+    pub(crate) fn finish(self) {
+        if let Self::Bar(bar) = self {
+            bar.finish();
+        }
+    }
+}
 
 /// A bar over the time budget, or over the places of a round where there is none.
 #[derive(Debug)]
@@ -15,7 +61,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    pub(crate) fn new(budget: Option<Duration>) -> Self {
+    fn new(budget: Option<Duration>) -> Self {
         let length = budget.map_or(1, |budget| budget.as_millis() as u64);
         // Four times a second is enough, and each drawing is a system call.
         let bar =
@@ -27,7 +73,7 @@ impl Progress {
     }
 
     /// Shows that round `number` is at its `place`th batch of `places`.
-    pub(crate) fn at(&self, number: u32, place: usize, places: usize, elapsed: Duration) {
+    fn at(&self, number: u32, place: usize, places: usize, elapsed: Duration) {
         let round = format!("round {}, {}/{places}", number + 1, place + 1);
         let Some(budget) = self.budget else {
             self.bar.set_length(places as u64);
@@ -40,7 +86,7 @@ impl Progress {
     }
 
     /// Removes the bar.
-    pub(crate) fn finish(self) {
+    fn finish(self) {
         self.bar.finish_and_clear();
     }
 }

@@ -3,6 +3,7 @@
 use cellbench_plots::{Decision, Options, Table};
 use cellbench_record::{Entry, RunWriter};
 
+use super::progress::View;
 use super::rounds::Observer;
 use super::run::SessionError;
 use crate::backend::{Configuration, Measured};
@@ -10,6 +11,8 @@ use crate::backend::{Configuration, Measured};
 /// The record of a run, with a table for each block of the plan.
 pub(crate) struct Recorder<'a> {
     writer: &'a mut RunWriter,
+    /// Shown the rows after each round.
+    view: Option<&'a View>,
     tables: Vec<Table>,
     judges: bool,
     /// Rows whose invariants broke, with what broke, the first time for each.
@@ -38,11 +41,17 @@ impl<'a> Recorder<'a> {
         Self {
             tables: baselines.map(table).collect(),
             writer,
+            view: None,
             judges: judges.is_some(),
             violations: Vec::new(),
             left_out: Vec::new(),
             sampled_every: 0,
         }
+    }
+
+    /// Has `view` shown the rows after each round.
+    pub(crate) fn shown_by(self, view: &'a View) -> Self {
+        Self { view: Some(view), ..self }
     }
 
     /// Returns the entries of every block so far, judged.
@@ -75,6 +84,13 @@ impl<S: Configuration> Observer<S> for Recorder<'_> {
         if !self.left_out.contains(&what) {
             self.left_out.push(what);
         }
+    }
+
+    fn round_ended(&mut self) -> Result<(), SessionError> {
+        if let Some(view) = self.view {
+            view.judged(|| self.entries());
+        }
+        Ok(())
     }
 
     fn is_decided(&mut self, block: usize) -> bool {

@@ -8,7 +8,7 @@ use cellbench_record::{Run, RunWriter, Settings as RunSettings, WriteError};
 use super::budget;
 use super::ctrl_c::CtrlC;
 use super::plan::{Plan, Shard};
-use super::progress::Progress;
+use super::progress::View;
 use super::recorder::Recorder;
 use super::rounds::{ROUNDS_BETWEEN_LOOKS, Rounds};
 use crate::backend::{Backend, BackendError, Pace};
@@ -41,6 +41,8 @@ pub struct Settings {
     pub matrix: String,
     /// Command that repeats the run.
     pub command_line: String,
+    /// Whether to show the live view, where there is a terminal.
+    pub watch: bool,
     /// Told, before the first round, what the plan will be able to tell.
     pub announce: fn(&str),
 }
@@ -140,8 +142,8 @@ pub fn run<B: Backend>(
 
     let baselines = plan.blocks.iter().map(|_| settings.baseline.as_str());
     let judges = settings.stops_when_decided.then(|| budget::comparisons(&plan));
-    let mut recorder = Recorder::new(&mut writer, baselines, judges);
-    let progress = Progress::new(settings.time_budget);
+    let view = View::new(settings.watch, &settings.baseline, settings.time_budget);
+    let mut recorder = Recorder::new(&mut writer, baselines, judges).shown_by(&view);
     let rounds = Rounds {
         first: 0,
         most: settings.most_rounds.unwrap_or(u32::MAX),
@@ -152,12 +154,12 @@ pub fn run<B: Backend>(
         time_budget: settings.time_budget,
         seed: settings.seed,
         stop: &|| ctrl_c.is_requested(),
-        progress: &|number, place, places| progress.at(number, place, places, began.elapsed()),
+        progress: &|number, place, places| view.at(number, place, places, began.elapsed()),
     };
     let mut rng = Rng::new(settings.seed);
     let (ended, rounds) = rounds.run(&plan, backend, &mut recorder, &mut rng)?;
-    progress.finish();
     let Recorder { violations, left_out, sampled_every, .. } = recorder;
+    view.finish();
     writer.update_run(|run| {
         describe(run, backend);
         run.notes.extend(left_out.iter().map(|what| format!("left out: {what}")));

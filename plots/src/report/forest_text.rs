@@ -13,6 +13,8 @@ use crate::overview::{excess_failures, headline, overviews};
 /// behind it.
 const NAME: usize = 20;
 const BESIDE: usize = 42;
+/// Columns of the narrowest bars.
+const LEAST_BAR: usize = 12;
 /// An axis reaches at most this far to either side of 1.
 const FARTHEST: f64 = 16.0;
 
@@ -20,38 +22,45 @@ const FARTHEST: f64 = 16.0;
 /// nothing is compared.
 pub(super) fn forest(report: &Report<'_>, most: usize, width: usize) -> String {
     let Some(overview) = headline(overviews(report)) else { return String::new() };
-    let bar = width - BESIDE;
     let mut text = String::new();
     for column in overview.telling().into_iter().take(most) {
-        let rows: Vec<(&str, &Entry)> = overview
+        let rows: Vec<&Entry> = overview
             .cells
             .iter()
-            .filter_map(|(cell, _)| Some((*cell, overview.entry(cell, column)?)))
-            .filter(|(_, entry)| entry.ratio.is_some() && entry.violations.is_empty())
+            .filter_map(|(cell, _)| overview.entry(cell, column))
+            .filter(|entry| entry.ratio.is_some() && entry.violations.is_empty())
             .collect();
-        let axis = Axis::of(rows.iter().map(|(_, entry)| *entry), bar);
         let base = overview.entry(&report.summary.baseline, column);
         let title = ascii(&heading(overview.workloads[column]));
         if !text.is_empty() {
             text.push('\n');
         }
-        let title: String = title.chars().take(NAME + 11).collect();
-        text += &format!("{title:<31} {}\n", axis.scale());
-        for (cell, entry) in rows {
-            let name: String = ascii(cell).chars().take(NAME).collect();
-            let mark = entry.verdict.map_or(' ', sign);
-            let fails = excess_failures(entry, base)
-                .map_or(String::new(), |excess| format!("!{}", number::percent(Some(excess))));
-            let line = format!(
-                "  {name:<NAME$} {:>6} {mark} {} {fails}",
-                number::ratio(entry.ratio),
-                axis.bar(entry)
-            );
-            text += line.trim_end();
-            text.push('\n');
-        }
+        text += &bars(&title, &rows, base, width).join("\n");
+        text.push('\n');
     }
     text
+}
+
+/// Returns a heading with an axis, and a line for each entry: its ratio to the baseline and the interval.
+/// `base`: the baseline's own entry, whose failures are no design's.
+#[must_use]
+pub fn bars(title: &str, rows: &[&Entry], base: Option<&Entry>, width: usize) -> Vec<String> {
+    let axis = Axis::of(rows.iter().copied(), width.saturating_sub(BESIDE).max(LEAST_BAR));
+    let title: String = title.chars().take(NAME + 11).collect();
+    let mut lines = vec![format!("{title:<31} {}", axis.scale())];
+    for entry in rows {
+        let name: String = ascii(&entry.series.cell).chars().take(NAME).collect();
+        let mark = entry.verdict.map_or(' ', sign);
+        let fails = excess_failures(entry, base)
+            .map_or(String::new(), |excess| format!("!{}", number::percent(Some(excess))));
+        let line = format!(
+            "  {name:<NAME$} {:>6} {mark} {} {fails}",
+            number::ratio(entry.ratio),
+            axis.bar(entry)
+        );
+        lines.push(line.trim_end().to_owned());
+    }
+    lines
 }
 
 /// Explanation of the signs, for the foot of a page.
