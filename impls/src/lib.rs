@@ -6,6 +6,24 @@
 //! cancel and free the same cell at once, some of them from NMI. How those operations keep out of
 //! each other's way was redesigned several times; this crate holds every design behind one trait.
 //!
+//! A lock in ten lines, and what a resilient one does that others cannot:
+//!
+//! ```
+//! use cellbench_impls::lock::{mutex::Mutex, resilient::Resilient};
+//! use cellbench_impls::machine::MachineConfig;
+//! use cellbench_impls::platform::Native;
+//! use cellbench_impls::{CpuId, Errno, Machine};
+//!
+//! let machine = Machine::<Native>::new(MachineConfig::new(1));
+//! let balance = Mutex::<Native, Resilient<Native>, u64>::new(10);
+//! let cpu = machine.cpu(CpuId(0));
+//! *balance.lock(&cpu)? += 5;
+//! let held = balance.lock(&cpu)?;
+//! assert_eq!(*held, 15);
+//! assert_eq!(balance.lock(&cpu).err(), Some(Errno::EDEADLK));
+//! # Ok::<(), Errno>(())
+//! ```
+//!
 //! Where to start reading:
 //!
 //! 1. [`platform`]: the atomics a design may use, and the worlds that supply them: real

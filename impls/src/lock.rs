@@ -19,6 +19,8 @@
 //! The queued locks come in two forms: the kernel's, and one with a byte-wide fast path
 //! ([`queued::Form`]).
 //!
+//! [`mutex::Mutex`] is any of them with its data and a guard, for programs.
+//!
 //! A lock takes its critical section as a closure: every peer can serve that, and a lock cannot be
 //! left held by mistake.
 
@@ -35,6 +37,7 @@ pub mod hemlock;
 pub mod hmcs;
 mod job;
 pub mod mcs;
+pub mod mutex;
 pub mod node;
 pub mod paravirt;
 #[cfg(feature = "peers")]
@@ -127,8 +130,11 @@ pub trait Lock<P: Platform>: Send + Sync + Sized + 'static {
 }
 
 /// A lock that is made of an acquire and a release that share nothing but the lock and the CPU.
-pub(crate) trait RawLock<P: Platform> {
-    /// Takes the lock.
+pub trait RawLock<P: Platform> {
+    /// Waits until the lock is held.
+    ///
+    /// # Errors
+    /// Those of [`Lock::with`]; the lock is then not held.
     fn acquire(&self, cpu: &Cpu<'_, P>) -> Result<(), Errno>;
     /// Releases the lock, which this CPU holds.
     fn release(&self, cpu: &Cpu<'_, P>);

@@ -384,7 +384,7 @@ pub(crate) fn wait_for_turn<P: Platform>(node: &QueueNode<P>) -> u32 {
 
 /// See the module. First come, first served, but for the pending waiter's one place.
 pub struct Queued<P: Memory, F = WordForm> {
-    word: QueuedWord<P, F>,
+    pub(super) word: QueuedWord<P, F>,
 }
 
 impl<P: Platform, F: Form> Lock<P> for Queued<P, F> {

@@ -51,7 +51,7 @@ impl<P: Platform> RawLock<P> for Tas<P> {
 impl<P: Memory> Tas<P> {
     /// Acquire pairs with the release of the last holder.
     #[inline(always)]
-    fn try_acquire(&self) -> bool {
+    pub(super) fn try_acquire(&self) -> bool {
         self.value.cas(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
