@@ -208,7 +208,11 @@ fn a_self_test_is_written_into_the_latest_run_and_leaves_it_the_latest() {
         ["selftest", "--out", out, "--into", into].into_iter().chain(short).collect();
     let output = cellbench(&args);
     // So short, it need not pass.
-    assert!([Some(0), Some(1)].contains(&output.status.code()), "{}", text(&output.stderr));
+    assert!(
+        [Some(0), Some(1), Some(3)].contains(&output.status.code()),
+        "{}",
+        text(&output.stderr)
+    );
     let read = |dir: &Path| -> Value {
         serde_json::from_slice(&fs::read(dir.join("run.json")).unwrap()).unwrap()
     };
@@ -218,6 +222,19 @@ fn a_self_test_is_written_into_the_latest_run_and_leaves_it_the_latest() {
     assert!(run["self_test"].is_object());
     let command = |run: &Value| run["command_line"].as_str().unwrap().to_owned();
     assert!(command(&run).contains(" run ") && command(&own).contains(" selftest "));
+}
+
+/// A slow-down that was not tried is not called "found in 0 of 0 tries".
+#[test]
+fn a_self_test_without_time_says_that_it_did_not_finish() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().to_str().unwrap();
+    let output = cellbench(&["selftest", "--time-budget", "1s", "--seed", "1", "--out", out]);
+    let (said, noted) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(3), "{said}{noted}");
+    assert!(said.contains("planted  not tried") && said.ends_with("NOT FINISHED\n"), "{said}");
+    assert!(!said.contains("0 of 0"), "{said}");
+    assert!(noted.contains("--time-budget"), "{noted}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use cellbench_plots::stats::median;
 use cellbench_record::{AaCheck, Entry, PlantedCheck, Run, RunWriter, SelfTest, Verdict};
 
 use crate::backend::Measured;
-use crate::backend::cores::Cores;
+use crate::backend::cores::{self, Cores};
 use crate::rng::Rng;
 use crate::session::plan::{Block, Plan, Shard, Spec};
 use crate::session::recorder::Recorder;
@@ -36,6 +36,25 @@ pub struct Effort {
     pub rounds: u32,
     /// Tries of each planted slow-down.
     pub tries: u32,
+}
+
+impl Effort {
+    /// Returns the time that the planted slow-downs of `spec` take.
+    #[must_use]
+    pub fn planted_time(self, spec: &Spec, window: Duration) -> Duration {
+        let sizes = MUST_FIND.len() as u32;
+        let bisection = sizes * MOST_TURNS.ilog2() * TRUTH_ROUNDS * 2;
+        cores::cost(spec, window) * (bisection + self.tries * self.rounds * (sizes + 1))
+    }
+}
+
+/// Returns whether every slow-down was tried.
+#[must_use]
+pub fn is_finished(outcome: &SelfTest) -> bool {
+    let planted = &outcome.planted;
+    outcome.aa.comparisons > 0
+        && planted.len() == MUST_FIND.len()
+        && planted.iter().all(|check| check.tries > 0)
 }
 
 /// Shows what is being done, and how much of it.
@@ -115,7 +134,8 @@ impl SelfTester<'_, '_> {
         })
     }
 
-    /// Tries slow-downs of `spec`, a locked cell, of about 2, 5 and 10 %, each so many times.
+    /// Tries slow-downs of `spec`, a locked cell, of about 2, 5 and 10 %, each so many times. A
+    /// slow-down whose size could not be measured in time is left out.
     ///
     /// # Errors
     /// [`SessionError`] if a round could not be measured or recorded.
@@ -130,6 +150,9 @@ impl SelfTester<'_, '_> {
         let mut checks = Vec::new();
         for (percent, _) in MUST_FIND {
             let (turns, measured_percent) = self.turns_for(spec, *percent, &mut rng, tell)?;
+            if (self.stop)() {
+                return Ok(Vec::new());
+            }
             specs.push(slowed(spec, *percent, turns));
             checks.push(PlantedCheck {
                 cell: spec.series.cell.clone(),
@@ -281,7 +304,8 @@ mod tests {
         assert!(!passed(&AaCheck { different_uncorrected: 11, ..aa.clone() }, [40, 40, 40]));
         assert!(!passed(&AaCheck { different: 1, ..aa.clone() }, [40, 40, 40]));
         assert!(!passed(&AaCheck::default(), [40, 40, 40]), "nothing compared proves nothing");
-        assert!(!judge(aa, Vec::new(), &run).passed);
+        let unfinished = judge(aa, Vec::new(), &run);
+        assert!(!unfinished.passed && !is_finished(&unfinished));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::command_line::{command_line, given};
 use super::{output, run};
 use crate::backend::Backend;
 use crate::backend::cores::{self, Cores};
-use crate::check::selftest::{Effort, SelfTester, judge, twins};
+use crate::check::selftest::{Effort, SelfTester, is_finished, judge, twins};
 use crate::session::budget;
 use crate::session::ctrl_c::{self, CtrlC};
 use crate::session::plan::{Matrix, Plan, Selection, Shard, Spec};
@@ -34,7 +34,7 @@ const ROUNDS: u32 = 30;
 
 /// Check the tool itself: equal cells must not differ, slowed ones must be found
 ///
-/// Exit status: 0 passed, 1 not.
+/// Exit status: 0 passed, 1 not, 3 the time ended before.
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -102,6 +102,16 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         run.settings.window_s = window.as_secs_f64();
     })?;
     let spec = planted_spec(&topology)?;
+    let effort = Effort { rounds: args.rounds, tries: args.tries };
+    let planted_time = effort.planted_time(&spec, window);
+    if planted_time > time - share {
+        let all = began.elapsed() + share + planted_time;
+        output::note(&format!(
+            "the time does not suffice for the planted slow-downs: --time-budget {}s does, \
+             or fewer --tries",
+            all.as_secs() + 1
+        ));
+    }
 
     let bar = indicatif::ProgressBar::new(1)
         .with_style(indicatif::ProgressStyle::with_template("{bar:30} {msg}")?);
@@ -119,7 +129,6 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     let aa = tester.a_a(&plan, args.a_a_rounds, &tell)?;
     tester.cores.set_irq_save_cost_ns(IRQ_SAVE_NS);
-    let effort = Effort { rounds: args.rounds, tries: args.tries };
     let planted = tester.planted(&spec, effort, &tell)?;
     bar.finish_and_clear();
 
@@ -139,6 +148,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(match (ctrl_c.is_requested(), outcome.passed) {
         (true, _) => ExitCode::from(ctrl_c::EXIT_STATUS),
         (_, true) => ExitCode::SUCCESS,
+        (_, false) if !is_finished(&outcome) => ExitCode::from(run::EXIT_NOTHING),
         (_, false) => ExitCode::FAILURE,
     })
 }
@@ -166,7 +176,10 @@ fn table(outcome: &SelfTest, run: &Run) -> Result<String, std::fmt::Error> {
         "         {} ({share:.1} %) differ at the 5 % level each, {} after correction",
         aa.different_uncorrected, aa.different
     )?;
-    for check in &outcome.planted {
+    if outcome.planted.iter().all(|check| check.tries == 0) {
+        writeln!(text, "planted  not tried: the time ended before")?;
+    }
+    for check in outcome.planted.iter().filter(|check| check.tries > 0) {
         writeln!(
             text,
             "planted  {} slowed by {} % under {}: found in {} of {} tries",
@@ -181,6 +194,11 @@ fn table(outcome: &SelfTest, run: &Run) -> Result<String, std::fmt::Error> {
     writeln!(text, "empty operation {}", known(calibration.empty_op_ns, "ns"))?;
     let sampling = calibration.sampling_cost_share.map(|share| share * 100.0);
     writeln!(text, "sampling latency costs {} of throughput", known(sampling, "%"))?;
-    writeln!(text, "{}", if outcome.passed { "passed" } else { "NOT PASSED" })?;
+    let verdict = match outcome.passed {
+        true => "passed",
+        false if is_finished(outcome) => "NOT PASSED",
+        false => "NOT FINISHED",
+    };
+    writeln!(text, "{verdict}")?;
     Ok(text)
 }
