@@ -19,14 +19,14 @@ pub(crate) enum View {
     /// A bar.
     Bar(Progress),
     /// The live view.
-    Live(RefCell<Watch<CrosstermBackend<Stderr>>>),
+    Live(Box<RefCell<Watch<CrosstermBackend<Stderr>>>>),
 }
 
 impl View {
     /// Opens the live view if `watch` and standard error is a terminal, else a bar.
     pub(crate) fn new(watch: bool, baseline: &str, budget: Option<Duration>) -> Self {
         let wanted = watch && stderr().is_terminal();
-        let live = wanted.then(|| Watch::open(baseline, budget)).flatten();
+        let live = wanted.then(|| Watch::open(baseline, budget)).flatten().map(Box::new);
         live.map_or_else(|| Self::Bar(Progress::new(budget)), Self::Live)
     }
 

@@ -32,7 +32,7 @@ impl Deck {
 
     /// Returns the number of draws after which every workload had its turn.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn slices(&self) -> usize {
         match self.heavy {
             Some(_) => 2 * self.others.len().max(1),
             None => self.others.len(),
@@ -73,8 +73,8 @@ mod tests {
         let mut deck = Deck::new(subject, workloads).unwrap();
         let mut rng = Rng::new(1);
         for _ in 0..3 {
-            assert_eq!(deck.len(), 2 * others);
-            let drawn: Vec<_> = (0..deck.len()).map(|_| deck.draw(&mut rng).id).collect();
+            assert_eq!(deck.slices(), 2 * others);
+            let drawn: Vec<_> = (0..deck.slices()).map(|_| deck.draw(&mut rng).id).collect();
             assert!(drawn.iter().step_by(2).all(|id| *id == HEAVY));
             let seen: BTreeSet<_> = drawn.iter().skip(1).step_by(2).collect();
             assert_eq!(seen.len(), others);

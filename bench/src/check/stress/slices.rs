@@ -86,7 +86,7 @@ pub fn run(
 /// Returns the time that gives each of the decks' workloads a slice.
 #[must_use]
 pub fn time_for_all(decks: &[Deck], slice: Duration) -> Duration {
-    let slices: usize = decks.iter().map(Deck::len).sum();
+    let slices: usize = decks.iter().map(Deck::slices).sum();
     (slice + BESIDE_WINDOW) * slices as u32
 }
 
