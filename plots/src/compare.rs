@@ -98,13 +98,13 @@ pub struct ComparedRow {
     pub rounds_a: u32,
     /// Rounds of the second run.
     pub rounds_b: u32,
-    /// Goodput of `b` by that of `a`; above 1 is faster. None without an interval.
+    /// Goodput of `b` divided by that of `a`; above 1 is faster. None without an interval.
     pub ratio: Option<f64>,
     /// Lower end of the 95 % interval, which is simultaneous over all rows.
     pub ratio_low: Option<f64>,
     /// Upper end.
     pub ratio_high: Option<f64>,
-    /// `ratio` by that of the baseline cell under the same conditions, from the ratios within rounds.
+    /// `ratio` divided by that of the baseline cell under the same conditions, from the ratios within rounds.
     pub relative: Option<f64>,
     /// Lower end of its interval.
     pub relative_low: Option<f64>,

@@ -304,7 +304,7 @@ mod tests {
             words,
             [
                 "hosts disagree: faster on 2 of 3 hosts; slower on c, 0.80x (c) to 1.50x (a)",
-                "faster on 2 of 3 hosts; undecided on c, 1.01x (c) to 1.50x (a)",
+                "faster on 2 of 3 hosts; undecided on c, 1.010x (c) to 1.50x (a)",
                 "faster on all 2 hosts, 1.50x (a) to 1.50x (b)",
                 "hosts disagree: faster on a; slower on b, 0.50x (b) to 1.50x (a)",
                 "faster on 1 of 2 hosts; ERROR on b, 1.50x (a) to 1.50x (a)",

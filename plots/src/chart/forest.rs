@@ -23,7 +23,7 @@ impl Chart for Forest {
     }
 
     fn about(&self) -> &'static str {
-        "Goodput of each design by that of the baseline, within rounds, with its 95 % interval, at the \
+        "Goodput of each design as a ratio to the baseline's, within rounds, with its 95 % interval, at the \
          largest number of threads; logarithmic. Right of the line is faster. Filled: decided; hollow: \
          undecided or surveyed. A cross with a share: so many more attempts fail than with the baseline."
     }
@@ -59,7 +59,7 @@ fn forest(report: &Report<'_>, overview: &Overview<'_>) -> Option<Drawing> {
     Dots {
         name: panel.file_name("forest"),
         title: format!("{} against {baseline}", panel.title()),
-        unit: format!("goodput by that of {baseline}"),
+        unit: format!("goodput as a ratio to {baseline}"),
         rows: cells.iter().map(|cell| (*cell).to_owned()).collect(),
         columns: drawn,
         around_one: Some(FARTHEST),

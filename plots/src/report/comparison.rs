@@ -144,7 +144,7 @@ fn closing(found: &RunComparison) -> String {
         tally += &format!(", {errors} with a broken invariant");
     }
     format!(
-        "{tally}. \"Against baseline\": B/A by that of the baseline cell, from ratios within rounds, \
+        "{tally}. \"Against baseline\": B/A divided by that of the baseline cell, from ratios within rounds, \
          in which the drift of the host cancels."
     )
 }

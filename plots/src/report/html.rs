@@ -255,7 +255,7 @@ const COLUMNS: [(&str, bool, &str); 14] = [
     ("cell", false, "the design"),
     ("goodput/s", true, "successful operations per second, all threads"),
     ("failed", true, "share of attempts that returned an error"),
-    ("ratio", true, "goodput by that of the baseline, within rounds"),
+    ("ratio", true, "goodput divided by that of the baseline, within rounds"),
     ("95 % interval", false, "interval of the ratio, simultaneous over the table"),
     ("verdict", false, "what the interval says; survey: too few rounds"),
     ("p50", true, "median latency"),
