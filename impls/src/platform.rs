@@ -22,6 +22,7 @@ pub mod checked;
 pub mod loom;
 pub mod native;
 pub mod observed;
+pub mod recorded;
 #[cfg(feature = "shuttle")]
 pub mod shuttle;
 #[cfg(feature = "sim")]
@@ -79,6 +80,9 @@ pub trait SplitWord: IntWord<u32> {
     /// Exchanges the high half and returns the previous one; equals an `AcqRel` compare-exchange
     /// loop that keeps the low half.
     fn swap_high_half(&self, value: u16) -> u16;
+    /// Replaces the high half if it holds `current`, and returns whether it did; equals a relaxed
+    /// compare-exchange loop that keeps the low half.
+    fn cas_high_half(&self, current: u16, new: u16) -> bool;
     /// Sets the low byte, which holds 0 or 1, to 1, and returns whether it was 0; equals
     /// `fetch_or(1, Acquire) & 1 == 0`.
     fn set_low_byte_acquire(&self) -> bool;
@@ -111,6 +115,11 @@ pub trait Exclusive<T>: Send + Sync {
     fn with<R>(&self, body: impl FnOnce(&mut T) -> R) -> R;
 }
 
+/// Spins between two evaluations of an expensive condition, where nothing else is asked for. At some 40
+/// cycles a pause this is a few microseconds: well under the millisecond at which deadlocks are looked
+/// for.
+pub const SPINS_BETWEEN_LOOKS: u32 = 128;
+
 /// The memory side of a platform.
 pub trait Memory: Sized + Send + Sync + 'static {
     /// Name in reports.
@@ -140,16 +149,29 @@ pub trait Memory: Sized + Send + Sync + 'static {
     fn fence_after_rmw() {
         Self::fence();
     }
+    /// Orders stores before with stores behind (`smp_wmb()`).
+    fn fence_writes();
+    /// Orders loads before with loads behind (`smp_rmb()`).
+    fn fence_reads();
     /// Tells the core that it is in a spin loop.
     fn relax();
     /// Waits until `condition`, which reads some words, returns a value (`smp_cond_load_*`).
     fn wait_until<R>(condition: impl FnMut() -> Option<R>) -> R;
     /// As [`wait_until`](Self::wait_until), with an expensive second condition that is evaluated
-    /// once when the wait begins and then once in many spins: deadlock checks and timeouts.
-    fn wait_until_or<R>(
+    /// once when the wait begins and then once in `spins`: deadlock checks and timeouts.
+    fn wait_until_or_every<R>(
+        spins: u32,
         condition: impl FnMut() -> Option<R>,
         seldom: impl FnMut() -> Option<R>,
     ) -> R;
+    /// As [`wait_until_or_every`](Self::wait_until_or_every), every few microseconds.
+    #[inline(always)]
+    fn wait_until_or<R>(
+        condition: impl FnMut() -> Option<R>,
+        seldom: impl FnMut() -> Option<R>,
+    ) -> R {
+        Self::wait_until_or_every(SPINS_BETWEEN_LOOKS, condition, seldom)
+    }
     /// Monotonic time in nanoseconds, from an arbitrary origin.
     fn now_ns() -> u64;
     /// Computes for `turns` turns of a loop that touches no memory: a critical section of some
@@ -210,6 +232,14 @@ impl<M: Memory, R: ReclaimKind, E: EngineKind> Memory for World<M, R, E> {
         M::fence_after_rmw();
     }
     #[inline(always)]
+    fn fence_writes() {
+        M::fence_writes();
+    }
+    #[inline(always)]
+    fn fence_reads() {
+        M::fence_reads();
+    }
+    #[inline(always)]
     fn relax() {
         M::relax();
     }
@@ -218,11 +248,12 @@ impl<M: Memory, R: ReclaimKind, E: EngineKind> Memory for World<M, R, E> {
         M::wait_until(condition)
     }
     #[inline(always)]
-    fn wait_until_or<T>(
+    fn wait_until_or_every<T>(
+        spins: u32,
         condition: impl FnMut() -> Option<T>,
         seldom: impl FnMut() -> Option<T>,
     ) -> T {
-        M::wait_until_or(condition, seldom)
+        M::wait_until_or_every(spins, condition, seldom)
     }
     #[inline(always)]
     fn now_ns() -> u64 {
@@ -271,5 +302,7 @@ pub type Loom = World<loom::Model, crate::rcu::Oracle, crate::engine::Queued>;
 pub type Shuttle = World<shuttle::Model, crate::rcu::Oracle, crate::engine::Queued>;
 /// A chosen interruption at every atomic step, callbacks run by the test.
 pub type Stepped = World<stepped::Steps, crate::rcu::Oracle, crate::engine::Queued>;
+/// The accesses of each operation in their order, callbacks never run.
+pub type Recorded = World<recorded::Words, crate::rcu::Qsbr, crate::engine::Count>;
 /// The lines that each operation touches, callbacks never run.
 pub type Traced = World<traced::Lines, crate::rcu::Qsbr, crate::engine::Count>;

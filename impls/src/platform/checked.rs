@@ -38,6 +38,32 @@ impl Life for Sequential {
     fn end(&self) {}
 }
 
+/// What a read-modify-write that returns a value, and has no order of its own in its name, orders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strength {
+    /// What C11 says of a sequentially consistent one, as far as the checker has it: acquire and
+    /// release.
+    C11,
+    /// Everything, as in the kernel's memory model. So does one that fails here, which is more than the
+    /// kernel's.
+    Kernel,
+}
+
+/// Whether the strength is the kernel's. Of the process, as a checker's threads are not those of the
+/// test: set before the first execution.
+static KERNEL: AtomicBool = AtomicBool::new(false);
+
+/// Chooses the strength of all executions that follow in this process.
+pub fn set_strength(strength: Strength) {
+    // Relaxed: threads begin after it.
+    KERNEL.store(strength == Strength::Kernel, Ordering::Relaxed);
+}
+
+/// The strength that was chosen.
+pub(super) fn strength() -> Strength {
+    if KERNEL.load(Ordering::Relaxed) { Strength::Kernel } else { Strength::C11 }
+}
+
 /// A word of a checked execution.
 pub struct Checked<A, L: Life> {
     // Never dropped: a late access must find it, to be reported.
@@ -98,7 +124,7 @@ macro_rules! checked_word {
             }
             #[track_caller]
             fn swap(&self, value: $t, order: Ordering) -> $t {
-                self.get().swap(value, order)
+                full(order, || self.get().swap(value, order))
             }
             #[track_caller]
             fn cas(
@@ -108,7 +134,7 @@ macro_rules! checked_word {
                 success: Ordering,
                 failure: Ordering,
             ) -> Result<$t, $t> {
-                self.get().compare_exchange(current, new, success, failure)
+                full(success, || self.get().compare_exchange(current, new, success, failure))
             }
         }
     };
@@ -121,19 +147,19 @@ macro_rules! checked_int_word {
         impl IntWord<$t> for Checked<$atomic, $life> {
             #[track_caller]
             fn fetch_add(&self, value: $t, order: Ordering) -> $t {
-                self.get().fetch_add(value, order)
+                full(order, || self.get().fetch_add(value, order))
             }
             #[track_caller]
             fn fetch_sub(&self, value: $t, order: Ordering) -> $t {
-                self.get().fetch_sub(value, order)
+                full(order, || self.get().fetch_sub(value, order))
             }
             #[track_caller]
             fn fetch_or(&self, value: $t, order: Ordering) -> $t {
-                self.get().fetch_or(value, order)
+                full(order, || self.get().fetch_or(value, order))
             }
             #[track_caller]
             fn fetch_and(&self, value: $t, order: Ordering) -> $t {
-                self.get().fetch_and(value, order)
+                full(order, || self.get().fetch_and(value, order))
             }
         }
     };
@@ -149,11 +175,26 @@ macro_rules! checked_memory {
         use $checker::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, fence};
         use $checker::thread::yield_now;
 
-        use super::checked::{Checked, checked_int_word, checked_word};
+        use super::checked::{Checked, Strength, checked_int_word, checked_word};
         use super::{Exclusive, IntWord, Label, Memory, SplitWord, Word};
 
         /// The memory of a checked execution; see the module.
         pub struct Model;
+
+        /// Runs a read-modify-write of a word; under the kernel's strength, with a full barrier on both
+        /// sides where the kernel's has no suffix, as here those that are sequentially consistent.
+        #[track_caller]
+        fn full<R>(order: Ordering, rmw: impl FnOnce() -> R) -> R {
+            let full = order == Ordering::SeqCst && super::checked::strength() == Strength::Kernel;
+            if full {
+                fence(Ordering::SeqCst);
+            }
+            let result = rmw();
+            if full {
+                fence(Ordering::SeqCst);
+            }
+            result
+        }
 
         $checker::lazy_static! {
             static ref CLOCK_NS: AtomicU64 = AtomicU64::new(0);
@@ -192,6 +233,14 @@ macro_rules! checked_memory {
                 match self.get().fetch_update(Ordering::AcqRel, Ordering::Relaxed, replace) {
                     Ok(before) | Err(before) => (before >> 16) as u16,
                 }
+            }
+
+            fn cas_high_half(&self, current: u16, new: u16) -> bool {
+                let replace = |word: u32| {
+                    let new = word & 0xffff | u32::from(new) << 16;
+                    (word >> 16 == u32::from(current)).then_some(new)
+                };
+                self.get().fetch_update(Ordering::Relaxed, Ordering::Relaxed, replace).is_ok()
             }
 
             fn set_low_byte_acquire(&self) -> bool {
@@ -240,6 +289,14 @@ macro_rules! checked_memory {
                 fence(Ordering::SeqCst);
             }
 
+            fn fence_writes() {
+                fence(Ordering::Release);
+            }
+
+            fn fence_reads() {
+                fence(Ordering::Acquire);
+            }
+
             fn relax() {
                 yield_now();
             }
@@ -253,7 +310,8 @@ macro_rules! checked_memory {
                 }
             }
 
-            fn wait_until_or<R>(
+            fn wait_until_or_every<R>(
+                _: u32,
                 mut condition: impl FnMut() -> Option<R>,
                 mut seldom: impl FnMut() -> Option<R>,
             ) -> R {

@@ -13,10 +13,6 @@ pub struct Cores;
 /// The memory of real cores, with freed blocks poisoned and checked.
 pub struct Audited;
 
-/// Spins between two evaluations of an expensive condition. At some 40 cycles a pause this is a
-/// few microseconds: well under the millisecond at which deadlocks are looked for.
-const SPINS_BETWEEN_CHECKS: u32 = 128;
-
 macro_rules! word {
     ($atomic:ty, $t:ty $(, $generic:ident)?) => {
         impl$(<$generic>)? Word<$t> for $atomic {
@@ -162,6 +158,30 @@ impl SplitWord for AtomicU32 {
     }
 
     #[inline(always)]
+    fn cas_high_half(&self, current: u16, new: u16) -> bool {
+        #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+        {
+            let swapped: u8;
+            // SAFETY: one atomic access to the high half, inside the word (little endian), which is what
+            // a compare-exchange loop keeping the low half would do.
+            unsafe {
+                asm!("lock cmpxchg word ptr [{word} + 2], {new:x}", "sete {swapped}",
+                     word = in(reg) self.as_ptr(), new = in(reg) new, swapped = out(reg_byte) swapped,
+                     inout("ax") current => _, options(nostack));
+            }
+            swapped != 0
+        }
+        #[cfg(any(not(target_arch = "x86_64"), feature = "portable"))]
+        {
+            let replace = |word: u32| {
+                let new = word & 0xffff | u32::from(new) << 16;
+                (word >> 16 == u32::from(current)).then_some(new)
+            };
+            self.fetch_update(Ordering::Relaxed, Ordering::Relaxed, replace).is_ok()
+        }
+    }
+
+    #[inline(always)]
     fn set_low_byte_acquire(&self) -> bool {
         #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
         {
@@ -300,6 +320,26 @@ fn multiply(turns: u32) {
     }
 }
 
+/// `smp_wmb()`: nothing on x86, where stores stay in order; `dmb ishst` on arm64, where a release
+/// fence of C11 would wait for loads as well.
+#[inline(always)]
+pub(super) fn fence_writes() {
+    // SAFETY: a barrier changes no memory and no register. Without `nomem` the compiler moves no access
+    // across.
+    #[cfg(all(target_arch = "aarch64", not(feature = "portable")))]
+    unsafe {
+        asm!("dmb ishst", options(nostack, preserves_flags));
+    }
+    #[cfg(any(feature = "portable", not(target_arch = "aarch64")))]
+    fence(Ordering::Release);
+}
+
+/// `smp_rmb()`: nothing on x86, `dmb ishld` on arm64.
+#[inline(always)]
+pub(super) fn fence_reads() {
+    fence(Ordering::Acquire);
+}
+
 /// A test-and-set lock around a value; see [`Exclusive`].
 pub struct SpinExclusive<T> {
     taken: AtomicU32,
@@ -361,6 +401,16 @@ macro_rules! cores {
             }
 
             #[inline(always)]
+            fn fence_writes() {
+                fence_writes();
+            }
+
+            #[inline(always)]
+            fn fence_reads() {
+                fence_reads();
+            }
+
+            #[inline(always)]
             fn relax() {
                 core::hint::spin_loop();
             }
@@ -376,7 +426,8 @@ macro_rules! cores {
             }
 
             #[inline(always)]
-            fn wait_until_or<R>(
+            fn wait_until_or_every<R>(
+                between: u32,
                 mut condition: impl FnMut() -> Option<R>,
                 mut seldom: impl FnMut() -> Option<R>,
             ) -> R {
@@ -389,7 +440,7 @@ macro_rules! cores {
                         if let Some(result) = seldom() {
                             return result;
                         }
-                        spins = SPINS_BETWEEN_CHECKS;
+                        spins = between;
                     }
                     spins -= 1;
                     core::hint::spin_loop();

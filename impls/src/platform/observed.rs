@@ -1,16 +1,16 @@
 //! Native atomics that tell an observer of each access before it happens: what the tests'
-//! interruptions ([`super::stepped`]) and the count of touched lines ([`super::traced`]) are made
-//! of.
+//! interruptions ([`super::stepped`]), the count of touched lines ([`super::traced`]) and the
+//! sequences of accesses ([`super::recorded`]) are made of.
 
 use core::marker::PhantomData;
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use super::native::{Cores, SpinExclusive};
 use super::{IntWord, Label, Memory, SplitWord, Word};
 
 /// What an access wants of the cache line it touches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
+pub enum Wants {
     /// A copy.
     Read,
     /// To own it: a store.
@@ -20,43 +20,132 @@ pub enum Access {
     Locked,
 }
 
+macro_rules! operations {
+    ($($(#[$doc:meta])* $name:ident = $text:literal, $wants:ident;)*) => {
+        /// An operation on a word.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Operation {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Operation {
+            /// Returns the name in access scripts.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+
+            /// Returns what it wants of its line.
+            pub const fn wants(self) -> Wants {
+                match self { $(Self::$name => Wants::$wants,)* }
+            }
+        }
+    };
+}
+
+operations! {
+    /// Load of the whole word.
+    Load = "load", Read;
+    /// Load of the bytes above the lowest.
+    LoadAboveLowByte = "load.above", Read;
+    /// Store to the whole word.
+    Store = "store", Write;
+    /// Store to the lowest byte.
+    StoreLowByte = "store.byte0", Write;
+    /// Store to the second byte.
+    StoreSecondByte = "store.byte1", Write;
+    /// Store to the low half.
+    StoreLowHalf = "store.half0", Write;
+    /// Exchange of the whole word.
+    Swap = "xchg", Locked;
+    /// Exchange of the lowest byte.
+    SwapLowByte = "xchg.byte0", Locked;
+    /// Exchange of the high half.
+    SwapHighHalf = "xchg.half1", Locked;
+    /// Compare-exchange.
+    CompareExchange = "cmpxchg", Locked;
+    /// Compare-exchange of the high half.
+    CompareExchangeHighHalf = "cmpxchg.half1", Locked;
+    /// Addition.
+    Add = "add", Locked;
+    /// Subtraction.
+    Subtract = "sub", Locked;
+    /// Bitwise or.
+    Or = "or", Locked;
+    /// Bitwise and.
+    And = "and", Locked;
+    /// Bit 8 is tested and set, and the word read after that.
+    TestAndSetBit8 = "bts8", Locked;
+}
+
+/// An access to a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// What it does.
+    pub operation: Operation,
+    /// In which order with others. Of a compare-exchange, where it succeeds.
+    pub order: Ordering,
+    /// Where.
+    pub address: usize,
+}
+
+/// A memory barrier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Barrier {
+    /// Everything.
+    Full,
+    /// Everything, where the read-modify-write before is no barrier itself.
+    AfterRmw,
+    /// Stores.
+    Writes,
+    /// Loads.
+    Reads,
+}
+
 /// Who is told.
 pub trait Observer: Send + Sync + 'static {
     /// Name in reports.
     const NAME: &'static str;
     /// See [`Memory::POISON`].
     const POISON: bool;
-    /// An access to the word at `address` is about to happen.
-    fn about_to(access: Access, address: usize);
+    /// What a word keeps of its label. Where this takes no room, words have the native size.
+    type Tag: From<Label> + Send + Sync + 'static;
+    /// An access to a word is about to happen.
+    fn about_to(access: Access, tag: &Self::Tag);
+    /// A barrier is about to happen.
+    fn fence(barrier: Barrier) {
+        let _ = barrier;
+    }
 }
 
-/// A native word whose accesses are told to `O`. Has the size and place of the native word.
-#[repr(transparent)]
-pub struct Observed<A, O> {
+/// A tag that keeps nothing.
+pub struct Untagged;
+
+impl From<Label> for Untagged {
+    fn from(_: Label) -> Self {
+        Self
+    }
+}
+
+/// A native word whose accesses are told to `O`.
+#[repr(C)]
+pub struct Observed<A, O: Observer> {
     word: A,
+    tag: O::Tag,
     observer: PhantomData<fn() -> O>,
 }
 
+/// The size and place of the native word.
+const _: () = assert!(size_of::<Observed<AtomicU32, super::traced::Notes>>() == 4);
+
 impl<A, O: Observer> Observed<A, O> {
-    fn wrap(word: A) -> Self {
-        Self { word, observer: PhantomData }
+    fn wrap(label: Label, word: A) -> Self {
+        Self { word, tag: label.into(), observer: PhantomData }
     }
 
     #[inline]
-    fn reading(&self) -> &A {
-        O::about_to(Access::Read, core::ptr::from_ref(self).addr());
-        &self.word
-    }
-
-    #[inline]
-    fn writing(&self) -> &A {
-        O::about_to(Access::Write, core::ptr::from_ref(self).addr());
-        &self.word
-    }
-
-    #[inline]
-    fn locking(&self) -> &A {
-        O::about_to(Access::Locked, core::ptr::from_ref(self).addr());
+    fn told(&self, operation: Operation, order: Ordering) -> &A {
+        let address = core::ptr::from_ref(self).addr();
+        O::about_to(Access { operation, order, address }, &self.tag);
         &self.word
     }
 }
@@ -64,17 +153,17 @@ impl<A, O: Observer> Observed<A, O> {
 macro_rules! observed {
     ($atomic:ty, $t:ty $(, $generic:ident)?) => {
         impl<$($generic: 'static,)? O: Observer> Word<$t> for Observed<$atomic, O> {
-            fn new(_: Label, value: $t) -> Self {
-                Self::wrap(<$atomic>::new(value))
+            fn new(label: Label, value: $t) -> Self {
+                Self::wrap(label, <$atomic>::new(value))
             }
             fn load(&self, order: Ordering) -> $t {
-                self.reading().load(order)
+                self.told(Operation::Load, order).load(order)
             }
             fn store(&self, value: $t, order: Ordering) {
-                self.writing().store(value, order);
+                self.told(Operation::Store, order).store(value, order);
             }
             fn swap(&self, value: $t, order: Ordering) -> $t {
-                self.locking().swap(value, order)
+                self.told(Operation::Swap, order).swap(value, order)
             }
             fn cas(
                 &self,
@@ -83,7 +172,8 @@ macro_rules! observed {
                 success: Ordering,
                 failure: Ordering,
             ) -> Result<$t, $t> {
-                self.locking().compare_exchange(current, new, success, failure)
+                self.told(Operation::CompareExchange, success)
+                    .compare_exchange(current, new, success, failure)
             }
         }
     };
@@ -94,16 +184,16 @@ macro_rules! observed_int {
         observed!($atomic, $t);
         impl<O: Observer> IntWord<$t> for Observed<$atomic, O> {
             fn fetch_add(&self, value: $t, order: Ordering) -> $t {
-                self.locking().fetch_add(value, order)
+                self.told(Operation::Add, order).fetch_add(value, order)
             }
             fn fetch_sub(&self, value: $t, order: Ordering) -> $t {
-                self.locking().fetch_sub(value, order)
+                self.told(Operation::Subtract, order).fetch_sub(value, order)
             }
             fn fetch_or(&self, value: $t, order: Ordering) -> $t {
-                self.locking().fetch_or(value, order)
+                self.told(Operation::Or, order).fetch_or(value, order)
             }
             fn fetch_and(&self, value: $t, order: Ordering) -> $t {
-                self.locking().fetch_and(value, order)
+                self.told(Operation::And, order).fetch_and(value, order)
             }
         }
     };
@@ -115,28 +205,31 @@ observed!(AtomicPtr<T>, *mut T, T);
 
 impl<O: Observer> SplitWord for Observed<AtomicU32, O> {
     fn set_low_byte_acquire(&self) -> bool {
-        self.locking().set_low_byte_acquire()
+        self.told(Operation::SwapLowByte, Ordering::Acquire).set_low_byte_acquire()
     }
     fn any_above_low_byte(&self) -> bool {
-        self.reading().any_above_low_byte()
+        self.told(Operation::LoadAboveLowByte, Ordering::Relaxed).any_above_low_byte()
     }
     fn clear_second_byte(&self) {
-        self.writing().clear_second_byte();
+        self.told(Operation::StoreSecondByte, Ordering::Relaxed).clear_second_byte();
     }
     fn set_bit_8_acquire(&self) -> u32 {
-        self.locking().set_bit_8_acquire()
+        self.told(Operation::TestAndSetBit8, Ordering::Acquire).set_bit_8_acquire()
     }
     fn store_low_byte_one(&self) {
-        self.writing().store_low_byte_one();
+        self.told(Operation::StoreLowByte, Ordering::Relaxed).store_low_byte_one();
     }
     fn clear_low_byte_release(&self) {
-        self.writing().clear_low_byte_release();
+        self.told(Operation::StoreLowByte, Ordering::Release).clear_low_byte_release();
     }
     fn store_low_half(&self, value: u16) {
-        self.writing().store_low_half(value);
+        self.told(Operation::StoreLowHalf, Ordering::Relaxed).store_low_half(value);
+    }
+    fn cas_high_half(&self, current: u16, new: u16) -> bool {
+        self.told(Operation::CompareExchangeHighHalf, Ordering::Relaxed).cas_high_half(current, new)
     }
     fn swap_high_half(&self, value: u16) -> u16 {
-        self.locking().swap_high_half(value)
+        self.told(Operation::SwapHighHalf, Ordering::AcqRel).swap_high_half(value)
     }
 }
 
@@ -152,7 +245,20 @@ impl<O: Observer> Memory for ObservedCores<O> {
     type Exclusive<T: Send> = SpinExclusive<T>;
 
     fn fence() {
-        fence(Ordering::SeqCst);
+        O::fence(Barrier::Full);
+        Cores::fence();
+    }
+    fn fence_after_rmw() {
+        O::fence(Barrier::AfterRmw);
+        Cores::fence_after_rmw();
+    }
+    fn fence_writes() {
+        O::fence(Barrier::Writes);
+        Cores::fence_writes();
+    }
+    fn fence_reads() {
+        O::fence(Barrier::Reads);
+        Cores::fence_reads();
     }
     fn relax() {
         Cores::relax();
@@ -160,11 +266,12 @@ impl<O: Observer> Memory for ObservedCores<O> {
     fn wait_until<R>(condition: impl FnMut() -> Option<R>) -> R {
         Cores::wait_until(condition)
     }
-    fn wait_until_or<R>(
+    fn wait_until_or_every<R>(
+        spins: u32,
         condition: impl FnMut() -> Option<R>,
         seldom: impl FnMut() -> Option<R>,
     ) -> R {
-        Cores::wait_until_or(condition, seldom)
+        Cores::wait_until_or_every(spins, condition, seldom)
     }
     fn now_ns() -> u64 {
         Cores::now_ns()

@@ -63,6 +63,19 @@ impl SplitWord for Virtual<u32> {
         // AcqRel, as the contract says.
         self.0.swap_high_half(value, Ordering::AcqRel)
     }
+    fn cas_high_half(&self, current: u16, new: u16) -> bool {
+        // The simulator has no compare-exchange of a half. A failure because of the other half, which
+        // a narrow one would not have, is tried again.
+        let mut word = self.0.load(Ordering::Relaxed);
+        while word >> 16 == u32::from(current) {
+            let replaced = word & 0xffff | u32::from(new) << 16;
+            match self.cas(word, replaced, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(found) => word = found,
+            }
+        }
+        false
+    }
     fn set_low_byte_acquire(&self) -> bool {
         self.0.fetch_or(1, Ordering::Acquire) & 1 == 0
     }
@@ -108,9 +121,9 @@ impl<T: Send> Exclusive<T> for SimExclusive<T> {
     }
 }
 
-/// How often a simulated waiter evaluates an expensive condition, in simulated nanoseconds: what
-/// the native platform's spins between two checks take.
-const CHECK_EVERY_NS: f64 = 5_000.0;
+/// What a spin of the native platform takes, in nanoseconds: how often a simulated waiter evaluates an
+/// expensive condition.
+const SPIN_NS: f64 = 40.0;
 
 impl Memory for Simulated {
     const NAME: &'static str = "sim";
@@ -123,6 +136,14 @@ impl Memory for Simulated {
         fence(Ordering::SeqCst);
     }
 
+    fn fence_writes() {
+        fence(Ordering::Release);
+    }
+
+    fn fence_reads() {
+        fence(Ordering::Acquire);
+    }
+
     fn relax() {
         pause();
     }
@@ -131,17 +152,19 @@ impl Memory for Simulated {
         cellbench_sim::wait_until(condition)
     }
 
-    fn wait_until_or<R>(
+    fn wait_until_or_every<R>(
+        spins: u32,
         mut condition: impl FnMut() -> Option<R>,
         mut seldom: impl FnMut() -> Option<R>,
     ) -> R {
+        let check_every_ns = SPIN_NS * f64::from(spins);
         let mut next_check_ns = now_ns();
-        cellbench_sim::wait_until_deadline(CHECK_EVERY_NS, || {
+        cellbench_sim::wait_until_deadline(check_every_ns, || {
             condition().or_else(|| {
                 if now_ns() < next_check_ns {
                     return None;
                 }
-                next_check_ns = now_ns() + CHECK_EVERY_NS;
+                next_check_ns = now_ns() + check_every_ns;
                 seldom()
             })
         })

@@ -7,7 +7,7 @@
 
 use std::cell::RefCell;
 
-use super::observed::{Access, ObservedCores, Observer};
+use super::observed::{Access, ObservedCores, Observer, Untagged};
 
 /// Native memory whose every access is a step.
 pub type Steps = ObservedCores<Interruption>;
@@ -54,9 +54,10 @@ pub fn interrupt_at<R>(
 impl Observer for Interruption {
     const NAME: &'static str = "stepped";
     const POISON: bool = true;
+    type Tag = Untagged;
 
     #[inline]
-    fn about_to(_: Access, _: usize) {
+    fn about_to(_: Access, _: &Untagged) {
         step();
     }
 }

@@ -7,7 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
-use super::observed::{Access, ObservedCores, Observer};
+use super::observed::{Access, ObservedCores, Observer, Untagged, Wants};
 
 /// Native memory that notes the lines it touches.
 pub type Lines = ObservedCores<Notes>;
@@ -28,12 +28,14 @@ thread_local! {
 impl Observer for Notes {
     const NAME: &'static str = "traced";
     const POISON: bool = false;
+    type Tag = Untagged;
 
-    fn about_to(access: Access, address: usize) {
+    fn about_to(access: Access, _: &Untagged) {
+        let wants = access.operation.wants();
         TOUCHED.with_borrow_mut(|touched| {
             if let Some(touched) = touched {
-                *touched.entry(address >> LINE_SHIFT).or_default() |= access != Access::Read;
-                LOCKED.set(LOCKED.get() + usize::from(access == Access::Locked));
+                *touched.entry(access.address >> LINE_SHIFT).or_default() |= wants != Wants::Read;
+                LOCKED.set(LOCKED.get() + usize::from(wants == Wants::Locked));
             }
         });
     }
