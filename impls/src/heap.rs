@@ -26,8 +26,9 @@ use crossbeam_utils::CachePadded;
 use crate::machine::{Context, Cpu};
 use crate::platform::{Ordering, Platform, Word};
 
-/// Slot sizes in bytes. All are multiples of a cache line, so two objects never share one.
-const CLASSES: [usize; 7] = [64, 128, 192, 256, 512, 1024, 2048];
+/// Slot sizes in bytes: the kernel's `kmalloc` caches, of which small objects share lines. A slot is
+/// aligned as there, to the largest power of two that divides its size.
+const CLASSES: [usize; 9] = [32, 64, 96, 128, 192, 256, 512, 1024, 2048];
 /// Size and alignment of a chunk, in bytes: a slot's chunk is found by masking its address.
 const CHUNK: usize = 1 << 16;
 /// Chunks per class: some million slots of 64 bytes.
@@ -187,11 +188,12 @@ impl<P: Platform> Heap<P> {
     #[inline(always)]
     fn class<T>(&self) -> &Class<P> {
         let index = const {
-            assert!(align_of::<T>() <= CLASSES[0], "slots are aligned to a cache line");
             let mut index = 0;
             while CLASSES[index] < size_of::<T>() {
                 index += 1;
             }
+            let alignment = 1 << CLASSES[index].trailing_zeros();
+            assert!(align_of::<T>() <= alignment, "slots of its size are not aligned for it");
             index
         };
         &self.classes[index]

@@ -3,26 +3,40 @@
 //!
 //! In the kernel a self-interrupt runs the list. Here the list runs where that interrupt would
 //! arrive: at once when the queueing code has interrupts on, else when the outermost
-//! interrupt-off section of the CPU ends (`Cpu::irq_save`). The cost of the interrupt itself is
-//! not modelled; METHODOLOGY.md says so.
+//! interrupt-off section of the CPU ends (`Cpu::irq_save`). The machine charges for the interrupt.
+//!
+//! Access for access as `kernel/irq_work.c`: an item is PENDING from queueing until its handler is
+//! about to run, and BUSY until that has returned. So an item is touched after its handler, which
+//! objects that contain one rely on RCU for: a handler runs with interrupts off, which no grace
+//! period passes.
 
+use core::mem;
 use core::ptr;
+use core::sync::atomic::AtomicPtr;
 
 use crate::engine::Handler;
 use crate::machine::Cpu;
 use crate::platform::{IntWord, Ordering, Platform, Word};
 
-/// Queued and not yet run.
+/// Queued, and its handler has not begun.
 const PENDING: u32 = 1;
+/// Queued, or its handler runs.
+const BUSY: u32 = 2;
+/// What queueing sets.
+const CLAIMED: u32 = PENDING | BUSY;
 
 /// A work item for [`IrqWork::queue`], part of a larger object.
 #[repr(C)]
 pub struct IrqWork<P: Platform> {
     next: P::Ptr<IrqWork<P>>,
     flags: P::U32,
-    handler: Handler<P>,
+    /// A [`Handler`], which a later round of the object may replace.
+    handler: AtomicPtr<()>,
     owner: *mut (),
 }
+
+/// As large as `struct irq_work`.
+const _: () = assert!(size_of::<IrqWork<crate::platform::Native>>() == 32);
 
 // SAFETY: `owner` is handed to `handler` and not used here; the rest are atomic words.
 unsafe impl<P: Platform> Send for IrqWork<P> {}
@@ -35,22 +49,30 @@ impl<P: Platform> IrqWork<P> {
         Self {
             next: P::Ptr::new("irq_work.next", ptr::null_mut()),
             flags: P::U32::new("irq_work.flags", 0),
-            handler,
+            handler: AtomicPtr::new(handler as *mut ()),
             owner,
         }
+    }
+
+    /// Makes an idle item of it again, with another handler (`IRQ_WORK_INIT` over an item): by the one
+    /// party that may queue it. The last handler may still be about to clear BUSY, on another CPU too.
+    pub(crate) fn init_again(&self, handler: Handler<P>) {
+        // Relaxed, both: queueing the item publishes them.
+        self.flags.store(0, Ordering::Relaxed);
+        self.handler.store(handler as *mut (), Ordering::Relaxed);
     }
 
     /// Queues the item on this CPU and runs it where the interrupt would arrive. Returns `false`
     /// if it was queued already: the run to come sees what happened before this call.
     ///
     /// # Safety
-    /// `this` must stay valid until its handler has begun to run.
+    /// `this` must stay valid until its handler has returned and a grace period has ended.
     pub unsafe fn queue(this: *const Self, cpu: &Cpu<'_, P>) -> bool {
         // SAFETY: valid by contract.
         let work = unsafe { &*this };
-        // AcqRel: what the caller did before is seen by the handler that clears PENDING (its
-        // swap reads this write or a later one); a `true` here sees the previous run's end.
-        if work.flags.fetch_or(PENDING, Ordering::AcqRel) & PENDING != 0 {
+        // A full barrier, as `atomic_fetch_or` is: what the caller did before is seen by the handler
+        // that is to begin; a `true` here sees what the last one did.
+        if work.flags.fetch_or(CLAIMED, Ordering::SeqCst) & PENDING != 0 {
             return false;
         }
         cpu.this.irq_works.push(this.cast_mut());
@@ -58,6 +80,26 @@ impl<P: Platform> IrqWork<P> {
             cpu.run_irq_works();
         }
         true
+    }
+
+    /// Runs the item (`irq_work_single`).
+    ///
+    /// # Safety
+    /// It was taken from a list, by this caller alone.
+    unsafe fn run(&self, cpu: &Cpu<'_, P>) {
+        // Relaxed: the barrier orders it. Only the bit BUSY of an item that is not idle matters.
+        let flags = self.flags.load(Ordering::Relaxed) & !PENDING;
+        // From here on it may be queued again: whoever finds it PENDING before this relies on the
+        // handler, which sees what came before by the barrier.
+        self.flags.store(flags, Ordering::Relaxed);
+        P::fence();
+        // SAFETY: only ever stored from a `Handler`.
+        let handler: Handler<P> =
+            unsafe { mem::transmute::<*mut (), Handler<P>>(self.handler.load(Ordering::Relaxed)) };
+        // SAFETY: the contract of `Handler`: `owner` is what it was made with.
+        unsafe { handler(self.owner, cpu) };
+        // A full barrier, as `atomic_cmpxchg` is. It fails where the item was queued again.
+        let _ = self.flags.cas(flags, flags & !BUSY, Ordering::SeqCst, Ordering::Relaxed);
     }
 }
 
@@ -81,47 +123,32 @@ impl<P: Platform> IrqWorkList<P> {
     fn push(&self, work: *mut IrqWork<P>) {
         let mut head = self.head.load(Ordering::Relaxed);
         loop {
-            // SAFETY: `work` is valid until its handler has begun; it is not yet in the list.
+            // SAFETY: `work` is valid until its handler has returned; it is not yet in the list.
             unsafe { (*work).next.store(head, Ordering::Relaxed) };
-            // Release pairs with the acquire of the swap in `run`, for `next`.
-            match self.head.cas(head, work, Ordering::Release, Ordering::Relaxed) {
+            // A full barrier, as `llist_add` is. Pairs with the exchange in `run`, for `next`.
+            match self.head.cas(head, work, Ordering::SeqCst, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(found) => head = found,
             }
         }
     }
 
-    /// Runs all items in the order in which they were queued, and those that they queue.
+    /// Runs all items that are in the list now, the newest first, as the kernel does.
     #[cold]
     pub(crate) fn run(&self, cpu: &Cpu<'_, P>) {
-        loop {
-            let mut newest_first = self.head.swap(ptr::null_mut(), Ordering::Acquire);
-            if newest_first.is_null() {
-                return;
-            }
-            let mut oldest_first = ptr::null_mut();
-            while !newest_first.is_null() {
-                // SAFETY: items in the list are valid until their handler begins.
-                let next = unsafe { (*newest_first).next.load(Ordering::Relaxed) };
-                // SAFETY: as above; the taken list is this loop's alone.
-                unsafe { (*newest_first).next.store(oldest_first, Ordering::Relaxed) };
-                oldest_first = newest_first;
-                newest_first = next;
-            }
-            while !oldest_first.is_null() {
-                // SAFETY: its handler has not begun.
-                let work = unsafe { &*oldest_first };
-                // Read before the handler runs: it may free the item.
-                let next = work.next.load(Ordering::Relaxed);
-                let (handler, owner) = (work.handler, work.owner);
-                // From here on it may be queued again. Acquire pairs with the `fetch_or` of the
-                // last `queue`. Nothing of the item is touched after the handler began: the
-                // handler may hand it to be freed.
-                work.flags.swap(0, Ordering::AcqRel);
-                // SAFETY: the contract of `Handler`: `owner` is what it was made with.
-                unsafe { handler(owner, cpu) };
-                oldest_first = next;
-            }
+        // A full barrier, as `llist_del_all` is.
+        let mut item = self.head.swap(ptr::null_mut(), Ordering::SeqCst);
+        while !item.is_null() {
+            // Interrupts are off, which no grace period passes: keeps the item until its flags are
+            // cleared.
+            let _rcu = cpu.rcu_read();
+            // SAFETY: items in a list are valid until their handler has returned and a grace period
+            // has ended.
+            let work = unsafe { &*item };
+            // Read before the handler runs: the item may be queued again.
+            item = work.next.load(Ordering::Relaxed);
+            // SAFETY: this loop's alone.
+            unsafe { work.run(cpu) };
         }
     }
 }

@@ -30,12 +30,13 @@ impl<P: Platform> Map<P> {
         cpu: &Cpu<'_, P>,
         cells: impl IntoIterator<Item = &'a C>,
     ) {
-        if self.usercnt.fetch_sub(1, Ordering::AcqRel) != 1 {
+        // A full barrier, as `atomic64_dec_and_test` is.
+        if self.usercnt.fetch_sub(1, Ordering::SeqCst) != 1 {
             return;
         }
-        // Full barrier: drop usercnt, then read the cells. Pairs with publish the block, then
-        // read usercnt, in `AsyncCell::init`: one of the two sees the other.
-        P::fence();
+        // Drop usercnt, then read the cells. Pairs with publish the block, then read usercnt, in
+        // `AsyncCell::init`: one of the two sees the other.
+        P::fence_after_rmw();
         for cell in cells {
             cell.cancel_and_free(cpu);
         }

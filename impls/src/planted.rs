@@ -29,6 +29,12 @@ bugs! {
     PendingLeft,
     /// Resilient lock: a queue head that fails leaves without telling its successor.
     SuccessorNotTold,
+    /// Resilient lock, as in 6.19 to 7.1: a head that finds a deadlock waits for somebody to hand the
+    /// queue to, who may not exist (7a3c0289c3c8).
+    LoneHeadWaits,
+    /// Resilient test-and-set lock: the slow path makes an entry of its own, which nobody removes
+    /// (82f3b142c99c).
+    TasEntryTwice,
     /// `cmpxchg-state`: `start` arms without taking a reference (the reviewed race of RFC v1).
     StartWithoutReference,
     /// `cmpxchg-state`: the end of an update stores READY over FREED.
@@ -52,9 +58,17 @@ bugs! {
     /// `mpmc-cell`, as published: the result of queueing the `irq_work` is ignored, and the reference
     /// that it was given leaks where it was queued already (A. Nakryiko's review of v3).
     QueueResultIgnored,
+    /// `mpmc-cell`, as published: the result of queueing the `irq_work` is ignored when the cell is freed
+    /// (the same review): the map's reference is never put, and the block never freed.
+    FreeLost,
+    /// Counted designs: a block is freed although its callback runs (81502d7f20bf).
+    FreedUnderCallback,
     /// Task work, as merged: the late irq step of a round that has ended finds FREED and cancels on
     /// the task, which is null by then.
     LateIrqStepCancels,
+    /// Task work, as merged first (Linux 6.18, `bpf_mem_free`): the block is freed without a grace
+    /// period, while a schedule may be between finding it and taking its reference.
+    FreedAtOnce,
     /// `cmd-queue`: commands are executed newest first.
     CommandsNotReversed,
     /// `mpmc-cell` and `seq-latch`: an `irq_work` does not claim the command that it executes.

@@ -88,9 +88,8 @@ impl<P: Platform> Program<P> {
             if refs == 0 {
                 return Err(Errno::ENOENT);
             }
-            // Acquire pairs with the release of the puts: who counts up from a value sees what
-            // led to it.
-            match self.refs.cas(refs, refs + 1, Ordering::Acquire, Ordering::Relaxed) {
+            // A full barrier, as `atomic64_fetch_add_unless` is.
+            match self.refs.cas(refs, refs + 1, Ordering::SeqCst, Ordering::Relaxed) {
                 Ok(_) => return Ok(()),
                 Err(found) => refs = found,
             }
@@ -103,8 +102,9 @@ impl<P: Platform> Program<P> {
     /// If the count is 0.
     #[inline(always)]
     pub fn put(&self) {
-        // AcqRel: what was done under the reference comes before whatever the last put leads to.
-        let before = self.refs.fetch_sub(1, Ordering::AcqRel);
+        // A full barrier, as `atomic64_dec_and_test` is: what was done under the reference comes before
+        // whatever the last put leads to.
+        let before = self.refs.fetch_sub(1, Ordering::SeqCst);
         assert!(before > 0, "a program reference was put twice");
     }
 }

@@ -18,21 +18,20 @@ use crate::machine::Cpu;
 use crate::platform::{IntWord, Memory, Ordering, Platform, Word};
 
 /// A work for a task, part of a larger object (`struct callback_head`).
+#[repr(C)]
 pub struct TaskItem<P: Platform> {
     next: P::Ptr<TaskItem<P>>,
     handler: Handler<P>,
-    owner: *mut (),
 }
 
-// SAFETY: `owner` is handed to `handler` and not used here; `next` is an atomic word.
-unsafe impl<P: Platform> Send for TaskItem<P> {}
-// SAFETY: as above.
-unsafe impl<P: Platform> Sync for TaskItem<P> {}
+/// As large as `struct callback_head`.
+const _: () = assert!(size_of::<TaskItem<crate::platform::Native>>() == 16);
 
 impl<P: Platform> TaskItem<P> {
-    /// A work that is in no task's list; `handler` will be called with `owner`.
-    pub fn new(handler: Handler<P>, owner: *mut ()) -> Self {
-        Self { next: P::Ptr::new("task_item.next", ptr::null_mut()), handler, owner }
+    /// A work that is in no task's list; `handler` will be called with the item's own address, from
+    /// which it finds what the item is part of.
+    pub fn new(handler: Handler<P>) -> Self {
+        Self { next: P::Ptr::new("task_item.next", ptr::null_mut()), handler }
     }
 }
 
@@ -193,11 +192,10 @@ impl<P: Platform> Task<P> {
             }
             while !item.is_null() {
                 // SAFETY: valid until its handler begins. Read before: it may be added again.
-                let (next, handler, owner) = unsafe {
-                    ((*item).next.load(Ordering::Relaxed), (*item).handler, (*item).owner)
-                };
+                let (next, handler) =
+                    unsafe { ((*item).next.load(Ordering::Relaxed), (*item).handler) };
                 // SAFETY: the contract of `Handler`.
-                unsafe { handler(owner, cpu) };
+                unsafe { handler(item.cast(), cpu) };
                 item = next;
                 any = true;
             }
@@ -259,24 +257,33 @@ mod tests {
     use crate::platform::stepped::interrupt_at;
     use crate::{CpuId, Errno, Machine};
 
-    /// Notes that a work ran: its owner is the journal and its name.
-    struct Note<'a>(&'a RefCell<Vec<u32>>, u32);
-
-    unsafe fn note(owner: *mut (), _: &Cpu<'_, Stepped>) {
-        // SAFETY: the tests make items with notes that outlive them.
-        let Note(journal, name) = unsafe { &*owner.cast::<Note<'_>>() };
-        journal.borrow_mut().push(*name);
+    /// A work that notes that it ran.
+    #[repr(C)]
+    struct Note<'a> {
+        item: TaskItem<Stepped>,
+        journal: &'a RefCell<Vec<u32>>,
+        name: u32,
     }
 
-    fn items<'a>(notes: &'a [Note<'a>]) -> Vec<TaskItem<Stepped>> {
-        let owner = |made: &'a Note<'a>| core::ptr::from_ref(made).cast_mut().cast();
-        notes.iter().map(|made| TaskItem::new(note, owner(made))).collect()
+    unsafe fn note(item: *mut (), _: &Cpu<'_, Stepped>) {
+        // SAFETY: the item is the first field of a note, and the notes outlive the lists.
+        let note = unsafe { &*item.cast::<Note<'_>>() };
+        note.journal.borrow_mut().push(note.name);
     }
 
-    fn add(task: &Task<Stepped>, items: &[TaskItem<Stepped>]) {
-        for item in items {
+    fn notes(journal: &RefCell<Vec<u32>>, count: u32) -> Vec<Note<'_>> {
+        (0..count).map(|name| Note { item: TaskItem::new(note), journal, name }).collect()
+    }
+
+    /// The address of a note's item, with the right to look at the whole note.
+    fn item(note: &Note<'_>) -> *const TaskItem<Stepped> {
+        core::ptr::from_ref(note).cast()
+    }
+
+    fn add(task: &Task<Stepped>, notes: &[Note<'_>]) {
+        for note in notes {
             // SAFETY: in no list yet; the tests run or cancel all of them.
-            assert!(unsafe { task.add(item) });
+            assert!(unsafe { task.add(item(note)) });
         }
     }
 
@@ -285,18 +292,17 @@ mod tests {
         let machine = Machine::<Stepped>::new(MachineConfig::new(1));
         let cpu = machine.cpu(CpuId(0));
         let journal = RefCell::new(Vec::new());
-        let notes: Vec<_> = (0..5).map(|name| Note(&journal, name)).collect();
-        let items = items(&notes);
+        let notes = notes(&journal, 5);
         let task = cpu.current();
-        add(task, &items);
+        add(task, &notes);
         // The newest, one in the middle, the oldest; and one that is not there any more.
         for name in [4, 2, 0] {
-            assert_eq!(task.cancel(&cpu, &items[name]), Ok(true), "{name}");
+            assert_eq!(task.cancel(&cpu, item(&notes[name])), Ok(true), "{name}");
         }
-        assert_eq!(task.cancel(&cpu, &items[2]), Ok(false));
+        assert_eq!(task.cancel(&cpu, item(&notes[2])), Ok(false));
         cpu.return_to_user();
         assert_eq!(*journal.borrow(), [3, 1]);
-        assert_eq!(task.cancel(&cpu, &items[1]), Ok(false), "it ran");
+        assert_eq!(task.cancel(&cpu, item(&notes[1])), Ok(false), "it ran");
         assert!(machine.rest(CpuId(0)).is_clean());
     }
 
@@ -305,15 +311,14 @@ mod tests {
         let machine = Machine::<Stepped>::new(MachineConfig::new(1));
         let cpu = machine.cpu(CpuId(0));
         let journal = RefCell::new(Vec::new());
-        let notes = [Note(&journal, 0), Note(&journal, 1)];
-        let items = items(&notes);
+        let notes = notes(&journal, 2);
         let task = cpu.current();
-        add(task, &items[..1]);
+        add(task, &notes[..1]);
         assert!(task.get());
         cpu.exit_task();
         assert_eq!(*journal.borrow(), [0]);
         // SAFETY: in no list.
-        assert!(!unsafe { task.add(&items[1]) });
+        assert!(!unsafe { task.add(item(&notes[1])) });
         assert!(task.get(), "somebody still holds it");
         task.put();
         task.put();
@@ -330,15 +335,14 @@ mod tests {
             let machine = Machine::<Stepped>::new(MachineConfig::new(1));
             let cpu = machine.cpu(CpuId(0));
             let journal = RefCell::new(Vec::new());
-            let notes: Vec<_> = (0..3).map(|name| Note(&journal, name)).collect();
-            let items = items(&notes);
+            let notes = notes(&journal, 3);
             let task = cpu.current();
-            add(task, &items);
+            add(task, &notes);
             let mut in_nmi = None;
             let (taken, fired) = interrupt_at(
                 place,
-                || in_nmi = Some(cpu.nmi(|nmi| task.cancel(nmi, &items[1]))),
-                || task.cancel(&cpu, &items[0]),
+                || in_nmi = Some(cpu.nmi(|nmi| task.cancel(nmi, item(&notes[1])))),
+                || task.cancel(&cpu, item(&notes[0])),
             );
             assert_eq!(taken, Ok(true));
             cpu.return_to_user();

@@ -127,14 +127,16 @@ impl<P: Platform, K: Kind, X: Own> Block<P, K, X> {
 
     /// The handler of the node: reads the callback once and runs it.
     unsafe fn fire(owner: *mut (), cpu: &Cpu<'_, P>) {
-        let _rcu = cpu.rcu_read();
+        let _from_the_beginning = K::HANDLED_UNDER_RCU.then(|| cpu.rcu_read());
         // SAFETY: the engine calls it for a node that was not cancelled; its block is freed only
-        // after the node came to rest and a grace period ended, and this is a reader.
+        // after the node came to rest.
         let block = unsafe { &*owner.cast::<Self>() };
         // Acquire pairs with the release that published the callback.
         let callback = block.callback.load(Ordering::Acquire);
         // SAFETY: programs and their callbacks outlive the machine's rest.
         let Some(callback) = (unsafe { callback.as_ref() }) else { return };
+        // Keeps the map value that the callback is given.
+        let _value = (!K::HANDLED_UNDER_RCU).then(|| cpu.rcu_read());
         let timer = cpu.context() == Context::Softirq;
         let before =
             timer.then(|| cpu.set_running(Running { block: owner, cancelling: &block.cancelling }));
@@ -168,8 +170,9 @@ impl<P: Platform, K: Kind, X: Own> Block<P, K, X> {
             // Nothing was set, so there is no callback either.
             return Ok(());
         }
-        // Release pairs with the acquire in `fire`, which takes no lock.
-        self.callback.store(callback, Ordering::Release);
+        // Release pairs with the acquire in `fire`, which takes no lock; null publishes nothing.
+        let publish = if new.is_some() { Ordering::Release } else { Ordering::Relaxed };
+        self.callback.store(callback, publish);
         Ok(())
     }
 
@@ -190,7 +193,8 @@ impl<P: Platform, K: Kind, X: Own> Block<P, K, X> {
             if let Some((program, _)) = new {
                 program.get()?;
             }
-            let old = self.program.swap(program, Ordering::AcqRel);
+            // A full barrier, as `xchg` is.
+            let old = self.program.swap(program, Ordering::SeqCst);
             self.put_program(cpu, old);
         }
         // Release pairs with the acquire in `fire`.
@@ -223,17 +227,18 @@ impl<P: Platform, K: Kind, X: Own> Block<P, K, X> {
             if let Some((program, _)) = new {
                 program.get().expect("the guard keeps the count above 0");
             }
-            let old = self.program.swap(program, Ordering::AcqRel);
+            // A full barrier, as `xchg` is.
+            let old = self.program.swap(program, Ordering::SeqCst);
             if EXCHANGED && !planted!(cpu, CallbackStored) {
-                // Release pairs with the acquire in `fire`. Acquire: after another's callback,
-                // the check below sees the program that was exchanged before it.
-                self.callback.swap(callback, Ordering::AcqRel);
+                // A full barrier. Release pairs with the acquire in `fire`. Acquire: after another's
+                // callback, the check below sees the program that was exchanged before it.
+                self.callback.swap(callback, Ordering::SeqCst);
             } else {
                 // Release pairs with the acquire in `fire` (`rcu_assign_pointer`).
                 self.callback.store(callback, Ordering::Release);
             }
             self.put_program(cpu, old);
-            // Relaxed: only compared; ordered by the acquire above where there is one.
+            // Relaxed: only compared; ordered by the exchange or the put above where there is one.
             if self.program.load(Ordering::Relaxed) == program
                 && self.callback.load(Ordering::Relaxed) == callback
             {
@@ -259,6 +264,12 @@ impl<P: Platform, K: Kind, X: Own> Block<P, K, X> {
                 old.put();
             }
         }
+    }
+
+    /// Puts the program that the block still has: nobody else can reach the block.
+    pub(crate) fn put_last(&self, cpu: &Cpu<'_, P>) {
+        // Relaxed: a grace period came before.
+        self.put_program(cpu, self.program.load(Ordering::Relaxed));
     }
 
     /// What the block refers to.
@@ -302,8 +313,9 @@ impl<'a, P: Platform> Cancelling<'a, P> {
         // Relaxed: the full barrier orders it. On success as on failure the guard lowers it.
         block.cancelling.fetch_add(1, Ordering::Relaxed);
         let raised = Self(Some(&block.cancelling));
-        // Raise mine, then look at theirs; the other callback does the same: one sees the other.
-        P::fence();
+        // Raise mine, then look at theirs; the other callback does the same: one sees the other
+        // (`smp_mb__after_atomic`, as the addition returns no value).
+        P::fence_after_rmw();
         // SAFETY: the running block's callback is on this CPU, so the block is not freed.
         if unsafe { &*running.cancelling }.load(Ordering::Relaxed) > 0 {
             return Err(Errno::EDEADLK);
@@ -316,8 +328,8 @@ impl<P: Platform> Drop for Cancelling<'_, P> {
     #[inline(always)]
     fn drop(&mut self) {
         if let Some(cancelling) = self.0 {
-            // Release: the wait that it covered is over.
-            cancelling.fetch_sub(1, Ordering::Release);
+            // Relaxed, as `atomic_dec` is: who still sees the old count is refused once more.
+            cancelling.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }

@@ -38,48 +38,58 @@ impl Command {
 }
 
 /// A command in words that may be written while somebody reads them: what is read is used only if
-/// the sequence counter beside it did not change meanwhile.
+/// the sequence counter beside it did not change meanwhile. The fields of `struct bpf_async_cmd`; plain
+/// ones there, relaxed here.
 #[repr(C)]
 pub(crate) struct CommandSlot<P: Platform> {
     ns: P::U64,
-    /// 0 for a cancel, else the flags of a start above [`STARTS`].
+    mode: P::U32,
     op: P::U32,
 }
 
-/// The command is a start.
-const STARTS: u32 = 1;
+/// [`CommandSlot::op`]: take it out of the queue.
+const CANCEL: u32 = 0;
+/// [`CommandSlot::op`]: arm or queue, as `mode` says.
+const START: u32 = 1;
 
 impl<P: Platform> CommandSlot<P> {
     /// Without a command that anybody may use.
     pub(crate) fn new() -> Self {
-        Self { ns: P::U64::new("command.ns", 0), op: P::U32::new("command.op", 0) }
+        Self {
+            ns: P::U64::new("command.ns", 0),
+            mode: P::U32::new("command.mode", 0),
+            op: P::U32::new("command.op", CANCEL),
+        }
     }
 
-    /// Writes the command, one word after the other.
+    /// Writes the command, one word after the other. The caller orders them: with what came before
+    /// by a write barrier (`Memory::fence_writes`).
     #[inline(always)]
     pub(crate) fn store(&self, command: Command) {
-        let (ns, op) = match command {
+        let (ns, mode, op) = match command {
             // Flags were checked: they take two bits.
-            Command::Start(start) => (start.ns, (start.flags as u32) << 1 | STARTS),
-            Command::Cancel => (0, 0),
+            Command::Start(start) => (start.ns, start.flags as u32, START),
+            Command::Cancel => (0, 0, CANCEL),
         };
-        // Release pairs with the acquires in `load`: who reads one of these words sees that the
+        // Relaxed: whoever reads one of these words and then passes a read barrier sees that the
         // sequence had changed before (Boehm, "Can seqlocks get along with programming language
         // memory models?").
-        self.ns.store(ns, Ordering::Release);
-        self.op.store(op, Ordering::Release);
+        self.ns.store(ns, Ordering::Relaxed);
+        self.mode.store(mode, Ordering::Relaxed);
+        self.op.store(op, Ordering::Relaxed);
     }
 
-    /// Reads the words.
+    /// Reads the words. The caller passes a read barrier (`Memory::fence_reads`) before it looks at
+    /// the sequence again.
     #[inline(always)]
     pub(crate) fn load(&self) -> Command {
-        // Acquire pairs with the releases in `store`.
-        let ns = self.ns.load(Ordering::Acquire);
-        let op = self.op.load(Ordering::Acquire);
-        if op & STARTS == 0 {
+        // Relaxed: as in `store`.
+        let ns = self.ns.load(Ordering::Relaxed);
+        let mode = self.mode.load(Ordering::Relaxed);
+        if self.op.load(Ordering::Relaxed) == CANCEL {
             Command::Cancel
         } else {
-            Command::Start(Start { ns, flags: u64::from(op >> 1) })
+            Command::Start(Start { ns, flags: u64::from(mode) })
         }
     }
 }

@@ -23,15 +23,15 @@ pub trait Counted<P: Platform>: Own {
     /// References to the block.
     fn refs(&self) -> &Refs<P>;
     /// The `irq_work` through which a last put with interrupts off goes, in designs in which it
-    /// does: deferring to a grace period there might interrupt itself (1ace9bac1ad2).
-    fn last_put(tail: &Self::Tail) -> Option<&IrqWork<P>> {
-        let _ = tail;
+    /// does: deferring to a grace period there might interrupt itself (1ace9bac1ad2). Nobody queues it
+    /// for its own purpose any more.
+    fn last_put(&self) -> Option<&IrqWork<P>> {
         None
     }
 }
 
 /// The handler of [`Counted::last_put`]: the block's last reference is gone.
-pub(crate) unsafe fn defer_from_irq_work<P: Platform, K: Kind, X: Counted<P>>(
+unsafe fn defer_from_irq_work<P: Platform, K: Kind, X: Counted<P>>(
     owner: *mut (),
     cpu: &Cpu<'_, P>,
 ) {
@@ -53,10 +53,11 @@ pub(crate) unsafe fn put<P: Platform, K: Kind, X: Counted<P>>(
     // SAFETY: the reference keeps it.
     if unsafe { block.as_ref() }.own.refs().put() {
         // SAFETY: nobody frees it before it is deferred, which is this caller's to do.
-        if let Some(work) = X::last_put(&unsafe { block.as_ref() }.tail)
+        if let Some(work) = unsafe { block.as_ref() }.own.last_put()
             && cpu.irqs_disabled()
         {
-            // SAFETY: as above: valid until the handler has deferred it.
+            work.init_again(defer_from_irq_work::<P, K, X>);
+            // SAFETY: as above: valid until a grace period after the handler has deferred it.
             unsafe { IrqWork::queue(work, cpu) };
             return;
         }
@@ -75,6 +76,7 @@ unsafe fn readers_gone<P: Platform, K: Kind, X: Counted<P>>(
     let this = unsafe { block.as_ref() };
     if !planted!(cpu, FreedWithoutSecondCancel)
         && K::try_cancel(cpu, &this.node) == Cancelled::Running
+        && !planted!(cpu, FreedUnderCallback)
     {
         // SAFETY: still nobody but the callback knows the block, and it is not deferred now.
         unsafe { Block::defer(cpu, block, readers_gone::<P, K, X>) };
@@ -82,7 +84,7 @@ unsafe fn readers_gone<P: Platform, K: Kind, X: Counted<P>>(
     }
     // An update that found the block before it was detached may have ended after that: what it
     // set is put here.
-    this.update_locked(cpu, None).expect("clearing takes no reference");
+    this.put_last(cpu);
     // SAFETY: nobody can reach it, and its node is at rest.
     unsafe { Block::free(cpu, block) };
 }

@@ -106,6 +106,9 @@ pub trait Kind: Send + Sync + 'static {
     /// Whether designs with a worker leave the cancel that precedes freeing to it, without trying
     /// first: so the kernel does with work items.
     const CANCELLED_BY_WORKER: bool;
+    /// Whether the handler is inside an RCU section from its first access on, as in softirq. A work's
+    /// opens one when it has read the callback.
+    const HANDLED_UNDER_RCU: bool;
     /// The part of the control block that the engine knows.
     type Node<P: Platform>: Send + Sync;
 
@@ -134,6 +137,7 @@ impl Kind for Timer {
     const CANCELS: bool = true;
     const START_NEEDS_PROGRAM: bool = false;
     const CANCELLED_BY_WORKER: bool = false;
+    const HANDLED_UNDER_RCU: bool = true;
     type Node<P: Platform> = <P::Engine as Engine<P>>::Timer;
 
     #[inline(always)]
@@ -189,6 +193,7 @@ impl Kind for Wq {
     const CANCELS: bool = false;
     const START_NEEDS_PROGRAM: bool = true;
     const CANCELLED_BY_WORKER: bool = true;
+    const HANDLED_UNDER_RCU: bool = false;
     type Node<P: Platform> = <P::Engine as Engine<P>>::Work;
 
     #[inline(always)]

@@ -91,27 +91,37 @@ impl<P: Platform, R: Revision> Buffer<P> for Latch<P, R> {
         if planted!(cpu, LatchSlotsSwapped) {
             core::mem::swap(&mut under_odd, &mut under_even);
         }
-        let publish =
-            if planted!(cpu, RelaxedCommit) { Ordering::Relaxed } else { Ordering::Release };
-        // Relaxed: only writers change it, and this is the only one.
-        let sequence = self.sequence.load(Ordering::Relaxed);
-        // Release, twice, pairs with the acquire in `read`: the slot that readers turn to.
-        self.sequence.store(sequence + 1, publish);
-        under_odd.store(command);
-        self.sequence.store(sequence + 2, publish);
-        under_even.store(command);
+        for slot in [under_odd, under_even] {
+            if !planted!(cpu, RelaxedCommit) {
+                // Before: the slot that readers turn to. Pairs with the acquire in `read`.
+                P::fence_writes();
+            }
+            // Relaxed, both: only writers change it, and this is the only one.
+            let sequence = self.sequence.load(Ordering::Relaxed);
+            self.sequence.store(sequence + 1, Ordering::Relaxed);
+            // Behind: who reads what is written now sees that the sequence has changed. Pairs with the
+            // read barrier in `read`.
+            P::fence_writes();
+            slot.store(command);
+        }
         self.writer.store(0, R::FLAG);
         Ok(())
     }
 
     #[inline(always)]
-    fn read(&self, _: &Cpu<'_, P>) -> Result<(u64, Command), Errno> {
-        // Acquire pairs with the release in `write`.
+    fn read(&self, _: &Cpu<'_, P>, last: u64) -> Result<Option<(u64, Command)>, Errno> {
+        // Acquire pairs with the barrier before the store in `write`. The kernel's `READ_ONCE` heads an
+        // address dependency, which C11 has no form for.
         let sequence = self.sequence.load(Ordering::Acquire);
+        let number = if R::RAW { sequence } else { sequence / 2 };
+        if number == last {
+            return Ok(None);
+        }
         let command = self.slots[(sequence & 1) as usize].load();
-        // Relaxed: the slot's loads are acquires, so this comes after them.
+        P::fence_reads();
+        // Relaxed: ordered by the barrier.
         if self.sequence.load(Ordering::Relaxed) == sequence {
-            Ok((if R::RAW { sequence } else { sequence / 2 }, command))
+            Ok(Some((number, command)))
         } else {
             Err(Errno::EAGAIN)
         }

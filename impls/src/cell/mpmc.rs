@@ -49,6 +49,9 @@ impl<P: Platform> Buffer<P> for TwoSlots<P> {
             return Err(Errno::EBUSY);
         }
         let number = (sequence >> 1) + 1;
+        // Not as published: v3 relies on the exchange alone, whose store C11 does not order with those
+        // behind it.
+        P::fence_writes();
         self.slot(number).store(command);
         let commit =
             if planted!(cpu, RelaxedCommit) { Ordering::Relaxed } else { Ordering::Release };
@@ -58,14 +61,18 @@ impl<P: Platform> Buffer<P> for TwoSlots<P> {
     }
 
     #[inline(always)]
-    fn read(&self, cpu: &Cpu<'_, P>) -> Result<(u64, Command), Errno> {
+    fn read(&self, cpu: &Cpu<'_, P>, last: u64) -> Result<Option<(u64, Command)>, Errno> {
         // Acquire pairs with the release in `write`.
         let number = self.sequence.load(Ordering::Acquire) >> 1;
+        if number == last {
+            return Ok(None);
+        }
         let command = self.slot(number).load();
-        // Relaxed: the slot's loads are acquires, so this comes after them.
-        let unchanged = self.sequence.load(Ordering::Relaxed) >> 1 == number;
+        P::fence_reads();
+        // Acquire, as published; the barrier orders it.
+        let unchanged = self.sequence.load(Ordering::Acquire) >> 1 == number;
         if unchanged || planted!(cpu, SlotNotReread) {
-            Ok((number, command))
+            Ok(Some((number, command)))
         } else {
             Err(Errno::EAGAIN)
         }

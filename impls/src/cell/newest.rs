@@ -1,6 +1,7 @@
 //! The cell of `mpmc-cell` and `seq-latch`: start and cancel write a command into a buffer of two
 //! slots that keeps the newest one, and an `irq_work` executes it. The two designs differ in the
-//! buffer alone.
+//! buffer alone; their blocks are freed as v6 does, which sets `last` beyond every command. (v3 and v4
+//! freed by the last put of the `irq_work`: v3 could lose that, see VERIFICATION.md.)
 //!
 //! Nobody waits: a writer that meets another returns EBUSY, a reader that meets a writer reads the
 //! other slot. A command that was not executed yet is overwritten by a newer one: a start may
@@ -52,17 +53,20 @@ pub trait Buffer<P: Platform>: Send + Sync + 'static {
     /// # Errors
     /// EBUSY: another writer is in the buffer; nothing was written.
     fn write(&self, cpu: &Cpu<'_, P>, command: Command) -> Outcome;
-    /// The newest command and its number, which grows; 0 if there was none yet.
+    /// Returns the newest command and its number, which grows; `None` if that number is `last`, which
+    /// is 0 as long as no command was claimed.
     ///
     /// # Errors
     /// EAGAIN: writers got in the way; try again.
-    fn read(&self, cpu: &Cpu<'_, P>) -> Result<(u64, Command), Errno>;
+    fn read(&self, cpu: &Cpu<'_, P>, last: u64) -> Result<Option<(u64, Command)>, Errno>;
     /// Whether a writer is in the buffer.
     fn is_occupied(&self) -> bool;
 }
 
-/// Beyond every command's number: the cell was freed.
-const DESTROY: u64 = u64::MAX;
+/// Beyond every command's number: the cell was freed, and is to be cancelled.
+const DESTROY: u64 = u64::MAX - 1;
+/// Beyond that: somebody cancels it.
+const DESTROYED: u64 = u64::MAX;
 
 /// A cell that is a pointer and nothing else.
 #[repr(transparent)]
@@ -79,7 +83,8 @@ pub struct Words<P: Platform, B> {
     /// The map's own reference, and one for the `irq_work` while it is queued.
     refs: Refs<P>,
     _type: u32,
-    /// The number of the newest command that somebody executes or has executed, or `DESTROY`.
+    /// The number of the newest command that somebody executes or has executed, `DESTROY` or
+    /// `DESTROYED`.
     last: P::U64,
     buffer: B,
 }
@@ -101,41 +106,47 @@ enum Next {
     Nothing,
     /// This command, once.
     Run(Command),
-    /// The cell was freed.
-    Destroyed,
+    /// The cell was freed: the cancel, once.
+    Destroy,
 }
 
 impl<P: Platform, B: Buffer<P>> Words<P, B> {
     /// Claims the newest command.
     fn next(&self, cpu: &Cpu<'_, P>) -> Next {
         loop {
-            // Relaxed: the exchange in `claim` decides.
-            if self.last.load(Ordering::Relaxed) == DESTROY {
-                return Next::Destroyed;
+            // Acquire pairs with the release of the claim before.
+            let last = self.last.load(Ordering::Acquire);
+            if last >= DESTROY {
+                return self.claim_destruction();
             }
-            let Ok((number, command)) = self.buffer.read(cpu) else { continue };
-            if number > 0 && (planted!(cpu, CommandNotClaimed) || self.claim(number)) {
-                return Next::Run(command);
-            }
-            // Relaxed: a DESTROY that is set later is found by the `irq_work` queued after it.
-            if self.last.load(Ordering::Relaxed) != DESTROY {
-                return Next::Nothing;
+            // A bug that does not look at what was claimed.
+            let known = if planted!(cpu, CommandNotClaimed) { 0 } else { last };
+            match self.buffer.read(cpu, known) {
+                // A DESTROY that is set later is found by the `irq_work` queued after it.
+                Ok(None) => return Next::Nothing,
+                Ok(Some((number, command))) => {
+                    // Release pairs with the acquire above. It fails where another one claimed a
+                    // command meanwhile: what is the newest then?
+                    let claim = || {
+                        self.last.cas(last, number, Ordering::Release, Ordering::Relaxed).is_ok()
+                    };
+                    if planted!(cpu, CommandNotClaimed) || claim() {
+                        return Next::Run(command);
+                    }
+                }
+                Err(_) => {}
             }
         }
     }
 
-    /// Moves `last` forward to the number of a command; `false` if it is there or beyond.
-    #[inline(always)]
-    fn claim(&self, number: u64) -> bool {
-        let mut last = self.last.load(Ordering::Relaxed);
-        while last < number {
-            // AcqRel: what the one before executed, if it has ended, comes before this.
-            match self.last.cas(last, number, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => return true,
-                Err(found) => last = found,
-            }
+    /// Claims the cancel of a cell that was freed.
+    #[cold]
+    fn claim_destruction(&self) -> Next {
+        // Release: as the claim of a command.
+        match self.last.cas(DESTROY, DESTROYED, Ordering::Release, Ordering::Relaxed) {
+            Ok(_) => Next::Destroy,
+            Err(_) => Next::Nothing,
         }
-        false
     }
 }
 
@@ -199,7 +210,7 @@ unsafe fn run_newest<P: Platform, K: Kind, B: Buffer<P>>(owner: *mut (), cpu: &C
             // SAFETY: the last put cancels before it frees, and this reference comes before it.
             unsafe { command.run::<P, K>(cpu, &this.node) };
         }
-        Next::Destroyed => {
+        Next::Destroy => {
             // A callback that runs is left to the last put.
             K::try_cancel(cpu, &this.node);
         }
@@ -296,10 +307,15 @@ impl<P: Platform, K: Kind, B: Buffer<P>> AsyncCell<P> for Newest<P, K, B> {
 
     fn cancel_and_free(&self, cpu: &Cpu<'_, P>) {
         let Some(block) = self.slot.detach() else { return };
-        // AcqRel: whoever claimed a command before holds a reference, and the last put cancels
-        // what it starts.
+        // Relaxed: queueing the `irq_work` orders it. Whoever claimed a command before holds a
+        // reference, and the last put cancels what it starts.
         // SAFETY: the map's reference keeps it.
-        unsafe { block.as_ref() }.own.last.swap(DESTROY, Ordering::AcqRel);
+        unsafe { block.as_ref() }.own.last.store(DESTROY, Ordering::Relaxed);
+        if planted!(cpu, FreeLost) {
+            // SAFETY: the map's reference keeps it, for ever where the item was queued.
+            unsafe { IrqWork::queue(&block.as_ref().own.irq_work, cpu) };
+            return;
+        }
         // SAFETY: the map's own reference, given away once by whoever detached the block.
         unsafe { hand_over(cpu, block) };
     }

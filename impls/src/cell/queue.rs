@@ -40,7 +40,7 @@ pub type Repaired<P, K> = CmdQueue<P, K, true>;
 #[repr(C)]
 pub struct Words<P: Platform> {
     _flags: u64,
-    /// Executes the commands.
+    /// Executes the commands; in the end, leaves the block to a grace period.
     irq_work: IrqWork<P>,
     /// The map's own reference, one for each start in progress and each command in the list.
     refs: Refs<P>,
@@ -49,12 +49,8 @@ pub struct Words<P: Platform> {
     commands: P::Ptr<Item<P>>,
 }
 
-/// What the design adds behind the hrtimer. The kernel uses `irq_work` again, with another handler;
-/// it costs the same.
-pub struct LastPut<P: Platform>(IrqWork<P>);
-
 impl<P: Platform> Own for Words<P> {
-    type Tail = LastPut<P>;
+    type Tail = ();
 }
 
 const _: () = {
@@ -72,8 +68,8 @@ impl<P: Platform> Counted<P> for Words<P> {
     }
 
     #[inline(always)]
-    fn last_put(tail: &LastPut<P>) -> Option<&IrqWork<P>> {
-        Some(&tail.0)
+    fn last_put(&self) -> Option<&IrqWork<P>> {
+        Some(&self.irq_work)
     }
 }
 
@@ -152,9 +148,10 @@ unsafe fn push<P: Platform, K: Kind>(
     loop {
         // SAFETY: this call's alone until it is in the list.
         unsafe { item.as_ref() }.next.store(head, Ordering::Relaxed);
-        // Release pairs with the acquire in `run_commands`: `next` and the command. Acquire pairs
-        // with the release there: whoever finds the list empty also finds the `irq_work` idle.
-        match own.commands.cas(head, item.as_ptr(), Ordering::AcqRel, Ordering::Relaxed) {
+        // A full barrier, as `llist_add` is. Release pairs with the acquire in `run_commands`: `next`
+        // and the command. Acquire pairs with the release there: whoever finds the list empty also
+        // finds the `irq_work` idle.
+        match own.commands.cas(head, item.as_ptr(), Ordering::SeqCst, Ordering::Relaxed) {
             Ok(_) => break,
             Err(found) => head = found,
         }
@@ -174,8 +171,8 @@ unsafe fn run_commands<P: Platform, K: Kind>(owner: *mut (), cpu: &Cpu<'_, P>) {
     // SAFETY: the commands in the list hold references. The list is not empty: it was when this
     // run was asked for, and only this run takes it.
     let this = unsafe { block.as_ref() };
-    // AcqRel: both pair with `push`, see there.
-    let newest_first = this.own.commands.swap(ptr::null_mut(), Ordering::AcqRel);
+    // A full barrier, as `llist_del_all` is: pairs with `push`, see there.
+    let newest_first = this.own.commands.swap(ptr::null_mut(), Ordering::SeqCst);
     let mut list =
         if planted!(cpu, CommandsNotReversed) { newest_first } else { reverse(newest_first) };
     cpu.set_executing(owner);
@@ -237,8 +234,7 @@ impl<P: Platform, K: Kind, const EXCHANGED: bool> AsyncCell<P> for CmdQueue<P, K
                 _type: 0,
                 commands: P::Ptr::new("block.commands", ptr::null_mut()),
             };
-            let put = IrqWork::new(counted::defer_from_irq_work::<P, K, Words<P>>, block.cast());
-            (own, LastPut(put))
+            (own, ())
         };
         self.slot.init(cpu, map, words, || self.cancel_and_free(cpu))
     }

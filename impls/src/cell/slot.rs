@@ -28,7 +28,8 @@ impl<P: Platform, K: Kind, X: Own> Slot<P, K, X> {
     /// EINVAL: not initialised.
     #[inline(always)]
     pub(crate) fn get(&self) -> Result<NonNull<Block<P, K, X>>, Errno> {
-        // Acquire pairs with the release in `init`.
+        // Acquire pairs with the exchange in `init`. The kernel's `READ_ONCE` heads an address
+        // dependency, which C11 has no form for.
         NonNull::new(self.block.load(Ordering::Acquire)).ok_or(Errno::EINVAL)
     }
 
@@ -52,8 +53,8 @@ impl<P: Platform, K: Kind, X: Own> Slot<P, K, X> {
         let value = ptr::from_ref(self).cast();
         let block = Block::alloc(cpu, map, value, own).ok_or(Errno::ENOMEM)?;
         let publish =
-            if planted!(cpu, RelaxedPublish) { Ordering::Relaxed } else { Ordering::Release };
-        // Release pairs with the acquire in `get`.
+            if planted!(cpu, RelaxedPublish) { Ordering::Relaxed } else { Ordering::SeqCst };
+        // A full barrier, as `cmpxchg` is. Pairs with the acquire in `get`.
         if self.block.cas(ptr::null_mut(), block.as_ptr(), publish, Ordering::Relaxed).is_err() {
             if !planted!(cpu, LoserKeepsBlock) {
                 // SAFETY: never published.
@@ -85,8 +86,9 @@ impl<P: Platform, K: Kind, X: Own> Slot<P, K, X> {
     /// map's reference to it.
     #[inline(always)]
     pub(crate) fn detach(&self) -> Option<NonNull<Block<P, K, X>>> {
-        // AcqRel: sees the block that `init` published; a later `init` comes after.
-        NonNull::new(self.block.swap(ptr::null_mut(), Ordering::AcqRel))
+        // A full barrier, as `xchg` is: sees the block that `init` published; a later `init` comes
+        // after.
+        NonNull::new(self.block.swap(ptr::null_mut(), Ordering::SeqCst))
     }
 
     /// What the cell refers to. Exact at rest.

@@ -83,8 +83,9 @@ impl<P: Platform, K: Kind> StateBlock<P, K> {
     #[inline(always)]
     fn update_state(&self, cpu: &Cpu<'_, P>, new: Option<(&Program<P>, &Callback<P>)>) -> Outcome {
         let state = &self.own.state;
-        // AcqRel: sees what the last update wrote, and is seen by `cancel_and_free`.
-        let result = match state.cas(READY, BUSY, Ordering::AcqRel, Ordering::Acquire) {
+        // A full barrier, as `cmpxchg` is, here and below: sees what the last update wrote, and is seen
+        // by `cancel_and_free`.
+        let result = match state.cas(READY, BUSY, Ordering::SeqCst, Ordering::Acquire) {
             Err(BUSY) => return Err(Errno::EBUSY),
             Err(_) => return self.drop_freed(cpu),
             Ok(_) => self.update(cpu, new),
@@ -93,9 +94,9 @@ impl<P: Platform, K: Kind> StateBlock<P, K> {
             state.store(READY, Ordering::Release);
             return result;
         }
-        // AcqRel: publishes the update. If it finds FREED, the exchange that set it comes first:
-        // whoever freed may have cleared before this wrote.
-        match state.cas(BUSY, READY, Ordering::AcqRel, Ordering::Acquire) {
+        // Publishes the update. If it finds FREED, the exchange that set it comes first: whoever freed
+        // may have cleared before this wrote.
+        match state.cas(BUSY, READY, Ordering::SeqCst, Ordering::Acquire) {
             Ok(_) => result,
             Err(_) => self.drop_freed(cpu),
         }
@@ -207,8 +208,8 @@ impl<P: Platform, K: Kind, const NMI: bool> AsyncCell<P> for State<P, K, NMI> {
             let _rcu = cpu.rcu_read();
             // SAFETY: the map's reference keeps it.
             let this = unsafe { block.as_ref() };
-            // AcqRel: an update in progress finds it at its end; one that has ended is seen.
-            this.own.state.swap(FREED, Ordering::AcqRel);
+            // A full barrier: an update in progress finds it at its end; one that has ended is seen.
+            this.own.state.swap(FREED, Ordering::SeqCst);
             // Always "freed": clears what is there now.
             let _ = this.update_state(cpu, None);
         }

@@ -20,14 +20,16 @@ pub mod locked;
 pub mod lockless;
 
 use core::marker::PhantomData;
+use core::mem::offset_of;
 use core::ptr::{self, NonNull};
 
+use super::refs::Refs;
 use super::{AsyncCell, CellKind, Errno, Footprint, Inspection, Outcome, Promises, Start};
 use crate::engine::Handler;
 use crate::irq_work::IrqWork;
-use crate::machine::Cpu;
+use crate::machine::{Cpu, planted};
 use crate::map::Map;
-use crate::platform::{Ordering, Platform, Word};
+use crate::platform::{Native, Ordering, Platform, Word};
 use crate::program::{Callback, Program};
 use crate::rcu::{RcuHead, Reclaim};
 use crate::task::{Task, TaskItem};
@@ -194,30 +196,44 @@ impl<P: Platform> Drop for References<'_, P> {
     }
 }
 
-/// The control block; `own` holds what one design adds. Program, task and callback are written by
-/// the party that moved the state to PENDING and read by those that it hands the block to through
-/// the queues, hence their relaxed accesses.
+/// The control block, laid out as `struct bpf_task_work_ctx`; `owner` is where that has its reference
+/// count. Program, task and callback are written by the party that moved the state to PENDING and read
+/// by those that it hands the block to through the queues, hence their relaxed accesses.
 #[repr(C)]
-pub struct TaskBlock<P: Platform, X> {
-    /// First, so that the RCU callback gets back to the block.
-    rcu: RcuHead<P>,
+pub struct TaskBlock<P: Platform, O> {
     state: P::U32,
+    owner: O,
+    item: TaskItem<P>,
+    irq_work: IrqWork<P>,
     program: P::Ptr<Program<P>>,
     task: P::Ptr<Task<P>>,
-    callback: P::Ptr<Callback<P>>,
+    _map: u64,
     value: *const (),
-    irq_work: IrqWork<P>,
-    item: TaskItem<P>,
-    own: X,
+    _mode: u64,
+    callback: P::Ptr<Callback<P>>,
+    rcu: RcuHead<P>,
 }
+
+const _: () = {
+    type Block = TaskBlock<Native, Refs<Native>>;
+    assert!(offset_of!(Block, owner) == 4);
+    assert!(offset_of!(Block, item) == 8);
+    assert!(offset_of!(Block, irq_work) == 24);
+    assert!(offset_of!(Block, program) == 56);
+    assert!(offset_of!(Block, task) == 64);
+    assert!(offset_of!(Block, value) == 80);
+    assert!(offset_of!(Block, callback) == 96);
+    assert!(offset_of!(Block, rcu) == 104);
+    assert!(size_of::<Block>() == 120);
+};
 
 // SAFETY: `value` is an address that is dereferenced only under the contract of `AsyncCell::new`;
 // everything else is `Sync`.
-unsafe impl<P: Platform, X: Sync> Sync for TaskBlock<P, X> {}
+unsafe impl<P: Platform, O: Sync> Sync for TaskBlock<P, O> {}
 // SAFETY: as above.
-unsafe impl<P: Platform, X: Send> Send for TaskBlock<P, X> {}
+unsafe impl<P: Platform, O: Send> Send for TaskBlock<P, O> {}
 
-impl<P: Platform, X> TaskBlock<P, X> {
+impl<P: Platform, O> TaskBlock<P, O> {
     /// Allocates a block in STANDBY that nobody knows yet.
     ///
     /// # Errors
@@ -227,27 +243,36 @@ impl<P: Platform, X> TaskBlock<P, X> {
         value: *const (),
         irq_step: Handler<P>,
         callback: Handler<P>,
-        own: impl FnOnce(*mut ()) -> X,
+        owner: O,
     ) -> Result<NonNull<Self>, Errno> {
         let make = |this: *mut Self| Self {
-            rcu: RcuHead::new(),
             state: P::U32::new("block.state", STANDBY),
+            owner,
+            item: TaskItem::new(callback),
+            irq_work: IrqWork::new(irq_step, this.cast()),
             program: P::Ptr::new("block.program", ptr::null_mut()),
             task: P::Ptr::new("block.task", ptr::null_mut()),
-            callback: P::Ptr::new("block.callback", ptr::null_mut()),
+            _map: 0,
             value,
-            irq_work: IrqWork::new(irq_step, this.cast()),
-            item: TaskItem::new(callback, this.cast()),
-            own: own(this.cast()),
+            _mode: 0,
+            callback: P::Ptr::new("block.callback", ptr::null_mut()),
+            rcu: RcuHead::new(),
         };
         cpu.machine().heap().alloc(cpu, make).ok_or(Errno::ENOMEM)
     }
 
+    /// The block that an item, which a handler was called with, is part of.
+    fn of_item(item: *mut ()) -> NonNull<Self> {
+        // SAFETY: items of task blocks alone have their handlers.
+        let block = unsafe { item.cast::<u8>().sub(offset_of!(Self, item)) };
+        NonNull::new(block.cast()).expect("not null")
+    }
+
     /// Notes what is to run, and keeps the references. The block is PENDING by this caller.
     fn fill(&self, references: References<'_, P>, callback: &Callback<P>) {
-        self.program.store(ptr::from_ref(references.program).cast_mut(), Ordering::Relaxed);
         self.task.store(ptr::from_ref(references.task).cast_mut(), Ordering::Relaxed);
         self.callback.store(ptr::from_ref(callback).cast_mut(), Ordering::Relaxed);
+        self.program.store(ptr::from_ref(references.program).cast_mut(), Ordering::Relaxed);
         core::mem::forget(references);
     }
 
@@ -263,8 +288,10 @@ impl<P: Platform, X> TaskBlock<P, X> {
     /// The caller moved the block to SCHEDULING, and keeps it until its handler began.
     unsafe fn add(&self) -> bool {
         let task = self.task().expect("filled before it was scheduled");
+        // From the whole block's address: the handler finds the block by the item's.
+        let block = ptr::from_ref(self);
         // SAFETY: in no list, as the last round has ended; the rest by contract.
-        unsafe { task.add(&self.item) }
+        unsafe { task.add(&raw const (*block).item) }
     }
 
     /// Runs the program's callback. The block is RUNNING by this caller.
@@ -275,28 +302,36 @@ impl<P: Platform, X> TaskBlock<P, X> {
     }
 
     /// Drops program and task, if the block has them. One party at a time, the one that owns the
-    /// round.
+    /// round. The callback stays, as published.
     fn reset(&self) {
-        self.callback.store(ptr::null_mut(), Ordering::Relaxed);
-        // SAFETY: as in `task`.
-        if let Some(task) = unsafe { take(&self.task).as_ref() } {
-            task.put();
-        }
+        // Relaxed: handed on through the queues.
         // SAFETY: the reference that is put keeps the program until then.
-        if let Some(program) = unsafe { take(&self.program).as_ref() } {
+        if let Some(program) = unsafe { self.program.load(Ordering::Relaxed).as_ref() } {
             program.put();
+            self.program.store(ptr::null_mut(), Ordering::Relaxed);
+        }
+        if let Some(task) = self.task() {
+            task.put();
+            self.task.store(ptr::null_mut(), Ordering::Relaxed);
         }
     }
 
-    /// Drops what the block refers to, and frees it after a grace period.
+    /// Drops what the block refers to, and frees it after a grace period (`kfree_rcu`).
     ///
     /// # Safety
     /// The block is detached, in no queue, and the caller is the one party that frees it.
     unsafe fn destroy(cpu: &Cpu<'_, P>, block: NonNull<Self>) {
         // SAFETY: freed after the grace period only.
         unsafe { block.as_ref() }.reset();
-        // SAFETY: by contract; the pointer keeps the provenance of the whole block.
-        unsafe { cpu.machine().rcu().defer(cpu, block.as_ptr().cast(), Self::readers_gone) };
+        if planted!(cpu, FreedAtOnce) {
+            // SAFETY: none, this is the bug.
+            unsafe { Self::free(cpu, block) };
+            return;
+        }
+        // SAFETY: by contract; the pointer is made from the block's, and keeps its provenance.
+        unsafe {
+            cpu.machine().rcu().defer(cpu, &raw mut (*block.as_ptr()).rcu, Self::readers_gone);
+        }
     }
 
     /// Frees a block that nobody else knows.
@@ -309,24 +344,18 @@ impl<P: Platform, X> TaskBlock<P, X> {
     }
 
     unsafe fn readers_gone(head: *mut RcuHead<P>, cpu: &Cpu<'_, P>) {
-        // The head is the block's first field.
-        let block = NonNull::new(head.cast::<Self>()).expect("not null");
+        // SAFETY: the heads of task blocks alone have this function.
+        let block = unsafe { head.cast::<u8>().sub(offset_of!(Self, rcu)) };
+        let block = NonNull::new(block.cast::<Self>()).expect("not null");
         // SAFETY: handed over by `destroy`; every reader is gone.
         unsafe { Self::free(cpu, block) };
     }
 
     fn inspect(&self) -> Inspection<P> {
-        Inspection {
-            initialised: true,
-            program: self.program.load(Ordering::Acquire),
-            callback: self.callback.load(Ordering::Acquire),
-        }
+        let program = self.program.load(Ordering::Acquire);
+        // What is left of an old round's callback belongs to nobody.
+        let callback =
+            if program.is_null() { ptr::null_mut() } else { self.callback.load(Ordering::Acquire) };
+        Inspection { initialised: true, program, callback }
     }
-}
-
-/// Takes a pointer out of a word that one party at a time changes.
-fn take<T, W: Word<*mut T>>(word: &W) -> *mut T {
-    let pointer = word.load(Ordering::Relaxed);
-    word.store(ptr::null_mut(), Ordering::Relaxed);
-    pointer
 }

@@ -55,7 +55,7 @@ impl<P: Platform, L: Lock<P>> LockedWork<P, L> {
             return Ok(block);
         }
         let value = ptr::from_ref(self).cast();
-        let block = Block::alloc(cpu, value, irq_step::<P, L>, callback::<P, L>, |_| ())?;
+        let block = Block::alloc(cpu, value, irq_step::<P, L>, callback::<P, L>, ())?;
         // Relaxed: read under the lock, but for the cheap look of `cancel_and_free`.
         self.block.store(block.as_ptr(), Ordering::Relaxed);
         // Publish the block, then read usercnt. Pairs with drop usercnt, then read the cell, in
@@ -141,25 +141,25 @@ impl<P: Platform, L: Lock<P>> Design<P> for LockedWork<P, L> {
     }
 }
 
-/// The block that a handler was called with, and the cell whose lock guards it.
+/// A block that a handler was called for, and the cell whose lock guards it.
 ///
 /// # Safety
-/// `owner` is a block of a cell of type `L`, in a round that has not ended.
+/// It is the block of a cell of type `L`, in a round that has not ended.
 unsafe fn parts<'a, P: Platform, L: Lock<P>>(
-    owner: *mut (),
-) -> (NonNull<Block<P>>, &'a Block<P>, &'a LockedWork<P, L>) {
-    let block = NonNull::new(owner.cast::<Block<P>>()).expect("not null");
+    block: NonNull<Block<P>>,
+) -> (&'a Block<P>, &'a LockedWork<P, L>) {
     // SAFETY: by contract.
     let this: &Block<P> = unsafe { &*block.as_ptr() };
     // SAFETY: the cell stays valid as long as callbacks may run, by the contract of
     // `AsyncCell::new`.
-    (block, this, unsafe { &*this.value.cast() })
+    (this, unsafe { &*this.value.cast() })
 }
 
 /// The handler of the `irq_work`: hands the work to the task.
 unsafe fn irq_step<P: Platform, L: Lock<P>>(owner: *mut (), cpu: &Cpu<'_, P>) {
+    let block = NonNull::new(owner.cast::<Block<P>>()).expect("not null");
     // SAFETY: queued by `schedule`; this is the round's next party.
-    let (block, this, cell) = unsafe { parts::<P, L>(owner) };
+    let (this, cell) = unsafe { parts::<P, L>(block) };
     let freed = cell.insist(cpu, || {
         if this.state.load(Ordering::Relaxed) == FREED {
             return true;
@@ -180,11 +180,12 @@ unsafe fn irq_step<P: Platform, L: Lock<P>>(owner: *mut (), cpu: &Cpu<'_, P>) {
 }
 
 /// The handler of the task's work.
-unsafe fn callback<P: Platform, L: Lock<P>>(owner: *mut (), cpu: &Cpu<'_, P>) {
+unsafe fn callback<P: Platform, L: Lock<P>>(item: *mut (), cpu: &Cpu<'_, P>) {
     // Keeps the map value that the callback is given.
     let _rcu = cpu.rcu_read();
+    let block = Block::<P>::of_item(item);
     // SAFETY: added by the irq step; this is the round's last party.
-    let (block, this, cell) = unsafe { parts::<P, L>(owner) };
+    let (this, cell) = unsafe { parts::<P, L>(block) };
     let moved = |to| {
         cell.insist(cpu, || {
             let freed = this.state.load(Ordering::Relaxed) == FREED;

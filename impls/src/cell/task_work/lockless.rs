@@ -5,7 +5,7 @@
 //! FREED, as first posted ([`ByState`]), or the last of those who counted themselves in, as merged
 //! ([`ByCount`]). *What happens to a work that the task already has* when its cell is freed
 //! ([`CancelPolicy`]): it is cancelled at once, which takes the task's `pi_lock` and in NMI can
-//! deadlock (the finding of the review); cancelled from a second `irq_work`; or left in the list,
+//! deadlock (the finding of the review); cancelled from the `irq_work`, which is made ready again for that; or left in the list,
 //! where its callback finds FREED.
 
 use core::marker::PhantomData;
@@ -16,7 +16,6 @@ use super::{
 };
 use crate::cell::refs::Refs;
 use crate::cell::{Errno, Inspection, Outcome};
-use crate::engine::Handler;
 use crate::irq_work::IrqWork;
 use crate::machine::{Cpu, planted};
 use crate::map::Map;
@@ -81,56 +80,33 @@ impl<P: Memory> Owner for ByCount<P> {
 }
 
 /// How to cancel a work that the task has when its cell is freed.
-pub trait CancelPolicy<P: Platform>: Send + Sync + 'static {
+pub trait CancelPolicy: Send + Sync + 'static {
     /// Whether such a work is cancelled at all.
     const CANCELS: bool;
-    /// `handler` cancels the work of the block at `block`.
-    fn new(handler: Handler<P>, block: *mut ()) -> Self;
-    /// The `irq_work` that cancels; `None`: not from there.
-    fn irq_work(&self) -> Option<&IrqWork<P>>;
+    /// Whether the `irq_work` cancels it, which is used again.
+    const FROM_IRQ_WORK: bool;
 }
 
 /// By `cancel_and_free` itself.
 pub struct AtOnce;
-/// By a second `irq_work`.
-pub struct FromIrqWork<P: Platform>(IrqWork<P>);
+/// By the `irq_work`.
+pub struct FromIrqWork;
 /// Not: its callback finds FREED and cleans up.
 pub struct LeftToCallback;
 
-impl<P: Platform> CancelPolicy<P> for AtOnce {
+impl CancelPolicy for AtOnce {
     const CANCELS: bool = true;
-
-    fn new(_: Handler<P>, _: *mut ()) -> Self {
-        Self
-    }
-
-    fn irq_work(&self) -> Option<&IrqWork<P>> {
-        None
-    }
+    const FROM_IRQ_WORK: bool = false;
 }
 
-impl<P: Platform> CancelPolicy<P> for FromIrqWork<P> {
+impl CancelPolicy for FromIrqWork {
     const CANCELS: bool = true;
-
-    fn new(handler: Handler<P>, block: *mut ()) -> Self {
-        Self(IrqWork::new(handler, block))
-    }
-
-    fn irq_work(&self) -> Option<&IrqWork<P>> {
-        Some(&self.0)
-    }
+    const FROM_IRQ_WORK: bool = true;
 }
 
-impl<P: Platform> CancelPolicy<P> for LeftToCallback {
+impl CancelPolicy for LeftToCallback {
     const CANCELS: bool = false;
-
-    fn new(_: Handler<P>, _: *mut ()) -> Self {
-        Self
-    }
-
-    fn irq_work(&self) -> Option<&IrqWork<P>> {
-        None
-    }
+    const FROM_IRQ_WORK: bool = false;
 }
 
 /// A choice of both, with a name.
@@ -140,7 +116,7 @@ pub trait Variant<P: Platform>: Send + Sync + 'static {
     /// Who frees.
     type Owner: Owner;
     /// How to cancel.
-    type Cancel: CancelPolicy<P>;
+    type Cancel: CancelPolicy;
 }
 
 macro_rules! variants {
@@ -157,23 +133,17 @@ macro_rules! variants {
 }
 
 variants! {
-    /// As merged: counted, cancelled from a second `irq_work`.
-    Merged = "task-work", ByCount<P>, FromIrqWork<P>;
+    /// As merged, in its newest form: counted, cancelled from the `irq_work`, freed by `kfree_rcu`.
+    Merged = "task-work", ByCount<P>, FromIrqWork;
     /// As first posted: cancelled at once.
     CancelNow = "task-work-cancel-now", ByState, AtOnce;
     /// The author's way out of the finding.
-    CancelIrq = "task-work-cancel-irq", ByState, FromIrqWork<P>;
+    CancelIrq = "task-work-cancel-irq", ByState, FromIrqWork;
     /// The reviewer's way out of the finding.
     NoCancel = "task-work-no-cancel", ByState, LeftToCallback;
 }
 
-/// What the design adds to the block.
-pub struct Own<O, C> {
-    owner: O,
-    cancel: C,
-}
-
-type Block<P, V> = TaskBlock<P, Own<<V as Variant<P>>::Owner, <V as Variant<P>>::Cancel>>;
+type Block<P, V> = TaskBlock<P, <V as Variant<P>>::Owner>;
 
 /// A cell that is a pointer and nothing else: the 8 bytes of `struct bpf_task_work`.
 #[repr(C)]
@@ -191,13 +161,11 @@ impl<P: Platform, V: Variant<P>> Lockless<P, V> {
         }
         let value = ptr::from_ref(self).cast();
         let block =
-            Block::<P, V>::alloc(cpu, value, irq_step::<P, V>, callback::<P, V>, |block| Own {
-                owner: V::Owner::new(),
-                cancel: V::Cancel::new(cancel_step::<P, V>, block),
-            })?;
-        // Release publishes the block; Acquire pairs with it when another CPU was faster.
+            Block::<P, V>::alloc(cpu, value, irq_step::<P, V>, callback::<P, V>, V::Owner::new())?;
+        // A full barrier, as `cmpxchg` is, here and below: publishes the block. Acquire pairs with it
+        // when another CPU was faster.
         let published =
-            self.block.cas(ptr::null_mut(), block.as_ptr(), Ordering::Release, Ordering::Acquire);
+            self.block.cas(ptr::null_mut(), block.as_ptr(), Ordering::SeqCst, Ordering::Acquire);
         if let Err(winners) = published {
             // SAFETY: never published.
             unsafe { Block::<P, V>::free(cpu, block) };
@@ -249,12 +217,12 @@ impl<P: Platform, V: Variant<P>> Design<P> for Lockless<P, V> {
         let block = self.block(cpu, map)?;
         // SAFETY: kept by the RCU section, then by the round that begins.
         let this = unsafe { block.as_ref() };
-        if !this.own.owner.enter() {
+        if !this.owner.enter() {
             return Err(Errno::EBUSY);
         }
         // Acquire pairs with the release of the last round's end. Release: for whoever finds
         // PENDING and leaves the block to this round.
-        if this.state.cas(STANDBY, PENDING, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+        if this.state.cas(STANDBY, PENDING, Ordering::SeqCst, Ordering::Relaxed).is_err() {
             // SAFETY: this round has done nothing with the block.
             unsafe { end_round::<P, V>(cpu, block, false) };
             return Err(Errno::EBUSY);
@@ -271,6 +239,7 @@ impl<P: Platform, V: Variant<P>> Design<P> for Lockless<P, V> {
             }
         }
         this.fill(references, callback);
+        this.irq_work.init_again(irq_step::<P, V>);
         // SAFETY: the block is PENDING by this caller: nobody frees it before the irq step.
         unsafe { IrqWork::queue(&this.irq_work, cpu) };
         Ok(())
@@ -279,22 +248,26 @@ impl<P: Platform, V: Variant<P>> Design<P> for Lockless<P, V> {
     fn cancel_and_free(&self, cpu: &Cpu<'_, P>) {
         // Before the exchanges: the party that frees the block waits for this section.
         let _rcu = cpu.rcu_read();
-        // AcqRel: sees the block as it was published; a later one comes after.
-        let Some(block) = NonNull::new(self.block.swap(ptr::null_mut(), Ordering::AcqRel)) else {
+        // A full barrier, as `xchg` is, here and below: sees the block as it was published; a later one
+        // comes after.
+        let Some(block) = NonNull::new(self.block.swap(ptr::null_mut(), Ordering::SeqCst)) else {
             return;
         };
         // SAFETY: kept by the RCU section.
         let this = unsafe { block.as_ref() };
-        // AcqRel: sees what the party before did; the next one sees that the cell let go.
-        let was = this.state.swap(FREED, Ordering::AcqRel);
+        // Sees what the party before did; the next one sees that the cell let go.
+        let was = this.state.swap(FREED, Ordering::SeqCst);
+        if was == SCHEDULED && V::Cancel::FROM_IRQ_WORK {
+            // The irq step wrote SCHEDULED, so it has no more use for the `irq_work`, which may still
+            // be BUSY on its CPU.
+            this.irq_work.init_again(cancel_step::<P, V>);
+            // SAFETY: counted, the map's share is given back by the handler. By state: the
+            // callback may free the block, but the grace period lasts until this CPU has run
+            // its pending `irq_work`.
+            unsafe { IrqWork::queue(&this.irq_work, cpu) };
+            return;
+        }
         if was == SCHEDULED && V::Cancel::CANCELS {
-            if let Some(work) = this.own.cancel.irq_work() {
-                // SAFETY: counted, the map's share is given back by the handler. By state: the
-                // callback may free the block, but the grace period lasts until this CPU has run
-                // its pending `irq_work`.
-                unsafe { IrqWork::queue(work, cpu) };
-                return;
-            }
             cancel::<P, V>(cpu, block);
         }
         // SAFETY: the map's share, given back once by whoever detached the block. In STANDBY no
@@ -332,10 +305,26 @@ unsafe fn end_round<P: Platform, V: Variant<P>>(
     found: bool,
 ) {
     // SAFETY: the round keeps it.
-    if unsafe { block.as_ref() }.own.owner.leave(found) {
-        // SAFETY: by contract, nobody else does.
-        unsafe { Block::<P, V>::destroy(cpu, block) };
+    let this = unsafe { block.as_ref() };
+    if !this.owner.leave(found) {
+        return;
     }
+    if V::Owner::MERGED && cpu.irqs_disabled() {
+        // Freeing by RCU takes locks.
+        this.irq_work.init_again(destroy_step::<P, V>);
+        // SAFETY: nobody else has a use for it; freed by the handler.
+        unsafe { IrqWork::queue(&this.irq_work, cpu) };
+        return;
+    }
+    // SAFETY: by contract, nobody else does.
+    unsafe { Block::<P, V>::destroy(cpu, block) };
+}
+
+/// The handler of the `irq_work` after a last put with interrupts off.
+unsafe fn destroy_step<P: Platform, V: Variant<P>>(owner: *mut (), cpu: &Cpu<'_, P>) {
+    let block = NonNull::new(owner.cast::<Block<P, V>>()).expect("not null");
+    // SAFETY: queued by the last put, once.
+    unsafe { Block::<P, V>::destroy(cpu, block) };
 }
 
 /// Cancels the work of a detached block, if the task still has it, and ends its round. An RCU
@@ -357,7 +346,7 @@ fn cancel<P: Platform, V: Variant<P>>(cpu: &Cpu<'_, P>, block: NonNull<Block<P, 
     }
 }
 
-/// The handler of the second `irq_work`.
+/// The handler of the `irq_work` after `cancel_and_free` found SCHEDULED.
 unsafe fn cancel_step<P: Platform, V: Variant<P>>(owner: *mut (), cpu: &Cpu<'_, P>) {
     let _rcu = cpu.rcu_read();
     let block = NonNull::new(owner.cast::<Block<P, V>>()).expect("not null");
@@ -366,7 +355,7 @@ unsafe fn cancel_step<P: Platform, V: Variant<P>>(owner: *mut (), cpu: &Cpu<'_, 
     unsafe { end_round::<P, V>(cpu, block, false) };
 }
 
-/// The handler of the first `irq_work`: hands the work to the task.
+/// The handler of the `irq_work` after `schedule`: hands the work to the task.
 unsafe fn irq_step<P: Platform, V: Variant<P>>(owner: *mut (), cpu: &Cpu<'_, P>) {
     // Keeps the block when the callback has already run, and ended the round.
     let _rcu = cpu.rcu_read();
@@ -374,7 +363,7 @@ unsafe fn irq_step<P: Platform, V: Variant<P>>(owner: *mut (), cpu: &Cpu<'_, P>)
     // SAFETY: the round keeps it, then the RCU section.
     let this = unsafe { block.as_ref() };
     // AcqRel, here and below: sees what the party before did, and is seen by the next.
-    if this.state.cas(PENDING, SCHEDULING, Ordering::AcqRel, Ordering::Acquire).is_err() {
+    if this.state.cas(PENDING, SCHEDULING, Ordering::SeqCst, Ordering::Acquire).is_err() {
         // FREED.
         // SAFETY: this round's end; the work was never added.
         unsafe { end_round::<P, V>(cpu, block, true) };
@@ -388,7 +377,7 @@ unsafe fn irq_step<P: Platform, V: Variant<P>>(owner: *mut (), cpu: &Cpu<'_, P>)
         unsafe { end_round::<P, V>(cpu, block, freed) };
         return;
     }
-    match this.state.cas(SCHEDULING, SCHEDULED, Ordering::AcqRel, Ordering::Acquire) {
+    match this.state.cas(SCHEDULING, SCHEDULED, Ordering::SeqCst, Ordering::Acquire) {
         Err(FREED) if V::Cancel::CANCELS => cancel::<P, V>(cpu, block),
         // Or the callback has begun, and may have ended.
         _ => {}
@@ -401,7 +390,7 @@ unsafe fn irq_step<P: Platform, V: Variant<P>>(owner: *mut (), cpu: &Cpu<'_, P>)
 /// then writes SCHEDULED over this round's SCHEDULING. As published, without the second exchange,
 /// the block then stays SCHEDULED without a work, and every later attempt returns EBUSY.
 fn to_standby<P: Platform>(cpu: &Cpu<'_, P>, state: &P::U32) -> bool {
-    let back = |from| state.cas(from, STANDBY, Ordering::AcqRel, Ordering::Acquire);
+    let back = |from| state.cas(from, STANDBY, Ordering::SeqCst, Ordering::Acquire);
     match back(SCHEDULING) {
         Ok(_) => true,
         Err(SCHEDULED) if planted!(cpu, LateIrqStep) => true,
@@ -411,14 +400,14 @@ fn to_standby<P: Platform>(cpu: &Cpu<'_, P>, state: &P::U32) -> bool {
 }
 
 /// The handler of the task's work.
-unsafe fn callback<P: Platform, V: Variant<P>>(owner: *mut (), cpu: &Cpu<'_, P>) {
+unsafe fn callback<P: Platform, V: Variant<P>>(item: *mut (), cpu: &Cpu<'_, P>) {
     // Keeps the map value that the callback is given.
     let _rcu = cpu.rcu_read();
-    let block = NonNull::new(owner.cast::<Block<P, V>>()).expect("not null");
+    let block = Block::<P, V>::of_item(item);
     // SAFETY: the round keeps it.
     let this = unsafe { block.as_ref() };
     // AcqRel: as in `irq_step`.
-    let begin = |from| this.state.cas(from, RUNNING, Ordering::AcqRel, Ordering::Acquire);
+    let begin = |from| this.state.cas(from, RUNNING, Ordering::SeqCst, Ordering::Acquire);
     // The irq step may not have written SCHEDULED yet: that is tried first, as published.
     let first = if planted!(cpu, CallbackMissesScheduling) { SCHEDULED } else { SCHEDULING };
     let begun = match begin(first) {
@@ -429,7 +418,7 @@ unsafe fn callback<P: Platform, V: Variant<P>>(owner: *mut (), cpu: &Cpu<'_, P>)
         Ok(_) => {
             this.run(cpu);
             this.reset();
-            this.state.cas(RUNNING, STANDBY, Ordering::AcqRel, Ordering::Acquire).is_err()
+            this.state.cas(RUNNING, STANDBY, Ordering::SeqCst, Ordering::Acquire).is_err()
         }
         Err(found) => found == FREED,
     };
