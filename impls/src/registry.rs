@@ -231,6 +231,7 @@ cells! {
     "spin-tas" Timer Spinlock LOCKED "irq-saving test-and-set spinlock in the cell" => Locked<P, Timer, tas::Tas<P>>;
     "spin-queued" Timer Spinlock LOCKED "irq-saving queued spinlock in the cell" => Locked<P, Timer, queued::Queued<P>>;
     "rqspin" Timer Resilient LOCKED_RESILIENT "resilient queued spinlock in the cell" => Locked<P, Timer, resilient::Resilient<P>>;
+    "rqspin-6.15" Timer Resilient LOCKED_RESILIENT_615 "resilient queued spinlock of 6.15 to 6.18 in the cell" => Locked<P, Timer, resilient::Of<P, resilient::V615>>;
     "cmpxchg-state" Timer StateWord RFC_V1 "RFC v1: READY/BUSY/FREED state word, refcount, RCU" => State<P, Timer, false>;
     "cmpxchg-state-nmi" Timer StateWord RFC_V1_NMI "RFC v1 with updates allowed in NMI" => State<P, Timer, true>;
     "mpmc-cell" Timer Buffer V3 "v3: newest command in two slots under a sequence word, irq_work" => MpmcCell<P, Timer>;
@@ -266,6 +267,7 @@ locks! {
         "spin-queued-byte" Spinlock QSPINLOCK_BYTE "queued spinlock with a byte-wide fast path" => queued::Queued<P, queued::ByteForm>;
         "spin-queued-pv" Spinlock QSPINLOCK_PV "queued spinlock as in a guest: newcomers may pass the queue" => paravirt::Paravirt<P>;
         "rqspin" Resilient RQSPINLOCK "resilient queued spinlock: deadlock detection, timeouts" => resilient::Resilient<P>;
+        "rqspin-6.15" Resilient RQSPINLOCK_615 "resilient queued spinlock of 6.15 to 6.18: a deadlock ends the queue" => resilient::Of<P, resilient::V615>;
         "rqspin-byte" Resilient RQSPINLOCK_BYTE "resilient queued spinlock with a byte-wide fast path" => resilient::Resilient<P, queued::ByteForm>;
         "rqspin-tas" Resilient RQSPINLOCK "resilient test-and-set spinlock" => resilient::ResilientTas<P>;
         "ticket" Spinlock TICKET "ticket lock" => ticket::Ticket<P>;

@@ -28,6 +28,8 @@ sources! {
     LOCKED = "locked, to 6.18", "2025-11-30", "Linux 6.18, kernel/bpf/helpers.c";
     /// The same under a lock that can fail: proposed in review, not published as code.
     LOCKED_RESILIENT = "locked, resilient", "", "ours: the locked cell of Linux 6.18 over rqspinlock";
+    /// The same with the lock of that time.
+    LOCKED_RESILIENT_615 = "locked, resilient 6.15", "", "ours: the locked cell of Linux 6.18 over its rqspinlock";
     /// The first patch that removes the lock.
     RFC_V1 = "RFC v1", "2025-10-31", "20251031-timer_nolock-v1-5-bf8266d2fb20@meta.com";
     /// The same with updates in NMI.
@@ -50,8 +52,8 @@ sources! {
     TASK_WORK_SEED_IRQ = "seed, irq cancel", "2025-08-19", "its author's answer in review, 2025-08-19";
     /// The reviewer's way out.
     TASK_WORK_SEED_REVIEW = "seed, no cancel", "2025-08-19", "its reviewer's proposal, 2025-08-19";
-    /// Task work as merged.
-    TASK_WORK_MERGED = "merged, 6.18", "2025-11-30", "Linux 6.18, kernel/bpf/helpers.c";
+    /// Task work as merged, in its newest form: freed by RCU, through irq_work with interrupts off.
+    TASK_WORK_MERGED = "merged, newest", "2026", "Linux 7.0 or later, kernel/bpf/helpers.c with bpf_task_work_destroy()";
     /// Task work under a lock: asked for in review, not published as code.
     TASK_WORK_LOCKED = "locked", "", "ours: the six states under one lock, as asked for in review 2025-08-19";
     /// Test, then test-and-set.
@@ -62,8 +64,10 @@ sources! {
     QSPINLOCK_BYTE = "qspinlock, byte", "", "ours: qspinlock with a byte-wide fast path";
     /// The same under a hypervisor.
     QSPINLOCK_PV = "qspinlock, pv", "2015-05-08", "a23db284fe0d; Linux, kernel/locking/qspinlock_paravirt.h";
-    /// The resilient queued spinlock.
-    RQSPINLOCK = "rqspinlock", "2025-03-19", "6ffb9017e932; Linux 6.15, kernel/bpf/rqspinlock.c";
+    /// The resilient queued spinlock, in its newest generation.
+    RQSPINLOCK = "rqspinlock, 7.2", "2026-08-06", "6ffb9017e932 with 7bd6e5ce5be6, beb7021a6003, 5860f5ce479f, 81d5a6a43859, 30dc2f7025fe, 087849cca31d, 82f3b142c99c, 7a3c0289c3c8; Linux 7.2, kernel/bpf/rqspinlock.c";
+    /// Its first generation.
+    RQSPINLOCK_615 = "rqspinlock, 6.15", "2025-03-19", "6ffb9017e932 with 0d80e7f951be; Linux 6.18, kernel/bpf/rqspinlock.c";
     /// The same with a byte-wide fast path.
     RQSPINLOCK_BYTE = "rqspinlock, byte", "", "ours: rqspinlock with a byte-wide fast path";
     /// Numbers drawn and shown.

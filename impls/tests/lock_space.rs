@@ -23,6 +23,7 @@ const SPACE: &[(&str, usize, usize)] = &[
     ("spin-queued-byte", 4, 4),
     ("spin-queued-pv", 4, 4),
     ("rqspin", 4, 4),
+    ("rqspin-6.15", 4, 4),
     ("rqspin-byte", 4, 4),
     ("rqspin-tas", 4, 4),
     ("ticket", 8, 8),

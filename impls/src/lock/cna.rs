@@ -104,7 +104,7 @@ enum Behind {
 impl<P: Platform> Cna<P> {
     #[cold]
     fn acquire_slow(&self, cpu: &Cpu<'_, P>, found: u32) {
-        if self.word.set_pending(found) {
+        if self.word.set_pending(found).is_some() {
             P::wait_until(|| self.word.try_pending().then_some(()));
         } else {
             self.acquire_queued(cpu);

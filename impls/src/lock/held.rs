@@ -36,7 +36,7 @@ impl<P: Platform> HeldTable<P> {
         }
     }
 
-    /// Notes that this CPU takes or waits for `lock`.
+    /// Notes that this CPU takes or waits for `lock` (`grab_held_lock_entry`).
     #[inline(always)]
     pub(crate) fn enter(&self, lock: *mut ()) {
         // Relaxed: changed by this CPU alone. An interrupt in between finds and leaves the table
@@ -45,19 +45,24 @@ impl<P: Platform> HeldTable<P> {
         // The count first: an NMI that arrives between the two makes its entry above this one.
         self.count.store(count + 1, Ordering::Relaxed);
         if let Some(entry) = self.locks.get(count as usize) {
-            // Release pairs with the acquire in `newest`.
-            entry.store(lock, Ordering::Release);
+            // Relaxed: others compare the address and nothing else.
+            entry.store(lock, Ordering::Relaxed);
         }
     }
 
-    /// Removes the newest entry.
+    /// Takes the lock out of the newest entry, which stays until [`leave`](Self::leave).
     #[inline(always)]
-    pub(crate) fn leave(&self) {
+    pub(crate) fn clear_newest(&self) {
         let count = self.count.load(Ordering::Relaxed) - 1;
         if let Some(entry) = self.locks.get(count as usize) {
             entry.store(ptr::null_mut(), Ordering::Relaxed);
         }
-        self.count.store(count, Ordering::Relaxed);
+    }
+
+    /// Removes the newest entry, which was cleared.
+    #[inline(always)]
+    pub(crate) fn leave(&self) {
+        self.count.store(self.count.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
     }
 
     /// Number of entries.
@@ -70,53 +75,59 @@ impl<P: Platform> HeldTable<P> {
         self.len() == 0
     }
 
-    /// The stored entries, oldest first.
-    fn entries(&self) -> impl DoubleEndedIterator<Item = *mut ()> {
-        let stored = self.len().min(CAPACITY);
-        // Acquire pairs with the release in `enter`.
-        self.locks[..stored].iter().map(|entry| entry.load(Ordering::Acquire))
+    /// Whether `lock` is among the entries but for the newest of `count`, which is the one waited for.
+    fn holds(&self, lock: *mut (), count: usize) -> bool {
+        // Relaxed: only compared.
+        self.locks[..count.saturating_sub(1)]
+            .iter()
+            .any(|held| held.load(Ordering::Relaxed) == lock)
     }
 }
 
-/// AA: whether `cpu` waits for a lock that it holds itself. Its newest entry is the one it waits
-/// for, so the lock must be among the others.
+/// AA: whether `cpu` waits for a lock that it holds itself (`check_deadlock_AA`).
 pub(crate) fn is_held_here<P: Platform>(cpu: &Cpu<'_, P>, lock: *mut ()) -> bool {
-    let held = cpu.this.held.entries();
-    let newest_is_ours = usize::from(cpu.this.held.len() <= CAPACITY);
-    held.rev().skip(newest_is_ours).any(|entry| entry == lock)
+    let held = &cpu.this.held;
+    held.holds(lock, held.len().min(CAPACITY))
 }
 
 /// ABBA: whether some other CPU holds `lock`, for which this CPU waits, and waits itself for a
-/// lock that this CPU holds. `released` is asked in between: a lock that became free ends the
-/// search.
+/// lock that this CPU holds (`check_deadlock_ABBA`). `released` is asked in between: a lock that became
+/// free ends the search, and so does the first CPU that holds it.
 pub(crate) fn is_cycle<P: Platform>(
     cpu: &Cpu<'_, P>,
     lock: *mut (),
     mut released: impl FnMut() -> bool,
 ) -> bool {
     let machine = cpu.machine();
-    for other in (0..machine.cpus()).map(CpuId).filter(|other| *other != cpu.id()) {
+    for other in (0..machine.cpus()).map(CpuId) {
+        let table = &machine.per_cpu(other).held;
+        let count = table.len();
         if released() {
             return false;
         }
-        let table = &machine.per_cpu(other).held;
-        let mut entries = table.entries().rev();
-        let Some(wanted) = entries.next() else { continue };
-        if wanted == lock || !entries.any(|entry| entry == lock) {
-            // It waits for the same lock or does not hold it.
+        // A CPU in a cycle holds a lock and waits for one. Where the table was too small, what it waits
+        // for is not in it.
+        if other == cpu.id() || !(2..=CAPACITY).contains(&count) {
             continue;
         }
-        if is_held_here(cpu, wanted) {
-            return true;
+        // Relaxed: only compared.
+        let wanted = table.locks[count - 1].load(Ordering::Relaxed);
+        if wanted.is_null() || !table.holds(lock, count) {
+            continue;
         }
+        return is_held_here(cpu, wanted);
     }
     false
 }
 
-/// Removes the newest entry after a failed acquire.
+/// Removes the newest entry after a failed acquire (`release_held_lock_entry`).
 pub(crate) fn leave_failed<P: Platform>(cpu: &Cpu<'_, P>) {
     if planted!(cpu, HeldEntryLeft) {
         return;
     }
+    cpu.this.held.clear_newest();
+    // Before the next entry: whoever holds the lock that this CPU failed to take must not find it
+    // wanted here beside a lock that is taken later.
+    P::fence_writes();
     cpu.this.held.leave();
 }

@@ -23,8 +23,9 @@
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
 
+use super::held::leave_failed;
 use super::queued::{Form, Queued};
-use super::resilient::Resilient;
+use super::resilient::{Generation, Resilient};
 use super::tas::Tas;
 use super::{Lock, RawLock};
 use crate::cell::Errno;
@@ -49,13 +50,13 @@ impl<P: Platform, F: Form> TryLock<P> for Queued<P, F> {
     }
 }
 
-impl<P: Platform, F: Form> TryLock<P> for Resilient<P, F> {
+impl<P: Platform, F: Form, G: Generation> TryLock<P> for Resilient<P, F, G> {
     fn try_acquire(&self, cpu: &Cpu<'_, P>) -> bool {
         // As a lock that waits: an NMI that arrives after the attempt must find the entry.
         cpu.this.held.enter(core::ptr::from_ref(self).cast_mut().cast());
         let taken = self.word.try_fast().is_ok();
         if !taken {
-            cpu.this.held.leave();
+            leave_failed(cpu);
         }
         taken
     }

@@ -149,8 +149,8 @@ pub(crate) fn tail_of(value: u32) -> u16 {
 pub trait Form: Send + Sync + Sized + 'static {
     /// Name of the queued spinlock in this form.
     const QUEUED: &'static str;
-    /// Name of the resilient queued spinlock in this form.
-    const RESILIENT: &'static str;
+    /// Name of the resilient queued spinlock in this form; `None`: that of its generation.
+    const RESILIENT: Option<&'static str>;
 
     /// Takes the lock if nobody holds it and nobody waits for it; `Err` with the word found.
     #[doc(hidden)]
@@ -159,6 +159,10 @@ pub trait Form: Send + Sync + Sized + 'static {
     /// The pending waiter takes the lock if it is free, and gives its place to the next.
     #[doc(hidden)]
     fn try_pending<P: Memory>(word: &QueuedWord<P, Self>) -> bool;
+
+    /// As [`try_pending`](Self::try_pending), where the lock was free when the pending bit was set.
+    #[doc(hidden)]
+    fn try_pending_unlocked<P: Memory>(word: &QueuedWord<P, Self>) -> bool;
 
     /// The head of the queue, whose name is `tail`, takes the lock if it is free and nobody is
     /// pending. Returns whether the queue is empty then, or `None`: not taken.
@@ -177,7 +181,7 @@ pub struct WordForm;
 
 impl Form for WordForm {
     const QUEUED: &'static str = "spin-queued";
-    const RESILIENT: &'static str = "rqspin";
+    const RESILIENT: Option<&'static str> = None;
 
     #[inline(always)]
     fn try_fast<P: Memory>(word: &QueuedWord<P, Self>) -> Result<(), u32> {
@@ -193,6 +197,12 @@ impl Form for WordForm {
             word.value.store_low_half(LOCKED as u16);
         }
         free
+    }
+
+    fn try_pending_unlocked<P: Memory>(word: &QueuedWord<P, Self>) -> bool {
+        // Setting the bit acquired. Only the pending waiter writes the low half now.
+        word.value.store_low_half(LOCKED as u16);
+        true
     }
 
     fn try_head<P: Memory>(word: &QueuedWord<P, Self>, tail: u16) -> Option<bool> {
@@ -223,7 +233,7 @@ pub struct ByteForm;
 
 impl Form for ByteForm {
     const QUEUED: &'static str = "spin-queued-byte";
-    const RESILIENT: &'static str = "rqspin-byte";
+    const RESILIENT: Option<&'static str> = Some("rqspin-byte");
 
     #[inline(always)]
     fn try_fast<P: Memory>(word: &QueuedWord<P, Self>) -> Result<(), u32> {
@@ -237,6 +247,10 @@ impl Form for ByteForm {
             word.value.clear_second_byte();
         }
         taken
+    }
+
+    fn try_pending_unlocked<P: Memory>(word: &QueuedWord<P, Self>) -> bool {
+        Self::try_pending(word)
     }
 
     fn try_head<P: Memory>(word: &QueuedWord<P, Self>, tail: u16) -> Option<bool> {
@@ -279,6 +293,17 @@ impl<P: Memory, F: Form> QueuedWord<P, F> {
         self.load() == 0 && self.try_fast().is_ok()
     }
 
+    /// As [`try_acquire`](Self::try_acquire) by a full barrier, as `atomic_try_cmpxchg` is.
+    pub(crate) fn try_acquire_fully(&self) -> bool {
+        self.load() == 0 && self.value.cas(0, LOCKED, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+    }
+
+    /// The pending waiter, which found the word to be `before` as it set the bit, takes the lock if
+    /// nobody held it then.
+    pub(crate) fn take_unlocked(&self, before: u32) -> bool {
+        before & LOCKED_MASK == 0 && F::try_pending_unlocked(self)
+    }
+
     /// See [`Form::try_pending`].
     pub(crate) fn try_pending(&self) -> bool {
         F::try_pending(self)
@@ -301,9 +326,9 @@ impl<P: Memory, F: Form> QueuedWord<P, F> {
         self.value.set_low_byte_acquire()
     }
 
-    /// The word was found to be `value`, not free: takes the pending bit if nobody else waits;
-    /// whether this newcomer is next in line. If not, it has to queue.
-    pub(crate) fn set_pending(&self, mut value: u32) -> bool {
+    /// The word was found to be `value`, not free: takes the pending bit if nobody else waits. Returns
+    /// the word before, where this newcomer is next in line; `None`: it has to queue.
+    pub(crate) fn set_pending(&self, mut value: u32) -> Option<u32> {
         // Pending alone: the waiter next in line is taking the lock this very moment. Wait for
         // it, within bounds, rather than queue for one handover.
         if value == PENDING {
@@ -315,18 +340,18 @@ impl<P: Memory, F: Form> QueuedWord<P, F> {
             });
         }
         if value & !LOCKED_MASK != 0 {
-            return false;
+            return None;
         }
         // Acquire, as in the kernel; it takes a place in line, not the lock.
         let before = self.value.set_bit_8_acquire();
         if before & !LOCKED_MASK == 0 {
-            return true;
+            return Some(before);
         }
         // Somebody was faster. Take the bit back, unless it was theirs.
         if before & PENDING == 0 {
             self.clear_pending();
         }
-        false
+        None
     }
 
     /// Takes the pending bit away, which is this waiter's. Relaxed: it publishes nothing.
@@ -340,9 +365,15 @@ impl<P: Memory, F: Form> QueuedWord<P, F> {
         self.value.swap_high_half(tail)
     }
 
-    /// See [`remove_tail`].
+    /// Removes the tail if it still is `tail`; whether it was. Relaxed: nothing is published, and a
+    /// newcomer finds no node to follow.
     pub(crate) fn try_remove_tail(&self, tail: u16) -> bool {
-        remove_tail::<P>(&self.value, tail)
+        self.value.cas_high_half(tail, 0)
+    }
+
+    /// Whether none of the bits of a mask is set. Acquire, as in the kernel.
+    pub(crate) fn is_released(&self, mask: u32) -> bool {
+        self.value.load(Ordering::Acquire) & mask == 0
     }
 }
 
@@ -423,10 +454,10 @@ impl<P: Platform, F: Form> RawLock<P> for Queued<P, F> {
 impl<P: Platform, F: Form> Queued<P, F> {
     #[cold]
     fn acquire_slow(&self, cpu: &Cpu<'_, P>, found: u32) {
-        if self.word.set_pending(found) {
-            P::wait_until(|| self.word.try_pending().then_some(()));
-        } else {
-            self.acquire_queued(cpu);
+        match self.word.set_pending(found) {
+            Some(before) if self.word.take_unlocked(before) => {}
+            Some(_) => P::wait_until(|| self.word.try_pending().then_some(())),
+            None => self.acquire_queued(cpu),
         }
     }
 

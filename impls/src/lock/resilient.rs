@@ -1,11 +1,25 @@
 //! The resilient queued spinlock: a queued spinlock that gives up instead of hanging.
 //!
-//! It finds a lock taken twice on one CPU (AA) as soon as a wait begins, two CPUs that wait for
-//! each other (ABBA) within milliseconds by their tables of held locks ([`super::held`]), and
-//! everything else by a timeout. A waiter that fails leaves lock and table as if it had not come;
-//! when the head of the queue fails, the whole queue is dismantled from the head: each waiter
-//! tells the next one to fail too. (Dwivedi and Starovoitov's rqspinlock, after the description in
-//! the kernel's mailing lists.)
+//! It finds a lock taken twice on one CPU (AA), two CPUs that wait for each other (ABBA) within
+//! milliseconds by their tables of held locks ([`super::held`]), and everything else by a timeout. A
+//! waiter that fails leaves lock and table as if it had not come. (Dwivedi and Starovoitov's
+//! rqspinlock, `kernel/bpf/rqspinlock.c`.)
+//!
+//! It changed from release to release, in what those see who fail; see [`Generation`]. Each generation
+//! is consistent in itself, with the faults that it has:
+//!
+//! | | 6.15 to 6.18 | 6.19 to 7.1 | 7.2 |
+//! |---|---|---|---|
+//! | entry in the table | after the fast path | before it | before it |
+//! | AA is looked for | with ABBA, after a millisecond | as a wait begins, and before queueing | as 6.19 |
+//! | without a node, or in NMI | spins on the lock, until a timeout | one attempt, then EDEADLK | as 6.19 |
+//! | the head finds a deadlock | the whole queue fails | hands the queue on | as 6.19 |
+//! | that head is the last one | leaves | waits for ever | leaves |
+//! | who is told to fail | EDEADLK | ETIMEDOUT | ETIMEDOUT |
+//!
+//! The clock is read once in 65 536 spins, as the kernel's 16-bit counter has it.
+
+use core::marker::PhantomData;
 
 use super::held::{is_cycle, is_held_here, leave_failed};
 use super::queued::{
@@ -25,11 +39,64 @@ pub const HEAD_TIMEOUT_NS: u64 = 2 * TIMEOUT_NS;
 pub const TAS_TIMEOUT_NS: u64 = 1_000_000_000;
 /// How often a waiter looks for an ABBA deadlock.
 pub const CYCLE_CHECK_NS: u64 = 1_000_000;
+/// Spins between two looks at the clock.
+const SPINS_BETWEEN_LOOKS: u32 = 1 << 16;
 
 /// [`QueueNode::turn`]: the waiter in front failed; fail too.
 const FAIL: u32 = 2;
 
-/// The seldom condition of a wait: deadlock checks and timeout.
+/// In what the releases of the kernel differ.
+pub trait Generation: Send + Sync + 'static {
+    /// Name of the lock in the kernel's form.
+    const ID: &'static str;
+    /// The entry in the table is made before the fast path (beb7021a6003), AA is looked for at once
+    /// (5860f5ce479f, 087849cca31d), and an NMI queues unless it interrupts a waiter (81d5a6a43859).
+    const EARLY: bool;
+    /// Who has no node tries once (30dc2f7025fe).
+    const TRIES_ONCE: bool;
+    /// A head that finds a deadlock hands the queue on (7bd6e5ce5be6).
+    const HANDS_ON: bool;
+    /// It leaves where nobody is behind it (7a3c0289c3c8).
+    const LONE_HEAD_LEAVES: bool;
+    /// What those return whom the one in front tells to fail.
+    const TOLD: Errno;
+}
+
+/// Linux 6.15 to 6.18, with 0d80e7f951be: an NMI does not queue.
+pub struct V615;
+/// Linux 6.19 to 7.1.
+pub struct V619;
+/// Linux 7.2.
+pub struct V72;
+
+impl Generation for V615 {
+    const ID: &'static str = "rqspin-6.15";
+    const EARLY: bool = false;
+    const TRIES_ONCE: bool = false;
+    const HANDS_ON: bool = false;
+    const LONE_HEAD_LEAVES: bool = true;
+    const TOLD: Errno = Errno::EDEADLK;
+}
+
+impl Generation for V619 {
+    const ID: &'static str = "rqspin-6.19";
+    const EARLY: bool = true;
+    const TRIES_ONCE: bool = true;
+    const HANDS_ON: bool = true;
+    const LONE_HEAD_LEAVES: bool = false;
+    const TOLD: Errno = Errno::ETIMEDOUT;
+}
+
+impl Generation for V72 {
+    const ID: &'static str = "rqspin";
+    const EARLY: bool = true;
+    const TRIES_ONCE: bool = true;
+    const HANDS_ON: bool = true;
+    const LONE_HEAD_LEAVES: bool = true;
+    const TOLD: Errno = Errno::ETIMEDOUT;
+}
+
+/// The seldom condition of a wait: deadlock checks and timeout (`check_timeout`).
 struct Patience<'a, 'm, P: Platform> {
     cpu: &'a Cpu<'m, P>,
     lock: *mut (),
@@ -45,42 +112,48 @@ impl<'a, 'm, P: Platform> Patience<'a, 'm, P> {
     }
 
     /// Why to give up, if there is a reason. `released` tells that the lock became free.
-    fn lost(&mut self, released: impl FnMut() -> bool) -> Option<Errno> {
-        let now_ns = P::now_ns();
+    fn lost<G: Generation>(&mut self, released: impl FnMut() -> bool) -> Option<Errno> {
         let Some(began_ns) = self.began_ns else {
+            if G::EARLY && is_held_here(self.cpu, self.lock) {
+                return Some(Errno::EDEADLK);
+            }
+            let now_ns = P::now_ns();
             self.began_ns = Some(now_ns);
             self.checked_ns = now_ns;
             return None;
         };
-        if now_ns - began_ns >= self.timeout_ns {
+        let now_ns = P::now_ns();
+        if now_ns - began_ns > self.timeout_ns {
             return Some(Errno::ETIMEDOUT);
         }
-        if now_ns - self.checked_ns < CYCLE_CHECK_NS {
+        if now_ns - self.checked_ns <= CYCLE_CHECK_NS {
             return None;
         }
         self.checked_ns = now_ns;
-        is_cycle(self.cpu, self.lock, released).then_some(Errno::EDEADLK)
+        let found = !G::EARLY && is_held_here(self.cpu, self.lock)
+            || is_cycle(self.cpu, self.lock, released);
+        found.then_some(Errno::EDEADLK)
     }
 }
 
-/// AA, before the wait begins. Before, because a waiter behind others cannot look: one that waited
-/// in the queue for its own CPU's interrupted pending waiter would keep the head in front of it
-/// from the lock until that timed out.
-fn refuse_own<P: Platform>(cpu: &Cpu<'_, P>, lock: *mut ()) -> Result<(), Errno> {
-    if is_held_here(cpu, lock) { Err(Errno::EDEADLK) } else { Ok(()) }
-}
-
 /// See the module.
-pub struct Resilient<P: Memory, F = WordForm> {
+pub struct Resilient<P: Memory, F = WordForm, G = V72> {
     pub(super) word: QueuedWord<P, F>,
+    generation: PhantomData<fn() -> G>,
 }
 
-impl<P: Platform, F: Form> Lock<P> for Resilient<P, F> {
-    const ID: &'static str = F::RESILIENT;
+/// The kernel's form of a generation.
+pub type Of<P, G> = Resilient<P, WordForm, G>;
+
+impl<P: Platform, F: Form, G: Generation> Lock<P> for Resilient<P, F, G> {
+    const ID: &'static str = match F::RESILIENT {
+        Some(id) => id,
+        None => G::ID,
+    };
     const FALLIBLE: bool = true;
 
     fn new() -> Self {
-        Self { word: QueuedWord::new() }
+        Self { word: QueuedWord::new(), generation: PhantomData }
     }
 
     #[inline(always)]
@@ -93,27 +166,42 @@ impl<P: Platform, F: Form> Lock<P> for Resilient<P, F> {
     }
 }
 
-impl<P: Platform, F: Form> RawLock<P> for Resilient<P, F> {
+impl<P: Platform, F: Form, G: Generation> RawLock<P> for Resilient<P, F, G> {
     #[inline(always)]
     fn acquire(&self, cpu: &Cpu<'_, P>) -> Result<(), Errno> {
-        // Before the attempt: an NMI that arrives after it must find the entry.
-        cpu.this.held.enter(self.address());
+        if G::EARLY {
+            // Before the attempt: an NMI that arrives after it must find the entry.
+            cpu.this.held.enter(self.address());
+        }
         match self.word.try_fast() {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                if !G::EARLY {
+                    cpu.this.held.enter(self.address());
+                }
+                Ok(())
+            }
             Err(found) => self.acquire_slow(cpu, found),
         }
     }
 
     #[inline(always)]
     fn release(&self, cpu: &Cpu<'_, P>) {
-        // The lock first: an NMI in between that wants it finds an entry for a free lock, which
-        // it takes; the other way round it would wait for a lock that nobody seems to hold.
+        let held = &cpu.this.held;
+        if !G::EARLY {
+            held.clear_newest();
+        }
+        // Before the entry is cleared, since 6.19: an NMI in between that wants the lock finds an entry
+        // for a free lock, and fails; the other way round it would wait for a lock that nobody seems to
+        // hold.
         self.word.release();
-        cpu.this.held.leave();
+        if G::EARLY {
+            held.clear_newest();
+        }
+        held.leave();
     }
 }
 
-impl<P: Platform, F: Form> Resilient<P, F> {
+impl<P: Platform, F: Form, G: Generation> Resilient<P, F, G> {
     #[inline(always)]
     fn address(&self) -> *mut () {
         core::ptr::from_ref(self).cast_mut().cast()
@@ -121,24 +209,30 @@ impl<P: Platform, F: Form> Resilient<P, F> {
 
     #[cold]
     fn acquire_slow(&self, cpu: &Cpu<'_, P>, found: u32) -> Result<(), Errno> {
-        let acquired = refuse_own(cpu, self.address()).and_then(|()| {
-            if self.word.set_pending(found) {
-                self.acquire_pending(cpu)
-            } else {
-                self.acquire_queued(cpu)
-            }
-        });
+        let pending = self.word.set_pending(found);
+        if !G::EARLY {
+            cpu.this.held.enter(self.address());
+        }
+        let acquired = match pending {
+            Some(before) => self.acquire_pending(cpu, before),
+            None => self.acquire_queued(cpu),
+        };
         if acquired.is_err() {
             leave_failed(cpu);
         }
         acquired
     }
 
-    fn acquire_pending(&self, cpu: &Cpu<'_, P>) -> Result<(), Errno> {
+    /// The word was `before` when the pending bit was set.
+    fn acquire_pending(&self, cpu: &Cpu<'_, P>, before: u32) -> Result<(), Errno> {
+        if self.word.take_unlocked(before) {
+            return Ok(());
+        }
         let mut patience = Patience::new(cpu, self.address(), TIMEOUT_NS);
-        let waited = P::wait_until_or(
+        let waited = P::wait_until_or_every(
+            SPINS_BETWEEN_LOOKS,
             || self.word.try_pending().then_some(Ok(())),
-            || patience.lost(|| self.word.load() & LOCKED_MASK == 0).map(Err),
+            || patience.lost::<G>(|| self.word.is_released(LOCKED_MASK)).map(Err),
         );
         if waited.is_err() && !planted!(cpu, PendingLeft) {
             self.word.clear_pending();
@@ -147,14 +241,19 @@ impl<P: Platform, F: Form> Resilient<P, F> {
     }
 
     fn acquire_queued(&self, cpu: &Cpu<'_, P>) -> Result<(), Errno> {
+        // A waiter in the queue cannot look: one that waited there for its own CPU's interrupted
+        // pending waiter would keep the head in front of it from the lock until that timed out.
+        if G::EARLY && is_held_here(cpu, self.address()) {
+            return Err(Errno::EDEADLK);
+        }
         let claim = Claim::new(cpu);
         // An NMI over a waiter of its own CPU stays out of the queues. That waiter may be the head of
         // one and cannot watch the clock meanwhile; two NMIs that wait, each behind the other's
         // interrupted head, would wait for ever.
-        let over_waiter = cpu.in_nmi() && claim.level > 0;
-        let Some(node) = claim.node().filter(|_| !over_waiter) else {
+        if cpu.in_nmi() && (!G::EARLY || claim.level > 0) {
             return self.acquire_without_node(cpu);
-        };
+        }
+        let Some(node) = claim.node() else { return self.acquire_without_node(cpu) };
         // The lock may have become free while the node was made ready.
         if self.word.try_acquire() {
             return Ok(());
@@ -166,21 +265,28 @@ impl<P: Platform, F: Form> Resilient<P, F> {
             // Only the head watches the clock: its timeout reaches those behind it.
             if wait_for_turn(node) == FAIL {
                 self.leave_queue(cpu, node, tail);
-                return Err(Errno::EDEADLK);
+                return Err(G::TOLD);
             }
         }
         let mut patience = Patience::new(cpu, self.address(), HEAD_TIMEOUT_NS);
-        let waited = P::wait_until_or(
+        let waited = P::wait_until_or_every(
+            SPINS_BETWEEN_LOOKS,
             || self.word.try_head(tail).map(Ok),
-            || patience.lost(|| self.word.load() & LOCKED_PENDING == 0).map(Err),
+            || patience.lost::<G>(|| self.word.is_released(LOCKED_PENDING)).map(Err),
         );
         match waited {
             Ok(last) => {
                 if !last {
-                    // Release pairs with the acquire in `wait_for_turn`.
-                    wait_for_next(node).turn.store(GO, Ordering::Release);
+                    hand_on(node);
                 }
                 Ok(())
+            }
+            Err(Errno::EDEADLK) if G::HANDS_ON => {
+                let leaves = G::LONE_HEAD_LEAVES && !planted!(cpu, LoneHeadWaits);
+                if !(leaves && self.word.try_remove_tail(tail)) {
+                    hand_on(node);
+                }
+                Err(Errno::EDEADLK)
             }
             Err(errno) => {
                 self.leave_queue(cpu, node, tail);
@@ -202,17 +308,28 @@ impl<P: Platform, F: Form> Resilient<P, F> {
         }
     }
 
-    /// No node, or none that may be used: tries until it succeeds or loses patience.
+    /// No node, or none that may be used.
     fn acquire_without_node(&self, cpu: &Cpu<'_, P>) -> Result<(), Errno> {
+        if G::TRIES_ONCE {
+            return if self.word.try_acquire() { Ok(()) } else { Err(Errno::EDEADLK) };
+        }
         let mut patience = Patience::new(cpu, self.address(), TIMEOUT_NS);
-        P::wait_until_or(
+        P::wait_until_or_every(
+            SPINS_BETWEEN_LOOKS,
             || self.word.try_acquire().then_some(Ok(())),
-            || patience.lost(|| self.word.load() == 0).map(Err),
+            || patience.lost::<G>(|| self.word.is_released(u32::MAX)).map(Err),
         )
     }
 }
 
-/// The test-and-set form, for hosts on which a waiter's CPU may not run.
+/// Makes the next waiter the head of the queue.
+fn hand_on<P: Platform>(node: &QueueNode<P>) {
+    // Release pairs with the acquire in `wait_for_turn`.
+    wait_for_next(node).turn.store(GO, Ordering::Release);
+}
+
+/// The test-and-set form, for hosts on which a waiter's CPU may not run: as in a guest of Linux 7.0 and
+/// later (82f3b142c99c), where the fast path comes before.
 pub struct ResilientTas<P: Memory> {
     word: QueuedWord<P, WordForm>,
 }
@@ -249,6 +366,7 @@ impl<P: Platform> RawLock<P> for ResilientTas<P> {
     fn release(&self, cpu: &Cpu<'_, P>) {
         // In this order for the reason given at `Resilient`.
         self.word.release();
+        cpu.this.held.clear_newest();
         cpu.this.held.leave();
     }
 }
@@ -257,13 +375,15 @@ impl<P: Platform> ResilientTas<P> {
     #[cold]
     fn acquire_slow(&self, cpu: &Cpu<'_, P>) -> Result<(), Errno> {
         let lock = core::ptr::from_ref(self).cast_mut().cast();
-        let acquired = refuse_own(cpu, lock).and_then(|()| {
-            let mut patience = Patience::new(cpu, lock, TAS_TIMEOUT_NS);
-            P::wait_until_or(
-                || self.word.try_acquire().then_some(Ok(())),
-                || patience.lost(|| self.word.load() == 0).map(Err),
-            )
-        });
+        if planted!(cpu, TasEntryTwice) {
+            cpu.this.held.enter(lock);
+        }
+        let mut patience = Patience::new(cpu, lock, TAS_TIMEOUT_NS);
+        let acquired = P::wait_until_or_every(
+            SPINS_BETWEEN_LOOKS,
+            || self.word.try_acquire_fully().then_some(Ok(())),
+            || patience.lost::<V72>(|| self.word.is_released(u32::MAX)).map(Err),
+        );
         if acquired.is_err() {
             leave_failed(cpu);
         }
@@ -273,20 +393,31 @@ impl<P: Platform> ResilientTas<P> {
 
 #[cfg(test)]
 mod tests {
-    use super::{HEAD_TIMEOUT_NS, Resilient, TIMEOUT_NS, encode_tail};
+    use super::{
+        Generation, HEAD_TIMEOUT_NS, Of, RawLock as _, Resilient, TIMEOUT_NS, V72, V615, V619,
+        encode_tail,
+    };
     use crate::cell::Errno;
+    use crate::lock::Lock as _;
     use crate::lock::queued::Claim;
-    use crate::lock::{Lock as _, RawLock as _};
     use crate::machine::{Cpu, MachineConfig};
     use crate::platform::{Memory as _, Stepped};
     use crate::{CpuId, Machine};
 
-    /// What an acquire in an NMI returns, and how long it took, on a lock that is held and has a
-    /// pending waiter for ever.
-    fn in_nmi(machine: &Machine<Stepped>, cpu: &Cpu<'_, Stepped>) -> (Result<(), Errno>, u64) {
-        let lock = Resilient::<Stepped>::new();
+    /// A lock that is held and has a pending waiter for ever. It stays where the table says it is.
+    fn busy<G: Generation>(machine: &Machine<Stepped>) -> Box<Of<Stepped, G>> {
+        let lock = Box::new(Of::<Stepped, G>::new());
         lock.acquire(&machine.cpu(CpuId(1))).unwrap();
-        assert!(lock.word.set_pending(lock.word.load()));
+        assert!(lock.word.set_pending(lock.word.load()).is_some());
+        lock
+    }
+
+    /// What an acquire in an NMI returns, and how long it took, on a lock that is busy for ever.
+    fn in_nmi<G: Generation>(
+        machine: &Machine<Stepped>,
+        cpu: &Cpu<'_, Stepped>,
+    ) -> (Result<(), Errno>, u64) {
+        let lock = busy::<G>(machine);
         let began_ns = Stepped::now_ns();
         let result = cpu.nmi(|nmi| lock.acquire(nmi));
         (result, Stepped::now_ns() - began_ns)
@@ -301,7 +432,7 @@ mod tests {
         let lock = Resilient::<Stepped>::new();
         lock.acquire(&holder).unwrap();
         cpu.this.held.enter(lock.address());
-        assert!(lock.word.set_pending(lock.word.load()));
+        assert!(lock.word.set_pending(lock.word.load()).is_some());
         let waiter = Claim::new(&head);
         waiter.node().unwrap();
         assert_eq!(lock.word.swap_tail(encode_tail(head.id(), waiter.level)), 0);
@@ -311,18 +442,60 @@ mod tests {
         assert_eq!(cpu.this.held.len(), 1);
     }
 
-    /// Two CPUs whose NMIs queued behind each other's interrupted heads hung for ever.
+    /// Two CPUs whose NMIs queued behind each other's interrupted heads hung for ever. Before 6.19 no
+    /// NMI queues, and each spins; since then one over a waiter tries once.
     #[test]
     fn an_nmi_over_a_waiter_does_not_queue() {
         let machine = Machine::new(MachineConfig::new(2));
         let cpu = machine.cpu(CpuId(0));
-        let (result, took_ns) = in_nmi(&machine, &cpu);
+        let (result, took_ns) = in_nmi::<V72>(&machine, &cpu);
         assert_eq!(result, Err(Errno::ETIMEDOUT));
         assert!(took_ns >= HEAD_TIMEOUT_NS, "alone on its CPU it queues: {took_ns}");
-        let waiter = Claim::new(&cpu);
-        let (result, took_ns) = in_nmi(&machine, &cpu);
-        drop(waiter);
+        let (result, took_ns) = in_nmi::<V615>(&machine, &cpu);
         assert_eq!(result, Err(Errno::ETIMEDOUT));
-        assert!((TIMEOUT_NS..HEAD_TIMEOUT_NS).contains(&took_ns), "{took_ns}");
+        assert!((TIMEOUT_NS..HEAD_TIMEOUT_NS).contains(&took_ns), "it spins: {took_ns}");
+        let waiter = Claim::new(&cpu);
+        let (result, took_ns) = in_nmi::<V72>(&machine, &cpu);
+        drop(waiter);
+        assert_eq!(result, Err(Errno::EDEADLK));
+        assert!(took_ns < TIMEOUT_NS, "it tries once: {took_ns}");
+    }
+
+    /// CPU 1 holds what CPU 0 wants and wants what CPU 0 holds, while CPU 0 is the only one in the
+    /// queue. 6.19 waits there for somebody to hand the queue to (7a3c0289c3c8), for ever.
+    #[test]
+    fn a_lone_head_that_finds_a_deadlock_leaves_the_lock_as_it_was() {
+        fn leaves<G: Generation>() {
+            let machine = Machine::new(MachineConfig::new(2));
+            let wanted = busy::<G>(&machine);
+            let [cpu, other] = [0, 1].map(|cpu| machine.cpu(CpuId(cpu)));
+            let held = Of::<Stepped, G>::new();
+            held.acquire(&cpu).unwrap();
+            other.this.held.enter(held.address());
+            let before = wanted.word.load();
+            assert_eq!(wanted.acquire(&cpu), Err(Errno::EDEADLK), "{}", G::ID);
+            assert_eq!(wanted.word.load(), before, "{}", G::ID);
+            assert_eq!((cpu.this.held.len(), cpu.this.queue.used()), (1, 0), "{}", G::ID);
+        }
+        leaves::<V615>();
+        leaves::<V72>();
+        const { assert!(!V619::LONE_HEAD_LEAVES, "it would not end") };
+    }
+
+    /// AA, which no generation answers with a timeout.
+    #[test]
+    fn a_lock_taken_twice_is_a_deadlock_in_every_generation() {
+        fn fails<G: Generation>() {
+            let machine = Machine::<Stepped>::new(MachineConfig::new(1));
+            let cpu = machine.cpu(CpuId(0));
+            let lock = Of::<Stepped, G>::new();
+            lock.acquire(&cpu).unwrap();
+            assert_eq!(lock.acquire(&cpu), Err(Errno::EDEADLK), "{}", G::ID);
+            lock.release(&cpu);
+            assert_eq!((lock.word.load(), cpu.this.held.len()), (0, 0), "{}", G::ID);
+        }
+        fails::<V615>();
+        fails::<V619>();
+        fails::<V72>();
     }
 }

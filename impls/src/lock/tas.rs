@@ -1,10 +1,13 @@
 //! Test, then test-and-set, with a pause: what a queued spinlock becomes under virtualisation,
-//! where a queue would wait for a CPU that does not run.
+//! where a queue would wait for a CPU that does not run (`virt_spin_lock`).
+//!
+//! It keeps the queued spinlock's fast path and release: a compare-exchange of the word, and a store of
+//! its lowest byte. See [`super::queued::WordForm`] for what that costs whoever takes it again at once.
 
 use super::{Lock, RawLock, with_raw};
 use crate::cell::Errno;
 use crate::machine::Cpu;
-use crate::platform::{Memory, Ordering, Platform, Word};
+use crate::platform::{Memory, Ordering, Platform, SplitWord, Word};
 
 const FREE: u32 = 0;
 const HELD: u32 = 1;
@@ -43,8 +46,8 @@ impl<P: Platform> RawLock<P> for Tas<P> {
 
     #[inline(always)]
     fn release(&self, _: &Cpu<'_, P>) {
-        // Release pairs with the acquire in `try_acquire`: the section comes before the next.
-        self.value.store(FREE, Ordering::Release);
+        // Release pairs with the acquires below: the section comes before the next.
+        self.value.clear_low_byte_release();
     }
 }
 
@@ -60,7 +63,10 @@ impl<P: Memory> Tas<P> {
         P::wait_until(|| {
             // Relaxed: only the exchange that follows takes the lock. Reading first keeps the
             // line shared among the waiters while the lock is held.
-            (self.value.load(Ordering::Relaxed) == FREE && self.try_acquire()).then_some(())
+            let free = self.value.load(Ordering::Relaxed) == FREE;
+            // A full barrier, as `atomic_try_cmpxchg` is.
+            let take = || self.value.cas(FREE, HELD, Ordering::SeqCst, Ordering::Relaxed);
+            (free && take().is_ok()).then_some(())
         });
     }
 }
