@@ -167,8 +167,11 @@ pub(crate) fn two_locks<L: Lock<Loom>>(setup: Setup, bound: Bound) -> Explored {
 pub(crate) fn same_lock_twice<L: Lock<Loom>>(setup: Setup, bound: Bound) -> Explored {
     explore(bound, move || {
         let bench = Bench::<L>::new(Setup { cpus: 2, ..setup });
-        if L::GIVES_UP == GivesUp::InTime {
-            tick_ns(TAS_TIMEOUT_NS);
+        match L::GIVES_UP {
+            GivesUp::InTime => tick_ns(TAS_TIMEOUT_NS),
+            // The first generation looks when a millisecond has gone.
+            GivesUp::FindsDeadlocks => tick_ns(CYCLE_CHECK_NS + 1),
+            GivesUp::Never | GivesUp::AtOnce => {}
         }
         let sections = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&sections);
@@ -208,6 +211,30 @@ pub(crate) fn opposite_order<L: Lock<Loom>>(setup: Setup, bound: Bound) -> Explo
                 Ok(Ok(()) | Err(Errno::EDEADLK)) => {}
                 Ok(Err(errno)) | Err(errno) if !finds => check_gave_up::<L>(errno),
                 outcome => panic!("unexpected: {outcome:?}"),
+            }
+        }));
+        bench.check_rest(sections.load(Relaxed));
+    })
+}
+
+/// As [`opposite_order`], while a third CPU waits for the lock as well: one of the two that deadlock may
+/// be alone in the queue behind it.
+pub(crate) fn opposite_order_of_three<L: Lock<Loom>>(setup: Setup, bound: Bound) -> Explored {
+    explore(bound, move || {
+        let bench = Bench::<L>::new(Setup { cpus: 3, ..setup });
+        tick_ns(CYCLE_CHECK_NS + 1);
+        let sections = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&sections);
+        run_threads(bodies(&bench, 3, move |bench, cpu| {
+            let nested = match cpu.id().0 {
+                0 => bench.other.with(cpu, || bench.count(cpu)),
+                1 => bench.lock.with(cpu, || bench.other.with(cpu, || ())),
+                _ => bench.count(cpu).map(Ok),
+            };
+            match nested {
+                Ok(Ok(())) if cpu.id().0 != 1 => _ = counted.fetch_add(1, Relaxed),
+                Ok(Ok(())) => {}
+                Ok(Err(errno)) | Err(errno) => check_gave_up::<L>(errno),
             }
         }));
         bench.check_rest(sections.load(Relaxed));
@@ -296,6 +323,9 @@ impl LockVisitor<Loom> for Locks {
             trials.extend([
                 trial::<L>("AA", move || same_lock_twice::<L>(setup, Bound::new(3))),
                 trial::<L>("ABBA", move || opposite_order::<L>(setup, Bound::new(2).at_most(CAP))),
+                trial::<L>("ABBA, a third one waits", move || {
+                    opposite_order_of_three::<L>(setup, Bound::new(1).at_most(CAP))
+                }),
                 trial::<L>("timeout at any point, 1 waiter", move || {
                     timeout::<L>(setup, 1, Bound::new(3))
                 }),

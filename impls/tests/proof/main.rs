@@ -31,9 +31,11 @@ fn main() {
     planted::hunt_if_asked();
     let arguments = Arguments::from_args();
     let trials = [
+        // Before those under shuttle: its panic hook, once installed, prints two lines for every
+        // execution that loom unwinds.
         loom_locks::trials(),
-        shuttle_locks::trials(),
         loom_cells::trials(),
+        shuttle_locks::trials(),
         shuttle_cells::trials(),
         random::trials(),
         model::trials(),

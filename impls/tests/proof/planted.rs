@@ -1,13 +1,14 @@
 //! Every planted bug must be caught: each is hunted with the tool that is to find it, in a process
 //! of its own, as a checker's failed execution may abort, or never end.
 
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
 
 use cellbench_impls::cell::{CellKind, Start};
 use cellbench_impls::lock::resilient::Resilient;
 use cellbench_impls::planted::Bug;
+use cellbench_impls::platform::checked::{Strength, set_strength};
 use cellbench_impls::platform::{Loom, Shuttle};
 use cellbench_impls::registry::{CellVisitor, LockVisitor, visit_cell, visit_lock};
 use cellbench_impls::{AsyncCell, CpuId, Errno, Lock};
@@ -23,6 +24,8 @@ use crate::{loom_cells, loom_locks, orders, published, shuttle_cells, shuttle_lo
 
 /// Names the bug that this process is to hunt.
 const HUNT: &str = "CELLBENCH_HUNT";
+/// Asks that process for the strength of the kernel's memory model.
+const STRENGTH: &str = "CELLBENCH_STRENGTH";
 
 /// Where a bug is looked for, and what catches it.
 pub(crate) struct Hunt {
@@ -112,6 +115,8 @@ enum Scene {
     Timeout(u32),
     /// So many waiters do.
     HeldForEver(u32),
+    /// Two CPUs deadlock, and a third one waits.
+    OppositeOrder,
     /// Six CPUs under random schedules.
     Six,
 }
@@ -132,6 +137,7 @@ impl LockVisitor<Loom> for LockWithBug {
             Scene::Delegate => loom_locks::delegation::<L>(setup, 2, 2, bound),
             Scene::Timeout(waiters) => loom_locks::timeout::<L>(setup, waiters, bound),
             Scene::HeldForEver(waiters) => loom_locks::holder_for_ever::<L>(setup, waiters, bound),
+            Scene::OppositeOrder => loom_locks::opposite_order_of_three::<L>(setup, bound),
             Scene::Six => unreachable!("for random schedules"),
         };
     }
@@ -252,6 +258,12 @@ fn hunt(bug: Bug) -> Hunt {
         Bug::HeldEntryLeft => Hunt::lock(bug, 1, "left behind"),
         Bug::PendingLeft => Hunt::lock(bug, 1, "the lock is usable afterwards"),
         Bug::SuccessorNotTold => Hunt::lock(bug, 3, HANGS),
+        Bug::LoneHeadWaits => Hunt::on(bug, "rqspin", Scene::OppositeOrder, HANGS),
+        Bug::TasEntryTwice => Hunt::on(bug, "rqspin-tas", Scene::TwoTwice, "left behind"),
+        Bug::FreedAtOnce => {
+            let threads: [&[Op]; 2] = [&[Schedule(0)], &[Schedule(1), Free]];
+            Hunt::case(bug, task_work, Fresh, &threads, FREED)
+        }
         Bug::StartWithoutReference => {
             Hunt::case(bug, state_timer, Ready, &[&[Start], &[Free]], FREED)
         }
@@ -319,6 +331,12 @@ fn hunt(bug: Bug) -> Hunt {
         Bug::QueueResultIgnored => {
             Hunt::case(bug, mpmc_timer, Ready, &[&[IrqsOff, Start, Start], &[Start]], REFERENCES)
         }
+        Bug::FreeLost => {
+            Hunt::case(bug, mpmc_timer, Ready, &[&[IrqsOff, Start, Free], &[Start]], "leak")
+        }
+        Bug::FreedUnderCallback => {
+            Hunt::case(bug, ("cmd-queue", CellKind::Wq), Armed, &[&[Fire], &[Free]], FREED)
+        }
         Bug::LateIrqStepCancels => {
             let symptom = "task_work_cancel() on a null task";
             Hunt::case(bug, task_work, Fresh, &[&[Schedule(0)], &[Fire, Free]], symptom)
@@ -380,6 +398,9 @@ fn hunt(bug: Bug) -> Hunt {
 /// If this process is to hunt a bug, or a published fault, does so, and ends it.
 pub(crate) fn hunt_if_asked() {
     let Ok(name) = std::env::var(HUNT) else { return };
+    if std::env::var_os(STRENGTH).is_some() {
+        set_strength(Strength::Kernel);
+    }
     let planted = Bug::ALL.iter().map(|bug| (bug.name().to_owned(), hunt(*bug)));
     let mut all = planted.chain(published::hunts());
     let found = all.find(|(of, _)| *of == name).map(|(_, hunt)| hunt);
@@ -387,15 +408,31 @@ pub(crate) fn hunt_if_asked() {
     std::process::exit(0);
 }
 
-/// Hunts a bug in a process of its own.
-pub(crate) fn catch(group: &str, name: &str, hunt: Hunt) -> Result<(), Failed> {
+/// Hunts in a process of its own.
+fn hunter(name: &str, strength: Strength) -> std::io::Result<Output> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.env(HUNT, name).env("RUST_BACKTRACE", "0").stdin(Stdio::null());
+    if strength == Strength::Kernel {
+        command.env(STRENGTH, "kernel");
+    }
+    command.output()
+}
+
+/// Hunts what must not be found under the kernel's memory model.
+pub(crate) fn escape(name: &str) -> Result<(), Failed> {
+    let hunter = hunter(name, Strength::Kernel)?;
+    if hunter.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&hunter.stderr);
+    Err(format!("{name}: found under the kernel's memory model:\n{said}").into())
+}
+
+/// Hunts a bug, and fails if it is not found.
+pub(crate) fn catch(group: &str, name: &str, hunt: Hunt, strength: Strength) -> Result<(), Failed> {
     let Hunt { tool, scene, symptom, .. } = hunt;
     let began = Instant::now();
-    let hunter = Command::new(std::env::current_exe()?)
-        .env(HUNT, name)
-        .env("RUST_BACKTRACE", "0")
-        .stdin(Stdio::null())
-        .output()?;
+    let hunter = hunter(name, strength)?;
     let seconds = began.elapsed().as_secs_f64();
     let said = String::from_utf8_lossy(&hunter.stderr);
     if hunter.status.success() {
@@ -419,7 +456,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     Bug::ALL
         .iter()
         .map(|bug| {
-            let run = move || catch("planted", bug.name(), hunt(*bug));
+            let run = move || catch("planted", bug.name(), hunt(*bug), Strength::C11);
             Trial::test(format!("planted/{}", bug.name()), run)
         })
         .collect()

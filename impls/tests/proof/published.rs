@@ -3,12 +3,14 @@
 //! design that is repaired, or that is excused without a reason, fails here.
 
 use cellbench_impls::cell::{CellKind, Promises};
+use cellbench_impls::planted::Bug;
+use cellbench_impls::platform::checked::Strength;
 use cellbench_impls::registry::CELLS;
 use libtest_mimic::Trial;
 
 use crate::cases::State;
 use crate::history::Op::{Cancel, CancelAsync, Fire, Set, Start};
-use crate::planted::{Flaw, Hunt, catch};
+use crate::planted::{Flaw, Hunt, catch, escape};
 
 /// A fault, and where it is found.
 struct Fault {
@@ -78,11 +80,19 @@ pub(crate) fn hunts() -> impl Iterator<Item = (String, Hunt)> {
     })
 }
 
-/// A test for each.
+/// A test for each; and under the kernel's memory model for those that need reordering: what is a
+/// kernel's must still be found, what is C11's alone must not.
 pub(crate) fn trials() -> Vec<Trial> {
-    hunts()
-        .map(|(name, hunt)| {
-            Trial::test(format!("published/{name}"), move || catch("published", &name, hunt))
-        })
-        .collect()
+    let published = hunts().map(|(name, hunt)| {
+        let test = format!("published/{name}");
+        Trial::test(test, move || catch("published", &name, hunt, Strength::C11))
+    });
+    let kernel = hunts().filter(|(name, _)| name.contains("callback ")).map(|(name, hunt)| {
+        let test = format!("lkmm/{name}");
+        Trial::test(test, move || catch("lkmm", &name, hunt, Strength::Kernel))
+    });
+    // Its witness begins with a program set.
+    let of_c11_alone = Bug::CallbackStored.name();
+    let escapes = Trial::test(format!("lkmm/{of_c11_alone} escapes"), || escape(of_c11_alone));
+    published.chain(kernel).chain([escapes]).collect()
 }
