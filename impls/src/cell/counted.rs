@@ -74,10 +74,9 @@ unsafe fn readers_gone<P: Platform, K: Kind, X: Counted<P>>(
     let block = Block::<P, K, X>::of_head(head);
     // SAFETY: freed below, or after another grace period.
     let this = unsafe { block.as_ref() };
-    if !planted!(cpu, FreedWithoutSecondCancel)
-        && K::try_cancel(cpu, &this.node) == Cancelled::Running
-        && !planted!(cpu, FreedUnderCallback)
-    {
+    let cancels = !planted!(cpu, FreedWithoutSecondCancel);
+    let runs = cancels && K::try_cancel(cpu, &this.node) == Cancelled::Running;
+    if runs && !planted!(cpu, FreedUnderCallback) {
         // SAFETY: still nobody but the callback knows the block, and it is not deferred now.
         unsafe { Block::defer(cpu, block, readers_gone::<P, K, X>) };
         return;
