@@ -5,6 +5,7 @@
 //! that they can be piped; progress goes to standard error.
 
 mod ab;
+mod advise;
 mod args;
 mod command_line;
 mod compare;
@@ -63,6 +64,7 @@ enum Command {
     /// Measure rows as `cellbench ab` asks on standard input
     #[command(hide = true)]
     ServeRounds(Box<Measuring>),
+    Advise(advise::Args),
     /// Explain the words of the reports
     Words,
     Fleet(fleet::Args),
@@ -81,7 +83,11 @@ pub fn main() -> ExitCode {
     };
     if matches!(
         cli.command,
-        Command::Sim(_) | Command::Report(_) | Command::Compare(_) | Command::Merge(_)
+        Command::Sim(_)
+            | Command::Advise(_)
+            | Command::Report(_)
+            | Command::Compare(_)
+            | Command::Merge(_)
     ) {
         fall_back_to_one_thread();
     }
@@ -95,6 +101,7 @@ pub fn main() -> ExitCode {
         Command::Kernel(args) => kernel::run(&args),
         Command::Trace(args) => trace::run(&args),
         Command::Ab(args) => ab::run(&args),
+        Command::Advise(args) => advise::run(&args),
         Command::ServeRounds(args) => serve::run(&args),
         Command::Words => output::emit(&glossary_text()).map(|()| ExitCode::SUCCESS),
         Command::Fleet(args) => fleet::run(&args),

@@ -5,11 +5,13 @@
 //! | [`session`] | plan, budget and the one loop over rounds, from names to records on disk |
 //! | [`backend`] | where rounds come from: this host's cores, a simulated machine, the running kernel |
 //! | [`check`] | whether the tool, the model and the cells are right |
+//! | [`advise`] | which design to choose for a described use |
 //! | [`alloc`] | the allocator of programs that simulate |
 //! | [`cmd`] | the command line |
 //!
 //! The binary and the benches are thin over these.
 
+pub mod advise;
 pub mod alloc;
 pub mod backend;
 pub mod check;

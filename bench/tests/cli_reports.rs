@@ -105,3 +105,29 @@ fn a_build_without_png_says_how_to_get_one() {
         assert!(said.contains("--features png") && said.lines().count() == 1, "{said}");
     }
 }
+
+/// A run has its own rows; a use that it has no row of is not known from it.
+#[test]
+fn advice_names_its_source_and_what_is_ruled_out() {
+    let kept = concat!(env!("CARGO_MANIFEST_DIR"), "/../results/model");
+    let advise = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_cellbench"))
+            .args(["advise", "--run", kept])
+            .args(args)
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let (status, said, _) = advise(&["--readers", "99", "--contexts", "task,nmi"]);
+    assert_eq!(status, Some(0), "{said}");
+    assert!(said.starts_with("start-mostly-99 with 2 threads,\nmeasured on "), "{said}");
+    assert!(said.contains("Ruled out:\n") && said.contains("spin-queued"), "{said}");
+    assert!(said.lines().all(|line| line.chars().count() <= 80), "{said}");
+    let (status, _, why) = advise(&["--threads", "64"]);
+    assert_eq!(status, Some(2));
+    assert!(why.contains("not known") && why.contains("cellbench run --kinds lock"), "{why}");
+    let (status, _, why) = advise(&["--contexts", "moon"]);
+    assert_eq!(status, Some(2));
+    assert!(why.contains("task, softirq, hardirq, nmi") && why.lines().count() == 1, "{why}");
+}

@@ -91,6 +91,8 @@ pub trait Lock<P: Platform>: Send + Sync + Sized + 'static {
     const FALLIBLE: bool;
     /// Whether [`run`](Self::run) may have its section run by another CPU.
     const COMBINES: bool = false;
+    /// Whether waiters sleep, so that it may be taken in task context alone.
+    const SLEEPS: bool = false;
     /// How it fails.
     const GIVES_UP: GivesUp = if Self::FALLIBLE { GivesUp::FindsDeadlocks } else { GivesUp::Never };
 

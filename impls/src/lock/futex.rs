@@ -29,6 +29,7 @@ pub struct FutexMutex<P: Memory> {
 impl<P: Platform> Lock<P> for FutexMutex<P> {
     const ID: &'static str = "futex-mutex";
     const FALLIBLE: bool = false;
+    const SLEEPS: bool = true;
 
     fn new() -> Self {
         Self { value: P::U32::new("lock.value", FREE) }
