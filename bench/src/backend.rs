@@ -1,4 +1,5 @@
-//! Where rounds come from: this host's cores, a simulated machine, the running kernel.
+//! Where rounds come from: this host's cores, a simulated machine, the running kernel, kernels in
+//! virtual machines.
 //!
 //! A backend measures configurations and describes itself for the record. Order, number of rounds and
 //! what is written are the session's matter.
@@ -7,6 +8,7 @@ pub mod cores;
 #[cfg(feature = "kernel")]
 pub mod kernel;
 pub(crate) mod latency;
+pub mod machines;
 pub mod revisions;
 pub mod sim;
 

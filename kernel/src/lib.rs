@@ -16,6 +16,7 @@
 //! Plan::configurations()  rows x layouts x threads
 //! Sampler::measure(..)    one of them once: pins, measures, checks
 //!   RoundResult::to_round()  as a line of a record
+//! vm::Guest::boot(..)     the same in a virtual machine that runs another kernel
 //! ```
 //!
 //! Without the feature `bpf` there is no `Bench` and no `Sampler`, and [`built`] says so. Nothing is
@@ -46,6 +47,7 @@ mod plan;
 mod proof;
 mod rows;
 pub mod trace;
+pub mod vm;
 
 #[cfg(feature = "bpf")]
 pub use bench::{Bench, Worker, monotonic_ns};

@@ -1,26 +1,29 @@
-//! `cellbench kernel`: the running kernel's own timers, work queues, task works and locks.
+//! `cellbench kernel`: the running kernel's own timers, work queues, task works and locks, or those of
+//! kernels in virtual machines.
+
+mod machines;
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-#[cfg(feature = "kernel")]
-use anyhow::anyhow;
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use cellbench_kernel::{Kernel, KernelInfo, Row, rows};
 use serde_json::json;
 
 use super::args::{Output, parse_duration, parse_percent};
-#[cfg(feature = "kernel")]
 use super::command_line::{command_line, given};
-use super::output;
-#[cfg(feature = "kernel")]
-use super::{report, run};
+use super::{output, report, run};
+use crate::backend::Backend;
+use crate::session::ctrl_c::CtrlC;
+use crate::session::plan::{Plan, Shard};
+use crate::session::run::{Settings, run as run_session};
 use cellbench_host::Placement;
 
 /// Measure the running kernel's own timers, work queues, task works and locks through BPF
 ///
-/// Needs root, and a build with `--features kernel`; `--list` needs neither.
+/// Needs root, and a build with `--features kernel`; `--list` needs neither. With --vm, the same of
+/// another kernel, in QEMU with KVM; with --against, of two, their rounds interleaved.
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -55,9 +58,14 @@ pub(super) struct Args {
     /// Relative difference that matters, in percent
     #[arg(long, value_name = "PERCENT", default_value = "1", value_parser = parse_percent)]
     threshold: f64,
+    #[command(flatten)]
+    machines: machines::Flags,
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if let Some(image) = &args.machines.vm {
+        return machines::run(args, image);
+    }
     let info = Kernel::probe()?;
     let chosen = choose(&info, args)?;
     if args.list {
@@ -106,9 +114,6 @@ fn record(_: &Args, _: &KernelInfo, _: Vec<Row>) -> anyhow::Result<ExitCode> {
 #[cfg(feature = "kernel")]
 fn record(args: &Args, info: &KernelInfo, chosen: Vec<Row>) -> anyhow::Result<ExitCode> {
     use crate::backend::kernel::{RunningKernel, plan};
-    use crate::session::ctrl_c::CtrlC;
-    use crate::session::plan::Shard;
-    use crate::session::run::{Settings, run as run_session};
     use cellbench_host::Topology;
 
     info.check_permission()?;
@@ -127,6 +132,22 @@ fn record(args: &Args, info: &KernelInfo, chosen: Vec<Row>) -> anyhow::Result<Ex
     let most = threads.iter().copied().max().unwrap_or(0);
     let cpus = topology.place(args.placement, most as usize)?;
     let seed = args.seed.unwrap_or_else(run::seed_from_clock);
+    let baseline = baseline(&chosen);
+    let plan = plan(chosen, threads, &cpus, args.placement)?;
+    let mut kernel = RunningKernel::new(info, &topology, &cpus, args.placement, seed);
+    // Rows are compared with those of another run, of another kernel, as a rule.
+    session(args, seed, baseline, false, plan, &mut kernel)
+}
+
+/// Measures a plan and reports.
+fn session<B: Backend>(
+    args: &Args,
+    seed: u64,
+    baseline: String,
+    stops_when_decided: bool,
+    plan: Plan<B::Spec>,
+    backend: &mut B,
+) -> anyhow::Result<ExitCode> {
     let given = given();
     let settings = Settings {
         out: args.output.dir(),
@@ -135,19 +156,16 @@ fn record(args: &Args, info: &KernelInfo, chosen: Vec<Row>) -> anyhow::Result<Ex
         window: Some(args.window),
         shard: Shard::WHOLE,
         most_rounds: Some(args.rounds),
-        // Rows are compared with those of another run, of another kernel, as a rule.
-        stops_when_decided: false,
+        stops_when_decided,
         threshold_share: args.threshold,
-        baseline: baseline(&chosen),
+        baseline,
         matrix: "kernel".to_owned(),
         command_line: command_line(("cellbench", &given), args.seed.is_none().then_some(seed)),
         watch: false,
         announce: output::note,
     };
     let ctrl_c = CtrlC::install().map_err(|error| anyhow!(error))?;
-    let plan = plan(chosen, threads, &cpus, args.placement)?;
-    let mut kernel = RunningKernel::new(info, &topology, &cpus, args.placement, seed);
-    let finished = run_session(plan, &mut kernel, &settings, ctrl_c)?;
+    let finished = run_session(plan, backend, &settings, ctrl_c)?;
     let answers = report::show(&finished.dir, args.output.json, &[])?;
     Ok(run::conclude(&finished, answers))
 }

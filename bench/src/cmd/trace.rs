@@ -3,12 +3,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use cellbench_kernel::trace::diff::{Difference, difference};
 use cellbench_kernel::trace::host::{self, Request};
 use cellbench_kernel::trace::report::Trace;
+use cellbench_kernel::trace::request::Fault;
 
+use super::args::parse_duration;
 use super::output;
 
 /// Exit status where `--against` found a difference.
@@ -35,6 +38,12 @@ pub(super) struct Args {
     /// Program that runs in the guest [default: kernelproof beside this program]
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
+    /// Longest silence of the guest before a row counts as hung
+    #[arg(long, value_name = "TIME", default_value = "4m", value_parser = parse_duration)]
+    silence: Duration,
+    /// Fault that the guest commits, for tests: panic:ROW, hang:ROW, no-btf
+    #[arg(long, value_name = "FAULT", hide = true)]
+    fault: Vec<Fault>,
     /// Print text for a mail, 72 columns wide; needs --against
     #[arg(long, requires = "against")]
     mail: bool,
@@ -62,18 +71,25 @@ impl Args {
 /// The trace of a kernel: read if it was kept, else made and kept.
 fn obtain(name: &str, args: &Args) -> anyhow::Result<Trace> {
     if Path::new(name).extension().is_some_and(|extension| extension == "json") {
-        return Ok(Trace::read(Path::new(name))?);
+        let mut trace = Trace::read(Path::new(name))?;
+        trace.rows.retain(|row| args.rows.is_empty() || args.rows.contains(&row.name));
+        return Ok(trace);
     }
     let dir = args.dir();
     let cache = dir.join("cache");
     let image = host::find_image(name, &cache)?;
     let mut request = Request::new(image, args.program(), cache);
     request.rows.clone_from(&args.rows);
+    request.silence = args.silence;
+    request.faults.clone_from(&args.fault);
     let mut rows = 0;
     let trace = host::trace(&request, &mut |row| {
         rows += 1;
         output::note(&format!("{name}: {rows}: {row}"));
     })?;
+    for (row, ended) in trace.failures() {
+        output::note(&format!("{name}: {row}: {ended}; the other rows were traced"));
+    }
     fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
     let file = dir.join(format!("{}.json", trace.release));
     trace.write(&file)?;

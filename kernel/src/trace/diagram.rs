@@ -206,7 +206,7 @@ pub fn draw(row: &str, panels: &[(&str, &OperationTrace)]) -> String {
 }
 
 /// Draws every operation of a trace into a directory, beside the same operation of another kernel
-/// where that has it. Returns how many were drawn.
+/// where that has it, and writes a page that shows them all, `index.html`. Returns how many were drawn.
 ///
 /// # Errors
 /// [`TraceError::Io`] if a file cannot be written.
@@ -217,6 +217,9 @@ pub fn write_all(trace: &Trace, before: Option<&Trace>, dir: &Path) -> Result<us
     };
     std::fs::create_dir_all(dir).map_err(io(dir))?;
     let mut count = 0;
+    let mut page = String::from(
+        "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>Operations</title>\n",
+    );
     for (row, of) in trace.operations() {
         let mut panels: Vec<(&str, &OperationTrace)> = Vec::new();
         if let Some(before) = before
@@ -225,10 +228,16 @@ pub fn write_all(trace: &Trace, before: Option<&Trace>, dir: &Path) -> Result<us
             panels.push((&before.release, old));
         }
         panels.push((&trace.release, of));
-        let file = dir.join(format!("{}.{}.svg", row.name, of.name.replace('#', "-")));
+        let name = format!("{}.{}.svg", row.name, of.name.replace('#', "-"));
+        let title = escape(&format!("{} ({})", of.name, row.name));
+        let _ = writeln!(page, "<p><img src=\"{name}\" alt=\"{title}\"></p>");
+        let file = dir.join(name);
         std::fs::write(&file, draw(&row.name, &panels)).map_err(io(&file))?;
         count += 1;
     }
+    page.push_str("</html>\n");
+    let file = dir.join("index.html");
+    std::fs::write(&file, page).map_err(io(&file))?;
     Ok(count)
 }
 
@@ -254,6 +263,21 @@ mod tests {
         assert_eq!(svg.matches("fill-opacity").count(), 1);
         let two = draw("timer-start", &[("6.18", &of), ("7.0", &of)]);
         assert_eq!(two.matches("<g transform").count(), 2);
+    }
+
+    #[test]
+    fn a_page_shows_every_diagram() {
+        let row = super::super::report::RowTrace {
+            name: "timer-start@nmi".to_owned(),
+            operations: vec![operation()],
+            ..Default::default()
+        };
+        let trace = Trace { rows: vec![row], ..Trace::default() };
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(write_all(&trace, None, dir.path()).unwrap(), 1);
+        let page = std::fs::read_to_string(dir.path().join("index.html")).unwrap();
+        assert!(page.contains("src=\"timer-start@nmi.bpf_timer_start.svg\""), "{page}");
+        assert!(dir.path().join("timer-start@nmi.bpf_timer_start.svg").is_file());
     }
 
     #[test]

@@ -14,7 +14,7 @@
 //! outcome N OP=OUTCOME            what the call led to
 //! end                             of the row
 //! layout STRUCT SIZE / field OFFSET SIZE NAME
-//! symbol HEX NAME
+//! symbol HEX NAME                 its distance from the one before, from 0 for the first
 //! done
 //! ```
 
@@ -27,7 +27,8 @@ use std::time::{Duration, Instant};
 
 use libbpf_rs::{Link, MapCore, MapFlags, PerfEventOpts, ProgramInput, ProgramMut};
 
-use super::{CALLS, MIXED_ATTEMPTS, REQUEST, STRUCTURES};
+use super::request::{FILE, Fault, Lines};
+use super::{CALLS, MIXED_ATTEMPTS, STRUCTURES, WAITING_CALLS};
 use crate::bench::{Bench, to_bytes, to_words, word};
 use crate::btf::Btf;
 use crate::error::Error;
@@ -199,7 +200,8 @@ impl Tracer<'_> {
         let mut worker = bench.worker(0)?;
         let program = bench.program(row.operation.program)?;
         let attempts = if row.operation.program == "mixed" { MIXED_ATTEMPTS } else { 1 };
-        for call in 0..CALLS {
+        let calls = if row.operation.program == "lock_aa" { WAITING_CALLS } else { CALLS };
+        for call in 0..calls {
             self.objects(row, bench)?;
             let n = self.windows;
             say!(self.host, "window {n} {call}");
@@ -293,6 +295,7 @@ fn layouts(host: &mut Host, btf: &Btf) {
 
 /// Symbols of the kernel proper. Those of modules and BPF programs come and go.
 fn symbols(host: &mut Host) -> io::Result<()> {
+    let mut before = 0_u64;
     for line in fs::read_to_string("/proc/kallsyms")?.lines() {
         let mut words = line.split_ascii_whitespace();
         let (Some(address), Some(kind), Some(name), None) =
@@ -328,12 +331,17 @@ fn symbols(host: &mut Host) -> io::Result<()> {
             "__do_sys_",
             "__se_sys",
             "__UNIQUE_ID",
+            "__BTF_ID",
+            "_RN",
         ];
         // Constants are not what CPUs meet at.
         if matches!(kind, "r" | "R") || noise.iter().any(|prefix| name.starts_with(prefix)) {
             continue;
         }
-        say!(host, "symbol {} {name}", address.trim_start_matches('0'));
+        // They are many, and the port takes a byte at a time.
+        let at = u64::from_str_radix(address, 16).unwrap_or(before);
+        say!(host, "symbol {:x} {name}", at.wrapping_sub(before));
+        before = at;
     }
     Ok(())
 }
@@ -347,14 +355,50 @@ fn info_lines(host: &mut Host, info: &KernelInfo) {
     }
 }
 
+/// Lies an empty file system over the description of the kernel's types.
+fn hide_btf() -> io::Result<()> {
+    use rustix::mount::{MountFlags, mount};
+    mount("none", "/sys/kernel/btf", "tmpfs", MountFlags::empty(), None)?;
+    Ok(())
+}
+
+/// Commits a fault if it is one of this row.
+pub(crate) fn commit(fault: &Fault, row: &str) {
+    match fault {
+        Fault::Panic(of) if of == row => {
+            // The kernel is gone when this returns; if not, the row shows it.
+            let _ = fs::write("/proc/sysrq-trigger", "c");
+        }
+        Fault::Hang(of) if of == row => loop {
+            std::hint::spin_loop();
+        },
+        _ => {}
+    }
+}
+
+/// Does what the host asks for: traces, or serves.
+///
+/// # Errors
+/// Why not, in a line.
+pub fn work() -> Result<(), String> {
+    let request = Lines::parse(&fs::read_to_string(FILE).unwrap_or_default());
+    if request.serve {
+        return crate::vm::serve::serve(&request).map_err(|error| error.to_string());
+    }
+    trace_rows(&request).map_err(|error| error.to_string())
+}
+
 /// Traces the rows that the host asks for, or all, and says what it needs to know to read the trace.
 ///
 /// # Errors
 /// Those of [`Kernel::probe`]; an error of one row is told to the host and the next follows.
-pub fn trace_rows() -> Result<(), Error> {
+fn trace_rows(request: &Lines) -> Result<(), Error> {
     let plan = |what: String| Error::Plan { what };
     let mut host = Host::open()
         .map_err(|error| plan(format!("no line to the host, port {PORT:#x}: {error}")))?;
+    if request.faults.contains(&Fault::NoBtf) {
+        hide_btf().map_err(|error| plan(format!("hiding the kernel's types: {error}")))?;
+    }
     let info = match Kernel::probe() {
         Ok(info) => info,
         Err(error) => {
@@ -364,20 +408,19 @@ pub fn trace_rows() -> Result<(), Error> {
         }
     };
     info_lines(&mut host, &info);
-    let request = fs::read_to_string(REQUEST).unwrap_or_default();
-    let wanted: Vec<&str> = request.lines().collect();
+    let wanted = &request.rows;
     let all = rows(&info);
-    let known = |name: &&&str| !all.iter().any(|row| row.name() == ***name);
-    if let Some(name) = wanted.iter().find(known) {
+    if let Some(name) = wanted.iter().find(|name| !all.iter().any(|row| row.name() == **name)) {
         say!(host, "error unknown row {name}");
     }
     host.flush();
     std::thread::sleep(BOOT);
     let mut tracer = Tracer { host: &mut host, windows: 0 };
-    for row in all.iter().filter(|row| wanted.contains(&row.name().as_str())) {
+    for row in all.iter().filter(|row| wanted.contains(&row.name())) {
         say!(tracer.host, "row {} {} {}", row.name(), row.context.name(), row.cell);
         tracer.host.flush();
         println!("row {}", row.name());
+        request.faults.iter().for_each(|fault| commit(fault, &row.name()));
         if let Err(error) = tracer.row(row) {
             say!(tracer.host, "skip {}", error.to_string().replace('\n', "; "));
         }

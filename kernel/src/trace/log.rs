@@ -150,9 +150,9 @@ impl Log {
                 let field = Field { offset, size, name: (*name).to_owned() };
                 self.layouts.get_mut(layout)?.fields.push(field);
             }
-            ("symbol", [at, name]) => {
-                let at = if at.is_empty() { 0 } else { hex(at)? };
-                symbols.push((at, (*name).to_owned()));
+            ("symbol", [distance, name]) => {
+                let before = symbols.last().map_or(0, |(at, _)| *at);
+                symbols.push((before.wrapping_add(hex(distance)?), (*name).to_owned()));
             }
             ("done", _) => self.done = true,
             _ => return None,
@@ -173,8 +173,8 @@ mod tests {
     const TEXT: &str = "guest 1 7.0.13\ncell timer cmd-queue\nrow timer-start task cmd-queue\n\
         object 0 value ffff888000001000\nword 0 1 ffffc90000010000\nwindow 0 0\n\
         outcome 0 start=ok\nend\nrow timer-cancel task cmd-queue\nskip no such thing\nend\n\
-        layout bpf_async_cb 64\nfield 0 8 map\nfield 8 8 prog\nsymbol ffffffff81000000 _stext\n\
-        symbol  fixed_percpu_data\ndone\n";
+        layout bpf_async_cb 64\nfield 0 8 map\nfield 8 8 prog\nsymbol 0 fixed_percpu_data\n\
+        symbol ffffffff81000000 _stext\nsymbol 10 _text\ndone\n";
 
     #[test]
     fn everything_told_is_kept() {
@@ -190,6 +190,7 @@ mod tests {
         assert_eq!(layout.field_at(16), None);
         assert_eq!(layout.offset_of("prog"), Some(8));
         assert_eq!(log.symbols.name(0xffff_ffff_8100_0004), Some(("_stext", 4)));
+        assert_eq!(log.symbols.name(0xffff_ffff_8100_0014), Some(("_text", 4)));
     }
 
     #[test]

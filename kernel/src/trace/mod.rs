@@ -4,10 +4,11 @@
 //!
 //! ```text
 //! host::trace(image)      boots the image in QEMU with kernelproof as its first process
-//!   guest::trace_rows()     calls each operation between markers, and tells what it called
+//!   guest::work()            calls each operation between markers, and tells what it called
 //!   trace/trace.c           QEMU's plugin: writes down the instructions between markers
 //! raw, log                read what the two wrote
 //! path                    cuts operations out of windows; interrupts are filtered and counted
+//! request                 what the host asks of the guest
 //! objects, figures        name addresses, count, and write access scripts
 //! report, diff            tables, data, text for a mail
 //! diagram                 pictures
@@ -25,6 +26,7 @@ pub mod objects;
 pub mod path;
 pub mod raw;
 pub mod report;
+pub mod request;
 pub mod symbols;
 
 /// What is wrong with a trace, or kept it from being made.
@@ -116,11 +118,12 @@ fn advice(what: &str) -> &'static str {
 /// Calls of each row that are traced: the first, and as many as it takes until nothing changes.
 #[cfg(feature = "bpf")]
 pub(crate) const CALLS: u8 = 4;
+/// Calls of a row that waits for a millisecond in each.
+#[cfg(feature = "bpf")]
+pub(crate) const WAITING_CALLS: u8 = 2;
 /// Attempts of a row that chooses between operations at random.
 #[cfg(feature = "bpf")]
 pub(crate) const MIXED_ATTEMPTS: u64 = 16;
-/// File in the guest that names the rows, one a line.
-pub(crate) const REQUEST: &str = "/request";
 /// Structures whose fields a trace names, and how deep.
 #[cfg(feature = "bpf")]
 pub(crate) const STRUCTURES: &[(&str, u32)] = &[

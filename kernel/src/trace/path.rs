@@ -39,6 +39,10 @@ const LOOP: &[&str] = &[
     "ktime_get_mono_fast_ns",
 ];
 
+/// Functions that tell the user what went wrong: they format text, walk stacks and look names up. That
+/// is no part of a protocol; such a call is left out of its operation and counted.
+const REPORTS: &[&str] = &["bpf_prog_report_rqspinlock_violation"];
+
 /// Kernel stacks are aligned to their size of 16 KiB.
 const STACK_SHIFT: u32 = 14;
 
@@ -71,7 +75,8 @@ pub struct Operation {
 pub struct Path {
     /// Operations in the order in which they ended.
     pub operations: Vec<Operation>,
-    /// Interrupts and exceptions that are no part of any operation, by entry.
+    /// Interrupts and exceptions that are no part of any operation, by entry, and reports to the user,
+    /// by function.
     pub filtered: BTreeMap<String, u32>,
     /// Offset of the CPU's own variables from their symbols, as the code used it.
     pub per_cpu_offset: Option<u64>,
@@ -91,6 +96,8 @@ struct Level {
     /// Whether an operation or a program ran in it.
     used: bool,
     open: Vec<Open>,
+    /// Where the return address of a report under way lies.
+    report: Option<u64>,
     /// Where the return addresses of the calls under way lie.
     calls: Vec<u64>,
     round: u32,
@@ -185,8 +192,16 @@ impl Walk<'_> {
         {
             self.path.per_cpu_offset.get_or_insert(offset);
         }
+        if let Some(name) = start.filter(|name| REPORTS.contains(name)) {
+            let level = self.level();
+            if level.report.is_none() {
+                level.report = level.calls.last().copied();
+                *self.path.filtered.entry(name.to_owned()).or_default() += 1;
+            }
+        }
         let level = self.level();
         if !symbols.is_outside(step.pc)
+            && level.report.is_none()
             && let Some(open) = level.open.last_mut()
         {
             open.operation.steps.push(Executed { at, class: class.clone() });
@@ -240,6 +255,7 @@ impl Walk<'_> {
         while level.calls.last().is_some_and(|call| *call <= at) {
             level.calls.pop();
         }
+        level.report = level.report.filter(|report| *report > at);
         let mut ended = Vec::new();
         while level.open.last().is_some_and(|o| o.return_at.is_some_and(|r| r <= at)) {
             ended.extend(level.open.pop());
@@ -288,6 +304,7 @@ mod tests {
     const HELPER: u64 = 0xffff_ffff_8100_0100;
     const TIMER: u64 = 0xffff_ffff_8100_0200;
     const WORK: u64 = 0xffff_ffff_8100_0300;
+    const REPORT: u64 = 0xffff_ffff_8100_0400;
     const STACK: u64 = 0xffff_c900_0000_3f00;
 
     fn symbols() -> Symbols {
@@ -296,6 +313,7 @@ mod tests {
             (HELPER, "hrtimer_start_range_ns"),
             (TIMER, "asm_sysvec_apic_timer_interrupt"),
             (WORK, "bpf_task_work_irq"),
+            (REPORT, "bpf_prog_report_rqspinlock_violation"),
             (0xffff_ffff_9000_0000, "_end"),
         ];
         Symbols::new(all.map(|(at, name)| (at, name.to_owned())).to_vec())
@@ -337,6 +355,25 @@ mod tests {
         let operation = &found.operations[0];
         assert_eq!((operation.name.as_str(), operation.steps.len()), ("bpf_timer_start", 5));
         assert!(!operation.later && operation.interrupt.is_none());
+    }
+
+    #[test]
+    fn a_report_to_the_user_is_left_out_and_counted() {
+        let found = path(vec![
+            call(PROGRAM, 1),
+            nop(START),
+            call(START + 1, 2),
+            nop(REPORT),
+            call(REPORT + 1, 3),
+            nop(HELPER),
+            ret(HELPER + 1, 3),
+            ret(REPORT + 6, 2),
+            ret(START + 6, 1),
+            nop(PROGRAM + 5),
+        ]);
+        let at: Vec<usize> = found.operations[0].steps.iter().map(|step| step.at).collect();
+        assert_eq!(at, [1, 2, 8]);
+        assert_eq!(found.filtered["bpf_prog_report_rqspinlock_violation"], 1);
     }
 
     #[test]

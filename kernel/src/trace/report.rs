@@ -18,6 +18,9 @@ use super::raw::Window;
 /// Version of the format of [`Trace`]; a change that old readers misread raises it.
 pub const VERSION: u32 = 1;
 
+/// Beginning of the reason where the guest itself failed in a row.
+pub(crate) const GUEST: &str = "the guest ";
+
 /// The trace of a kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Trace {
@@ -46,7 +49,7 @@ pub struct RowTrace {
     /// Operations that its calls executed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub operations: Vec<OperationTrace>,
-    /// Interrupts and exceptions that were filtered out, by entry, over all calls.
+    /// Interrupts, exceptions and reports to the user that were filtered out, by name, over all calls.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub filtered: BTreeMap<String, u32>,
 }
@@ -202,6 +205,15 @@ impl Trace {
     /// Operations with their rows.
     pub fn operations(&self) -> impl Iterator<Item = (&RowTrace, &OperationTrace)> {
         self.rows.iter().flat_map(|row| row.operations.iter().map(move |of| (row, of)))
+    }
+
+    /// Rows during which the guest panicked or hung, and how its console ended.
+    pub fn failures(&self) -> impl Iterator<Item = (&str, &str)> {
+        let of = |row: &RowTrace| row.skipped.as_ref().is_some_and(|r| r.starts_with(GUEST));
+        self.rows
+            .iter()
+            .filter(move |row| of(row))
+            .map(|row| (row.name.as_str(), row.skipped.as_deref().unwrap_or_default()))
     }
 
     /// Returns an operation by row and name.

@@ -3,12 +3,14 @@
 //! buffer-format.rst), so that no archiver is needed.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::io;
-use crate::trace::{REQUEST, TraceError};
+use crate::trace::TraceError;
+use crate::trace::request::FILE;
 
 /// Kinds and permissions, as `st_mode` has them.
 const DIRECTORY: u32 = 0o040_755;
@@ -63,8 +65,8 @@ fn libraries(program: &Path) -> Result<Vec<PathBuf>, TraceError> {
     Ok(text.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect())
 }
 
-/// The archive of a program with its libraries and a list of rows.
-fn archive(program: &Path, rows: &[String]) -> Result<Vec<u8>, TraceError> {
+/// The archive of a program with its libraries and the lines of a request.
+fn archive(program: &Path, request: &[String]) -> Result<Vec<u8>, TraceError> {
     let mut archive = Archive { bytes: Vec::new(), number: 0 };
     let mut directories: BTreeSet<String> = BTreeSet::new();
     for name in ["proc", "sys", "dev", "tmp"] {
@@ -81,15 +83,20 @@ fn archive(program: &Path, rows: &[String]) -> Result<Vec<u8>, TraceError> {
         archive.add(&name, PROGRAM, &fs::read(&library).map_err(io(&library))?);
     }
     archive.add("init", PROGRAM, &fs::read(program).map_err(io(program))?);
-    let list: String = rows.iter().map(|row| format!("{row}\n")).collect();
-    archive.add(REQUEST.trim_start_matches('/'), 0o100_644, list.as_bytes());
+    let list: String = request.iter().map(|line| format!("{line}\n")).collect();
+    archive.add(FILE.trim_start_matches('/'), 0o100_644, list.as_bytes());
     archive.add("TRAILER!!!", 0, b"");
     Ok(archive.bytes)
 }
 
-/// Writes the archive to a file.
-pub(super) fn write(into: &Path, program: &Path, rows: &[String]) -> Result<(), TraceError> {
-    fs::write(into, archive(program, rows)?).map_err(io(into))
+/// Writes the archive to a file on the disk of `directory`.
+pub(crate) fn write(
+    mut into: &File,
+    directory: &Path,
+    program: &Path,
+    request: &[String],
+) -> Result<(), TraceError> {
+    into.write_all(&archive(program, request)?).map_err(io(directory))
 }
 
 #[cfg(test)]
@@ -109,9 +116,9 @@ mod tests {
 
     #[test]
     fn the_guest_has_its_program_and_its_rows() {
-        let bytes = archive(Path::new("/bin/true"), &["timer-start".to_owned()]).unwrap();
+        let bytes = archive(Path::new("/bin/true"), &["row timer-start".to_owned()]).unwrap();
         let holds = |part: &[u8]| bytes.windows(part.len()).any(|window| window == part);
-        assert!(holds(b"init\0") && holds(b"timer-start\n") && holds(b"TRAILER!!!\0"));
+        assert!(holds(b"init\0") && holds(b"row timer-start\n") && holds(b"TRAILER!!!\0"));
         assert!(holds(b"libc.so.6\0"));
     }
 }

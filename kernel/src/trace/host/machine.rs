@@ -2,22 +2,22 @@
 //! every boot executes the same.
 
 use std::fmt;
-use std::fs;
-use std::io::{Read as _, Seek as _, SeekFrom};
-use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::io;
 use crate::trace::TraceError;
+use crate::vm::qemu::{self, QEMU, Running, inherited, last_lines, nameless};
 
-const QEMU: &str = "qemu-system-x86_64";
 /// No randomisation of addresses; locked instructions stay so on a single processor; no thunks.
+/// The kernel's cryptography is not tested at each boot, which takes long and makes no difference.
 const APPEND: &str = "console=ttyS0 panic=-1 nokaslr norandmaps randomize_kstack_offset=off \
-                      noreplace-smp mitigations=off oops=panic softlockup_panic=1";
-/// Lines of the console that a report shows.
-const CONSOLE_LINES: usize = 3;
+                      noreplace-smp mitigations=off oops=panic softlockup_panic=1 \
+                      cryptomgr.notests";
 /// Time between two looks at the machine.
 const LOOK: Duration = Duration::from_millis(100);
 /// Free bytes below which a disk counts as full.
@@ -46,87 +46,52 @@ impl fmt::Display for Ended {
     }
 }
 
-/// A machine to be booted.
+/// A machine to be booted. Its files have no names, so that nothing is left of them however this
+/// process ends.
 pub(super) struct Machine<'a> {
     pub(super) image: &'a Path,
-    pub(super) initramfs: &'a Path,
+    pub(super) initramfs: &'a File,
     pub(super) plugin: &'a Path,
-    pub(super) scratch: &'a Path,
+    /// Directory whose disk holds the files.
+    pub(super) disk: &'a Path,
+    console: File,
+    guest: File,
+    trace: File,
 }
 
-/// Ends QEMU when dropped.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Either may find that it has ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Checks that QEMU is there.
-pub(super) fn check() -> Result<(), TraceError> {
-    let mut version = Command::new(QEMU);
-    version.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
-    match version.status() {
-        Ok(status) if status.success() => Ok(()),
-        _ => Err(TraceError::NoTool { tool: QEMU, package: "qemu-system-x86" }),
-    }
-}
-
-/// The end of a console's text, in one line.
-fn last_lines(console: &str) -> String {
-    let lines: Vec<&str> = console.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    // What a panic prints behind its reason is where it happened to be.
-    let from = lines
-        .iter()
-        .rposition(|line| line.contains("Kernel panic") || line.contains("BUG:"))
-        .map_or(lines.len().saturating_sub(CONSOLE_LINES), |at| at.saturating_sub(1));
-    let shown: Vec<&str> = lines[from..].iter().take(CONSOLE_LINES).copied().collect();
-    shown.join(" | ")
-}
-
-impl Machine<'_> {
-    fn file(&self, name: &str) -> PathBuf {
-        self.scratch.join(name)
+impl<'a> Machine<'a> {
+    /// Prepares a machine.
+    pub(super) fn new(
+        image: &'a Path,
+        initramfs: &'a File,
+        plugin: &'a Path,
+        disk: &'a Path,
+    ) -> Result<Self, TraceError> {
+        let (console, guest, trace) = (nameless(disk)?, nameless(disk)?, nameless(disk)?);
+        Ok(Self { image, initramfs, plugin, disk, console, guest, trace })
     }
 
     fn command(&self) -> Command {
         let mut command = Command::new(QEMU);
-        let path = |name: &str| self.file(name).display().to_string().replace(',', ",,");
+        let plugin = self.plugin.display().to_string().replace(',', ",,");
         command
             .args(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-seed", "1"])
             .args(["-rtc", "base=2026-01-01,clock=vm", "-smp", "1", "-m", "1024"])
             .args(["-cpu", "max,-hypervisor,-rdrand,-rdseed"])
             .args(["-display", "none", "-monitor", "none", "-nic", "none", "-no-reboot"])
-            .args(["-serial", &format!("file:{}", path("console"))])
-            .args(["-chardev", &format!("file,id=guest,path={}", path("guest"))])
+            .args(["-serial", &format!("file:{}", inherited(&self.console))])
+            .args(["-chardev", &format!("file,id=guest,path={}", inherited(&self.guest))])
             .args(["-device", "isa-debugcon,iobase=0xe9,chardev=guest"])
             .args(["-device", "ib700", "-action", "watchdog=inject-nmi"])
-            .args(["-plugin", &format!("{},out={}", self.plugin.display(), path("trace"))])
+            .args(["-plugin", &format!("{plugin},out={}", inherited(&self.trace))])
             .arg("-kernel")
             .arg(self.image)
-            .arg("-initrd")
-            .arg(self.initramfs)
+            .args(["-initrd", &inherited(self.initramfs)])
             .args(["-append", APPEND])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
-        let parent = std::process::id();
-        // SAFETY: between fork and exec only system calls are made that may be made there.
-        unsafe {
-            command.pre_exec(move || {
-                // However this process ends, the machine ends with it.
-                if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
-                    return Err(std::io::Error::last_os_error());
-                }
-                if libc::getppid() as u32 != parent {
-                    return Err(std::io::Error::other("the command is gone"));
-                }
-                Ok(())
-            });
-        }
+        qemu::tie(&mut command, [self.initramfs, &self.console, &self.guest, &self.trace]);
         command
     }
 
@@ -136,9 +101,6 @@ impl Machine<'_> {
         silence: Duration,
         progress: &mut dyn FnMut(&str),
     ) -> Result<Ended, TraceError> {
-        for name in ["console", "guest", "trace"] {
-            fs::write(self.file(name), b"").map_err(io(&self.file(name)))?;
-        }
         let started = self.command().spawn();
         let no_qemu = |_| TraceError::NoTool { tool: QEMU, package: "qemu-system-x86" };
         let mut running = Running(started.map_err(no_qemu)?);
@@ -151,13 +113,13 @@ impl Machine<'_> {
             if let Some(status) = status {
                 return self.ended(status.code(), &mut running.0);
             }
-            let length = |name: &str| fs::metadata(self.file(name)).map_or(0, |m| m.len());
-            let now = (length("guest"), length("console"));
+            let length = |file: &File| file.metadata().map_or(0, |m| m.len());
+            let now = (length(&self.guest), length(&self.console));
             if now != lengths {
                 (lengths, heard) = (now, Instant::now());
             }
             if heard.elapsed() > silence {
-                return Ok(Ended::Hang(last_lines(&self.text("console")?)));
+                return Ok(Ended::Hang(last_lines(&self.text(&self.console)?)));
             }
             std::thread::sleep(LOOK);
         }
@@ -165,11 +127,8 @@ impl Machine<'_> {
 
     /// Tells of rows that the guest began since the last look.
     fn announce(&self, told: &mut u64, progress: &mut dyn FnMut(&str)) -> Result<(), TraceError> {
-        let path = self.file("guest");
-        let mut file = fs::File::open(&path).map_err(io(&path))?;
-        let mut text = Vec::new();
-        file.seek(SeekFrom::Start(*told)).map_err(io(&path))?;
-        file.read_to_end(&mut text).map_err(io(&path))?;
+        let mut text = vec![0; (self.guest.metadata().map_or(0, |m| m.len()) - *told) as usize];
+        self.guest.read_exact_at(&mut text, *told).map_err(io(self.disk))?;
         let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         *told += whole as u64;
         for line in String::from_utf8_lossy(&text[..whole]).lines() {
@@ -182,14 +141,14 @@ impl Machine<'_> {
 
     /// Fails if the disk is full: what QEMU could not write there is lost without a word.
     fn check_disk(&self) -> Result<(), TraceError> {
-        let path = std::ffi::CString::new(self.scratch.as_os_str().as_encoded_bytes());
+        let path = std::ffi::CString::new(self.disk.as_os_str().as_encoded_bytes());
         // SAFETY: a structure of integers, for which zero is a value.
         let mut disk: libc::statvfs = unsafe { std::mem::zeroed() };
         // SAFETY: the path ends with a zero byte, and the structure is there to be written.
         let told = path.is_ok_and(|path| unsafe { libc::statvfs(path.as_ptr(), &mut disk) } == 0);
         if told && disk.f_bfree * disk.f_frsize < LEAST_FREE {
             let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
-            return Err(io(self.scratch)(source));
+            return Err(io(self.disk)(source));
         }
         Ok(())
     }
@@ -204,7 +163,7 @@ impl Machine<'_> {
         self.check_disk()?;
         match code {
             Some(0) => {
-                let console = self.text("console")?;
+                let console = self.text(&self.console)?;
                 match console.contains("Kernel panic") {
                     true => Ok(Ended::Panic(last_lines(&console))),
                     false => Ok(Ended::Off),
@@ -222,34 +181,17 @@ impl Machine<'_> {
         }
     }
 
-    fn text(&self, name: &str) -> Result<String, TraceError> {
-        let path = self.file(name);
-        let bytes = fs::read(&path).map_err(io(&path))?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    fn text(&self, file: &File) -> Result<String, TraceError> {
+        Ok(String::from_utf8_lossy(&qemu::bytes(file, self.disk)?).into_owned())
     }
 
     /// What the guest told.
     pub(super) fn told(&self) -> Result<String, TraceError> {
-        self.text("guest")
+        self.text(&self.guest)
     }
 
     /// What the plugin wrote.
     pub(super) fn trace(&self) -> Result<Vec<u8>, TraceError> {
-        let path = self.file("trace");
-        fs::read(&path).map_err(io(&path))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_panic_is_shown_with_its_reason() {
-        let console = "[1.0] row timer-start\n[1.1] RIP: 0010:bpf_timer_start\n\
-                       [1.2] Kernel panic - not syncing: Fatal exception\n[1.3] Kernel Offset: disabled\n";
-        let shown = last_lines(console);
-        assert!(shown.contains("Kernel panic - not syncing") && shown.contains("bpf_timer_start"));
-        assert_eq!(last_lines("a\n\nb\nc\nd\n"), "b | c | d");
+        qemu::bytes(&self.trace, self.disk)
     }
 }

@@ -2,7 +2,7 @@
 //! plugin, and boots it again without the row that made it panic or hang.
 
 mod image;
-mod initramfs;
+pub(crate) mod initramfs;
 mod machine;
 mod plugin;
 
@@ -13,9 +13,11 @@ use std::time::Duration;
 use super::TraceError;
 use super::log::Log;
 use super::raw::{self, Window};
-use super::report::Trace;
+use super::report::{GUEST, Trace};
+use super::request::Fault;
 use crate::operations::OPERATIONS;
 use crate::rows::Context;
+use crate::vm::qemu;
 pub use image::find as find_image;
 use machine::{Ended, Machine};
 
@@ -33,17 +35,19 @@ pub struct Request {
     pub program: PathBuf,
     /// Rows by name; all if empty.
     pub rows: Vec<String>,
-    /// Directory for what is kept between runs: the plugin.
+    /// Directory for what is kept between runs: the plugin. The files of the run lie on its disk.
     pub cache: PathBuf,
     /// Longest time without a word from the guest before it counts as hung.
     pub silence: Duration,
+    /// Faults that the guest commits, to see what becomes of them.
+    pub faults: Vec<Fault>,
 }
 
 impl Request {
     /// Every row of an image.
     #[must_use]
     pub fn new(image: PathBuf, program: PathBuf, cache: PathBuf) -> Self {
-        Self { image, program, rows: Vec::new(), cache, silence: SILENCE }
+        Self { image, program, rows: Vec::new(), cache, silence: SILENCE, faults: Vec::new() }
     }
 }
 
@@ -71,36 +75,15 @@ pub(crate) fn io(path: &Path) -> impl Fn(std::io::Error) -> TraceError + use<> {
     move |source| TraceError::Io { path: path.clone(), source }
 }
 
-/// A directory that is gone when the run is, however the run ends short of a kill.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(parent: &Path) -> Result<Self, TraceError> {
-        fs::create_dir_all(parent).map_err(io(parent))?;
-        sweep(parent);
-        let path = parent.join(format!("trace-{}", std::process::id()));
-        fs::create_dir_all(&path).map_err(io(&path))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // Nothing more can be done about a directory that does not go away.
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// Removes what runs that were killed left behind.
-fn sweep(parent: &Path) {
-    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+/// Removes what compilations of the plugin left behind that were killed.
+fn sweep(cache: &Path) {
+    for entry in fs::read_dir(cache).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let owner = name.to_str().and_then(|name| name.strip_prefix("trace-"));
-        if let Some(owner) = owner.and_then(|owner| owner.parse::<u32>().ok())
-            && !Path::new(&format!("/proc/{owner}")).exists()
-        {
+        let owner = name.to_str().and_then(|name| name.strip_prefix("trace-plugin-"));
+        let owner = owner.and_then(|rest| rest.split_once('.')?.0.parse::<u32>().ok());
+        if owner.is_some_and(|owner| !Path::new(&format!("/proc/{owner}")).exists()) {
             // Somebody else may sweep at the same time.
-            let _ = fs::remove_dir_all(entry.path());
+            let _ = fs::remove_file(entry.path());
         }
     }
 }
@@ -115,13 +98,15 @@ struct Boot {
 fn boot(
     request: &Request,
     plugin: &Path,
-    scratch: &Path,
     rows: &[String],
     progress: &mut dyn FnMut(&str),
 ) -> Result<Boot, TraceError> {
-    let initramfs = scratch.join("initramfs");
-    initramfs::write(&initramfs, &request.program, rows)?;
-    let machine = Machine { image: &request.image, initramfs: &initramfs, plugin, scratch };
+    let disk = &request.cache;
+    let mut lines: Vec<String> = rows.iter().map(|row| format!("row {row}")).collect();
+    lines.extend(request.faults.iter().map(|fault| format!("fault {fault}")));
+    let initramfs = qemu::nameless(disk)?;
+    initramfs::write(&initramfs, disk, &request.program, &lines)?;
+    let machine = Machine::new(&request.image, &initramfs, plugin, disk)?;
     let ended = machine.run(request.silence, progress)?;
     let log = Log::parse(&machine.told()?)?;
     let windows = raw::read(&machine.trace()?)?;
@@ -145,13 +130,14 @@ pub fn trace(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Trace,
         }
     }
     let wanted = if request.rows.is_empty() { &known } else { &request.rows };
-    machine::check()?;
+    qemu::check()?;
+    fs::create_dir_all(&request.cache).map_err(io(&request.cache))?;
+    sweep(&request.cache);
     let plugin = plugin::build(&request.cache)?;
-    let scratch = Scratch::new(&request.cache)?;
     let mut left: Vec<String> = wanted.clone();
     let mut boots: Vec<(Log, Vec<Window>)> = Vec::new();
     for _ in 0..BOOTS {
-        let mut booted = boot(request, &plugin, &scratch.0, &left, progress)?;
+        let mut booted = boot(request, &plugin, &left, progress)?;
         if let Some(error) = booted.log.error {
             return Err(TraceError::Guest { what: error });
         }
@@ -159,7 +145,7 @@ pub fn trace(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Trace,
             return Err(TraceError::NoBoot { what: booted.ended.to_string() });
         }
         if let Some(row) = booted.log.rows.iter_mut().find(|row| !row.ended) {
-            row.skipped = Some(format!("the guest {}", booted.ended));
+            row.skipped = Some(format!("{GUEST}{}", booted.ended));
         }
         left.retain(|name| !booted.log.rows.iter().any(|row| row.name == *name));
         let done = booted.log.done;
@@ -222,14 +208,16 @@ mod tests {
 
     #[test]
     fn what_a_killed_run_left_is_removed() {
-        let parent = std::env::temp_dir().join(format!("cellbench-sweep-{}", std::process::id()));
+        let cache = tempfile::tempdir().unwrap();
+        let file = |name: &str| cache.path().join(name);
+        let own = format!("trace-plugin-{}.so", std::process::id());
         // No process has this number: the kernel's limit is 2^22.
-        let stale = parent.join("trace-4194305");
-        fs::create_dir_all(&stale).unwrap();
-        let scratch = Scratch::new(&parent).unwrap();
-        assert!(!stale.exists() && scratch.0.exists());
-        drop(scratch);
-        assert_eq!(fs::read_dir(&parent).unwrap().count(), 0);
-        fs::remove_dir(&parent).unwrap();
+        let names =
+            ["trace-plugin-4194305.c", &own, "trace-plugin-00ff00ff00ff00ff.so", "x.vmlinuz"];
+        for name in names {
+            fs::write(file(name), b"").unwrap();
+        }
+        sweep(cache.path());
+        assert_eq!(names.map(|name| file(name).exists()), [false, true, true, true]);
     }
 }
