@@ -97,3 +97,44 @@ fn the_terminal_shows_the_main_job_within_sixty_lines() {
     assert!(loaded.summary.entries.len() > 100, "the headline matrix");
     assert!(text.lines().count() <= 50, "{} lines:\n{text}", text.lines().count());
 }
+
+/// Fields that a round has wherever it was measured; others depend on the source.
+const COMMON: &[&str] = &[
+    "source",
+    "kind",
+    "workload",
+    "placement",
+    "threads",
+    "cell",
+    "round",
+    "position",
+    "start_s",
+    "duration_s",
+    "cpus",
+    "ops",
+    "per_thread",
+    "invariants",
+];
+/// Settings that a run has, whatever measured it.
+const COMMON_SETTINGS: &[&str] = &["window_s", "threshold_share", "latency_sample_every", "matrix"];
+
+#[test]
+fn every_source_of_rounds_leaves_the_same_fields() {
+    let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("../results");
+    for (name, source) in [("model", "model"), ("sim", "sim"), ("kernel", "kernel")] {
+        let dir = results.join(name);
+        let rounds = fs::read_to_string(dir.join("rounds.jsonl")).unwrap();
+        for line in rounds.lines() {
+            let round: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert_eq!(round["source"], source, "results/{name}");
+            for field in COMMON {
+                assert!(!round[field].is_null(), "results/{name}: no {field} in {line}");
+            }
+        }
+        let run = fs::read_to_string(dir.join("run.json")).unwrap();
+        let run: serde_json::Value = serde_json::from_str(&run).unwrap();
+        for field in COMMON_SETTINGS {
+            assert!(!run["settings"][field].is_null(), "results/{name}: no setting {field}");
+        }
+    }
+}
