@@ -5,7 +5,7 @@
 mod fixture;
 
 use cellbench_plots::stats::random::SplitMix64;
-use cellbench_plots::{Decision, Options, Table, summarise};
+use cellbench_plots::{Decision, Loaded, Options, Table, compare, summarise};
 use cellbench_record::{Entry, Kind, OK, Round, Run, Series, Source, Summary, Verdict};
 use proptest::prelude::*;
 
@@ -265,5 +265,33 @@ proptest! {
                 prop_assert!((low..=high).contains(&of_rates) || is_near, "{entry:?}");
             }
         }
+    }
+}
+
+/// Two equal runs, by ranks of one against the other where they were measured and round by round where
+/// they were simulated: each row errs now and then, and a comparison of many rows no more often.
+#[test]
+fn equal_runs_differ_in_at_most_5_percent_of_the_comparisons() {
+    const CELLS: [&str; 12] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
+    let dir = tempfile::tempdir().unwrap();
+    for source in [Source::Model, Source::Sim] {
+        let run = |part: u64| {
+            let cells: Vec<(&str, f64)> = CELLS.iter().map(|cell| (*cell, 0.0)).collect();
+            let mut rounds = rounds(9_000 + part, Host::Quiet, 16, &cells);
+            rounds.iter_mut().for_each(|round| round.series.source = source.clone());
+            let run = Run { seed: 7, baseline: "a".to_owned(), ..fixture::run() };
+            let written =
+                fixture::written(&dir.path().join(format!("{source}-{part}")), run, &rounds);
+            Loaded::read(&written, |_| {}).unwrap()
+        };
+        let (mut wrong, mut rows) = (0, 0);
+        for part in 0..40 {
+            let found = compare(&run(2 * part), &run(2 * part + 1));
+            let differing = found.count(Verdict::Faster) + found.count(Verdict::Slower);
+            wrong += usize::from(differing > 0);
+            rows += found.rows.len();
+        }
+        assert_eq!(rows, 40 * CELLS.len(), "{source}");
+        assert!(wrong <= 6, "{source}: {wrong} of 40 comparisons");
     }
 }
