@@ -108,8 +108,6 @@ pub struct Promises {
     pub callback_may_differ: bool,
     /// As published, a command may be executed twice (VERIFICATION.md, finding 11).
     pub may_repeat: bool,
-    /// As published, a command may be read half written (VERIFICATION.md, finding 15).
-    pub may_tear: bool,
 }
 
 impl Promises {
@@ -129,7 +127,6 @@ impl Promises {
         waits_for_irqs: false,
         callback_may_differ: false,
         may_repeat: false,
-        may_tear: false,
     };
 }
 

@@ -69,7 +69,6 @@ impl<P: Platform, R: Revision> Buffer<P> for Latch<P, R> {
     const ID: &'static str = R::ID;
     const DIRECT: bool = R::DIRECT;
     const RAW: bool = R::RAW;
-    const TEARS: bool = matches!(R::FLAG, Ordering::Relaxed);
 
     fn new() -> Self {
         Self {

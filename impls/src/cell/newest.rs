@@ -45,8 +45,6 @@ pub trait Buffer<P: Platform>: Send + Sync + 'static {
     const DIRECT: bool;
     /// Whether the numbers of commands are raw: one command has two.
     const RAW: bool;
-    /// Whether the next writer may not see what the one before wrote.
-    const TEARS: bool = false;
 
     /// Writes a command.
     ///
@@ -234,7 +232,6 @@ impl<P: Platform, K: Kind, B: Buffer<P>> AsyncCell<P> for Newest<P, K, B> {
         // Who executes a command twice took part with one of his own. Where all are starts, nothing
         // runs more often than started.
         may_repeat: B::RAW && K::CANCELS,
-        may_tear: B::TEARS,
         waits_for_irqs: !B::DIRECT,
         ..Promises::BASE
     };

@@ -264,9 +264,8 @@ impl<P: Driven, C: AsyncCell<P>> Arena<P, C> {
 
     /// What is armed was asked for: not for the time of one start with the flags of another.
     fn check_expiry(&self, expires_ns: u64) {
-        let tears = self.excuses && C::PROMISES.may_tear;
         assert!(
-            tears || expires_ns == ABSOLUTE_NS || expires_ns > RELATIVE_NS,
+            expires_ns == ABSOLUTE_NS || expires_ns > RELATIVE_NS,
             "armed for {expires_ns} ns, which no start asked for"
         );
     }

@@ -3,8 +3,8 @@
 //! linearizability, and bugs planted to show that the tools find bugs.
 //!
 //! The tests are generated over the registry, so a new design is covered by its line there. Their
-//! groups are `loom/`, `bounded/`, `random/`, `pct/`, `model/`, `linear/`, `planted/` and
-//! `published/`: give one as a filter. VERIFICATION.md says how to run the whole and what was seen.
+//! groups are `loom/`, `bounded/`, `random/`, `pct/`, `model/`, `linear/`, `planted/`, `published/` and
+//! `lkmm/`: give one as a filter. VERIFICATION.md says how to run the whole and what was seen.
 
 mod arena;
 mod cases;

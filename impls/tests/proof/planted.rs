@@ -259,7 +259,9 @@ fn hunt(bug: Bug) -> Hunt {
         Bug::PendingLeft => Hunt::lock(bug, 1, "the lock is usable afterwards"),
         Bug::SuccessorNotTold => Hunt::lock(bug, 3, HANGS),
         Bug::LoneHeadWaits => Hunt::on(bug, "rqspin", Scene::OppositeOrder, HANGS),
-        Bug::TasEntryTwice => Hunt::on(bug, "rqspin-tas", Scene::TwoTwice, "left behind"),
+        Bug::TasEntryTwice => {
+            Hunt::on(bug, "rqspin-tas", Scene::TwoTwice, "nobody deadlocks: EDEADLK")
+        }
         Bug::FreedAtOnce => {
             let threads: [&[Op]; 2] = [&[Schedule(0)], &[Schedule(1), Free]];
             Hunt::case(bug, task_work, Fresh, &threads, FREED)
@@ -332,10 +334,10 @@ fn hunt(bug: Bug) -> Hunt {
             Hunt::case(bug, mpmc_timer, Ready, &[&[IrqsOff, Start, Start], &[Start]], REFERENCES)
         }
         Bug::FreeLost => {
-            Hunt::case(bug, mpmc_timer, Ready, &[&[IrqsOff, Start, Free], &[Start]], "leak")
+            Hunt::case(bug, mpmc_timer, Ready, &[&[IrqsOff, Start, Free], &[Start]], REFERENCES)
         }
         Bug::FreedUnderCallback => {
-            Hunt::case(bug, ("cmd-queue", CellKind::Wq), Armed, &[&[Fire], &[Free]], FREED)
+            Hunt::case(bug, ("cmd-queue", CellKind::Wq), Armed, &[&[Fire], &[Free]], NO_ORDER)
         }
         Bug::LateIrqStepCancels => {
             let symptom = "task_work_cancel() on a null task";
