@@ -1,13 +1,13 @@
 //! Workloads on locks. Here: all CPUs take one lock around a critical section of a given length, and count in it: the count
-//! is a plain variable, so a lock that lets two in loses some.
+//! is loaded and stored, so a lock that lets two in loses some.
 
 pub(crate) mod cycle;
 pub(crate) mod pattern;
 pub(crate) mod stalled;
 
-use core::cell::UnsafeCell;
 use std::sync::Arc;
 
+use cellbench_impls::platform::{Ordering, Word};
 use cellbench_impls::{Cpu, Lock, Machine, Platform};
 use crossbeam_utils::CachePadded;
 
@@ -78,41 +78,35 @@ impl LockWorkload for Oversubscribed {
 
 /// All take one lock; with `MASKED`, inside a section with interrupts off.
 struct OneLock<P: Platform, L, const MASKED: bool> {
-    guarded: CachePadded<Guarded<L>>,
+    guarded: CachePadded<Guarded<P, L>>,
     machine: Machine<P>,
     turns: u32,
 }
 
 /// The count is next to the lock, as the data that a cell's lock guards is.
-struct Guarded<L> {
+struct Guarded<P: Platform, L> {
     lock: L,
-    entered: UnsafeCell<u64>,
+    entered: P::U64,
 }
 
 impl<P: Platform, L: Lock<P>, const MASKED: bool> OneLock<P, L, MASKED> {
     fn new(params: &Params, section_ns: u32) -> Self {
         Self {
-            guarded: CachePadded::new(Guarded { lock: L::new(), entered: UnsafeCell::new(0) }),
+            guarded: CachePadded::new(Guarded { lock: L::new(), entered: Word::new("entered", 0) }),
             machine: params.machine(),
             turns: (u64::from(section_ns) * u64::from(params.turns_per_us) / 1000) as u32,
         }
     }
 }
 
-impl<L> Guarded<L> {
-    /// Counts a section.
-    ///
-    /// # Safety
-    /// The lock is held for the caller.
+impl<P: Platform, L> Guarded<P, L> {
+    /// Counts a section, with the lock held.
     #[inline(always)]
-    unsafe fn enter(&self) {
-        // SAFETY: by contract.
-        unsafe { *self.entered.get() += 1 };
+    fn enter(&self) {
+        // Relaxed: under the lock, so a load and a store.
+        self.entered.store(self.entered.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 }
-
-// SAFETY: `entered` is touched with the lock held, or at rest.
-unsafe impl<L: Sync> Sync for Guarded<L> {}
 
 impl<P: Platform, L: Lock<P>, const MASKED: bool> Trial<P> for OneLock<P, L, MASKED> {
     fn machine(&self) -> &Machine<P> {
@@ -124,16 +118,14 @@ impl<P: Platform, L: Lock<P>, const MASKED: bool> Trial<P> for OneLock<P, L, MAS
         worker.tally.repeat(Op::Lock, steps, || {
             let _masked = MASKED.then(|| cpu.irq_save());
             guarded.lock.run(cpu, move |_| {
-                // SAFETY: the lock is held.
-                unsafe { guarded.enter() };
+                guarded.enter();
                 P::spend(turns);
             })
         });
     }
 
     fn check(&self, _: &Cpu<'_, P>, total: &Tally) -> Result<(), Violation> {
-        // SAFETY: at rest.
-        let entered = unsafe { *self.guarded.entered.get() };
+        let entered = self.guarded.entered.load(Ordering::Relaxed);
         let counted = total.ok(Op::Lock);
         ensure!(
             entered == counted,

@@ -1,7 +1,6 @@
 //! One lock as programs use it: with work between two sections, with more data in the section than a
 //! line, from CPUs that are not alike, and in bursts.
 
-use core::cell::UnsafeCell;
 use std::sync::Arc;
 
 use cellbench_impls::platform::{Ordering, Word};
@@ -75,24 +74,17 @@ struct Guarded<P: Platform, L> {
     lock: CachePadded<L>,
     /// Each on a line of its own.
     data: Box<[CachePadded<P::U64>]>,
-    /// Plain: a lock that lets two in loses some.
-    entered: UnsafeCell<u64>,
+    /// Loaded and stored: a lock that lets two in loses some.
+    entered: P::U64,
 }
 
-// SAFETY: `entered` is touched with the lock held, or at rest.
-unsafe impl<P: Platform, L: Sync> Sync for Guarded<P, L> {}
-
 impl<P: Platform, L> Guarded<P, L> {
-    /// Changes the data.
-    ///
-    /// # Safety
-    /// The lock is held for the caller.
+    /// Changes the data, with the lock held.
     #[inline(always)]
-    unsafe fn enter(&self, turns: u32) {
-        // SAFETY: by contract.
-        unsafe { *self.entered.get() += 1 };
+    fn enter(&self, turns: u32) {
+        // Relaxed, all: under the lock, so a load and a store.
+        self.entered.store(self.entered.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         for line in &self.data {
-            // Relaxed: under the lock, so a load and a store.
             line.store(line.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         }
         P::spend(turns);
@@ -113,7 +105,7 @@ impl<P: Platform, L: Lock<P>> PatternTrial<P, L> {
             guarded: Guarded {
                 lock: CachePadded::new(L::new()),
                 data: (0..shape.lines).map(|_| CachePadded::new(Word::new("data", 0))).collect(),
-                entered: UnsafeCell::new(0),
+                entered: Word::new("entered", 0),
             },
             outside: shape.outside,
             turns_per_us: params.turns_per_us,
@@ -154,8 +146,7 @@ impl<P: Platform, L: Lock<P>> Trial<P> for PatternTrial<P, L> {
     fn batch(&self, cpu: &Cpu<'_, P>, worker: &mut Worker, steps: u32) {
         let (guarded, turns) = (&self.guarded, self.section_turns);
         for _ in 0..steps {
-            // SAFETY: the lock is held.
-            let outcome = guarded.lock.run(cpu, move |_| unsafe { guarded.enter(turns) });
+            let outcome = guarded.lock.run(cpu, move |_| guarded.enter(turns));
             worker.tally.count(Op::Lock, &outcome);
             let outside = self.outside_turns(worker);
             if outside > 0 {
@@ -165,8 +156,7 @@ impl<P: Platform, L: Lock<P>> Trial<P> for PatternTrial<P, L> {
     }
 
     fn check(&self, _: &Cpu<'_, P>, total: &Tally) -> Result<(), Violation> {
-        // SAFETY: at rest.
-        let entered = unsafe { *self.guarded.entered.get() };
+        let entered = self.guarded.entered.load(Ordering::Relaxed);
         let counted = total.ok(Op::Lock);
         ensure!(
             entered == counted,
