@@ -49,7 +49,9 @@ fn measure(subject: &Subject, workload: &str, rate_hz: u32, window: Duration) ->
 
 /// Cells, as they are.
 fn cells() -> impl Iterator<Item = Subject> {
-    subject::all().into_iter().filter(|subject| subject.kind != Kind::Lock)
+    subject::all()
+        .into_iter()
+        .filter(|subject| !matches!(subject.kind, Kind::Lock | Kind::Primitive))
 }
 
 /// Attempts of handlers in the window, and how many of them succeeded.

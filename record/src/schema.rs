@@ -70,6 +70,8 @@ pub enum Kind {
     TaskWork,
     /// A lock alone.
     Lock,
+    /// An operation on shared lines.
+    Primitive,
     /// A kind that a newer writer knows.
     #[serde(untagged)]
     Other(String),
@@ -82,6 +84,7 @@ impl fmt::Display for Kind {
             Self::Wq => "wq",
             Self::TaskWork => "task_work",
             Self::Lock => "lock",
+            Self::Primitive => "primitive",
             Self::Other(name) => name,
         })
     }

@@ -13,6 +13,7 @@ mod cells;
 pub mod field;
 mod locks;
 pub mod params;
+pub mod primitives;
 pub mod registry;
 mod stall;
 pub mod stepping;

@@ -17,6 +17,7 @@ use crate::cells::{
 };
 use crate::locks;
 use crate::params::Params;
+use crate::primitives::Shared;
 use crate::trial::{
     CellWorkload, EngineNeed, LockWorkload, Needs, Serves, Subject, Trial, Workload,
 };
@@ -65,7 +66,11 @@ impl<P: Platform> LockVisitor<P> for IsFallible {
 }
 
 macro_rules! workloads {
-    (cells { $($cell:ty,)* } locks { $($lock:ty,)* }) => {
+    (
+        cells { $($cell:ty,)* }
+        locks { $($lock:ty,)* }
+        primitives { $($primitive:ty,)* }
+    ) => {
         /// Every workload.
         pub const WORKLOADS: &[Entry] = &[
             $(Entry {
@@ -86,7 +91,29 @@ macro_rules! workloads {
                 needs: <$lock as Workload>::NEEDS,
                 fallible_only: <$lock as LockWorkload>::FALLIBLE_ONLY,
             },)*
+            $(Entry {
+                id: <$primitive as Workload>::ID,
+                about: <$primitive as Workload>::ABOUT,
+                serves: Serves::Primitives,
+                engine: <$primitive as Workload>::ENGINE,
+                with_epochs: <$primitive as Workload>::WITH_EPOCHS,
+                needs: <$primitive as Workload>::NEEDS,
+                fallible_only: false,
+            },)*
         ];
+
+        fn primitive<P: Platform, const INTERRUPTED: bool>(
+            id: &str,
+            build: &Build<'_, INTERRUPTED>,
+        ) -> Option<Arc<dyn Trial<P>>> {
+            // As below.
+            $(if const { is_served::<P, $primitive, INTERRUPTED>() }
+                && build.workload == <$primitive as Workload>::ID
+            {
+                return <$primitive>::trial::<P>(id, build.params);
+            })*
+            None
+        }
 
         impl<P: Platform, const INTERRUPTED: bool> CellVisitor<P> for Build<'_, INTERRUPTED> {
             type Output = Option<Arc<dyn Trial<P>>>;
@@ -151,7 +178,7 @@ struct Build<'a, const INTERRUPTED: bool> {
     params: &'a Params,
 }
 
-/// Builds a trial of `workload` on the cell or lock of that name. `None` if
+/// Builds a trial of `workload` on the cell, lock or primitive of that name. `None` if
 /// one of the names is unknown, the workload does not serve the kind, or the platform does not
 /// serve the workload: see [`Entry::engine`] and [`Entry::with_epochs`].
 pub fn trial<P: Platform>(
@@ -181,6 +208,7 @@ fn build<P: Platform, const INTERRUPTED: bool>(
     match subject {
         Subject::Lock => visit_lock::<P, _>(id, build).flatten(),
         Subject::Cell(kind) => visit_cell::<P, _>(id, kind, build).flatten(),
+        Subject::Primitive => primitive(id, &build),
     }
 }
 
@@ -248,5 +276,9 @@ workloads! {
         locks::pattern::Pattern<3>,
         locks::pattern::Pattern<4>,
         locks::pattern::Pattern<5>,
+    }
+    primitives {
+        Shared<0>,
+        Shared<100>,
     }
 }

@@ -44,6 +44,8 @@ ops! {
     Lock = "lock",
     /// Taking a lock while holding another, so that the wait closes a cycle.
     LockCycle = "lock_cycle",
+    /// A step of a primitive.
+    Step = "step",
 }
 
 /// Number of outcomes: ok and each errno.

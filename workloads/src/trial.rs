@@ -18,22 +18,26 @@ pub enum Subject {
     Cell(CellKind),
     /// A lock.
     Lock,
+    /// An operation on shared lines.
+    Primitive,
 }
 
 impl Subject {
     /// Every subject.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Cell(CellKind::Timer),
         Self::Cell(CellKind::Wq),
         Self::Cell(CellKind::TaskWork),
         Self::Lock,
+        Self::Primitive,
     ];
 
-    /// Returns the name in files and on the command line: that of the kind, or `lock`.
+    /// Returns the name in files and on the command line: that of the kind, `lock` or `primitive`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Cell(kind) => kind.name(),
             Self::Lock => "lock",
+            Self::Primitive => "primitive",
         }
     }
 }
@@ -44,9 +48,9 @@ impl fmt::Display for Subject {
     }
 }
 
-/// A text that names neither a kind of cell nor `lock`.
+/// A text that names neither a kind of cell nor `lock` nor `primitive`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}: neither a kind of cell (timer, wq, task_work) nor lock")]
+#[error("{0}: neither a kind of cell (timer, wq, task_work) nor lock nor primitive")]
 pub struct UnknownSubject(pub String);
 
 impl FromStr for Subject {
@@ -65,6 +69,8 @@ pub enum Serves {
     Cells(&'static [CellKind]),
     /// Locks.
     Locks,
+    /// Primitives.
+    Primitives,
 }
 
 impl Serves {
@@ -72,7 +78,7 @@ impl Serves {
     pub const fn serves(self, subject: Subject) -> bool {
         match (self, subject) {
             (Self::Cells(kinds), Subject::Cell(kind)) => kind.is_in(kinds),
-            (Self::Locks, Subject::Lock) => true,
+            (Self::Locks, Subject::Lock) | (Self::Primitives, Subject::Primitive) => true,
             _ => false,
         }
     }

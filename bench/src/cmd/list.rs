@@ -9,6 +9,7 @@ use cellbench_impls::platform::Native;
 use cellbench_impls::registry::{CellVisitor, LOCKS, PEERS, visit_cell};
 use cellbench_impls::source::Source;
 use cellbench_sim::MachineModel;
+use cellbench_workloads::primitives::PRIMITIVES;
 use cellbench_workloads::registry::WORKLOADS;
 use cellbench_workloads::{EngineNeed, Serves, Subject};
 use serde_json::json;
@@ -106,6 +107,10 @@ fn as_json() -> serde_json::Value {
             })
         })
         .collect();
+    let primitives: Vec<_> = PRIMITIVES
+        .iter()
+        .map(|primitive| json!({ "primitive": primitive.id, "about": primitive.about }))
+        .collect();
     let workloads: Vec<_> = WORKLOADS
         .iter()
         .map(|workload| {
@@ -118,7 +123,7 @@ fn as_json() -> serde_json::Value {
     let machines: Vec<_> =
         machines().map(|(name, title)| json!({ "machine": name, "about": title })).collect();
     json!({
-        "cells": cells, "locks": locks, "workloads": workloads,
+        "cells": cells, "locks": locks, "primitives": primitives, "workloads": workloads,
         "placements": Placement::ALL.map(Placement::name), "machines": machines,
     })
 }
@@ -145,6 +150,10 @@ fn as_text() -> Result<String, std::fmt::Error> {
     writeln!(text, "\nLocks (kind lock)")?;
     for lock in LOCKS.iter().chain(PEERS) {
         writeln!(text, "  {:<20} {}", lock.id, lock.about)?;
+    }
+    writeln!(text, "\nPrimitives (kind primitive)")?;
+    for primitive in PRIMITIVES {
+        writeln!(text, "  {:<20} {}", primitive.id, primitive.about)?;
     }
     writeln!(text, "\nWorkloads")?;
     for workload in WORKLOADS {

@@ -220,7 +220,8 @@ fn decks(args: &Args, threads: u32) -> anyhow::Result<Vec<Deck>> {
     }
     if args.cells.is_empty() {
         subjects = subject::all();
-        subjects.retain(|subject| !subject.is_peer());
+        // A primitive promises nothing that could be broken.
+        subjects.retain(|subject| !subject.is_peer() && subject.kind != Kind::Primitive);
     }
     let kinds = [Kind::Timer, Kind::Wq, Kind::TaskWork, Kind::Lock].map(|kind| kind.to_string());
     if let Some(name) = args.kinds.iter().find(|name| !kinds.contains(name)) {

@@ -394,7 +394,7 @@ impl Plan {
 /// Name of the engine in records: locks have none.
 fn engine(workload: &Entry, kind: &Kind) -> &'static str {
     match (kind, workload.engine) {
-        (Kind::Lock, _) => "",
+        (Kind::Lock | Kind::Primitive, _) => "",
         (_, EngineNeed::Count) => "count",
         (_, EngineNeed::Live) => "live",
     }

@@ -14,6 +14,7 @@ use cellbench_impls::CellKind;
 use cellbench_impls::registry::{CELLS, LOCKS, PEERS};
 use cellbench_record::Kind;
 use cellbench_workloads::Subject as Under;
+use cellbench_workloads::primitives::PRIMITIVES;
 
 /// Suffix of a cell whose memory is reclaimed by epochs.
 pub const EPOCH: &str = "+epoch";
@@ -95,11 +96,13 @@ impl Subject {
     }
 }
 
-/// Every cell, lock and peer as it is, in the registry's order.
+/// Every cell, lock, peer and primitive as it is, in the registry's order.
 #[must_use]
 pub fn all() -> Vec<Subject> {
     let cells = CELLS.iter().map(|cell| Subject::of(cell.id, Under::Cell(cell.kind)));
-    cells.chain(LOCKS.iter().chain(PEERS).map(|lock| Subject::of(lock.id, Under::Lock))).collect()
+    let locks = LOCKS.iter().chain(PEERS).map(|lock| Subject::of(lock.id, Under::Lock));
+    let primitives = PRIMITIVES.iter().map(|one| Subject::of(one.id, Under::Primitive));
+    cells.chain(locks).chain(primitives).collect()
 }
 
 /// The subjects of that name, one for each kind that has it; a cell's name may end in [`EPOCH`].
@@ -111,8 +114,9 @@ pub fn named(name: &str) -> Vec<Subject> {
     };
     let found = all().into_iter().filter(|subject| subject.id == id);
     if epoch {
-        // Locks reclaim nothing.
-        found.filter(|subject| subject.kind != Kind::Lock).map(Subject::with_epoch).collect()
+        // Locks and primitives reclaim nothing.
+        let reclaims = |kind: &Kind| !matches!(kind, Kind::Lock | Kind::Primitive);
+        found.filter(|subject| reclaims(&subject.kind)).map(Subject::with_epoch).collect()
     } else {
         found.collect()
     }
@@ -126,6 +130,7 @@ pub fn recorded(subject: Under) -> Kind {
         Under::Cell(CellKind::Wq) => Kind::Wq,
         Under::Cell(CellKind::TaskWork) => Kind::TaskWork,
         Under::Lock => Kind::Lock,
+        Under::Primitive => Kind::Primitive,
     }
 }
 
@@ -137,6 +142,7 @@ pub fn under(kind: &Kind) -> Option<Under> {
         Kind::Wq => Some(Under::Cell(CellKind::Wq)),
         Kind::TaskWork => Some(Under::Cell(CellKind::TaskWork)),
         Kind::Lock => Some(Under::Lock),
+        Kind::Primitive => Some(Under::Primitive),
         Kind::Other(_) => None,
     }
 }
