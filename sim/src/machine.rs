@@ -13,8 +13,9 @@
 mod check;
 mod error;
 mod host;
-mod matrix;
+pub(crate) mod matrix;
 mod topology;
+mod uncertainty;
 
 pub use error::MachineError;
 pub use host::HostMeasurements;

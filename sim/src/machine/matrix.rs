@@ -6,7 +6,7 @@ use super::MachineError;
 ///
 /// # Errors
 /// [`MachineError::Field`] if a figure cannot be read or is missing on both sides.
-pub(super) fn parse(file: &str, text: &str, share: f64) -> Result<Vec<Vec<f64>>, MachineError> {
+pub(crate) fn parse(file: &str, text: &str, share: f64) -> Result<Vec<Vec<f64>>, MachineError> {
     let refuse = |problem: String, advice: &str| MachineError::Field {
         file: file.to_owned(),
         field: "transfer.matrix_file".to_owned(),
