@@ -81,6 +81,17 @@ struct Goodputs {
     slowed: Vec<f64>,
 }
 
+impl Goodputs {
+    /// Returns the median slow-down in percent, over rounds with success on both sides; none if there is
+    /// no such round.
+    fn slowdown_percent(&self) -> Option<f64> {
+        let pairs = self.slowed.iter().zip(&self.usual);
+        let both = pairs.filter(|(slowed, usual)| **slowed > 0.0 && **usual > 0.0);
+        let mut shares: Vec<f64> = both.map(|(slowed, usual)| slowed / usual).collect();
+        median(&mut shares).map(|share| (1.0 - share) * 100.0)
+    }
+}
+
 impl Observer<Spec> for Goodputs {
     fn measured(&mut self, _: usize, spec: &Spec, found: Measured) -> Result<(), SessionError> {
         let goodput = found.round.goodput_ops_s().unwrap_or(0.0);
@@ -149,10 +160,11 @@ impl SelfTester<'_, '_> {
         let mut specs = vec![spec.clone()];
         let mut checks = Vec::new();
         for (percent, _) in MUST_FIND {
-            let (turns, measured_percent) = self.turns_for(spec, *percent, &mut rng, tell)?;
-            if (self.stop)() {
+            // Without a slow-down that could be measured there is none to look for; the check fails.
+            let found = self.turns_for(spec, *percent, &mut rng, tell)?;
+            let (Some((turns, measured_percent)), false) = (found, (self.stop)()) else {
                 return Ok(Vec::new());
-            }
+            };
             specs.push(slowed(spec, *percent, turns));
             checks.push(PlantedCheck {
                 cell: spec.series.cell.clone(),
@@ -184,23 +196,24 @@ impl SelfTester<'_, '_> {
         Ok(checks)
     }
 
-    /// Finds the turns of extra work that come closest to `percent`, and what they amount to.
+    /// Finds the turns of extra work that come closest to `percent`, and what they amount to; none if no
+    /// round with success was measured.
     fn turns_for(
         &mut self,
         spec: &Spec,
         percent: f64,
         rng: &mut Rng,
         tell: Tell<'_>,
-    ) -> Result<(u32, f64), SessionError> {
-        let mut best = (1, f64::INFINITY);
+    ) -> Result<Option<(u32, f64)>, SessionError> {
+        let mut best: Option<(u32, f64)> = None;
         // The slow-down grows with the turns: bisection, then a look at both ends.
         let (mut low, mut high) = (0, MOST_TURNS);
         while high - low > 1 {
             let turns = low.midpoint(high);
             tell(&format!("measuring a slow-down of {percent} %, turns"), turns, MOST_TURNS);
-            let found = self.slowdown_percent(spec, turns, rng)?;
-            if (found - percent).abs() < (best.1 - percent).abs() {
-                best = (turns, found);
+            let Some(found) = self.slowdown_percent(spec, turns, rng)? else { break };
+            if best.is_none_or(|(_, best)| (found - percent).abs() < (best - percent).abs()) {
+                best = Some((turns, found));
             }
             if (self.stop)() {
                 break;
@@ -211,21 +224,18 @@ impl SelfTester<'_, '_> {
     }
 
     /// Measures how much `turns` turns slow the cell down: median over many rounds, in percent of
-    /// goodput. These rounds are not recorded.
+    /// goodput; none if no round had success on both sides. These rounds are not recorded.
     fn slowdown_percent(
         &mut self,
         spec: &Spec,
         turns: u32,
         rng: &mut Rng,
-    ) -> Result<f64, SessionError> {
+    ) -> Result<Option<f64>, SessionError> {
         let plan = one_block(vec![spec.clone(), slowed(spec, 0.0, turns)]);
         let mut goodputs = Goodputs::default();
         let bounds = bounds(self.window, self.seed, 0, TRUTH_ROUNDS, self.stop, &|_, _, _| ());
         bounds.run(&plan, self.cores, &mut goodputs, rng)?;
-        let pairs = goodputs.slowed.iter().zip(&goodputs.usual);
-        let mut shares: Vec<f64> = pairs.map(|(slowed, usual)| slowed / usual).collect();
-        let share = median(&mut shares).unwrap_or(1.0);
-        Ok((1.0 - share) * 100.0)
+        Ok(goodputs.slowdown_percent())
     }
 }
 
@@ -306,6 +316,16 @@ mod tests {
         assert!(!passed(&AaCheck::default(), [40, 40, 40]), "nothing compared proves nothing");
         let unfinished = judge(aa, Vec::new(), &run);
         assert!(!unfinished.passed && !is_finished(&unfinished));
+    }
+
+    #[test]
+    fn rounds_without_success_have_no_slow_down() {
+        let slowdown = |slowed: &[f64], usual: &[f64]| {
+            Goodputs { slowed: slowed.to_vec(), usual: usual.to_vec() }.slowdown_percent()
+        };
+        assert_eq!(slowdown(&[], &[]), None);
+        assert_eq!(slowdown(&[0.0, 0.0], &[0.0, 4.0]), None);
+        assert_eq!(slowdown(&[0.0, 3.0], &[0.0, 4.0]), Some(25.0));
     }
 
     #[test]
