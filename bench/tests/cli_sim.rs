@@ -212,6 +212,68 @@ fn a_validation_says_by_its_status_whether_the_model_holds_and_can_be_done_again
     assert!(output.status.success(), "{}", text(&output.stderr));
 }
 
+/// Runs a validation that nothing counts in and returns its one line.
+fn nothing(args: &[&str]) -> String {
+    let output = cellbench(args, 1);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{args:?}: {stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{args:?}: {stderr}");
+    stderr
+}
+
+#[test]
+fn where_nothing_counts_one_line_says_so() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let out = dir.path().join("out");
+    let out = out.to_str().expect("UTF-8");
+    let file = dir.path().join("measured.json");
+    let given = file.to_str().expect("UTF-8");
+    let mut figures: serde_json::Value = serde_json::from_str(&measured(35.0)).expect("JSON");
+    let rows = figures["measured"]["rows"].take();
+    let mut validate = |rows: serde_json::Value| {
+        figures["measured"]["rows"] = rows;
+        fs::write(&file, figures.to_string()).expect("a file");
+        nothing(&["sim", "--validate", "--measured", given, "--out", out])
+    };
+    let line = validate(serde_json::json!([]));
+    assert!(line.contains("measured.json") && line.contains("no row was measured"), "{line}");
+    let mut row = rows[0].clone();
+    row["upper_ns"] = serde_json::json!(350.0);
+    let line = validate(serde_json::json!([row]));
+    assert!(line.contains("none of 1 rows counts"), "{line}");
+    let folder = dir.path().join("truth");
+    fs::create_dir(&folder).expect("a directory");
+    let folder = folder.to_str().expect("UTF-8");
+    let line = nothing(&["sim", "--validate", "--against", folder, "--out", out]);
+    assert!(line.contains(folder) && line.contains("no row was measured"), "{line}");
+}
+
+#[test]
+fn all_ground_truth_is_compared_by_data_set() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let folder = dir.path().join("truth");
+    fs::create_dir_all(folder.join("hosts")).expect("a directory");
+    fs::write(folder.join("hosts/test-host.json"), measured(35.0)).expect("a file");
+    let additions =
+        "# host: a c6g.metal\nprimitive,threads,ns_per_op\nAtomicInt64,1,7.6\nAtomicInt64,2,14.0\n";
+    fs::write(folder.join("additions.csv"), additions).expect("a file");
+    let out = dir.path().join("out");
+    let (given, out) = (folder.to_str().expect("UTF-8"), out.to_str().expect("UTF-8"));
+    let output = cellbench(&["sim", "--validate", "--against", given, "--out", out], 2);
+    let table = text(&output.stdout);
+    assert!(matches!(output.status.code(), Some(0 | 1)), "{}", text(&output.stderr));
+    for set in ["| additions/c6g.metal | 1 |", "| hosts/test-host | 2 |"] {
+        assert!(table.contains(set), "{table}");
+    }
+    let run = fs::read_dir(out).expect("a run").flatten().next().expect("one").path();
+    for name in ["ground-truth.json", "ground-truth.md", "ground-truth.svg"] {
+        assert!(run.join(name).is_file(), "{name}");
+    }
+    fs::write(folder.join("additions.csv"), "fruit,price\n").expect("a file");
+    let line = error(&["sim", "--validate", "--against", given, "--out", out]);
+    assert!(line.contains("additions.csv: line 1"), "{line}");
+}
+
 #[test]
 fn what_cannot_be_validated_or_moved_is_one_line() {
     let line = error(&["sim", "--validate", "--measured", "/no/such/file.json"]);

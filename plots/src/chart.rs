@@ -5,6 +5,7 @@
 //! one marker for each generation everywhere, readable by the colour-blind, in light and dark, in
 //! print, and at half size. No font is needed: text is left to whoever shows the file.
 
+mod agreement;
 mod bars;
 mod contexts;
 mod core_to_core;
@@ -28,6 +29,7 @@ use std::cell::OnceCell;
 
 use crate::run::Report;
 
+pub use agreement::{Agreed, agreement};
 pub use style::colour_hex;
 
 /// A drawn chart.

@@ -7,7 +7,7 @@ use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use cellbench_record::{Counter, Latency, Named, OutcomeCounts, Round, Series, Verdict};
+use cellbench_record::{Counter, Latency, Named, OutcomeCounts, Round, Series, Source, Verdict};
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use crate::options::{CONFIDENCE, Options};
@@ -170,6 +170,9 @@ impl Table {
                     found.p_adjusted =
                         (!surveyed).then(|| (table.adjust(p_value) * whole).min(1.0));
                 }
+                if self.rows[row].series.source == Source::Sim {
+                    found.hold_all_draws(&paired.log_ratios, self.options.alpha);
+                }
             }
             (row, found)
         };
@@ -230,6 +233,31 @@ pub(crate) struct Comparison {
     pub(crate) surveyed: bool,
     /// Reason for which there can be no verdict.
     pub(crate) error: Option<String>,
+}
+
+impl Comparison {
+    /// Widens the interval of a simulated row to hold its rounds but for a share of `alpha`, half of it at
+    /// each end. A round is a draw of seed and machine: how much results differ between draws does not
+    /// shrink with their number, as the error of a mean does.
+    fn hold_all_draws(&mut self, log_ratios: &[f64], alpha: f64) {
+        let mut sorted = log_ratios.to_vec();
+        sorted.sort_unstable_by(f64::total_cmp);
+        let outside = (alpha / 2.0 * sorted.len() as f64).floor() as usize;
+        let (Some(low), Some(high)) =
+            (sorted.get(outside), sorted.len().checked_sub(outside + 1).map(|last| sorted[last]))
+        else {
+            return;
+        };
+        if let Some(interval) = &mut self.log_ratio {
+            interval.low = interval.low.min(*low);
+            interval.high = interval.high.max(high);
+        }
+        // The share of draws that say the contrary, twice: above alpha exactly where the interval holds 0.
+        let below = sorted.iter().filter(|ratio| **ratio <= 0.0).count();
+        let above = sorted.iter().filter(|ratio| **ratio >= 0.0).count();
+        let contrary = (2.0 * below.min(above) as f64 / sorted.len() as f64).min(1.0);
+        self.p_adjusted = self.p_adjusted.map(|p| p.max(contrary));
+    }
 }
 
 /// Log ratios of two rows, from the rounds in which both count.
@@ -461,5 +489,42 @@ fn add_outcomes(sums: &mut Named<OutcomeCounts>, counts: &BTreeMap<String, BTree
             let total = sum.or_default(outcome);
             *total = total.saturating_add(*count);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A comparison whose interval of the median excludes 0, with its simulated rounds.
+    fn drawn(log_ratios: &[f64]) -> (Interval, f64) {
+        let mut found = Comparison {
+            pairs: log_ratios.len() as u32,
+            pairs_disturbed: 0,
+            log_ratio: Some(Interval { estimate: 0.10, low: 0.08, high: 0.12 }),
+            estimate: Some(0.10),
+            p_value: Some(0.001),
+            p_adjusted: Some(0.01),
+            surveyed: false,
+            error: None,
+        };
+        found.hold_all_draws(log_ratios, 0.05);
+        (found.log_ratio.expect("it has one"), found.p_adjusted.expect("it has one"))
+    }
+
+    #[test]
+    fn a_simulated_difference_is_one_only_beyond_its_draws() {
+        let mut rounds = vec![0.10; 100];
+        let (interval, p) = drawn(&rounds);
+        assert_eq!((interval.low, interval.high, p), (0.08, 0.12, 0.01));
+        // Two draws of a hundred to the contrary are within the share of errors; three are not.
+        rounds[..2].fill(-0.20);
+        let (interval, p) = drawn(&rounds);
+        assert!(interval.low > 0.0 && p <= 0.05, "{interval:?}, {p}");
+        rounds[..3].fill(-0.20);
+        let (interval, p) = drawn(&rounds);
+        assert!(interval.low == -0.20 && p > 0.05, "{interval:?}, {p}");
+        let (interval, p) = drawn(&[0.10, 0.12, -0.01]);
+        assert!(interval.low < 0.0 && p > 0.05, "{interval:?}, {p}");
     }
 }

@@ -48,6 +48,8 @@ pub struct Simulator<'a> {
     machine: &'a MachineModel,
     own_lines: &'a [String],
     seed: u64,
+    /// Whether every round is on the machine as its file says.
+    is_exact: bool,
     meter: Meter,
     /// Time that the batches took, and configurations in them.
     spent: (Duration, u32),
@@ -66,11 +68,20 @@ impl<'a> Simulator<'a> {
             machine,
             own_lines,
             seed,
+            is_exact: false,
             meter: Meter::default(),
             spent: (Duration::ZERO, 0),
             efforts: BTreeMap::new(),
             found: BTreeSet::new(),
         }
+    }
+
+    /// Simulates every round on the machine as its file says, if `is_exact`. Otherwise each round is on a
+    /// machine of its own, drawn within the uncertainty of the figures; all rows of a round have the same.
+    #[must_use]
+    pub fn exact(mut self, is_exact: bool) -> Self {
+        self.is_exact = is_exact;
+        self
     }
 
     /// Returns how fast the simulations were.
@@ -106,6 +117,13 @@ impl Backend for Simulator<'_> {
             "simulated on {}: {}; times are simulated, see METHODOLOGY.md for what the model leaves out",
             self.machine.name, self.machine.title
         ));
+        if !self.is_exact {
+            run.notes.push(
+                "each round is on a machine of its own, drawn within the uncertainty of the figures: 10 % for \
+                 what was measured or stated by the vendor, 30 % for estimates"
+                    .to_owned(),
+            );
+        }
         if !self.own_lines.is_empty() {
             run.notes.push(format!("on cache lines of their own: {}", self.own_lines.join(", ")));
         }
@@ -130,14 +148,17 @@ impl Backend for Simulator<'_> {
         seed: u64,
     ) -> Result<Vec<Measured>, BackendError> {
         let began = Instant::now();
-        let on = Machine { model: self.machine, own_lines: self.own_lines, meter: &self.meter };
+        let found_by =
+            Machine { model: self.machine, own_lines: self.own_lines, meter: &self.meter };
+        let drawn = (!self.is_exact).then(|| self.machine.drawn(seed));
+        let on = Machine { model: drawn.as_ref().unwrap_or(self.machine), ..found_by };
         let simulated: Result<Vec<(Effort, Simulated)>, SimulateError> = batch
             .par_iter()
             .with_max_len(1)
             .map(|spec| {
                 let effort = match self.efforts.get(&spec.series) {
                     Some(known) => *known,
-                    None => effort(spec, &on, self.seed)?,
+                    None => effort(spec, &found_by, self.seed)?,
                 };
                 Ok((effort, simulate(spec, &on, effort, seed)?))
             })

@@ -8,11 +8,17 @@
 //! passes still disagree has several regimes, none of which is *the* time it takes: it is shown, and
 //! not counted.
 
+pub mod against;
 mod measure;
 mod table;
 
+use std::fs;
+use std::path::{Path, PathBuf};
+
 use cellbench_record::Source;
 use cellbench_sim::MachineModel;
+use cellbench_sim::truth::{self, Agreement, Prediction};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 pub use measure::{MeasureError, measure};
@@ -25,22 +31,20 @@ use crate::backend::sim::trial::{Machine, SimulateError, effort, simulate};
 use crate::session::plan::Spec;
 use crate::session::plan::{Matrix, Plan, PlanError, Selection};
 use cellbench_host::Placement;
-use cellbench_host::clock::median;
 use cellbench_host::cpus::CpuId;
 
 /// The median error may be so large.
 pub const MEDIAN_BAR: f64 = 0.20;
 /// And the largest one.
 pub const WORST_BAR: f64 = 0.40;
-/// Cells whose measured times differ by less than this, or whose quartiles overlap, are not put in an
-/// order.
-const SAME_SHARE: f64 = 0.10;
-/// The model tells two cells apart if it sees this difference: its own seeds differ by less.
-const TIE_SHARE: f64 = 0.02;
 /// A row has several regimes if its quartiles are further apart than the model is to be right.
 const REGIMES_RATIO: f64 = 1.0 / (1.0 - MEDIAN_BAR);
 /// Simulations of each row, each with a seed of its own; the median counts.
 const SEEDS: u64 = 9;
+/// Number of the designs and workloads: raised with each change that makes an earlier measurement of a cell
+/// one of something else. The first (commit 0a51159) had other layouts of the blocks, and armed timers
+/// by one exchange.
+const DESIGNS: u32 = 2;
 /// Kind of the rows that are neither cells nor locks.
 const PRIMITIVE: &str = "primitive";
 
@@ -61,10 +65,26 @@ pub struct Measured {
     pub passes: usize,
     /// Passes that count: the host held still, and was where it was in most others.
     pub kept: usize,
+    /// The designs that were measured, by their number; the first have none in their files. Rows of cells
+    /// of another number than this program's are shown, and do not count.
+    #[serde(default = "first_designs")]
+    pub designs: u32,
     /// What the model is calibrated by: the medians of the passes that count.
     pub microbenchmarks: Microbenchmarks,
     /// What it is to predict.
     pub rows: Vec<MeasuredRow>,
+}
+
+fn first_designs() -> u32 {
+    1
+}
+
+impl Measured {
+    /// Returns whether a row was measured with the designs and workloads of this program. Primitives and
+    /// locks are what they were.
+    fn is_current(&self, row: &MeasuredRow) -> bool {
+        self.designs == DESIGNS || row.kind == PRIMITIVE || row.kind == "lock"
+    }
 }
 
 /// One primitive, lock or cell, as two threads of the host found it.
@@ -98,17 +118,19 @@ pub struct Row {
     /// The measurement.
     #[serde(flatten)]
     pub measured: MeasuredRow,
-    /// What the model says.
+    /// What the model says: the median over seeds.
     pub predicted_ns: f64,
+    /// The same with its interval.
+    pub predicted: Prediction,
     /// `predicted / measured - 1`.
     pub error: f64,
+    /// Whether it counts: measurement and prediction have one regime each, and the design is what it was.
+    pub counts: bool,
 }
 
-/// Two cells that the model puts in the wrong order.
+/// Two rows that the model puts in the wrong order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inversion {
-    /// Workload.
-    pub workload: String,
     /// The one that is faster on the host.
     pub faster: String,
     /// The one that is faster in the model.
@@ -124,17 +146,87 @@ pub struct Validation {
     pub machine: String,
     /// Row by row.
     pub rows: Vec<Row>,
-    /// Median of the absolute errors of rows with one regime.
-    pub median_error: f64,
+    /// Median of the absolute errors of rows that count; none if there is no such row.
+    pub median_error: Option<f64>,
     /// The largest of them.
-    pub worst_error: f64,
-    /// Pairs of cells under one workload that the host puts in an order: both have one regime, and
+    pub worst_error: Option<f64>,
+    /// Pairs of cells under one workload that the host puts in an order: both count, and
     /// their times differ by a tenth or more and by their quartiles.
     pub ordered_pairs: usize,
     /// Those of them that the model does not tell apart.
     pub ties: usize,
     /// Those of them that are predicted the other way round.
     pub inversions: Vec<Inversion>,
+}
+
+/// Nothing that was measured can be compared.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: {why}; measure again with nothing else on the host")]
+pub struct Nothing {
+    what: String,
+    why: String,
+}
+
+impl Nothing {
+    /// Says that none of so many rows of `what` counts.
+    fn new(what: &str, rows: usize) -> Self {
+        let why = if rows == 0 {
+            "no row was measured".to_owned()
+        } else {
+            format!(
+                "none of {rows} rows counts: each has several regimes, or is of a design that has changed since"
+            )
+        };
+        Self { what: what.to_owned(), why }
+    }
+}
+
+/// An earlier measurement could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadMeasuredError {
+    /// The file.
+    #[error("{}: {source}", .path.display())]
+    Read {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Its content.
+    #[error("{}: not the validation.json of a cellbench sim --validate: {source}", .path.display())]
+    Content {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// There is no row in it.
+    #[error(transparent)]
+    Nothing(#[from] Nothing),
+}
+
+/// Reads what an earlier validation measured, from its `validation.json`.
+///
+/// # Errors
+/// [`ReadMeasuredError`], also if there is no row.
+pub fn read_measured(path: &Path) -> Result<Measured, ReadMeasuredError> {
+    /// The part of a validation that was measured; the rest is predicted anew.
+    #[derive(Deserialize)]
+    struct Recorded {
+        measured: Measured,
+    }
+    let path = path.to_owned();
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(source) => return Err(ReadMeasuredError::Read { path, source }),
+    };
+    match serde_json::from_str::<Recorded>(&text) {
+        Ok(recorded) if recorded.measured.rows.is_empty() => {
+            Err(Nothing::new(&path.display().to_string(), 0).into())
+        }
+        Ok(recorded) => Ok(recorded.measured),
+        Err(source) => Err(ReadMeasuredError::Content { path, source }),
+    }
 }
 
 /// A prediction failed.
@@ -163,39 +255,70 @@ pub enum ValidateError {
 }
 
 impl Validation {
-    /// Calibrates the model by the microbenchmarks of `measured` and predicts its rows.
+    /// Calibrates the model by the microbenchmarks of `measured` and predicts its rows, with intervals
+    /// over so many machines drawn within the uncertainty of the figures.
     ///
     /// # Errors
     /// [`ValidateError`].
-    pub fn of(measured: Measured) -> Result<Self, ValidateError> {
+    pub fn of(measured: Measured, draws: u64) -> Result<Self, ValidateError> {
         let machine = measured.microbenchmarks.machine()?;
-        let mut rows = Vec::with_capacity(measured.rows.len());
-        for row in &measured.rows {
-            let predicted_ns = predict(&machine, row)?;
-            let error = predicted_ns / row.median_ns - 1.0;
-            rows.push(Row { measured: row.clone(), predicted_ns, error });
-        }
-        let counted = rows.iter().filter(|row| row.measured.is_one_regime());
-        let mut errors: Vec<f64> = counted.map(|row| row.error.abs()).collect();
-        let worst_error = errors.iter().copied().fold(0.0, f64::max);
-        let Order { pairs: ordered_pairs, ties, inversions } = order(&rows);
-        Ok(Self {
+        let drawn: Vec<MachineModel> = (1..=draws).map(|draw| machine.drawn(draw)).collect();
+        let compare = |row: &MeasuredRow| {
+            let predicted = predict(&machine, &drawn, row)?;
+            Ok(Row {
+                predicted_ns: predicted.median,
+                error: predicted.median / row.median_ns - 1.0,
+                counts: row.is_one_regime()
+                    && predicted.regimes.is_none()
+                    && measured.is_current(row),
+                measured: row.clone(),
+                predicted,
+            })
+        };
+        let rows: Result<Vec<Row>, ValidateError> = measured.rows.par_iter().map(compare).collect();
+        let mut found = Self {
             machine: machine.to_toml(),
-            median_error: median(&mut errors),
-            worst_error,
-            ordered_pairs,
-            ties,
-            inversions,
-            rows,
+            median_error: None,
+            worst_error: None,
+            ordered_pairs: 0,
+            ties: 0,
+            inversions: Vec::new(),
+            rows: rows?,
             measured,
-        })
+        };
+        let rows = found.rows_as_truth();
+        if let Some(agreement) = Agreement::of(&rows.iter().collect::<Vec<_>>()) {
+            found.median_error = Some(agreement.median_error);
+            found.worst_error = Some(agreement.worst_error);
+            found.ordered_pairs = agreement.pairs;
+            found.ties = agreement.ties;
+            let inversion = |(faster, predicted_faster)| Inversion { faster, predicted_faster };
+            found.inversions = agreement.inversions.into_iter().map(inversion).collect();
+        }
+        Ok(found)
     }
 
-    /// Whether the errors are within the bars and the cells in order.
+    /// Returns the rows as rows of ground truth.
+    fn rows_as_truth(&self) -> Vec<truth::Row> {
+        let as_truth = |row: &Row| {
+            against::as_truth(&row.measured, row.predicted, self.measured.is_current(&row.measured))
+        };
+        self.rows.iter().map(as_truth).collect()
+    }
+
+    /// Returns why there is nothing to say of the model, if no row counts.
+    #[must_use]
+    pub fn nothing(&self) -> Option<Nothing> {
+        let what = &self.measured.microbenchmarks.cpu_model;
+        self.median_error.is_none().then(|| Nothing::new(what, self.rows.len()))
+    }
+
+    /// Whether rows count, the errors are within the bars and the cells in order.
     #[must_use]
     pub fn holds(&self) -> bool {
-        self.median_error <= MEDIAN_BAR
-            && self.worst_error <= WORST_BAR
+        let within = |error: Option<f64>, bar| error.is_some_and(|error| error <= bar);
+        within(self.median_error, MEDIAN_BAR)
+            && within(self.worst_error, WORST_BAR)
             && self.inversions.is_empty()
     }
 }
@@ -214,26 +337,36 @@ fn selection(kind: &str) -> Selection {
     }
 }
 
-fn predict(machine: &MachineModel, row: &MeasuredRow) -> Result<f64, ValidateError> {
-    let mut found: Vec<f64> = if row.kind == PRIMITIVE {
-        let cores = [0, 1];
-        let predicted =
-            (1..=SEEDS).map(|seed| primitive::predict(machine, &cores, &row.subject, seed));
-        predicted
-            .collect::<Result<_, _>>()
-            .map_err(|source| ValidateError::Primitive { primitive: row.subject.clone(), source })?
+/// Predicts a row over [`SEEDS`] seeds on the machine, and once on each of the drawn ones.
+fn predict(
+    machine: &MachineModel,
+    drawn: &[MachineModel],
+    row: &MeasuredRow,
+) -> Result<Prediction, ValidateError> {
+    let on_drawn = || (SEEDS + 1..).zip(drawn);
+    let on_machine = || (1..=SEEDS).map(|seed| (seed, machine));
+    let (seeds, draws): (Vec<f64>, Vec<f64>) = if row.kind == PRIMITIVE {
+        let predict = |(seed, machine): (u64, &MachineModel)| {
+            primitive::predict(machine, &[0, 1], &row.subject, seed)
+        };
+        let failed = |source| ValidateError::Primitive { primitive: row.subject.clone(), source };
+        let seeds: Result<_, _> = on_machine().map(predict).collect();
+        let draws: Result<_, _> = on_drawn().map(predict).collect();
+        (seeds.map_err(failed)?, draws.map_err(failed)?)
     } else {
         let spec = spec(machine, row)?;
         let meter = Meter::default();
-        let machine = Machine::of(machine, &meter);
-        let effort = effort(&spec, &machine, 1)?;
-        let predicted = (1..=SEEDS).map(|seed| {
-            let round = simulate(&spec, &machine, effort, seed)?.round;
-            Ok(round.duration_s * 1e9 / round.ok() as f64)
-        });
-        predicted.collect::<Result<_, SimulateError>>()?
+        let effort = effort(&spec, &Machine::of(machine, &meter), 1)?;
+        let predict = |(seed, machine): (u64, &MachineModel)| {
+            let round = simulate(&spec, &Machine::of(machine, &meter), effort, seed)?.round;
+            // A window without a success says that a success takes longer.
+            Ok(round.duration_s * 1e9 / round.ok().max(1) as f64)
+        };
+        let seeds: Result<_, SimulateError> = on_machine().map(predict).collect();
+        let draws: Result<_, SimulateError> = on_drawn().map(predict).collect();
+        (seeds?, draws?)
     };
-    Ok(median(&mut found))
+    Ok(Prediction::of(seeds, &draws).expect("there are seeds"))
 }
 
 /// What a row is in a simulation.
@@ -244,89 +377,62 @@ fn spec(machine: &MachineModel, row: &MeasuredRow) -> Result<Spec, PlanError> {
         ..selection(&row.kind)
     };
     let plan = Plan::new(&selection, &topology(machine))?;
-    let mut spec = plan.specs().next().expect("a plan is not empty").clone();
+    let first = plan.specs().next();
+    let mut spec =
+        first.ok_or_else(|| PlanError::Nothing { reasons: plan.skipped.join("; ") })?.clone();
     spec.series.source = Source::Sim;
     spec.cpus = vec![CpuId(0), CpuId(1)];
     Ok(spec)
-}
-
-/// What became of the host's order in the model.
-struct Order {
-    /// Pairs that the host puts in an order.
-    pairs: usize,
-    /// Those that the model does not.
-    ties: usize,
-    /// Those that it puts in the other.
-    inversions: Vec<Inversion>,
-}
-
-fn order(rows: &[Row]) -> Order {
-    let mut found = Order { pairs: 0, ties: 0, inversions: Vec::new() };
-    for (position, one) in rows.iter().enumerate() {
-        for other in &rows[position + 1..] {
-            let (a, b) = (&one.measured, &other.measured);
-            if a.kind == PRIMITIVE || (&a.kind, &a.workload) != (&b.kind, &b.workload) {
-                continue;
-            }
-            let (fast, slow) = if a.median_ns < b.median_ns { (one, other) } else { (other, one) };
-            let apart = fast.measured.upper_ns < slow.measured.lower_ns
-                && slow.measured.median_ns >= fast.measured.median_ns * (1.0 + SAME_SHARE);
-            if !apart || !a.is_one_regime() || !b.is_one_regime() {
-                continue;
-            }
-            found.pairs += 1;
-            if (fast.predicted_ns / slow.predicted_ns).ln().abs() < TIE_SHARE {
-                found.ties += 1;
-            } else if fast.predicted_ns > slow.predicted_ns {
-                found.inversions.push(Inversion {
-                    workload: a.workload.clone(),
-                    faster: fast.measured.subject.clone(),
-                    predicted_faster: slow.measured.subject.clone(),
-                });
-            }
-        }
-    }
-    found
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn row(subject: &str, measured_ns: f64, predicted_ns: f64) -> Row {
-        Row {
-            measured: MeasuredRow {
-                subject: subject.to_owned(),
-                kind: "timer".to_owned(),
-                workload: "same-cell".to_owned(),
-                median_ns: measured_ns,
-                lower_ns: measured_ns * 0.99,
-                upper_ns: measured_ns * 1.01,
-            },
-            predicted_ns,
-            error: predicted_ns / measured_ns - 1.0,
+    fn measured(rows: Vec<MeasuredRow>) -> Measured {
+        Measured {
+            passes: 9,
+            kept: 9,
+            designs: DESIGNS,
+            microbenchmarks: crate::backend::sim::host::tests::measured(26.0, 54.0),
+            rows,
+        }
+    }
+
+    fn row(subject: &str, kind: &str, workload: &str, quartiles: (f64, f64)) -> MeasuredRow {
+        MeasuredRow {
+            subject: subject.to_owned(),
+            kind: kind.to_owned(),
+            workload: workload.to_owned(),
+            median_ns: f64::midpoint(quartiles.0, quartiles.1),
+            lower_ns: quartiles.0,
+            upper_ns: quartiles.1,
         }
     }
 
     #[test]
-    fn only_clear_differences_have_an_order() {
-        let rows = [row("a", 10.0, 12.0), row("b", 10.5, 9.0), row("c", 20.0, 11.0)];
-        let found = order(&rows);
-        assert_eq!((found.pairs, found.ties), (2, 0));
-        let inversion = &found.inversions[0];
-        assert_eq!((found.inversions.len(), inversion.faster.as_str()), (1, "a"));
-        assert_eq!(inversion.predicted_faster, "c");
+    fn without_a_row_that_counts_nothing_holds_and_nothing_panics() {
+        for rows in [Vec::new(), vec![row("fetch-add", PRIMITIVE, "", (5.0, 50.0))]] {
+            let found = Validation::of(measured(rows), 0).expect("it predicts");
+            assert_eq!((found.median_error, found.holds()), (None, false));
+            let why = found.nothing().expect("nothing counts").to_string();
+            assert!(why.contains("no row was measured") || why.contains("none of 1 rows"), "{why}");
+            assert!(found.to_string().contains("No row counts"), "{found}");
+        }
     }
 
     #[test]
-    fn a_prediction_alike_is_no_order_and_overlapping_quartiles_are_none_either() {
-        let mut rows = [row("a", 10.0, 12.0), row("b", 12.0, 12.1), row("c", 20.0, 13.0)];
-        let found = order(&rows);
-        assert_eq!((found.pairs, found.ties, found.inversions.len()), (3, 1, 0));
-        rows[1].measured.lower_ns = 9.9;
-        let found = order(&rows);
-        assert_eq!((found.pairs, found.ties), (2, 0), "a and b overlap");
-        rows[1].measured.upper_ns = 19.0;
-        assert_eq!(order(&rows).pairs, 1, "b has several regimes");
+    fn cells_of_other_designs_are_shown_and_do_not_count() {
+        let rows = vec![
+            row("fetch-add", PRIMITIVE, "", (5.0, 5.1)),
+            row("cmpxchg-state", "timer", "same-cell", (50.0, 51.0)),
+        ];
+        let counts = |designs| {
+            let measured = Measured { designs, ..measured(rows.clone()) };
+            let found = Validation::of(measured, 0).expect("it predicts");
+            found.rows.iter().map(|row| row.counts).collect::<Vec<_>>()
+        };
+        assert_eq!(counts(DESIGNS), [true, true]);
+        assert_eq!(counts(DESIGNS - 1), [true, false]);
     }
 }

@@ -9,13 +9,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, anyhow, bail};
 use cellbench_record::rfc3339_utc;
 use cellbench_sim::MachineModel;
+use cellbench_sim::truth::DRAWS;
 
 use super::args::{Choice, Output, parse_duration, parse_percent};
 use super::command_line::{command_line, given};
+use super::run::EXIT_NOTHING;
 use super::{output, report, run};
 use crate::backend::sim::plan::plan;
 use crate::backend::sim::{Simulator, host, meter};
-use crate::check::validate::{self, Measured, Validation};
+use crate::check::validate::against::Comparison;
+use crate::check::validate::{self, Nothing, Validation};
 use crate::session::ctrl_c::CtrlC;
 use crate::session::plan::Shard;
 use crate::session::run::{self as session, Settings};
@@ -36,19 +39,21 @@ pub(super) struct Args {
     output: Output,
     #[command(flatten)]
     choice: Choice,
-    /// Machine to simulate: a name that --list shows, a file, or `host` for this one, as measured now
+    /// Machine to simulate: a name that --list shows, a file, or `host` for this one, as measured now and
+    /// written to host.toml beside the run
     #[arg(long, value_name = "NAME|FILE", default_value = DEFAULT_MACHINE)]
     machine: String,
     /// List the machines and end
     #[arg(long)]
     list: bool,
     /// Calibrate a model of this host, measure primitives, locks and cells with two threads, and
-    /// compare with what the model predicts; status 1 if it misses its bars
+    /// compare with what the model predicts; status 1 if it misses its bars, 3 if nothing counts. With
+    /// --against: compare with measurements by others instead
     #[arg(long, conflicts_with_all = ["cells", "workloads", "kinds", "threads", "machine"])]
     validate: bool,
     /// With --validate: predict what an earlier one measured (its validation.json), without
     /// measuring
-    #[arg(long, value_name = "FILE", requires = "validate")]
+    #[arg(long, value_name = "FILE", requires = "validate", conflicts_with = "against")]
     measured: Option<PathBuf>,
     /// Give these fields, by label, cache lines of their own: what padding them would buy
     #[arg(long, value_name = "LABEL,...", value_delimiter = ',')]
@@ -66,8 +71,13 @@ pub(super) struct Args {
     /// the rounds that one writes, and `cellbench fleet` joins them
     #[arg(long, value_name = "K/N", conflicts_with_all = ["time_budget", "own_line", "validate"])]
     shard: Option<Shard>,
-    /// Cell that the others are compared with [default: spin-queued, or the first of --cells]
-    #[arg(long, value_name = "CELL")]
+    /// Simulate every round on the machine as its file says; otherwise each round is on a machine drawn
+    /// within the uncertainty of the figures, so that verdicts hold for all of these
+    #[arg(long)]
+    exact_machine: bool,
+    /// Cell that the others are compared with [default: spin-queued, or the first of --cells]; with
+    /// --validate a folder of measurements, such as sim/ground-truth
+    #[arg(long, value_name = "CELL|DIR")]
     against: Option<String>,
     /// Relative difference that matters, in percent
     #[arg(long, value_name = "PERCENT", default_value = "1", value_parser = parse_percent)]
@@ -119,8 +129,14 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         announce: output::note,
     };
     let ctrl_c = CtrlC::install().map_err(|error| anyhow!(error))?;
-    let mut simulator = Simulator::new(&machine, &args.own_line, args.seed);
+    let mut simulator =
+        Simulator::new(&machine, &args.own_line, args.seed).exact(args.exact_machine);
     let finished = session::run(plan, &mut simulator, &settings, ctrl_c)?;
+    if args.machine == HOST {
+        let file = finished.dir.join("host.toml");
+        fs::write(&file, machine.to_toml())
+            .with_context(|| format!("{}: write the machine", file.display()))?;
+    }
     let answers = if shard == Shard::WHOLE {
         report::show(&finished.dir, args.output.json, &[])?
     } else {
@@ -155,10 +171,23 @@ fn find_machine(name: &str) -> anyhow::Result<MachineModel> {
     Ok(measured.machine()?)
 }
 
-/// Compares model and host, writes both down, and says by the exit status whether it holds.
+/// Compares model and measurements, writes both down, and says by the exit status whether it holds.
 fn validate(args: &Args) -> anyhow::Result<ExitCode> {
+    match compare(args) {
+        Err(error) if error.chain().any(|cause| cause.is::<Nothing>()) => {
+            output::error(&error);
+            Ok(ExitCode::from(EXIT_NOTHING))
+        }
+        outcome => outcome,
+    }
+}
+
+fn compare(args: &Args) -> anyhow::Result<ExitCode> {
+    if let Some(folder) = &args.against {
+        return against(args, Path::new(folder));
+    }
     let measured = match &args.measured {
-        Some(file) => read_measured(file)?,
+        Some(file) => validate::read_measured(file)?,
         None => {
             let topology = Topology::read()?;
             let ctrl_c = CtrlC::install().map_err(|error| anyhow!(error))?;
@@ -166,41 +195,52 @@ fn validate(args: &Args) -> anyhow::Result<ExitCode> {
             validate::measure(&topology, ctrl_c, run::stuck(dir))?
         }
     };
-    let validation = Validation::of(measured)?;
-    let dir = write_validation(&args.output.dir(), &validation)?;
+    let validation = Validation::of(measured, DRAWS)?;
+    let figures = serde_json::to_string_pretty(&validation).context("encoding JSON")? + "\n";
+    let dir = write_validation(
+        &args.output.dir(),
+        &[
+            ("validation.json", figures),
+            ("validation.md", validation.to_string()),
+            ("host.toml", validation.machine.clone()),
+        ],
+    )?;
     if args.output.json {
         output::emit_json(&validation)?;
     } else {
         output::emit(&format!("{validation}\nWritten to {}\n", dir.display()))?;
     }
+    if let Some(nothing) = validation.nothing() {
+        return Err(nothing.into());
+    }
     Ok(if validation.holds() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_MISSED) })
 }
 
-fn read_measured(file: &Path) -> anyhow::Result<Measured> {
-    let text = fs::read_to_string(file).with_context(|| format!("{}", file.display()))?;
-    /// The part of a validation that was measured; the rest is predicted anew.
-    #[derive(serde::Deserialize)]
-    struct Recorded {
-        measured: Measured,
+/// Compares the model with all measurements in a folder.
+fn against(args: &Args, folder: &Path) -> anyhow::Result<ExitCode> {
+    let comparison = Comparison::of(folder)?;
+    let figures = serde_json::to_string_pretty(&comparison).context("encoding JSON")? + "\n";
+    let mut files =
+        vec![("ground-truth.json", figures), ("ground-truth.md", comparison.to_string())];
+    if let Some(chart) = comparison.chart()? {
+        files.push(("ground-truth.svg", chart.svg));
     }
-    let recorded: Recorded = serde_json::from_str(&text).with_context(|| {
-        format!("{}: not the validation.json of a cellbench sim --validate", file.display())
-    })?;
-    Ok(recorded.measured)
+    let dir = write_validation(&args.output.dir(), &files)?;
+    if args.output.json {
+        output::emit_json(&comparison)?;
+    } else {
+        output::emit(&format!("{comparison}\nWritten to {}\n", dir.display()))?;
+    }
+    Ok(if comparison.holds() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_MISSED) })
 }
 
-/// Writes table, figures and machine to a directory of their own.
-fn write_validation(out: &Path, validation: &Validation) -> anyhow::Result<PathBuf> {
+/// Writes files to a directory of their own.
+fn write_validation(out: &Path, files: &[(&str, String)]) -> anyhow::Result<PathBuf> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let stamp: String = rfc3339_utc(now.as_secs()).chars().filter(|c| !"-:".contains(*c)).collect();
     let dir = out.join(format!("validation-{stamp}"));
     fs::create_dir_all(&dir).with_context(|| format!("{}: create the directory", dir.display()))?;
-    let figures = serde_json::to_string_pretty(validation).context("encoding JSON")? + "\n";
-    for (name, text) in [
-        ("validation.json", figures),
-        ("validation.md", validation.to_string()),
-        ("host.toml", validation.machine.clone()),
-    ] {
+    for (name, text) in files {
         let file = dir.join(name);
         fs::write(&file, text).with_context(|| format!("{}: write it", file.display()))?;
     }

@@ -72,6 +72,11 @@ pub(super) fn look(designs: &Designs, cell: &str) -> Look {
     designs.get(cell).map_or(Look::of(usize::MAX, 0), |it| Look::of(it.group, it.number))
 }
 
+/// Look of what is no design, by its number in the chart.
+pub(super) fn numbered(number: usize) -> Look {
+    Look::of(number % COLOURS.len(), number)
+}
+
 /// Colour of a cell or lock as `#rrggbb`, for style sheets.
 #[must_use]
 pub fn colour_hex(designs: &Designs, cell: &str) -> String {

@@ -25,7 +25,12 @@ use crate::number;
 pub struct Kept {
     /// Runs with the names of their directories: model, simulator, kernel, then others.
     pub runs: Vec<(String, Loaded)>,
+    /// The simulator's comparison with measurements by others, as text, if one is kept.
+    pub ground_truth: Option<String>,
 }
+
+/// Where that comparison is kept, and its chart beside it.
+const GROUND_TRUTH: &str = "validation/ground-truth.md";
 
 /// The kept runs could not be read, or a run not kept.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +76,13 @@ impl Kept {
             return Err(KeptError::Empty(dir.to_owned()));
         }
         runs.sort_by_cached_key(|(name, loaded)| (rank(source_of(loaded)), name.clone()));
-        Ok(Self { runs })
+        let file = dir.join(GROUND_TRUTH);
+        let ground_truth = match fs::read_to_string(&file) {
+            Ok(text) => Some(text),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(source) => return Err(KeptError::List { path: file, source }),
+        };
+        Ok(Self { runs, ground_truth })
     }
 
     /// For a simulated run with fields on lines of their own: the one with every field in its place.
@@ -144,6 +155,16 @@ impl Kept {
         let native = self.runs.iter().filter(|(_, loaded)| source_of(loaded) != Some(&Source::Sim));
         let background = Background::of(native.map(|(_, loaded)| &loaded.run));
         ground_truth::section(&mut page, &all, background);
+        if let Some(text) = &self.ground_truth {
+            page.section("The simulator against measurements by others");
+            page.line(
+                "Made by `cellbench sim --validate --against sim/ground-truth`. Half of the rows, by a hash of \
+                 their names, was never used to choose a figure of the model: held out. What a data set is \
+                 and where it comes from is in `sim/ground-truth/`.\n",
+            );
+            page.line("![Measured against predicted](results/validation/ground-truth.svg)\n");
+            page.text += text;
+        }
         if let Some(table) = verification.and_then(first_table) {
             page.section("Verification");
             page.line("From VERIFICATION.md, which also says what `MODELS` stands for and what is not verified.\n");
@@ -153,7 +174,9 @@ impl Kept {
         page.line(
             "What the model leaves out, and what these numbers cannot say, is in METHODOLOGY.md under \
              those headings. Simulated numbers are those of a model of a machine, on which no two runs \
-             with one seed differ: their intervals cover random numbers, not hosts.",
+             with one seed differ. Their intervals hold 95 % of the rounds, each of which has random numbers \
+             of its own and, where the run says so, a machine of its own within the uncertainty of the \
+             figures: they do not cover what the model leaves out.",
         );
         Ok(page.text)
     }

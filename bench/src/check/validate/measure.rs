@@ -5,7 +5,7 @@ use std::time::Duration;
 use cellbench_impls::machine::Charges;
 use cellbench_impls::platform::Native;
 
-use super::{Measured, MeasuredRow, PRIMITIVE, selection};
+use super::{DESIGNS, Measured, MeasuredRow, PRIMITIVE, selection};
 use crate::backend::cores::round::{Bench, Conditions, OnStuck, RoundError};
 use crate::backend::sim::host::{self, HostError, Microbenchmarks};
 use crate::backend::sim::primitive::{self, PRIMITIVES};
@@ -136,6 +136,7 @@ pub fn measure(
     Ok(Measured {
         passes: PASSES,
         kept: passes.len(),
+        designs: DESIGNS,
         microbenchmarks: Microbenchmarks::median_of(&all),
         rows,
     })

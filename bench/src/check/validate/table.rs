@@ -7,11 +7,16 @@ use super::{MEDIAN_BAR, Row, Validation, WORST_BAR};
 impl Display for Validation {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let found = &self.measured.microbenchmarks;
-        let ping_pong = |matrix: &[Vec<Option<f64>>]| matrix[0][1].unwrap_or(0.0);
+        let ping_pong = |matrix: &[Vec<Option<f64>>]| {
+            matrix.first().and_then(|row| row.get(1)).copied().flatten().unwrap_or(0.0)
+        };
         writeln!(
             f,
-            "Model against host: CPUs {} and {} of {}; {} of {} passes count.",
-            found.cpus[0], found.cpus[1], found.cpu_model, self.measured.kept, self.measured.passes
+            "Model against host: CPUs {} of {}; {} of {} passes count.",
+            found.cpus.iter().map(u32::to_string).collect::<Vec<_>>().join(" and "),
+            found.cpu_model,
+            self.measured.kept,
+            self.measured.passes
         )?;
         writeln!(
             f,
@@ -37,38 +42,49 @@ impl Display for Validation {
         writeln!(f)?;
         writeln!(
             f,
-            "| 2 threads: ns for each success | {:>8} | {:>17} | {:>9} | {:>6} |",
-            "measured", "quartiles", "predicted", "error"
+            "| 2 threads: ns for each success | {:>8} | {:>17} | {:>9} | {:>17} | {:>6} |",
+            "measured", "quartiles", "predicted", "interval", "error"
         )?;
-        writeln!(f, "|:{:-<30}|{:->9}:|{:->18}:|{:->10}:|{:->7}:|", "", "", "", "", "")?;
+        writeln!(
+            f,
+            "|:{:-<30}|{:->9}:|{:->18}:|{:->10}:|{:->18}:|{:->7}:|",
+            "", "", "", "", "", ""
+        )?;
         for row in &self.rows {
             line(f, row)?;
         }
         writeln!(f)?;
-        writeln!(
-            f,
-            "Median error {:.0} % (bar {:.0} %), worst {:.0} % (bar {:.0} %); of {} pairs of cells \
-             {} in the wrong order, {} not told apart.",
-            self.median_error * 1e2,
-            MEDIAN_BAR * 1e2,
-            self.worst_error * 1e2,
-            WORST_BAR * 1e2,
-            self.ordered_pairs,
-            self.inversions.len(),
-            self.ties
-        )?;
-        if !self.rows.iter().all(|row| row.measured.is_one_regime()) {
+        match (self.median_error, self.worst_error) {
+            (Some(median), Some(worst)) => writeln!(
+                f,
+                "Median error {:.0} % (bar {:.0} %), worst {:.0} % (bar {:.0} %); of {} pairs of cells \
+                 {} in the wrong order, {} not told apart.",
+                median * 1e2,
+                MEDIAN_BAR * 1e2,
+                worst * 1e2,
+                WORST_BAR * 1e2,
+                self.ordered_pairs,
+                self.inversions.len(),
+                self.ties
+            )?,
+            _ => writeln!(f, "No row counts: there is nothing to say of the model.")?,
+        }
+        if !self.rows.iter().all(|row| row.counts) {
             writeln!(
                 f,
-                "Errors in brackets do not count: the passes disagree, there is no one time."
+                "Errors in brackets do not count: the passes or the seeds disagree, so that there is no one \
+                 time, or the design has changed since."
             )?;
         }
         for inversion in &self.inversions {
             writeln!(
                 f,
-                "- {}: {} is faster than {} on the host, and slower in the model.",
-                inversion.workload, inversion.faster, inversion.predicted_faster
+                "- {} is faster than {} on the host, and slower in the model.",
+                inversion.faster, inversion.predicted_faster
             )?;
+        }
+        if self.median_error.is_none() {
+            return Ok(());
         }
         writeln!(f, "The model {} its bars here.", if self.holds() { "holds" } else { "misses" })
     }
@@ -79,12 +95,16 @@ fn line(f: &mut Formatter<'_>, row: &Row) -> fmt::Result {
     let name = format!("{} {}", measured.subject, measured.workload);
     let range = format!("{:.1} to {:.1}", measured.lower_ns, measured.upper_ns);
     let percent = format!("{:+.0}%", row.error * 1e2);
-    let error = if measured.is_one_regime() { percent } else { format!("({percent})") };
+    let error = if row.counts { percent } else { format!("({percent})") };
+    let predicted = match row.predicted.regimes {
+        Some((lower, upper)) => format!("{lower:.1} or {upper:.1}"),
+        None => format!("{:.1}", row.predicted_ns),
+    };
+    let interval = format!("{:.1} to {:.1}", row.predicted.low, row.predicted.high);
     writeln!(
         f,
-        "| {:<29} | {:>8.1} | {range:>17} | {:>9.1} | {error:>6} |",
+        "| {:<29} | {:>8.1} | {range:>17} | {predicted:>9} | {interval:>17} | {error:>6} |",
         name.trim_end(),
         measured.median_ns,
-        row.predicted_ns
     )
 }

@@ -14,6 +14,7 @@ use crossbeam_utils::CachePadded;
 
 use super::Alone;
 use crate::backend::sim::primitive;
+use crate::rng::Rng;
 use cellbench_host::Clock;
 use cellbench_host::clock::median;
 use cellbench_host::cpus::CpuId;
@@ -27,11 +28,8 @@ const WINDOWS: usize = 5;
 /// The design, kind and workload whose operations are refused: on a cell that nobody initialised.
 const REFUSED: (&str, Subject, &str) =
     ("cmpxchg-state", Subject::Cell(CellKind::Timer), "same-cell");
-/// Lines of a chain, a power of two: more than are under way at once, and far less than a cache.
+/// Lines of a chain: more than are under way at once, and far less than a cache.
 const CHAIN_LINES: usize = 64;
-/// Steps from one line of the chain to the next: odd, so that all are visited, and not what a
-/// prefetcher would guess.
-const CHAIN_STRIDE: usize = 27;
 /// Times that each CPU follows the chain; the median counts.
 const CHAIN_ROUNDS: u64 = 100;
 /// Additions to each of two lines in a row, with reads by another CPU or without.
@@ -186,14 +184,26 @@ pub(super) fn one_line(cpus: &[CpuId], clock: &Clock) -> Result<f64, PinError> {
     Ok(median(&mut times?))
 }
 
+/// Returns the successors of the numbers below `count` in a random cycle over all of them (S. Sattolo, "An
+/// algorithm to generate a random cyclic permutation", 1986): no two steps have one stride, which a
+/// prefetcher would follow.
+fn cycle(count: usize) -> Vec<usize> {
+    let mut rng = Rng::new(RANDOM_SEED);
+    let mut next: Vec<usize> = (0..count).collect();
+    for last in (1..count).rev() {
+        next.swap(last, rng.below(last as u32) as usize);
+    }
+    next
+}
+
 /// Two CPUs take turns to follow a chain of lines, writing to each; a load, the median of all turns.
 pub(super) fn chain(cpus: &[CpuId], clock: &Clock) -> Result<f64, PinError> {
     let words = || [AtomicU64::new(0), AtomicU64::new(0)];
     let lines: Vec<CachePadded<[AtomicU64; 2]>> =
         (0..CHAIN_LINES).map(|_| CachePadded::new(words())).collect();
-    for (number, line) in lines.iter().enumerate() {
+    for (line, next) in lines.iter().zip(cycle(CHAIN_LINES)) {
         // Relaxed: there are no threads yet.
-        line[0].store(((number + CHAIN_STRIDE) % CHAIN_LINES) as u64, Relaxed);
+        line[0].store(next as u64, Relaxed);
     }
     let turn = CachePadded::new(AtomicU64::new(0));
     let follow = |side: u64| -> Result<Vec<f64>, PinError> {
@@ -271,4 +281,22 @@ pub(super) fn disturbed(cpus: &[CpuId], clock: &Clock) -> Result<f64, PinError> 
     let sides: Result<Vec<f64>, PinError> =
         together(2, |side| if side == 0 { adder() } else { reader() })?.into_iter().collect();
     Ok(sides?[0])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_visits_each_line_once_and_has_no_stride() {
+        let next = cycle(CHAIN_LINES);
+        let mut here = 0;
+        let mut strides = std::collections::BTreeSet::new();
+        for step in 1..=CHAIN_LINES {
+            strides.insert((next[here] + CHAIN_LINES - here) % CHAIN_LINES);
+            here = next[here];
+            assert_eq!(here == 0, step == CHAIN_LINES, "back at the first after {step}");
+        }
+        assert!(strides.len() > CHAIN_LINES / 4, "{strides:?}");
+    }
 }
