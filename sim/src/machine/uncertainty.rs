@@ -96,17 +96,17 @@ mod tests {
     fn figures_are_drawn_within_the_uncertainty_of_their_sources() {
         let machine = MachineModel::preset("graviton2").expect("built in");
         let mut atomics = Vec::new();
-        let mut services = Vec::new();
+        let mut snoops = Vec::new();
         for seed in 1..=200 {
             let drawn = machine.drawn(seed);
             assert!(drawn.check("drawn").is_ok(), "{seed}");
             atomics.push(drawn.hit.atomic_ns / machine.hit.atomic_ns);
-            services.push(drawn.directory.service_ns / machine.directory.service_ns);
+            snoops.push(drawn.directory.snoop_issue_ns / machine.directory.snoop_issue_ns);
         }
         let range = |all: &[f64]| {
             all.iter().fold((f64::MAX, f64::MIN), |(low, high), &x| (low.min(x), high.max(x)))
         };
-        let ((low, high), (lowest, highest)) = (range(&atomics), range(&services));
+        let ((low, high), (lowest, highest)) = (range(&atomics), range(&snoops));
         // The one is measured, the other an estimate.
         assert!(low >= 1.0 / 1.1 && high <= 1.1 && high / low > 1.15, "{low} to {high}");
         assert!(lowest >= 1.0 / 1.3 && highest <= 1.3 && highest / lowest > 1.5);
