@@ -80,6 +80,7 @@ pub fn join(parts: &[PathBuf], out: &Path) -> Result<PathBuf, FleetError> {
     for dir in parts {
         copy_logs(dir, writer.dir())?;
     }
+    writer.point_latest()?;
     Ok(writer.dir().to_owned())
 }
 

@@ -79,6 +79,7 @@ pub(crate) fn stage(
     }
     let dir = writer.dir().to_owned();
     writer.update_run(|run| run.notes.extend(notes.iter().cloned()))?;
+    writer.point_latest()?;
     Ok((dir, notes))
 }
 

@@ -26,8 +26,8 @@
 //! # For a reader
 //!
 //! [`summarise`] gives the numbers, [`write_all`] makes every report of a run again from its records
-//! alone, [`compare()`] sets two runs against each other and [`merge()`] makes one run of several
-//! hosts. Formats are in [`report`], statistics in [`stats`].
+//! alone, [`compare()`] sets two runs against each other, [`merge()`] makes one run of several
+//! hosts, and [`pack()`] one file of a run. Formats are in [`report`], statistics in [`stats`].
 
 pub mod chart;
 pub mod compare;
@@ -37,6 +37,7 @@ pub mod merge;
 pub mod number;
 pub mod options;
 pub mod overview;
+pub mod pack;
 pub mod report;
 pub mod run;
 pub mod stats;
@@ -46,6 +47,7 @@ mod table;
 pub use compare::compare;
 pub use merge::merge;
 pub use options::Options;
+pub use pack::pack;
 pub use report::{write_all, write_formats};
 pub use run::{Loaded, Report};
 pub use summarise::summarise;

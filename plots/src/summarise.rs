@@ -37,7 +37,8 @@ impl Table {
     #[must_use]
     pub fn summary(&self, run: &Run) -> Summary {
         let none = Pooled::new();
-        let entries = self.rows.iter().map(|row| self.describe(run, row, &none)).collect();
+        let of_host = Calibrations::of(run);
+        let entries = self.rows.iter().map(|row| self.describe(&of_host, row, &none)).collect();
         self.assemble(run, entries)
     }
 
@@ -45,8 +46,9 @@ impl Table {
     /// [`Self::summary`].
     pub(crate) fn finish(mut self, run: &Run, pooled: &Pooled) -> (Self, Summary) {
         let mut entries = Vec::with_capacity(self.rows.len());
+        let of_host = Calibrations::of(run);
         for index in 0..self.rows.len() {
-            entries.push(self.describe(run, &self.rows[index], pooled));
+            entries.push(self.describe(&of_host, &self.rows[index], pooled));
             self.rows[index].sums = Sums::default();
         }
         let summary = self.assemble(run, entries);
@@ -86,8 +88,8 @@ impl Table {
     }
 
     /// Everything about a row but its comparison.
-    fn describe(&self, run: &Run, row: &Row, pooled: &Pooled) -> Entry {
-        let mut entry = describe(row, calibration_for(run, &row.series));
+    fn describe(&self, of_host: &Calibrations<'_>, row: &Row, pooled: &Pooled) -> Entry {
+        let mut entry = describe(row, of_host.of_row(&row.series));
         enter_latency(&mut entry, row, pooled.get(&row.series));
         if let Some(interval) = self.bootstrap.median(&row.log_goodput())
             && entry.goodput_ops_s > Some(0.0)
@@ -163,16 +165,27 @@ fn conditions(series: &Series) -> Conditions<'_> {
     )
 }
 
-/// Calibration of the host that measured the series; none for simulated and unknown hosts.
-fn calibration_for<'a>(run: &'a Run, series: &Series) -> Option<&'a Calibration> {
-    match (&series.host, &series.source) {
-        (_, Source::Sim) => None,
-        (None, _) => Some(&run.calibration),
-        (Some(label), _) => run
-            .merged_from
-            .iter()
-            .find(|part| part.host_label.as_ref() == Some(label))
-            .map(|part| &part.calibration),
+/// Calibration of each host of a run, found by its label: a merged run may have thousands.
+struct Calibrations<'a> {
+    own: &'a Calibration,
+    by_label: HashMap<&'a str, &'a Calibration>,
+}
+
+impl<'a> Calibrations<'a> {
+    fn of(run: &'a Run) -> Self {
+        let labelled =
+            run.merged_from.iter().filter_map(|part| Some((part.host_label.as_deref()?, part)));
+        let by_label = labelled.map(|(label, part)| (label, &part.calibration)).collect();
+        Self { own: &run.calibration, by_label }
+    }
+
+    /// That of the host that measured the series; none for simulated and unknown hosts.
+    fn of_row(&self, series: &Series) -> Option<&'a Calibration> {
+        match (&series.host, &series.source) {
+            (_, Source::Sim) => None,
+            (None, _) => Some(self.own),
+            (Some(label), _) => self.by_label.get(label.as_str()).copied(),
+        }
     }
 }
 

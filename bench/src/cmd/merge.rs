@@ -11,7 +11,7 @@ use super::{output, report};
 /// Make one run of several, one host each
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
-    /// Directories of the runs
+    /// Directories of runs, or files of `cellbench pack`
     #[arg(required = true)]
     runs: Vec<PathBuf>,
     #[command(flatten)]
