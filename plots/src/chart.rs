@@ -16,10 +16,12 @@ mod fairness;
 mod forest;
 mod goodput;
 mod heat;
+mod hosts;
 mod latency;
 mod lines;
 mod load;
 mod model_and_kernel;
+mod multiples;
 mod panel;
 mod scaling;
 mod style;
@@ -30,6 +32,7 @@ use std::cell::OnceCell;
 use crate::run::Report;
 
 pub use agreement::{Agreed, agreement};
+pub(crate) use core_to_core::{matrices, span};
 pub use style::colour_hex;
 
 /// A drawn chart.
@@ -72,6 +75,8 @@ pub const CHARTS: &[&dyn Chart] = &[
     &transfers::Transfers,
     &model_and_kernel::ModelAndKernel,
     &core_to_core::CoreToCore,
+    &hosts::RatiosByHost,
+    &hosts::CoreToCoreByHost,
 ];
 
 /// All charts of a report, drawn when the first format asks and once for all formats.

@@ -62,20 +62,38 @@ const LETTER: f64 = TEXT_PX as f64 * 0.56;
 const NOTE_COLOUR: RGBColor = RGBColor(0xd5, 0x5e, 0x00);
 
 /// From a value to a share of the axis.
-struct Axis {
+pub(super) struct Axis {
     from: f64,
     to: f64,
     is_log: bool,
-    ticks: Vec<f64>,
+    pub(super) ticks: Vec<f64>,
 }
 
 impl Axis {
-    fn share(&self, value: f64) -> f64 {
+    /// A logarithmic axis that holds 1 and `ends`, and reaches at most `farthest` to either side.
+    pub(super) fn around_one(ends: impl Iterator<Item = f64>, farthest: f64) -> Self {
+        let (least, most) =
+            ends.fold((1.0, 1.0), |(least, most): (f64, f64), end| (least.min(end), most.max(end)));
+        let (least, most) = (least.max(1.0 / farthest), most.min(farthest));
+        // Half a doubling at least to either side.
+        let from = ((least.log2() * 2.0).floor() / 2.0).min(-0.5);
+        let to = ((most.log2() * 2.0).ceil() / 2.0).max(0.5);
+        let is_close = to - from <= 1.01;
+        let ticks = if is_close {
+            vec![0.75, 1.0, 1.33]
+        } else {
+            let doublings = (-4..=4).map(f64::from);
+            doublings.filter(|it| (from..=to).contains(it)).map(f64::exp2).collect()
+        };
+        Self { from, to, is_log: true, ticks }
+    }
+
+    pub(super) fn share(&self, value: f64) -> f64 {
         let value = if self.is_log { value.max(f64::MIN_POSITIVE).log2() } else { value };
         ((value - self.from) / (self.to - self.from)).clamp(0.0, 1.0)
     }
 
-    fn holds(&self, value: f64) -> bool {
+    pub(super) fn holds(&self, value: f64) -> bool {
         let value = if self.is_log { value.max(f64::MIN_POSITIVE).log2() } else { value };
         (self.from..=self.to).contains(&value)
     }
@@ -190,24 +208,7 @@ impl Dots {
         let ends = || self.dots().flat_map(|(_, dot)| [dot.low, dot.value, dot.high]);
         let most = ends().fold(0.0, f64::max);
         match self.around_one {
-            Some(farthest) => {
-                let least = ends().fold(1.0, f64::min).max(1.0 / farthest);
-                let most = most.clamp(1.0, farthest);
-                // Half a doubling at least to either side.
-                let from = ((least.log2() * 2.0).floor() / 2.0).min(-0.5);
-                let to = ((most.log2() * 2.0).ceil() / 2.0).max(0.5);
-                let is_close = to - from <= 1.01;
-                let ticks = if is_close {
-                    vec![0.75, 1.0, 1.33]
-                } else {
-                    (-4..=4)
-                        .map(f64::from)
-                        .filter(|it| (from..=to).contains(it))
-                        .map(f64::exp2)
-                        .collect()
-                };
-                Axis { from, to, is_log: true, ticks }
-            }
+            Some(farthest) => Axis::around_one(ends(), farthest),
             None => {
                 let step = super::lines::nice_step(most.max(f64::MIN_POSITIVE) / 4.0);
                 let steps = (most / step).ceil().max(1.0);
@@ -226,7 +227,7 @@ impl Dots {
     }
 }
 
-fn tick_text(tick: f64, text: fn(f64) -> String, is_log: bool) -> String {
+pub(super) fn tick_text(tick: f64, text: fn(f64) -> String, is_log: bool) -> String {
     match tick {
         tick if !is_log => text(tick),
         tick if tick < 0.7 => format!("1/{:.0}", 1.0 / tick),
@@ -235,21 +236,26 @@ fn tick_text(tick: f64, text: fn(f64) -> String, is_log: bool) -> String {
     }
 }
 
-fn shortened(words: &str, most: usize) -> String {
+pub(super) fn shortened(words: &str, most: usize) -> String {
     if words.chars().count() <= most {
         return words.to_owned();
     }
     words.chars().take(most.saturating_sub(1)).chain(['\u{2026}']).collect()
 }
 
-fn text(svg: &mut String, (x, y): (f64, f64), anchor: &str, words: &str, size: u32) {
+pub(super) fn text(svg: &mut String, (x, y): (f64, f64), anchor: &str, words: &str, size: u32) {
     *svg += &format!(
         "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" font-size=\"{size}\" fill=\"#202020\">{}</text>\n",
         escape(words)
     );
 }
 
-fn line(svg: &mut String, [(x1, y1), (x2, y2)]: [(f64, f64); 2], colour: &str, width: f64) {
+pub(super) fn line(
+    svg: &mut String,
+    [(x1, y1), (x2, y2)]: [(f64, f64); 2],
+    colour: &str,
+    width: f64,
+) {
     *svg += &format!(
         "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" stroke=\"{colour}\" stroke-width=\"{width}\"/>\n"
     );
@@ -266,13 +272,13 @@ fn polygon(svg: &mut String, points: &[(f64, f64)], paint: &str) {
 }
 
 /// An arrow at the end of the axis: the value lies beyond.
-fn arrow(svg: &mut String, (x, y): (f64, f64), to_the_right: bool, colour: &str) {
+pub(super) fn arrow(svg: &mut String, (x, y): (f64, f64), to_the_right: bool, colour: &str) {
     let tip = if to_the_right { 7.0 } else { -7.0 };
     polygon(svg, &[(x, y - 6.0), (x + tip, y), (x, y + 6.0)], &format!("fill=\"{colour}\""));
 }
 
 /// The shape of a look.
-fn shape(svg: &mut String, (x, y): (f64, f64), look: Look) {
+pub(super) fn shape(svg: &mut String, (x, y): (f64, f64), look: Look) {
     let colour = hex(look.colour);
     let paint = if look.is_hollow {
         format!("fill=\"#ffffff\" stroke=\"{colour}\" stroke-width=\"2\"")

@@ -16,6 +16,8 @@ pub(super) struct Heat {
     pub(super) names: Vec<String>,
     /// Rows of values; none: not measured.
     pub(super) values: Vec<Vec<Option<f64>>>,
+    /// Values of the lightest and the darkest colour, where charts share a scale; none: the chart's own.
+    pub(super) scale: Option<(f64, f64)>,
 }
 
 /// Largest side of the matrix, in pixels.
@@ -28,14 +30,9 @@ const NUMBERED: i32 = 34;
 impl Heat {
     /// Draws; `None` if there is no value.
     pub(super) fn draw(self) -> Result<Option<Drawing>, String> {
-        let values = || self.values.iter().flatten().flatten().copied();
-        let least = values().fold(f64::INFINITY, f64::min);
-        let most = values().fold(f64::NEG_INFINITY, f64::max);
-        if least > most {
-            return Ok(None);
-        }
+        let Some((least, most)) = span(&self.values) else { return Ok(None) };
         let mut svg = String::new();
-        self.draw_on(&mut svg, least, most)
+        self.draw_on(&mut svg, self.scale.unwrap_or((least, most)))
             .map_err(|error| format!("chart {}: {error}", self.name))?;
         let description = format!(
             "{} by {} values, {}, from {least:.0} to {most:.0}.",
@@ -47,7 +44,7 @@ impl Heat {
         Ok(Some(Drawing { name: self.name, title: self.title, description, svg }))
     }
 
-    fn draw_on(&self, svg: &mut String, least: f64, most: f64) -> Result<(), String> {
+    fn draw_on(&self, svg: &mut String, (low, high): (f64, f64)) -> Result<(), String> {
         let count = self.names.len().max(1) as i32;
         let square = (SIDE / count).clamp(2, 64);
         let side = square * count;
@@ -73,7 +70,7 @@ impl Heat {
         for (row, values) in (0..).zip(&self.values) {
             for (column, value) in (0..).zip(values) {
                 let Some(value) = value else { continue };
-                let share = if most > least { (value - least) / (most - least) } else { 0.0 };
+                let share = share(*value, (low, high));
                 let (x, y) = (LEFT + column * square, TOP + row * square);
                 let colour = shade(share);
                 let area = [(x, y), (x + square - 1, y + square - 1)];
@@ -83,7 +80,7 @@ impl Heat {
                 }
             }
         }
-        let legend = format!("{}: {least:.0} (light) to {most:.0} (dark)", self.unit);
+        let legend = format!("{}: {low:.0} (light) to {high:.0} (dark)", self.unit);
         root.draw(&Text::new(legend, (12, TOP + side + 16), font)).map_err(fail)?;
         root.present().map_err(fail)
     }
@@ -102,8 +99,21 @@ impl Heat {
     }
 }
 
+/// Least and greatest of the values; none if there is no value.
+pub(super) fn span(values: &[Vec<Option<f64>>]) -> Option<(f64, f64)> {
+    let values = || values.iter().flatten().flatten().copied();
+    let (least, most) =
+        (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max));
+    (least <= most).then_some((least, most))
+}
+
+/// Place of a value on a scale: 0 at its low end.
+pub(super) fn share(value: f64, (low, high): (f64, f64)) -> f64 {
+    if high > low { (value - low) / (high - low) } else { 0.0 }
+}
+
 /// From light to dark in one hue, so that it survives grey printing.
-fn shade(share: f64) -> RGBColor {
+pub(super) fn shade(share: f64) -> RGBColor {
     let mix =
         |light: f64, dark: f64| (light + (dark - light) * share.clamp(0.0, 1.0)).round() as u8;
     RGBColor(mix(222.0, 8.0), mix(235.0, 48.0), mix(247.0, 107.0))

@@ -3,7 +3,7 @@
 //! GitHub shows no SVG that a comment brings along, so that the forest plot is in letters; everything
 //! longer is behind folds.
 
-use super::layout::{Columns, host_lines, hosts, verdict_word};
+use super::layout::{Columns, described_hosts, host_lines, verdict_word};
 use super::{Format, Rendered, Report, forest_text, outcome};
 use crate::chart::Drawings;
 use crate::number;
@@ -70,12 +70,16 @@ fn page(report: &Report<'_>) -> String {
         text += "\n</details>\n";
     }
     text += "\n<details>\n<summary>Host and command</summary>\n\n";
-    for (label, part) in hosts(run) {
+    let (described, more) = described_hosts(run);
+    for (label, part) in described {
         let label = label.map_or(String::new(), |label| format!("{label}: "));
         text += &format!("{label}{}\n\n", host_lines(&part.host).join("; "));
         if !part.command_line.is_empty() {
             text += &format!("```sh\n{}\n```\n\n", part.command_line);
         }
+    }
+    if let Some(more) = more {
+        text += &format!("{more}\n\n");
     }
     text += "</details>\n";
     text

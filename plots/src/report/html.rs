@@ -53,10 +53,14 @@ fn page(report: &Report<'_>, drawings: &Drawings<'_>) -> Result<String, String> 
     put(&mut html, format_args!("<style>\n{}</style>\n", include_str!("html/page.css")));
     html += "</head>\n<body>\n<header>\n";
     put(&mut html, format_args!("<h1>{}</h1>\n<p class=\"soft\">", escape(&title)));
-    for (label, part) in layout::hosts(run) {
+    let (hosts, more) = layout::described_hosts(run);
+    for (label, part) in hosts {
         let label = label.map_or(String::new(), |label| format!("{label}: "));
         let [hardware, setup] = host_lines(&part.host);
         put(&mut html, format_args!("{}<br>\n", escape(&format!("{label}{hardware}; {setup}"))));
+    }
+    if let Some(more) = more {
+        put(&mut html, format_args!("{more}<br>\n"));
     }
     put(&mut html, format_args!("{}</p>\n</header>\n<main>\n", rfc3339_utc(run.started_unix_s)));
     first(&mut html, report, drawings)?;
@@ -483,7 +487,8 @@ fn charts(html: &mut String, drawings: &Drawings<'_>) -> Result<(), String> {
 
 fn about_hosts(html: &mut String, run: &Run) {
     *html += "<section aria-labelledby=\"host\">\n<h2 id=\"host\">Host and findings</h2>\n";
-    for (label, part) in layout::hosts(run) {
+    let (hosts, more) = layout::described_hosts(run);
+    for (label, part) in hosts {
         if let Some(label) = label {
             put(html, format_args!("<h3>{}</h3>\n", escape(label)));
         }
@@ -519,6 +524,9 @@ fn about_hosts(html: &mut String, run: &Run) {
             put(html, format_args!("<li>{}</li>\n", escape(note)));
         }
         *html += "</ul>\n";
+    }
+    if let Some(more) = more {
+        put(html, format_args!("<p>{more}</p>\n"));
     }
     *html += "</section>\n";
 }

@@ -111,7 +111,7 @@ pub(super) fn verdict_word(summary: &Summary, entry: &Entry) -> String {
 }
 
 /// Host in two lines: what it is, and how it is set up.
-pub(super) fn host_lines(host: &Host) -> [String; 2] {
+pub(crate) fn host_lines(host: &Host) -> [String; 2] {
     let topology = &host.topology;
     let mut hardware = vec![host.cpu_model.clone().unwrap_or_else(|| "unknown CPU".into())];
     if topology.cpus_online > 0 {
@@ -156,6 +156,18 @@ pub(super) fn hosts(run: &Run) -> Vec<(Option<&str>, &Run)> {
     } else {
         run.merged_from.iter().map(|part| (part.host_label.as_deref(), part)).collect()
     }
+}
+
+/// Hosts that a report describes one by one: beyond that nobody reads.
+const MOST_HOSTS: usize = 24;
+
+/// The hosts that a report describes one by one, and a sentence on the others, if there are any.
+pub(super) fn described_hosts(run: &Run) -> (Vec<(Option<&str>, &Run)>, Option<String>) {
+    let mut all = hosts(run);
+    let more = all.len().saturating_sub(MOST_HOSTS) as u64;
+    all.truncate(MOST_HOSTS);
+    let more = (more > 0).then(|| format!("{} in run.json.", number::count(more, "further host")));
+    (all, more)
 }
 
 /// ASCII only: what is not becomes `?`, control characters and line ends a space.

@@ -3,7 +3,7 @@
 use cellbench_record::{Entry, Settings, Summary};
 
 use super::layout::{
-    self, Group, ascii, groups, host_lines, hosts, verdict_word, wrap, wrap_command,
+    self, Group, ascii, described_hosts, groups, host_lines, verdict_word, wrap, wrap_command,
 };
 use super::{Format, Rendered, Report, forest_text, outcome};
 use crate::chart::Drawings;
@@ -59,12 +59,16 @@ fn mail(report: &Report<'_>) -> String {
         paragraph(&mut text, forest_text::LEGEND, "", "");
     }
     text += "\n";
-    for (label, part) in hosts(run) {
+    let (described, more) = described_hosts(run);
+    for (label, part) in &described {
         let name = label.map_or("Host:".to_owned(), |label| format!("{label}:"));
         paragraph(&mut text, &name, "", "");
         for line in host_lines(&part.host) {
             paragraph(&mut text, &line, "  ", "    ");
         }
+    }
+    if let Some(more) = more {
+        paragraph(&mut text, &more, "", "");
     }
     text += "\n";
     paragraph(&mut text, &compared(report), "", "");
@@ -86,7 +90,7 @@ fn mail(report: &Report<'_>) -> String {
     text += "\n";
     paragraph(&mut text, &reading(summary, &run.settings), "", "");
     text += "\nReproduce:\n";
-    for (_, part) in hosts(run).into_iter().filter(|(_, part)| !part.command_line.is_empty()) {
+    for (_, part) in described.iter().filter(|(_, part)| !part.command_line.is_empty()) {
         text += &wrap_command(&ascii(&part.command_line), WIDTH, "  ");
         text += "\n";
     }

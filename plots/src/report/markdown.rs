@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use cellbench_record::{Entry, Run, Series, Severity, Summary, rfc3339_utc};
 
-use super::layout::{Columns, host_lines, hosts, place};
+use super::layout::{Columns, described_hosts, host_lines, hosts, place};
 use super::{Outcome, Report};
 use crate::number;
 
@@ -55,7 +55,8 @@ impl Page {
 /// Host, findings and command of every run in the report.
 pub(super) fn measured(page: &mut Page, run: &Run) {
     page.section("Host and command");
-    for (label, part) in hosts(run) {
+    let (described, more) = described_hosts(run);
+    for (label, part) in described {
         if let Some(label) = label {
             page.part(label);
         }
@@ -106,6 +107,9 @@ pub(super) fn measured(page: &mut Page, run: &Run) {
         } else {
             page.table(&columns);
         }
+    }
+    if let Some(more) = more {
+        page.line(&format!("\n{more}"));
     }
 }
 
@@ -233,7 +237,8 @@ pub(super) fn ruler(page: &mut Page, run: &Run) {
         ("line transfer, one way", true),
         ("cost of sampling latency", true),
     ]);
-    for (label, part) in hosts(run) {
+    let (described, more) = described_hosts(run);
+    for (label, part) in described {
         let calibration = &part.calibration;
         columns.rows.push(vec![
             label.unwrap_or("this").to_owned(),
@@ -245,6 +250,9 @@ pub(super) fn ruler(page: &mut Page, run: &Run) {
         ]);
     }
     page.table(&columns);
+    if let Some(more) = more {
+        page.line(&format!("\n{more}"));
+    }
 }
 
 pub(super) fn disturbed(page: &mut Page, summary: &Summary) {
