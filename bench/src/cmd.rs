@@ -11,10 +11,12 @@ mod command_line;
 mod compare;
 mod doctor;
 mod fleet;
+mod hosts;
 mod kernel;
 mod list;
 mod merge;
 mod output;
+mod pack;
 mod report;
 mod run;
 mod selftest;
@@ -57,6 +59,8 @@ enum Command {
     Report(report::Args),
     Compare(compare::Args),
     Merge(merge::Args),
+    Pack(pack::Args),
+    Hosts(hosts::Args),
     Selftest(selftest::Args),
     Kernel(kernel::Args),
     Trace(trace::Args),
@@ -88,6 +92,8 @@ pub fn main() -> ExitCode {
             | Command::Report(_)
             | Command::Compare(_)
             | Command::Merge(_)
+            | Command::Pack(_)
+            | Command::Hosts(_)
     ) {
         fall_back_to_one_thread();
     }
@@ -108,6 +114,8 @@ pub fn main() -> ExitCode {
         Command::Report(args) => report::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Merge(args) => merge::run(&args),
+        Command::Pack(args) => pack::run(&args),
+        Command::Hosts(args) => hosts::run(&args),
         Command::Selftest(args) => selftest::run(&args),
     };
     finish(outcome)

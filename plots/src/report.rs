@@ -9,6 +9,7 @@ mod comparison;
 mod csv;
 mod findings;
 mod forest_text;
+mod gallery;
 mod github;
 pub mod glossary;
 mod ground_truth;
@@ -36,7 +37,9 @@ use crate::run::{Loaded, Report};
 
 pub use comparison::comparison;
 pub use forest_text::bars;
+pub use gallery::{Gallery, Rejected, figure_path};
 pub use kept::{Kept, KeptError, keep};
+pub(crate) use layout::host_lines;
 pub use layout::{Group, groups};
 pub use outcome::{Caution, CautionKind, Outcome, cautions, outcome};
 pub use terminal::{Terminal, terminal};
