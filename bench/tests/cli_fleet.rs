@@ -230,6 +230,10 @@ fn what_is_wrong_is_one_line_and_nothing_is_submitted() {
     assert!(line.contains("[[measure]] a: invalid value '9h' for '--window <TIME>'"), "{line}");
     let line = error("name = \"x\"\n[[simulate]]\nname = \"s\"\nmachines = [\"vax\"]\n");
     assert!(line.contains("[[simulate]] s: ") && line.contains("`vax`"), "{line}");
+    if cfg!(not(feature = "kernel")) {
+        let line = error("name = \"x\"\n[[kernel]]\nname = \"k\"\n");
+        assert!(line.contains("[[kernel]] k: ") && line.contains("--features kernel"), "{line}");
+    }
     let line = error("name = \"x\"\n[[measure]]\nname = \"a\"\npartition = \"nowhere\"\n");
     assert!(line.contains("a: unknown partition `nowhere`; this cluster has one"), "{line}");
     site.program(

@@ -14,8 +14,9 @@ use crate::{FleetError, Store, Tool, Work, join};
 /// What was collected.
 #[derive(Debug)]
 pub struct Collected {
-    /// The merged run.
-    pub merged: PathBuf,
+    /// The merged runs: that of hosts and simulated machines, then that of kernels, where the plan asks
+    /// for them. A kernel has its own cells, which are compared with each other alone.
+    pub merged: Vec<PathBuf>,
     /// Simulated runs, each joined from its parts.
     pub joined: Vec<PathBuf>,
     /// What a reader must know: repeated rows, what is missing.
@@ -58,7 +59,8 @@ pub fn collect(store: &Store, partial: bool) -> Result<Collected, FleetError> {
     let hosts_dir = fresh(&store.dir.join("hosts"))?;
     let joined_dir = fresh(&store.dir.join("joined"))?;
     let mut inputs = Vec::new();
-    for (label, sources) in hosts(store, &complete) {
+    let is_host = |work: &Work| matches!(work, Work::Measure { .. });
+    for (label, sources) in hosts(store, &complete, is_host) {
         let (dir, repeated) = stage(&label, &sources, &hosts_dir.join(&label))?;
         inputs.push(dir);
         notes.extend(repeated);
@@ -69,16 +71,45 @@ pub fn collect(store: &Store, partial: bool) -> Result<Collected, FleetError> {
         inputs.push(dir);
         notes.extend(repeated);
     }
-    if inputs.is_empty() {
+    let of_kernels = kernels(store, &complete, &hosts_dir, &mut notes)?;
+    if inputs.is_empty() && of_kernels.is_empty() {
         let what = "no simulated run has all its parts, and no host is measured; resume";
         return Err(FleetError::Refused(what.to_owned()));
     }
-    let merged = merge(&inputs, &store.dir.join("merged"))?;
-    if let Some(damage) = merged.damage.first.first() {
-        return Err(FleetError::Refused(damage.to_string()));
+    let mut all = Vec::new();
+    for (inputs, name) in [(inputs, "merged"), (of_kernels, "kernels")] {
+        if inputs.is_empty() {
+            continue;
+        }
+        let merged = merge(&inputs, &store.dir.join(name))?;
+        if let Some(damage) = merged.damage.first.first() {
+            return Err(FleetError::Refused(damage.to_string()));
+        }
+        add_notes(&merged.dir, &notes)?;
+        all.push(merged.dir);
     }
-    add_notes(&merged.dir, &notes)?;
-    Ok(Collected { merged: merged.dir, joined, notes })
+    Ok(Collected { merged: all, joined, notes })
+}
+
+/// Runs of kernels: those of each host as one, and those that were booted in turns as they are.
+fn kernels(
+    store: &Store,
+    complete: &Completed,
+    hosts_dir: &Path,
+    notes: &mut Vec<String>,
+) -> Result<Vec<PathBuf>, FleetError> {
+    let mut inputs = Vec::new();
+    for (label, sources) in hosts(store, complete, |work| matches!(work, Work::Kernel { .. })) {
+        let (dir, repeated) = stage(&label, &sources, &hosts_dir.join(format!("{label}-kernel")))?;
+        inputs.push(dir);
+        notes.extend(repeated);
+    }
+    for (number, (dir, marker)) in complete {
+        if let Work::Kernels { .. } = store.fleet.tasks[*number as usize].work {
+            inputs.push(dir.join(&marker.run));
+        }
+    }
+    Ok(inputs)
 }
 
 /// Task numbers, at most ten of them.
@@ -130,10 +161,14 @@ fn as_written(number: u32, dir: &Path, marker: &Complete) -> Result<(), FleetErr
 
 /// Runs by host, each host under the names of the entries that measured it, and of its node where
 /// that alone tells it from another.
-fn hosts(store: &Store, complete: &Completed) -> Vec<(String, Vec<Source>)> {
+fn hosts(
+    store: &Store,
+    complete: &Completed,
+    is_wanted: impl Fn(&Work) -> bool,
+) -> Vec<(String, Vec<Source>)> {
     let mut by_node: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
     for (number, (_, marker)) in complete {
-        if let Work::Measure { .. } = store.fleet.tasks[*number as usize].work {
+        if is_wanted(&store.fleet.tasks[*number as usize].work) {
             by_node.entry(&marker.node).or_default().push(*number);
         }
     }

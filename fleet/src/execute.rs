@@ -10,7 +10,7 @@ use cellbench_record::{Finding, RunReader, Severity};
 use serde::Deserialize;
 
 use crate::store::{self, Complete};
-use crate::{FleetError, Store, Task, Tool, Work};
+use crate::{FleetError, Store, Task, Tool, Work, turns};
 
 /// Exit status of `cellbench doctor` on an unfit host.
 const UNFIT: i32 = 4;
@@ -88,21 +88,41 @@ enum Outcome {
 }
 
 fn measure(task: &Task, cellbench: &Path, attempt: &Path) -> Result<Outcome, FleetError> {
-    if let Work::Measure { unfit } = &task.work
+    if let Work::Measure { unfit } | Work::Kernel { unfit } | Work::Kernels { unfit, .. } =
+        &task.work
         && let Some(why) = doctor(cellbench, attempt)?
         && !unfit
     {
         return Ok(Outcome::Unfit(why));
     }
-    let output = attempt.join("output.txt");
+    let violations = match &task.work {
+        Work::Kernels { boot, kernels, turns, .. } => {
+            let booted = turns::Booted { boot, kernels, turns: *turns, args: &task.args };
+            booted.measure(cellbench, attempt)?
+        }
+        _ => {
+            let mut command = Command::new(cellbench);
+            command.args(&task.args).arg("--out").arg(attempt);
+            run_into(&mut command, &task.args, attempt)?
+        }
+    };
+    Ok(Outcome::Ran { violations })
+}
+
+/// Runs a command that leaves a run, its output in `dir`; returns whether an invariant broke.
+pub(crate) fn run_into(
+    command: &mut Command,
+    args: &[String],
+    dir: &Path,
+) -> Result<bool, FleetError> {
+    let output = dir.join("output.txt");
     let stdout = File::create(&output).map_err(|e| FleetError::io(&output, "create it", e))?;
-    let mut command = Command::new(cellbench);
-    command.args(&task.args).arg("--out").arg(attempt);
-    let (status, last_line) = run(command.stdout(stdout), cellbench)?;
+    let program = PathBuf::from(command.get_program());
+    let (status, last_line) = run(command.stdout(stdout), &program)?;
     match status.code() {
-        Some(0) => Ok(Outcome::Ran { violations: false }),
-        Some(VIOLATION) => Ok(Outcome::Ran { violations: true }),
-        _ => Err(FleetError::Refused(failed(&task.args, status, &last_line))),
+        Some(0) => Ok(false),
+        Some(VIOLATION) => Ok(true),
+        _ => Err(FleetError::Refused(failed(args, status, &last_line))),
     }
 }
 
@@ -161,18 +181,27 @@ fn failed(args: &[String], status: ExitStatus, last_line: &str) -> String {
     format!("cellbench {what} on {}: {how}{said}", node())
 }
 
-/// Checks that the run in `attempt` is whole and on disk, and completes its marker.
-fn finished(attempt: &Path, complete: Complete) -> Result<Complete, FleetError> {
-    let latest = attempt.join("latest");
+/// Returns the run that `latest` in `dir` points to, after a check that it is whole.
+pub(crate) fn whole(dir: &Path) -> Result<PathBuf, FleetError> {
+    let latest = dir.join("latest");
     let run = fs::read_link(&latest).map_err(|e| FleetError::io(&latest, "read it", e))?;
-    let dir = attempt.join(&run);
+    let dir = dir.join(&run);
     let reader = RunReader::open(&dir)?;
     if let Some(damage) = reader.damage().first() {
         return Err(FleetError::Refused(damage.to_string()));
     }
-    if reader.run().finished_unix_s.is_none() {
+    let run = reader.run();
+    let own = Some(run).filter(|run| run.merged_from.is_empty());
+    if own.into_iter().chain(&run.merged_from).any(|part| part.finished_unix_s.is_none()) {
         return Err(FleetError::Refused(format!("{}: the run did not end", dir.display())));
     }
+    Ok(dir)
+}
+
+/// Checks that the run in `attempt` is whole and on disk, and completes its marker.
+fn finished(attempt: &Path, complete: Complete) -> Result<Complete, FleetError> {
+    let dir = whole(attempt)?;
+    let run = dir.file_name().unwrap_or_default();
     let rounds = dir.join("rounds.jsonl");
     let file = File::open(&rounds).and_then(|file| {
         file.sync_all()?; // before the marker that speaks of it

@@ -10,7 +10,7 @@
 //! | The directory, and when a task is complete | [`store`] |
 //! | The batch scripts, and the scheduler's commands | [`script`], [`slurm`] |
 //! | Submitting all tasks, or those that are missing | [`submit`] |
-//! | One task, on the node | [`execute`] |
+//! | One task, on the node | [`execute`]; kernels in turns: `turns` |
 //! | What became of the tasks | [`status`] |
 //! | Parts of a simulated run as one, and all runs as one | [`join`], [`collect`] |
 //!
@@ -24,6 +24,7 @@
 //!     joined/NAME/          a simulated run, joined from its parts
 //!     hosts/LABEL/          what one host measured
 //!     merged/RUN-ID/        all of it, with reports
+//!     kernels/RUN-ID/       what was measured in kernels, with reports
 //! ```
 //!
 //! The crate reads records and merges them; it knows no cell, no CPU and no clock. What a plan's names
@@ -42,6 +43,7 @@ pub mod store;
 pub mod submit;
 pub mod task;
 mod tool;
+mod turns;
 
 pub use error::FleetError;
 pub use plan::Plan;

@@ -15,6 +15,16 @@
 //! name = "spr"
 //! nodes = ["n01", "n02"]
 //!
+//! [[kernel]]                        # the node's own kernel, as `cellbench kernel` measures it
+//! name = "fedora"
+//! nodes = ["n01"]
+//!
+//! [[kernel]]                        # kernels that the site boots on the node, in turns
+//! name = "patch"
+//! boot = "/site/boot"               # called as `boot KERNEL cellbench kernel ...`
+//! kernels = ["6.18", "6.18-patched"]
+//! turns = 4
+//!
 //! [[simulate]]                      # machines x seeds, each in `shards` tasks
 //! name = "sim"
 //! machines = ["xeon-spr-2s", "epyc-genoa-2s"]
@@ -48,6 +58,9 @@ pub struct Plan {
     /// Host classes to measure.
     #[serde(default)]
     pub measure: Vec<Measure>,
+    /// Kernels to measure.
+    #[serde(default)]
+    pub kernel: Vec<Kernels>,
     /// Sweeps to simulate.
     #[serde(default)]
     pub simulate: Vec<Simulate>,
@@ -102,6 +115,59 @@ pub struct Measure {
     /// Length of one measurement.
     pub window: Option<String>,
     /// Most rounds.
+    pub rounds: Option<u32>,
+    /// Seed of every random choice.
+    pub seed: Option<u64>,
+}
+
+/// Kernels of a class of hosts: their own, or some that the site boots there in virtual machines.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kernels {
+    /// Name of the entry, in reports.
+    pub name: String,
+    /// Partition.
+    pub partition: Option<String>,
+    /// Features that the node must have.
+    pub constraint: Option<String>,
+    /// Nodes by name, a task for each; none: one node of the scheduler's choice.
+    #[serde(default)]
+    pub nodes: Vec<String>,
+    /// Longest time of a task, as Slurm writes times; none: the partition's.
+    pub time_limit: Option<String>,
+    /// Another `cellbench` of the same revision.
+    pub cellbench: Option<PathBuf>,
+    /// Measure on hosts that the doctor calls unfit, too.
+    #[serde(default)]
+    pub unfit: bool,
+    /// Command of the site that boots a kernel on the node and runs a command in it: called with the
+    /// kernel's name and the words of the command, it ends with the command's exit status. The storage
+    /// is the same inside.
+    pub boot: Option<PathBuf>,
+    /// Names of the kernels, as `boot` knows them.
+    #[serde(default)]
+    pub kernels: Vec<String>,
+    /// Times that each kernel is booted; kernels take turns, so that drift of the host moves all alike.
+    #[serde(default = "two")]
+    pub turns: u32,
+    /// Rows.
+    #[serde(default)]
+    pub workloads: Vec<String>,
+    /// Kinds.
+    #[serde(default)]
+    pub kinds: Vec<String>,
+    /// Numbers of threads.
+    #[serde(default)]
+    pub threads: Vec<u32>,
+    /// Placement.
+    pub placement: Option<String>,
+    /// Relative difference that matters, in percent.
+    pub threshold: Option<f64>,
+    /// Time for each run.
+    pub time_budget: Option<String>,
+    /// Length of one measurement.
+    pub window: Option<String>,
+    /// Most rounds of each run.
     pub rounds: Option<u32>,
     /// Seed of every random choice.
     pub seed: Option<u64>,
@@ -164,6 +230,10 @@ fn one() -> u32 {
     1
 }
 
+fn two() -> u32 {
+    2
+}
+
 impl Plan {
     /// Reads a plan and checks what needs no knowledge of cells and machines. Paths in it become
     /// absolute.
@@ -194,6 +264,8 @@ impl Plan {
         plan.directory = home.join(&plan.directory);
         let others = plan.measure.iter_mut().map(|measure| &mut measure.cellbench);
         let others = others.chain(plan.simulate.iter_mut().map(|simulate| &mut simulate.cellbench));
+        let of_kernels = plan.kernel.iter_mut().flat_map(|it| [&mut it.cellbench, &mut it.boot]);
+        let others = others.chain(of_kernels);
         for cellbench in others.flatten() {
             *cellbench = home.join(&*cellbench);
         }
@@ -215,8 +287,9 @@ impl Plan {
                 "directory `{directory}`: Slurm cannot be told of a path with `{c}`; choose another"
             ));
         }
-        if self.measure.is_empty() && self.simulate.is_empty() {
-            return Err("nothing to do; add a [[measure]] or a [[simulate]]".to_owned());
+        if self.measure.is_empty() && self.simulate.is_empty() && self.kernel.is_empty() {
+            let advice = "nothing to do; add a [[measure]], a [[kernel]] or a [[simulate]]";
+            return Err(advice.to_owned());
         }
         let words =
             [("partition", &self.partition), ("account", &self.account), ("qos", &self.qos)];
@@ -225,6 +298,7 @@ impl Plan {
         }
         let mut names = BTreeSet::new();
         let measured = self.measure.iter().map(|measure| &measure.name);
+        let measured = measured.chain(self.kernel.iter().map(|kernel| &kernel.name));
         for name in measured.chain(self.simulate.iter().map(|simulate| &simulate.name)) {
             is_name("name", name)?;
             if !names.insert(name) {
@@ -232,6 +306,7 @@ impl Plan {
             }
         }
         self.measure.iter().try_for_each(Measure::check)?;
+        self.kernel.iter().try_for_each(Kernels::check)?;
         self.simulate.iter().try_for_each(Simulate::check)
     }
 }
@@ -247,14 +322,38 @@ impl Measure {
         for (field, word) in words {
             is_word(field, word.as_deref()).map_err(at)?;
         }
-        let mut nodes = BTreeSet::new();
-        for node in &self.nodes {
-            is_name("nodes", node).map_err(at)?;
-            if !nodes.insert(node) {
-                return Err(at(format!("node `{node}` stands twice; a host counts once")));
+        are_nodes(&self.nodes).map_err(at)?;
+        is_binary("cellbench", self.cellbench.as_deref()).map_err(at)
+    }
+}
+
+impl Kernels {
+    fn check(&self) -> Result<(), String> {
+        let at = |what: String| format!("[[kernel]] {}: {what}", self.name);
+        let words = [
+            ("partition", &self.partition),
+            ("constraint", &self.constraint),
+            ("time_limit", &self.time_limit),
+        ];
+        for (field, word) in words {
+            is_word(field, word.as_deref()).map_err(at)?;
+        }
+        are_nodes(&self.nodes).map_err(at)?;
+        let mut kernels = BTreeSet::new();
+        for kernel in &self.kernels {
+            is_name("kernels", kernel).map_err(at)?;
+            if !kernels.insert(kernel) {
+                return Err(at(format!("kernel `{kernel}` stands twice")));
             }
         }
-        is_binary(self.cellbench.as_deref()).map_err(at)
+        if self.boot.is_some() == self.kernels.is_empty() {
+            return Err(at("boot and kernels go together".to_owned()));
+        }
+        if self.turns == 0 {
+            return Err(at("turns is 1 or more".to_owned()));
+        }
+        is_binary("boot", self.boot.as_deref()).map_err(at)?;
+        is_binary("cellbench", self.cellbench.as_deref()).map_err(at)
     }
 }
 
@@ -281,7 +380,7 @@ impl Simulate {
         if self.shards == 0 || self.cpus == Some(0) {
             return Err(at("shards and cpus are 1 or more".to_owned()));
         }
-        is_binary(self.cellbench.as_deref()).map_err(at)
+        is_binary("cellbench", self.cellbench.as_deref()).map_err(at)
     }
 }
 
@@ -308,13 +407,24 @@ fn is_word(field: &str, word: Option<&str>) -> Result<(), String> {
     }
 }
 
-fn is_binary(path: Option<&Path>) -> Result<(), String> {
+fn are_nodes(names: &[String]) -> Result<(), String> {
+    let mut nodes = BTreeSet::new();
+    for node in names {
+        is_name("nodes", node)?;
+        if !nodes.insert(node) {
+            return Err(format!("node `{node}` stands twice; a host counts once"));
+        }
+    }
+    Ok(())
+}
+
+fn is_binary(field: &str, path: Option<&Path>) -> Result<(), String> {
     let Some(path) = path else { return Ok(()) };
     let text = path.to_string_lossy();
     if let Some(c) = text.chars().find(|c| !is_plain(*c)) {
-        return Err(format!("cellbench `{text}`: a path with `{c}`; choose another"));
+        return Err(format!("{field} `{text}`: a path with `{c}`; choose another"));
     }
-    path.is_file().then_some(()).ok_or_else(|| format!("cellbench `{text}`: no such file"))
+    path.is_file().then_some(()).ok_or_else(|| format!("{field} `{text}`: no such file"))
 }
 
 #[cfg(test)]
@@ -361,6 +471,11 @@ mod tests {
         assert!(line.contains("partition `a b; rm`"), "{line}");
         let line = wrong(&format!("name = \"x\"\ndirectory = \"/a%b\"\n{measure}"));
         assert!(line.contains("directory `/a%b`"), "{line}");
+        let kernel = "name = \"x\"\n[[kernel]]\nname = \"k\"\n";
+        let line = wrong(&format!("{kernel}kernels = [\"a\", \"b\"]\n"));
+        assert!(line.contains("[[kernel]] k: boot and kernels go together"), "{line}");
+        let line = wrong(&format!("{kernel}boot = \"/no/such\"\nkernels = [\"a\"]\n"));
+        assert!(line.contains("[[kernel]] k: boot `/no/such`: no such file"), "{line}");
         let line = wrong(&format!("name = \"x\"\n{measure}cellbench = \"/no/such\"\n"));
         assert!(line.contains("cellbench `/no/such`: no such file"), "{line}");
     }

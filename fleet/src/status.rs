@@ -132,7 +132,8 @@ fn ended(
 
 fn name(task: &crate::Task) -> String {
     match &task.work {
-        Work::Measure { .. } => task.entry.clone(),
+        Work::Measure { .. } | Work::Kernel { .. } => task.entry.clone(),
+        Work::Kernels { kernels, .. } => format!("{}: {}", task.entry, kernels.join(", ")),
         Work::Simulate { machine, seed, shard, of } => {
             format!("{}: {machine}, seed {seed}, {shard}/{of}", task.entry)
         }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{Measure, Plan, Simulate};
+use crate::plan::{Kernels, Measure, Plan, Simulate};
 use crate::{Check, FleetError};
 
 /// Most tasks of one job array: Slurm's own limit, unless a site raised it.
@@ -31,6 +31,22 @@ pub enum Work {
     Measure {
         /// Also if the host is unfit.
         unfit: bool,
+    },
+    /// Measures the kernel of a host.
+    Kernel {
+        /// Also if the host is unfit.
+        unfit: bool,
+    },
+    /// Measures kernels that the site boots on a host, in turns.
+    Kernels {
+        /// Also if the host is unfit.
+        unfit: bool,
+        /// Command of the site that boots a kernel and runs a command in it.
+        boot: PathBuf,
+        /// Names of the kernels.
+        kernels: Vec<String>,
+        /// Times that each is booted.
+        turns: u32,
     },
     /// Simulates a part of a run.
     Simulate {
@@ -79,24 +95,30 @@ pub fn expand(plan: &Plan, check: Check<'_>) -> Result<(Vec<Task>, Vec<Job>), Fl
         let args = measured(measure);
         let at = |what| FleetError::Refused(format!("[[measure]] {}: {what}", measure.name));
         check(&args).map_err(at)?;
-        let work = Work::Measure { unfit: measure.unfit };
-        // Jobs differ by node, so that each node is measured once.
-        let mut places: Vec<Option<&String>> = measure.nodes.iter().map(Some).collect();
-        if places.is_empty() {
-            places.push(None);
-        }
-        for node in places {
-            let mut options = vec!["--exclusive".to_owned(), "--mem=0".to_owned()];
-            options.extend(node.map(|node| format!("--nodelist={node}")));
-            options.extend(ask("constraint", measure.constraint.as_ref()));
-            options.extend(ask("time", measure.time_limit.as_ref()));
-            options.extend(asked(plan, measure.partition.as_ref()));
-            let name = node.map_or(measure.name.clone(), |node| format!("{}-{node}", measure.name));
-            let entry = &measure.name;
-            let tasks_of_job = vec![(entry, work.clone(), args.clone())];
-            let job = (name, options, measure.cellbench.clone());
-            add(&mut tasks, &mut jobs, job, tasks_of_job);
-        }
+        let mut options = ask("constraint", measure.constraint.as_ref());
+        options.extend(ask("time", measure.time_limit.as_ref()));
+        options.extend(asked(plan, measure.partition.as_ref()));
+        let job = (measure.name.clone(), options, measure.cellbench.clone());
+        let work = (&measure.name, Work::Measure { unfit: measure.unfit }, args);
+        add_nodes(&mut tasks, &mut jobs, &measure.nodes, job, work);
+    }
+    for kernel in &plan.kernel {
+        let args = of_kernel(kernel);
+        let at = |what| FleetError::Refused(format!("[[kernel]] {}: {what}", kernel.name));
+        check(&args).map_err(at)?;
+        let mut options = ask("constraint", kernel.constraint.as_ref());
+        options.extend(ask("time", kernel.time_limit.as_ref()));
+        options.extend(asked(plan, kernel.partition.as_ref()));
+        let job = (kernel.name.clone(), options, kernel.cellbench.clone());
+        let unfit = kernel.unfit;
+        let work = match kernel.boot.clone() {
+            None => Work::Kernel { unfit },
+            Some(boot) => {
+                let (kernels, turns) = (kernel.kernels.clone(), kernel.turns);
+                Work::Kernels { unfit, boot, kernels, turns }
+            }
+        };
+        add_nodes(&mut tasks, &mut jobs, &kernel.nodes, job, (&kernel.name, work, args));
     }
     for simulate in &plan.simulate {
         let mut options = match simulate.cpus {
@@ -147,8 +169,31 @@ fn add(
     }
 }
 
-fn ask(option: &str, value: Option<&String>) -> Option<String> {
-    value.map(|value| format!("--{option}={value}"))
+/// Adds a job for each node, so that each is measured once; without nodes one job, on a node of the
+/// scheduler's choice. A measurement has its node for itself.
+fn add_nodes(
+    tasks: &mut Vec<Task>,
+    jobs: &mut Vec<Job>,
+    nodes: &[String],
+    (name, options, cellbench): (String, Vec<String>, Option<PathBuf>),
+    work: (&String, Work, Vec<String>),
+) {
+    let whole = ["--exclusive".to_owned(), "--mem=0".to_owned()];
+    let mut places: Vec<Option<&String>> = nodes.iter().map(Some).collect();
+    if places.is_empty() {
+        places.push(None);
+    }
+    for node in places {
+        let mut all = whole.to_vec();
+        all.extend(node.map(|node| format!("--nodelist={node}")));
+        all.extend(options.iter().cloned());
+        let name = node.map_or(name.clone(), |node| format!("{name}-{node}"));
+        add(tasks, jobs, (name, all, cellbench.clone()), vec![work.clone()]);
+    }
+}
+
+fn ask(option: &str, value: Option<&String>) -> Vec<String> {
+    value.map(|value| format!("--{option}={value}")).into_iter().collect()
 }
 
 /// What the plan asks of the scheduler for every job.
@@ -197,6 +242,20 @@ fn measured(measure: &Measure) -> Vec<String> {
     flags.one("window", measure.window.as_ref());
     flags.one("rounds", measure.rounds.as_ref());
     flags.one("seed", measure.seed.as_ref());
+    flags.0
+}
+
+fn of_kernel(kernel: &Kernels) -> Vec<String> {
+    let mut flags = Flags(vec!["kernel".to_owned()]);
+    flags.list("workloads", &kernel.workloads);
+    flags.list("kinds", &kernel.kinds);
+    flags.list("threads", &kernel.threads);
+    flags.one("placement", kernel.placement.as_ref());
+    flags.one("threshold", kernel.threshold.as_ref());
+    flags.one("time-budget", kernel.time_budget.as_ref());
+    flags.one("window", kernel.window.as_ref());
+    flags.one("rounds", kernel.rounds.as_ref());
+    flags.one("seed", kernel.seed.as_ref());
     flags.0
 }
 
@@ -265,6 +324,24 @@ mod tests {
         // Every task is in one job.
         let held: Vec<u32> = jobs.iter().flat_map(Job::tasks).collect();
         assert_eq!(held, (0..tasks.len() as u32).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn kernels_are_tasks_of_whole_nodes() {
+        let text = "name = \"x\"\n[[kernel]]\nname = \"own\"\nnodes = [\"n1\", \"n2\"]\nrounds = 3\n\
+            [[kernel]]\nname = \"pair\"\nboot = \"/bin/sh\"\nkernels = [\"old\", \"new\"]\n";
+        let (tasks, jobs) = expand(&plan(text), &|_| Ok(1)).unwrap();
+        let scripts: Vec<&str> = jobs.iter().map(|job| job.script.as_str()).collect();
+        assert_eq!(scripts, ["own-n1", "own-n2", "pair"]);
+        assert!(jobs.iter().all(|job| job.options[0] == "--exclusive"));
+        assert_eq!(tasks[0].args.join(" "), "kernel --rounds 3");
+        let pair = Work::Kernels {
+            unfit: false,
+            boot: "/bin/sh".into(),
+            kernels: vec!["old".into(), "new".into()],
+            turns: 2,
+        };
+        assert_eq!((&tasks[1].work, &tasks[2].work), (&Work::Kernel { unfit: false }, &pair));
     }
 
     #[test]

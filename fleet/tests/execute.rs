@@ -151,3 +151,58 @@ fn another_version_does_not_measure() {
     let error = execute(home.path(), 7, &command, &tool()).expect_err("refused").to_string();
     assert!(error.contains("no task 7; there are 1"), "{error}");
 }
+
+/// Kernels that the site boots, in the place of hosts: turns follow one another as further rounds, and
+/// the order is reversed from turn to turn.
+#[test]
+fn kernels_take_turns_and_are_one_run() {
+    let home = tempfile::tempdir().expect("a directory");
+    let boot = home.path().join("boot");
+    let task = Task {
+        number: 0,
+        entry: "pair".into(),
+        work: Work::Kernels {
+            unfit: false,
+            boot: boot.clone(),
+            kernels: vec!["old".into(), "new".into()],
+            turns: 2,
+        },
+        args: vec!["kernel".into(), "--rounds".into(), "1".into()],
+    };
+    let job =
+        Job { script: "pair".into(), first: 0, count: 1, options: Vec::new(), cellbench: None };
+    let store = Store::create(home.path(), Fleet::new(tool(), vec![task], vec![job]));
+    let store = store.expect("a fleet");
+    let cellbench = command(home.path(), FIT, "exit 9");
+    let line = r#"{"source":"kernel","kind":"lock","workload":"w","placement":"compact","threads":1,"cell":"c","round":0,"start_s":0.0,"duration_s":0.1}"#;
+    let script = |ends: &str| {
+        let text = format!(
+            "#!/bin/sh\necho \"$1 $3 $4 $5\" >> {}/order\nfor word in \"$@\"; do out=$word; done\n\
+             mkdir \"$out/r1\" || exit 2\nln -s r1 \"$out/latest\"\n\
+             echo '{{\"schema\":\"1.0\",\"finished_unix_s\":5}}' > \"$out/r1/run.json\"\n\
+             echo '{line}' > \"$out/r1/rounds.jsonl\"\n{ends}\n",
+            home.path().display()
+        );
+        fs::write(&boot, text).expect("a script");
+        fs::set_permissions(&boot, fs::Permissions::from_mode(0o755)).expect("a program");
+    };
+    script("[ $1 = new ] && { echo 'no such kernel' >&2; exit 7; }; exit 0");
+    let error = execute(home.path(), 0, &cellbench, &tool()).expect_err("a kernel fails");
+    let expected = "kernel new, turn 1: cellbench kernel on ";
+    assert!(error.to_string().starts_with(expected), "{error}");
+    assert!(error.to_string().contains("no such kernel"), "{error}");
+
+    fs::remove_file(home.path().join("order")).expect("the file");
+    script("exit 0");
+    assert_eq!(execute(home.path(), 0, &cellbench, &tool()).expect("it runs"), Ended::Complete);
+    let order = fs::read_to_string(home.path().join("order")).expect("the order");
+    let words = "kernel --rounds 1";
+    assert_eq!(order, format!("old {words}\nnew {words}\nnew {words}\nold {words}\n"));
+    let (dir, marker) = store.complete(0).expect("attempts").expect("a complete one");
+    let rounds = fs::read_to_string(dir.join(marker.run).join("rounds.jsonl")).expect("rounds");
+    let of = |host: &str, round: u32| {
+        let (host, round) = (format!("\"host\":\"{host}\""), format!("\"round\":{round}"));
+        rounds.lines().filter(|line| line.contains(&host) && line.contains(&round)).count()
+    };
+    assert_eq!([of("old", 0), of("old", 1), of("new", 0), of("new", 1)], [1; 4], "{rounds}");
+}

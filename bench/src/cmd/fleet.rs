@@ -101,7 +101,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             for note in &collected.notes {
                 output::note(note);
             }
-            report::show(&collected.merged, *json, &[])?;
+            for merged in &collected.merged {
+                report::show(merged, *json, &[])?;
+            }
             for joined in &collected.joined {
                 output::note(&format!("joined: {}", joined.display()));
             }
@@ -231,6 +233,10 @@ fn check(args: &[String]) -> Result<usize, String> {
             Ok(plan.len())
         }
         Command::Sim(args) => args.configurations().map_err(one_line),
+        // Which rows a kernel has is known on its node alone.
+        Command::Kernel(_) => {
+            cellbench_kernel::built().map(|()| 1).map_err(|error| one_line(error.into()))
+        }
         _ => Err(format!("`{}` is no task of a fleet", args.join(" "))),
     }
 }
