@@ -44,6 +44,10 @@ step sanitizers 3600 scripts/sanitize.sh
 step simulator 3600 cargo test --release -p cellbench-sim
 step large-reports 1800 cargo test --release -p cellbench-plots --test huge
 step kernels 3600 kernel/vm/run.sh
+step many-hosts 1800 env CELLBENCH_RUNS=200,1000,2000 cargo test -p cellbench-plots --test many_hosts
+step fleet-build 2400 cargo build -p cellbench
+step fleet 1800 scripts/fleet-check.sh
+step fleet-kills 3600 scripts/fleet-check.sh --kill 20
 
 printf '\n== steps\n%s' "$summary"
 exit $failed

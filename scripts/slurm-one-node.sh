@@ -186,7 +186,8 @@ node)
     start_node
     # As an administrator would after a crash: what was on the node is given up.
     scontrol update NodeName="$(hostname -s)" State=DOWN Reason=restarted
-    scontrol update NodeName="$(hostname -s)" State=RESUME
+    # The new slurmd may have brought the node back by itself; Slurm then refuses to resume it.
+    scontrol update NodeName="$(hostname -s)" State=RESUME 2>/dev/null || :
     await slurmd is_idle_or_busy
     ;;
 stop)
