@@ -9,13 +9,13 @@ use cellbench_record::{RunReader, write_atomically};
 
 use crate::stage::{Source, stage};
 use crate::store::Complete;
-use crate::{FleetError, Store, Tool, Work, join};
+use crate::{FleetError, Store, Task, Tool, Work, join};
 
 /// What was collected.
 #[derive(Debug)]
 pub struct Collected {
-    /// The merged runs: that of hosts and simulated machines, then that of kernels, where the plan asks
-    /// for them. A kernel has its own cells, which are compared with each other alone.
+    /// The merged runs: that of hosts and simulated machines, then those of kernels, where the plan asks
+    /// for them, one for each cell or kernel that others are compared with.
     pub merged: Vec<PathBuf>,
     /// Simulated runs, each joined from its parts.
     pub joined: Vec<PathBuf>,
@@ -59,7 +59,7 @@ pub fn collect(store: &Store, partial: bool) -> Result<Collected, FleetError> {
     let hosts_dir = fresh(&store.dir.join("hosts"))?;
     let joined_dir = fresh(&store.dir.join("joined"))?;
     let mut inputs = Vec::new();
-    let is_host = |work: &Work| matches!(work, Work::Measure { .. });
+    let is_host = |task: &Task| matches!(task.work, Work::Measure { .. });
     for (label, sources) in hosts(store, &complete, is_host) {
         let (dir, repeated) = stage(&label, &sources, &hosts_dir.join(&label))?;
         inputs.push(dir);
@@ -77,7 +77,8 @@ pub fn collect(store: &Store, partial: bool) -> Result<Collected, FleetError> {
         return Err(FleetError::Refused(what.to_owned()));
     }
     let mut all = Vec::new();
-    for (inputs, name) in [(inputs, "merged"), (of_kernels, "kernels")] {
+    let of_kernels = by_baseline(&of_kernels)?.into_iter().map(|inputs| (inputs, "kernels"));
+    for (inputs, name) in std::iter::once((inputs, "merged")).chain(of_kernels) {
         if inputs.is_empty() {
             continue;
         }
@@ -91,6 +92,16 @@ pub fn collect(store: &Store, partial: bool) -> Result<Collected, FleetError> {
     Ok(Collected { merged: all, joined, notes })
 }
 
+/// Runs that compare with one cell, or one kernel, together: a merged run has one baseline.
+fn by_baseline(runs: &[PathBuf]) -> Result<Vec<Vec<PathBuf>>, FleetError> {
+    let mut groups: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    for run in runs {
+        let baseline = RunReader::open(run)?.run().baseline.clone();
+        groups.entry(baseline).or_default().push(run.clone());
+    }
+    Ok(groups.into_values().collect())
+}
+
 /// Runs of kernels: those of each host as one, and those that were booted in turns as they are.
 fn kernels(
     store: &Store,
@@ -99,13 +110,17 @@ fn kernels(
     notes: &mut Vec<String>,
 ) -> Result<Vec<PathBuf>, FleetError> {
     let mut inputs = Vec::new();
-    for (label, sources) in hosts(store, complete, |work| matches!(work, Work::Kernel { .. })) {
+    let is_own = |task: &Task| {
+        matches!(task.work, Work::Kernel { .. }) && !task.args.iter().any(|arg| arg == "--vm")
+    };
+    for (label, sources) in hosts(store, complete, is_own) {
         let (dir, repeated) = stage(&label, &sources, &hosts_dir.join(format!("{label}-kernel")))?;
         inputs.push(dir);
         notes.extend(repeated);
     }
     for (number, (dir, marker)) in complete {
-        if let Work::Kernels { .. } = store.fleet.tasks[*number as usize].work {
+        let task = &store.fleet.tasks[*number as usize];
+        if matches!(task.work, Work::Kernel { .. } | Work::Kernels { .. }) && !is_own(task) {
             inputs.push(dir.join(&marker.run));
         }
     }
@@ -164,11 +179,11 @@ fn as_written(number: u32, dir: &Path, marker: &Complete) -> Result<(), FleetErr
 fn hosts(
     store: &Store,
     complete: &Completed,
-    is_wanted: impl Fn(&Work) -> bool,
+    is_wanted: impl Fn(&Task) -> bool,
 ) -> Vec<(String, Vec<Source>)> {
     let mut by_node: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
     for (number, (_, marker)) in complete {
-        if is_wanted(&store.fleet.tasks[*number as usize].work) {
+        if is_wanted(&store.fleet.tasks[*number as usize]) {
             by_node.entry(&marker.node).or_default().push(*number);
         }
     }

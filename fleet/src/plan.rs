@@ -19,8 +19,14 @@
 //! name = "fedora"
 //! nodes = ["n01"]
 //!
-//! [[kernel]]                        # kernels that the site boots on the node, in turns
+//! [[kernel]]                        # two kernels in virtual machines, their rounds interleaved
 //! name = "patch"
+//! vm = "/shared/new.vmlinuz"
+//! against = "/shared/old.vmlinuz"
+//! program = "/shared/kernelproof"
+//!
+//! [[kernel]]                        # kernels that the site boots on the node, in turns
+//! name = "booted"
 //! boot = "/site/boot"               # called as `boot KERNEL cellbench kernel ...`
 //! kernels = ["6.18", "6.18-patched"]
 //! turns = 4
@@ -140,6 +146,15 @@ pub struct Kernels {
     /// Measure on hosts that the doctor calls unfit, too.
     #[serde(default)]
     pub unfit: bool,
+    /// Kernel to measure in a virtual machine: an image file or a Debian package.
+    pub vm: Option<String>,
+    /// Kernel before the patch, in a second one: rounds of both are interleaved.
+    pub against: Option<String>,
+    /// Program that runs in the guests, on storage that the nodes share.
+    pub program: Option<PathBuf>,
+    /// Emulates, and counts instructions in place of time.
+    #[serde(default)]
+    pub instructions: bool,
     /// Command of the site that boots a kernel on the node and runs a command in it: called with the
     /// kernel's name and the words of the command, it ends with the command's exit status. The storage
     /// is the same inside.
@@ -264,7 +279,10 @@ impl Plan {
         plan.directory = home.join(&plan.directory);
         let others = plan.measure.iter_mut().map(|measure| &mut measure.cellbench);
         let others = others.chain(plan.simulate.iter_mut().map(|simulate| &mut simulate.cellbench));
-        let of_kernels = plan.kernel.iter_mut().flat_map(|it| [&mut it.cellbench, &mut it.boot]);
+        let of_kernels = plan
+            .kernel
+            .iter_mut()
+            .flat_map(|it| [&mut it.cellbench, &mut it.boot, &mut it.program]);
         let others = others.chain(of_kernels);
         for cellbench in others.flatten() {
             *cellbench = home.join(&*cellbench);
@@ -334,11 +352,20 @@ impl Kernels {
             ("partition", &self.partition),
             ("constraint", &self.constraint),
             ("time_limit", &self.time_limit),
+            ("vm", &self.vm),
+            ("against", &self.against),
         ];
         for (field, word) in words {
             is_word(field, word.as_deref()).map_err(at)?;
         }
         are_nodes(&self.nodes).map_err(at)?;
+        let needs_vm = self.against.is_some() || self.program.is_some() || self.instructions;
+        if needs_vm && self.vm.is_none() {
+            return Err(at("against, program and instructions go with vm".to_owned()));
+        }
+        if self.vm.is_some() && self.boot.is_some() {
+            return Err(at("give vm or boot, not both".to_owned()));
+        }
         let mut kernels = BTreeSet::new();
         for kernel in &self.kernels {
             is_name("kernels", kernel).map_err(at)?;
@@ -353,6 +380,7 @@ impl Kernels {
             return Err(at("turns is 1 or more".to_owned()));
         }
         is_binary("boot", self.boot.as_deref()).map_err(at)?;
+        is_binary("program", self.program.as_deref()).map_err(at)?;
         is_binary("cellbench", self.cellbench.as_deref()).map_err(at)
     }
 }
@@ -474,6 +502,11 @@ mod tests {
         let kernel = "name = \"x\"\n[[kernel]]\nname = \"k\"\n";
         let line = wrong(&format!("{kernel}kernels = [\"a\", \"b\"]\n"));
         assert!(line.contains("[[kernel]] k: boot and kernels go together"), "{line}");
+        let line = wrong(&format!("{kernel}against = \"old\"\n"));
+        assert!(
+            line.contains("[[kernel]] k: against, program and instructions go with vm"),
+            "{line}"
+        );
         let line = wrong(&format!("{kernel}boot = \"/no/such\"\nkernels = [\"a\"]\n"));
         assert!(line.contains("[[kernel]] k: boot `/no/such`: no such file"), "{line}");
         let line = wrong(&format!("name = \"x\"\n{measure}cellbench = \"/no/such\"\n"));

@@ -247,6 +247,12 @@ fn measured(measure: &Measure) -> Vec<String> {
 
 fn of_kernel(kernel: &Kernels) -> Vec<String> {
     let mut flags = Flags(vec!["kernel".to_owned()]);
+    flags.one("vm", kernel.vm.as_ref());
+    flags.one("against", kernel.against.as_ref());
+    flags.one("program", kernel.program.as_ref().map(|path| path.display()).as_ref());
+    if kernel.instructions {
+        flags.0.push("--instructions".to_owned());
+    }
     flags.list("workloads", &kernel.workloads);
     flags.list("kinds", &kernel.kinds);
     flags.list("threads", &kernel.threads);
@@ -329,12 +335,14 @@ mod tests {
     #[test]
     fn kernels_are_tasks_of_whole_nodes() {
         let text = "name = \"x\"\n[[kernel]]\nname = \"own\"\nnodes = [\"n1\", \"n2\"]\nrounds = 3\n\
+            vm = \"new\"\nagainst = \"old\"\ninstructions = true\n\
             [[kernel]]\nname = \"pair\"\nboot = \"/bin/sh\"\nkernels = [\"old\", \"new\"]\n";
         let (tasks, jobs) = expand(&plan(text), &|_| Ok(1)).unwrap();
         let scripts: Vec<&str> = jobs.iter().map(|job| job.script.as_str()).collect();
         assert_eq!(scripts, ["own-n1", "own-n2", "pair"]);
         assert!(jobs.iter().all(|job| job.options[0] == "--exclusive"));
-        assert_eq!(tasks[0].args.join(" "), "kernel --rounds 3");
+        let flags = "kernel --vm new --against old --instructions --rounds 3";
+        assert_eq!(tasks[0].args.join(" "), flags);
         let pair = Work::Kernels {
             unfit: false,
             boot: "/bin/sh".into(),
