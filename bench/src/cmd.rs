@@ -74,7 +74,7 @@ enum Command {
     Fleet(fleet::Args),
 }
 
-/// The `cellbench` command, from its arguments to its exit status.
+/// Returns the `cellbench` command, from its arguments to its exit status.
 #[must_use]
 pub fn main() -> ExitCode {
     if std::env::args_os().len() < 2 {
@@ -148,7 +148,7 @@ fn fall_back_to_one_thread() {
     }
 }
 
-/// The exit status of a command that ended; an error becomes its one line.
+/// Returns the exit status of a command that ended; an error becomes its one line.
 fn finish(outcome: anyhow::Result<ExitCode>) -> ExitCode {
     outcome.unwrap_or_else(|error| {
         output::error(&error);
@@ -169,7 +169,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
 }
 
-/// The first paragraph of clap's text, as one line; the rest is usage.
+/// Returns the first paragraph of clap's text, as one line; the rest is usage.
 fn what_is_wrong(error: &clap::Error) -> String {
     let text = error.render().to_string();
     let what: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();

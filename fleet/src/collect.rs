@@ -14,7 +14,8 @@ use crate::{FleetError, Store, Task, Tool, Work, join};
 /// What was collected.
 #[derive(Debug)]
 pub struct Collected {
-    /// The merged runs: that of hosts and simulated machines, then those of kernels, where the plan asks
+    /// The merged runs: that of hosts and simulated machines, then those of kernels, where the
+    /// plan asks
     /// for them, one for each cell or kernel that others are compared with.
     pub merged: Vec<PathBuf>,
     /// Simulated runs, each joined from its parts.
@@ -23,7 +24,8 @@ pub struct Collected {
     pub notes: Vec<String>,
 }
 
-/// Joins, labels and merges the complete tasks of a fleet. With `partial` what is missing is left out
+/// Joins, labels and merges the complete tasks of a fleet. With `partial` what is missing is left
+/// out
 /// and named, instead of refused.
 ///
 /// # Errors
@@ -219,7 +221,8 @@ fn hosts(
 
 type Machines = Vec<(String, Vec<Source>)>;
 
-/// Joins each simulated run whose parts are all there; returns the runs by machine, and all of them.
+/// Joins each simulated run whose parts are all there; returns the runs by machine, and all of
+/// them.
 fn machines(
     store: &Store,
     complete: &Completed,
@@ -286,7 +289,7 @@ impl Labels {
     }
 }
 
-/// An empty directory in the place of one that an earlier collect made.
+/// Returns an empty directory in the place of one that an earlier collect made.
 fn fresh(dir: &Path) -> Result<PathBuf, FleetError> {
     if dir.exists() {
         fs::remove_dir_all(dir).map_err(|e| FleetError::io(dir, "remove the old one", e))?;

@@ -211,7 +211,7 @@ fn finished(attempt: &Path, complete: Complete) -> Result<Complete, FleetError> 
     Ok(Complete { run: run.to_string_lossy().into_owned(), rounds_bytes, ..complete })
 }
 
-/// Name of an attempt: job and index in the scheduler's words.
+/// Returns the name of an attempt: job and index in the scheduler's words.
 fn attempt_name() -> String {
     let get = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     match (get("SLURM_ARRAY_JOB_ID"), get("SLURM_ARRAY_TASK_ID")) {
@@ -220,7 +220,7 @@ fn attempt_name() -> String {
     }
 }
 
-/// The node, as the scheduler names it, else the host's own name.
+/// Returns the node, as the scheduler names it, else the host's own name.
 fn node() -> String {
     let hostname = PathBuf::from("/proc/sys/kernel/hostname");
     std::env::var("SLURMD_NODENAME")

@@ -131,7 +131,8 @@ fn interleave(parts: &mut [Part], path: &Path, to: &mut impl Write) -> Result<()
     Ok(())
 }
 
-/// Checks that rows which are compared with each other ended in the same round: a part that lost its
+/// Checks that rows which are compared with each other ended in the same round: a part that lost
+/// its
 /// end lacks rows that others still have.
 fn whole_blocks(
     parts: &[Part],
@@ -184,7 +185,7 @@ impl Part {
     }
 }
 
-/// What the parts of one run have in common.
+/// Returns what the parts of one run have in common.
 fn common(run: &Run) -> impl PartialEq {
     (
         (run.seed, run.baseline.clone(), run.tool_version.clone(), run.git_revision.clone()),
@@ -193,7 +194,7 @@ fn common(run: &Run) -> impl PartialEq {
     )
 }
 
-/// The record of the whole run.
+/// Returns the record of the whole run.
 fn whole(parts: &[Run]) -> Run {
     let mut run = parts[0].clone();
     run.shard = None;
@@ -207,7 +208,7 @@ fn whole(parts: &[Run]) -> Run {
     run
 }
 
-/// A command line without some flags and their values.
+/// Returns a command line without some flags and their values.
 fn without_flags(line: &str, flags: &[&str]) -> String {
     let mut words = line.split(' ');
     let mut kept = Vec::new();

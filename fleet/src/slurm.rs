@@ -26,7 +26,7 @@ pub struct Queued {
 }
 
 impl Queued {
-    /// Whether the scheduler still has work to do for it.
+    /// Returns whether the scheduler still has work to do for it.
     #[must_use]
     pub fn is_active(&self) -> bool {
         const ENDED: [&str; 10] = [
@@ -46,7 +46,7 @@ impl Queued {
         !ENDED.contains(&word)
     }
 
-    /// Whether it waits for a node.
+    /// Returns whether it waits for a node.
     #[must_use]
     pub fn is_pending(&self) -> bool {
         self.state == "PENDING"
@@ -75,7 +75,7 @@ pub fn sbatch_test(script: &Path) -> Result<(), FleetError> {
     slurm("sbatch", &["--test-only", &script.to_string_lossy()]).map(|_| ())
 }
 
-/// Names of the partitions.
+/// Returns names of the partitions.
 ///
 /// # Errors
 /// [`FleetError::Slurm`] if `sinfo` cannot tell.
@@ -87,7 +87,8 @@ pub fn partitions() -> Result<Vec<String>, FleetError> {
     Ok(names)
 }
 
-/// What `squeue` knows of the tasks of a fleet: those that wait, run, or ended not long ago.
+/// Returns what `squeue` knows of the tasks of a fleet: those that wait, run, or ended not long
+/// ago.
 ///
 /// # Errors
 /// [`FleetError::Slurm`] if `squeue` cannot tell.
@@ -98,7 +99,7 @@ pub fn squeue(fleet: &Fleet) -> Result<Queue, FleetError> {
     Ok(queue(fleet, &said))
 }
 
-/// What accounting knows of the tasks of a fleet; none on a cluster without accounting.
+/// Returns what accounting knows of the tasks of a fleet; none on a cluster without accounting.
 #[must_use]
 pub fn sacct(fleet: &Fleet) -> Option<Queue> {
     let names = format!("--name={}", job_names(fleet));

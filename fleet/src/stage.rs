@@ -21,9 +21,11 @@ pub(crate) struct Source {
     pub(crate) group: u64,
 }
 
-/// Writes a run below `out` that is labelled `label` and holds the rounds of `sources`. Groups follow
+/// Writes a run below `out` that is labelled `label` and holds the rounds of `sources`. Groups
+/// follow
 /// one another, by number: their rounds are counted on. A row that two sources of a group have
-/// is taken from the first. Returns the run's directory and a line for each source that repeated rows.
+/// is taken from the first. Returns the run's directory and a line for each source that repeated
+/// rows.
 ///
 /// # Errors
 /// [`FleetError`] if a source is damaged, or the run cannot be written.
@@ -83,7 +85,7 @@ pub(crate) fn stage(
     Ok((dir, notes))
 }
 
-/// The first run, labelled, with what the others found and left out.
+/// Returns the first run, labelled, with what the others found and left out.
 fn described(label: &str, runs: &[&Run]) -> Run {
     let mut all = runs.first().map(|run| (*run).clone()).unwrap_or_default();
     all.host.name = Some(label.to_owned());

@@ -46,13 +46,13 @@ pub struct Status {
 }
 
 impl Status {
-    /// Whether all tasks are complete.
+    /// Returns whether all tasks are complete.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.tasks.iter().all(|state| matches!(state, State::Complete { .. }))
     }
 
-    /// Whether the scheduler still has work to do.
+    /// Returns whether the scheduler still has work to do.
     #[must_use]
     pub fn is_at_work(&self) -> bool {
         let at_work = |state: &State| matches!(state, State::Running { .. } | State::Pending(_));
@@ -60,7 +60,8 @@ impl Status {
     }
 }
 
-/// Looks at the markers and asks the scheduler: `squeue` for what waits and runs, `sacct`, where there
+/// Looks at the markers and asks the scheduler: `squeue` for what waits and runs, `sacct`, where
+/// there
 /// is accounting, for why a task that left no reason ended.
 ///
 /// # Errors

@@ -48,7 +48,7 @@ impl Fleet {
         Self { version: VERSION, id, tool, began_unix_s: now.as_secs(), tasks, jobs }
     }
 
-    /// Name of a job in the scheduler.
+    /// Returns the name of a job in the scheduler.
     #[must_use]
     pub fn job_name(&self, job: usize) -> String {
         format!("{}.{job}", self.id)
@@ -167,13 +167,13 @@ impl Store {
         }
     }
 
-    /// Directory of a task.
+    /// Returns the directory of a task.
     #[must_use]
     pub fn task_dir(&self, number: u32) -> PathBuf {
         self.dir.join(format!("tasks/{number:04}"))
     }
 
-    /// The attempts of a task, in the order of their names.
+    /// Returns the attempts of a task, in the order of their names.
     ///
     /// # Errors
     /// [`FleetError::Io`] if a directory cannot be read.
@@ -195,7 +195,7 @@ impl Store {
         Ok(dirs.into_iter().map(|dir| Attempt { outcome: outcome(&dir), dir }).collect())
     }
 
-    /// The one attempt of a task that counts: of several complete ones the first by name.
+    /// Returns the one attempt of a task that counts: of several complete ones the first by name.
     ///
     /// # Errors
     /// As [`Self::attempts`].
@@ -310,7 +310,7 @@ fn outcome(dir: &Path) -> Outcome {
     }
 }
 
-/// A reason in a file of always the same size: one line, then spaces.
+/// Returns a reason in a file of always the same size: one line, then spaces.
 fn padded(reason: &str) -> Vec<u8> {
     let mut line: String = reason
         .lines()

@@ -88,7 +88,8 @@ pub fn submit(path: &Path, how: How<'_>, check: Check<'_>) -> Result<Submitted, 
     submit_missing(store, scripts, false)
 }
 
-/// Submits again what is missing of the fleet in `dir`; with `unfit` also the tasks that found their
+/// Submits again what is missing of the fleet in `dir`; with `unfit` also the tasks that found
+/// their
 /// host unfit.
 ///
 /// # Errors
@@ -127,7 +128,7 @@ fn submit_missing(
     Ok(submitted)
 }
 
-/// Indices of a job's array for which nothing is complete and nothing is at work.
+/// Returns indices of a job's array for which nothing is complete and nothing is at work.
 fn missing(
     submitted: &mut Submitted,
     job: &Job,

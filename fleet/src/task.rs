@@ -196,7 +196,7 @@ fn ask(option: &str, value: Option<&String>) -> Vec<String> {
     value.map(|value| format!("--{option}={value}")).into_iter().collect()
 }
 
-/// What the plan asks of the scheduler for every job.
+/// Returns what the plan asks of the scheduler for every job.
 fn asked(plan: &Plan, partition: Option<&String>) -> impl Iterator<Item = String> {
     let partition = ask("partition", partition.or(plan.partition.as_ref()));
     let rest = [ask("account", plan.account.as_ref()), ask("qos", plan.qos.as_ref())];

@@ -47,7 +47,7 @@ impl Tool {
         })
     }
 
-    /// Whether numbers of both may stand side by side: the same sources, and on the same
+    /// Returns whether numbers of both may stand side by side: the same sources, and on the same
     /// architecture the same file.
     #[must_use]
     pub fn agrees_with(&self, other: &Self) -> bool {

@@ -10,7 +10,8 @@ const WORD_BITS: usize = libc::c_ulong::BITS as usize;
 /// Where growing stops: 2^20 CPUs, far beyond any kernel.
 const MAX_MASK_BITS: usize = 1 << 20;
 
-/// CPUs the calling thread may run on: affinity and cpuset together, as the kernel applies them.
+/// Returns CPUs the calling thread may run on: affinity and cpuset together, as the kernel applies
+/// them.
 ///
 /// # Errors
 /// What `sched_getaffinity(2)` reports.

@@ -35,7 +35,7 @@ impl Method {
     /// Both methods.
     pub const ALL: [Self; 2] = [Self::CompareExchange, Self::ReadWrite];
 
-    /// Name in records.
+    /// Returns the name in records.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -61,7 +61,8 @@ impl Effort {
     /// For a run that only needs the scale: about 2 ms a pair.
     pub const QUICK: Self = Self { samples: 100, round_trips: 100 };
 
-    /// What keeps a matrix of `cpus` CPUs to about ten seconds where that is possible: full up to
+    /// Returns what keeps a matrix of `cpus` CPUs to about ten seconds where that is possible:
+    /// full up to
     /// 32 CPUs (496 pairs), quick beyond. With quick effort 256 CPUs take one to two minutes.
     #[must_use]
     pub fn for_cpus(cpus: usize) -> Self {
@@ -76,7 +77,8 @@ pub struct Matrix {
     pub method: Method,
     /// CPUs of the rows and columns.
     pub cpus: Vec<CpuId>,
-    /// Half the median round trip between `cpus[i]` and `cpus[j]`; `None` on the diagonal, and where
+    /// Half the median round trip between `cpus[i]` and `cpus[j]`; `None` on the diagonal, and
+    /// where
     /// measuring ended before. Half a round trip is all that can be known, so the matrix is
     /// symmetric.
     pub one_way_ns: Vec<Vec<Option<f64>>>,
@@ -95,7 +97,7 @@ pub enum C2cError {
 }
 
 impl Matrix {
-    /// Median over all pairs; `None` for fewer than two CPUs.
+    /// Returns the median over all pairs; `None` for fewer than two CPUs.
     #[must_use]
     pub fn median_ns(&self) -> Option<f64> {
         let mut pairs: Vec<f64> = self.one_way_ns.iter().flatten().copied().flatten().collect();
@@ -126,7 +128,8 @@ pub fn measure(
     measure_while(cpus, method, effort, clock, &mut |_, _| true)
 }
 
-/// As [`measure`], asking before each pair, with the number of pairs measured and of all, whether to
+/// As [`measure`], asking before each pair, with the number of pairs measured and of all, whether
+/// to
 /// go on. Pairs that were not measured are `None` in the matrix.
 ///
 /// # Errors
@@ -226,8 +229,10 @@ fn pair(
     Ok(median(&mut black_box(sides?.concat())))
 }
 
-/// Whether the next sample is played: a CPU can go away while it is measured (unplugged, or taken out
-/// of the cpuset). The kernel then moves the thread, perhaps to the other one's CPU, where each turn
+/// Whether the next sample is played: a CPU can go away while it is measured (unplugged, or taken
+/// out
+/// of the cpuset). The kernel then moves the thread, perhaps to the other one's CPU, where each
+/// turn
 /// waits for the scheduler and a matrix takes hours.
 struct Agreement {
     /// By sample: whether ping, who decides, plays it.
@@ -318,7 +323,7 @@ impl Method {
     }
 }
 
-/// One attempt to turn the flag from `from` to its opposite.
+/// Returns one attempt to turn the flag from `from` to its opposite.
 ///
 /// Relaxed: the flag is the whole message, and read-modify-writes of one flag are totally ordered.
 fn exchange(line: &Line, from: bool) -> bool {

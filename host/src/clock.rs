@@ -75,13 +75,13 @@ impl Clock {
         Self { counter, source, ns_per_tick }
     }
 
-    /// What this clock reads.
+    /// Returns what this clock reads.
     #[must_use]
     pub fn source(&self) -> Source {
         self.source
     }
 
-    /// Length of a tick.
+    /// Returns the length of a tick.
     #[must_use]
     pub fn ns_per_tick(&self) -> f64 {
         self.ns_per_tick
@@ -96,21 +96,23 @@ impl Clock {
         (theirs / self.ns_per_tick - 1.0).abs() * 1e6
     }
 
-    /// The time without any ordering: for stopping loops and windows, not for short operations.
+    /// Returns the time without any ordering: for stopping loops and windows, not for short
+    /// operations.
     #[inline(always)]
     #[must_use]
     pub fn now(&self) -> Ticks {
         Ticks(self.counter.raw())
     }
 
-    /// The time before an operation: everything earlier has executed, the operation has not begun.
+    /// Returns the time before an operation: everything earlier has executed, the operation has
+    /// not begun.
     #[inline(always)]
     #[must_use]
     pub fn start(&self) -> Ticks {
         self.serialised()
     }
 
-    /// The time after an operation: it has executed, nothing later has begun.
+    /// Returns the time after an operation: it has executed, nothing later has begun.
     ///
     /// A plain store may still wait in the store buffer, as it would for its own core; an atomic
     /// read-modify-write on x86 may not.
@@ -128,7 +130,8 @@ impl Clock {
         Ticks(ticks)
     }
 
-    /// Time from `start` to `stop` in nanoseconds; 0 if the counter went backwards between CPUs.
+    /// Returns the time from `start` to `stop` in nanoseconds; 0 if the counter went backwards
+    /// between CPUs.
     #[inline]
     #[must_use]
     pub fn elapsed_ns(&self, start: Ticks, stop: Ticks) -> f64 {
@@ -175,7 +178,8 @@ fn fence() {
     std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
 }
 
-/// Median of a non-empty slice, which is reordered; of an even number the upper of the middle two.
+/// Returns the median of a non-empty slice, which is reordered; of an even number the upper of the
+/// middle two.
 pub fn median(values: &mut [f64]) -> f64 {
     let middle = values.len() / 2;
     *values.select_nth_unstable_by(middle, f64::total_cmp).1

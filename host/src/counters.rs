@@ -43,7 +43,7 @@ pub enum Reading {
 }
 
 impl Reading {
-    /// Events in the whole time asked for: extrapolated if the event shared its counter.
+    /// Returns events in the whole time asked for: extrapolated if the event shared its counter.
     #[must_use]
     pub fn scaled(&self) -> Option<f64> {
         match *self {
@@ -54,7 +54,7 @@ impl Reading {
         }
     }
 
-    /// Whether [`scaled`](Self::scaled) extrapolates.
+    /// Returns whether [`scaled`](Self::scaled) extrapolates.
     #[must_use]
     pub fn is_multiplexed(&self) -> bool {
         matches!(self, Self::Counted { enabled_ns, running_ns, .. } if running_ns < enabled_ns)
@@ -87,7 +87,7 @@ impl Reading {
         }
     }
 
-    /// A count from what perf reports; an event that never ran has none.
+    /// Returns a count from what perf reports; an event that never ran has none.
     fn from_times(value: u64, enabled_ns: u64, running_ns: u64) -> Self {
         if running_ns == 0 {
             Self::Unavailable(Unavailable::NeverRan)
@@ -97,7 +97,8 @@ impl Reading {
     }
 }
 
-/// The counters of several threads as one record: sums of counts and of times. An event that one
+/// Returns the counters of several threads as one record: sums of counts and of times. An event
+/// that one
 /// thread could not count has no sum.
 pub fn sum<'a>(
     threads: impl IntoIterator<Item = &'a Readings>,

@@ -19,7 +19,8 @@ pub struct CpuModel {
 }
 
 impl CpuModel {
-    /// The model of `cpu`; without its own entry (sandboxes show fewer) the first one. `None` if
+    /// Returns the model of `cpu`; without its own entry (sandboxes show fewer) the first one.
+    /// `None` if
     /// `/proc/cpuinfo` has neither x86 nor ARM numbers.
     #[must_use]
     pub fn read(roots: &Roots, cpu: CpuId) -> Option<Self> {
@@ -80,7 +81,7 @@ impl fmt::Display for CpuModel {
     }
 }
 
-/// The value of `key` in an entry of lines `key : value`.
+/// Returns the value of `key` in an entry of lines `key : value`.
 fn field<'a>(entry: &'a str, key: &str) -> Option<&'a str> {
     entry.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;

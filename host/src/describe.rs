@@ -9,7 +9,8 @@ use super::settings::{self, Isolation};
 use super::topology::{Cpu, Topology};
 use super::virtualisation::Virtualisation;
 
-/// Everything a reader should know of the host that a run used `cpus` of. The host's name is left
+/// Returns everything a reader should know of the host that a run used `cpus` of. The host's name
+/// is left
 /// out: whether it may be published is the user's decision.
 #[must_use]
 pub fn describe(roots: &Roots, topology: &Topology, cpus: &CpuSet) -> Host {
@@ -56,7 +57,7 @@ fn memory_bytes(meminfo: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// The usable CPUs and their places.
+/// Returns the usable CPUs and their places.
 #[must_use]
 pub fn places(topology: &Topology) -> cellbench_record::Topology {
     let place = |cpu: &Cpu| CpuPlace {

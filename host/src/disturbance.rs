@@ -33,7 +33,8 @@ pub struct ThreadDisturbance {
 const WAIT_LIMIT_SHARE: f64 = 0.02;
 
 impl ThreadDisturbance {
-    /// Whether the thread was without its CPU for more of a window than a measurement can bear; where
+    /// Returns whether the thread was without its CPU for more of a window than a measurement can
+    /// bear; where
     /// the kernel does not tell for how long, whether the CPU was taken from it at all.
     #[must_use]
     pub fn lost_its_cpu(&self, window: Duration) -> bool {
@@ -57,7 +58,7 @@ impl ThreadProbe {
         Self { start: accounts(&Roots::live()), on_this_thread: PhantomData }
     }
 
-    /// What happened to the calling thread since the start.
+    /// Returns what happened to the calling thread since the start.
     #[must_use]
     pub fn stop(&self) -> ThreadDisturbance {
         let (start, end) = (self.start, accounts(&Roots::live()));
@@ -73,7 +74,7 @@ impl ThreadProbe {
     }
 }
 
-/// The calling thread's totals since it began.
+/// Returns the calling thread's totals since it began.
 fn accounts(roots: &Roots) -> ThreadDisturbance {
     let usage = thread_usage();
     let count = |value: libc::c_long| u64::try_from(value).unwrap_or(0);
@@ -102,7 +103,7 @@ fn migrations(sched: &str) -> Option<u64> {
     line.split_once(':')?.1.trim().parse().ok()
 }
 
-/// The second of the three numbers of `/proc/PID/schedstat`
+/// Returns the second of the three numbers of `/proc/PID/schedstat`
 /// (`Documentation/scheduler/sched-stats.rst`).
 fn runqueue_wait(schedstat: &str) -> Option<u64> {
     schedstat.split_whitespace().nth(1)?.parse().ok()
@@ -131,7 +132,7 @@ impl RoundProbe {
         Self { cpus, start_ticks }
     }
 
-    /// What happened on the CPUs since the start.
+    /// Returns what happened on the CPUs since the start.
     #[must_use]
     pub fn stop(&self) -> RoundDisturbance {
         let ticks = steal_ticks(&self.cpus).zip(self.start_ticks);
@@ -141,8 +142,10 @@ impl RoundProbe {
     }
 }
 
-/// Notes in `round` what disturbed its threads and CPUs, and whether that makes it one that must not
-/// count. The one definition for every source of rounds: the hypervisor took time, a thread moved to
+/// Notes in `round` what disturbed its threads and CPUs, and whether that makes it one that must
+/// not
+/// count. The one definition for every source of rounds: the hypervisor took time, a thread moved
+/// to
 /// another CPU, or a thread was without its CPU for too much of the window. `shares_cpus`: the
 /// threads share their CPUs with each other, or with others of the workload, on purpose; then the
 /// last does not disturb.
@@ -181,7 +184,7 @@ fn steal_ticks(cpus: &CpuSet) -> Option<u64> {
     Some(times.iter().filter(|times| cpus.contains(times.cpu)).map(|times| times.steal).sum())
 }
 
-/// Length of a tick of `/proc/stat`.
+/// Returns the length of a tick of `/proc/stat`.
 fn ns_per_tick() -> u64 {
     // SAFETY: no memory is touched; the value is a constant of the system.
     let ticks_per_s = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
@@ -202,7 +205,7 @@ pub struct CpuTimes {
 }
 
 impl CpuTimes {
-    /// The lines of all CPUs; `None` if `stat` is missing or malformed.
+    /// Returns the lines of all CPUs; `None` if `stat` is missing or malformed.
     #[must_use]
     pub fn read_all(roots: &Roots) -> Option<Vec<Self>> {
         let stat = roots.proc("stat")?;

@@ -51,7 +51,7 @@ pub enum Fitness {
 }
 
 impl Fitness {
-    /// The verdict that the worst finding leaves.
+    /// Returns the verdict that the worst finding leaves.
     #[must_use]
     pub fn of(findings: &[Finding]) -> Self {
         match findings.iter().map(|finding| finding.severity).max() {
@@ -95,7 +95,7 @@ pub fn examine(topology: &Topology, cpus: &CpuSet, window: Duration) -> Vec<Find
     diagnose(&Examined { roots: &roots, topology, cpus, activity: &activity, counting })
 }
 
-/// All findings on what was examined, worst first, in order of the checks among equals.
+/// Returns all findings on what was examined, worst first, in order of the checks among equals.
 #[must_use]
 pub fn diagnose(examined: &Examined<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -106,14 +106,14 @@ pub fn diagnose(examined: &Examined<'_>) -> Vec<Finding> {
     findings
 }
 
-/// Whether a hardware counter can be opened for the calling thread.
+/// Returns whether a hardware counter can be opened for the calling thread.
 fn try_counting(roots: &Roots, cpus: &CpuSet) -> Option<Result<(), Unavailable>> {
     const EVENT: &str = "cycles";
     let plan = Plan::basic(roots, cpus.first()?).only(EVENT)?;
     Some(ThreadCounters::open(&plan).why_not(EVENT).cloned().map_or(Ok(()), Err))
 }
 
-/// What is said about one thing.
+/// Returns what is said about one thing.
 fn finding(
     id: &str,
     severity: Severity,
@@ -130,7 +130,7 @@ fn finding(
     }
 }
 
-/// A thing as it should be.
+/// Returns a thing as it should be.
 fn ok(id: &str, text: impl Into<String>) -> Finding {
     finding(id, Severity::Ok, text, "", "")
 }

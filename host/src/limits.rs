@@ -37,7 +37,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// One transfer of a modified line, one way, median over the pairs; `None` on one CPU.
+    /// Returns one transfer of a modified line, one way, median over the pairs; `None` on one CPU.
     #[must_use]
     pub fn line_transfer_ns(&self) -> Option<f64> {
         self.transfers.median_ns()

@@ -69,7 +69,7 @@ impl Placement {
     /// Every placement, in the order reports use.
     pub const ALL: [Self; 3] = [Self::Compact, Self::Spread, Self::Smt];
 
-    /// Name on the command line and in records.
+    /// Returns the name on the command line and in records.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -107,7 +107,7 @@ struct Group {
 }
 
 impl Topology {
-    /// The first `n` usable CPUs in the order of `placement`: worker i goes to the i-th.
+    /// Returns the first `n` usable CPUs in the order of `placement`: worker i goes to the i-th.
     ///
     /// # Errors
     /// [`PlacementError`], which says how many CPUs there are.
@@ -143,7 +143,7 @@ impl Topology {
         Ok(order)
     }
 
-    /// The usable cores of one kind in groups, in order of package, node and first CPU.
+    /// Returns the usable cores of one kind in groups, in order of package, node and first CPU.
     fn groups(&self, kind: CoreKind) -> Vec<Group> {
         let mut groups: BTreeMap<_, BTreeMap<u32, Vec<&Cpu>>> = BTreeMap::new();
         for cpu in self.usable_cpus().filter(|cpu| cpu.kind == kind) {
@@ -192,7 +192,7 @@ fn spread(groups: Vec<Group>) -> Vec<Core> {
     in_turn(packages.collect())
 }
 
-/// The groups of each value of `key`, in its order.
+/// Returns the groups of each value of `key`, in its order.
 fn split_by(groups: Vec<Group>, key: impl Fn(&Group) -> Option<u32>) -> Vec<Vec<Group>> {
     let mut parts: BTreeMap<_, Vec<Group>> = BTreeMap::new();
     for group in groups {
@@ -201,7 +201,7 @@ fn split_by(groups: Vec<Group>, key: impl Fn(&Group) -> Option<u32>) -> Vec<Vec<
     parts.into_values().collect()
 }
 
-/// The first of each list, then the second of each, and so on.
+/// Returns the first of each list, then the second of each, and so on.
 fn in_turn<T>(lists: Vec<Vec<T>>) -> Vec<T> {
     let mut lists: Vec<_> = lists.into_iter().map(Vec::into_iter).collect();
     let mut order = Vec::new();
@@ -214,7 +214,7 @@ fn in_turn<T>(lists: Vec<Vec<T>>) -> Vec<T> {
     }
 }
 
-/// The first sibling of every core, then every second, and so on.
+/// Returns the first sibling of every core, then every second, and so on.
 fn by_sibling(cores: &[Core]) -> Vec<CpuId> {
     let width = cores.iter().map(Vec::len).max().unwrap_or(0);
     (0..width)

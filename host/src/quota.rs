@@ -21,13 +21,14 @@ pub struct CpuQuota {
 }
 
 impl CpuQuota {
-    /// The limit in CPUs: 2.5 for 250 ms in each 100 ms.
+    /// Returns the limit in CPUs: 2.5 for 250 ms in each 100 ms.
     #[must_use]
     pub fn cpus(&self) -> f64 {
         self.quota_us as f64 / self.period_us as f64
     }
 
-    /// The tightest limit on the way from this process's cgroup to the root; `None` if there is
+    /// Returns the tightest limit on the way from this process's cgroup to the root; `None` if
+    /// there is
     /// none or cgroups are not visible.
     #[must_use]
     pub fn read(roots: &Roots) -> Option<Self> {
@@ -76,7 +77,7 @@ impl Hierarchy {
         Some(Self { unified, mount_point: mount_point.to_owned(), path: path.to_owned() })
     }
 
-    /// Every limit from this process's group up to the top of the mount.
+    /// Returns every limit from this process's group up to the top of the mount.
     fn limits(&self, roots: &Roots) -> Vec<CpuQuota> {
         let Some(below_sys) = self.mount_point.strip_prefix("/sys/") else {
             return Vec::new();

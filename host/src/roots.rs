@@ -31,44 +31,45 @@ impl Roots {
         Self { sys: sys.into(), proc: proc.into() }
     }
 
-    /// A file below `/sys`, trimmed; `None` if it is absent or unreadable.
+    /// Returns a file below `/sys`, trimmed; `None` if it is absent or unreadable.
     #[must_use]
     pub fn sys(&self, path: &str) -> Option<String> {
         read(&self.sys.join(path))
     }
 
-    /// A file below `/proc`, trimmed; `None` if it is absent or unreadable.
+    /// Returns a file below `/proc`, trimmed; `None` if it is absent or unreadable.
     #[must_use]
     pub fn proc(&self, path: &str) -> Option<String> {
         read(&self.proc.join(path))
     }
 
-    /// A file below `/sys` that holds one value; `None` also if it holds something else.
+    /// Returns a file below `/sys` that holds one value; `None` also if it holds something else.
     #[must_use]
     pub fn sys_value<T: FromStr>(&self, path: &str) -> Option<T> {
         self.sys(path)?.parse().ok()
     }
 
-    /// A file below `/proc` that holds one value; `None` also if it holds something else.
+    /// Returns a file below `/proc` that holds one value; `None` also if it holds something else.
     #[must_use]
     pub fn proc_value<T: FromStr>(&self, path: &str) -> Option<T> {
         self.proc(path)?.parse().ok()
     }
 
-    /// Names in a directory below `/sys`, sorted; empty if it is absent.
+    /// Returns names in a directory below `/sys`, sorted; empty if it is absent.
     #[must_use]
     pub fn sys_names(&self, path: &str) -> Vec<String> {
         names(&self.sys.join(path))
     }
 
-    /// Names in a directory below `/proc`, sorted; empty if it is absent.
+    /// Returns names in a directory below `/proc`, sorted; empty if it is absent.
     #[must_use]
     pub fn proc_names(&self, path: &str) -> Vec<String> {
         names(&self.proc.join(path))
     }
 }
 
-/// A small file, trimmed. Bytes that are not UTF-8 (firmware strings) are replaced, not refused.
+/// Returns a small file, trimmed. Bytes that are not UTF-8 (firmware strings) are replaced, not
+/// refused.
 fn read(path: &Path) -> Option<String> {
     let bytes = fs::read(path).ok()?;
     Some(

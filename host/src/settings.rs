@@ -19,7 +19,7 @@ pub fn governors(roots: &Roots, cpus: impl Iterator<Item = CpuId>) -> BTreeSet<S
     .collect()
 }
 
-/// Whether frequency boost is on; `None` if the host does not say.
+/// Returns whether frequency boost is on; `None` if the host does not say.
 #[must_use]
 pub fn boosts(roots: &Roots) -> Option<bool> {
     let dir = "devices/system/cpu";
@@ -48,7 +48,8 @@ impl Isolation {
     }
 }
 
-/// How the kernel's spinlocks wait. Linux on x86 decides by what the hypervisor offers; `None` where
+/// Returns how the kernel's spinlocks wait. Linux on x86 decides by what the hypervisor offers;
+/// `None` where
 /// that cannot be known: under other hypervisors than KVM, or of another machine.
 pub(super) fn spinlocks(roots: &Roots) -> Option<Spinlocks> {
     if *roots != Roots::live() {
@@ -95,7 +96,8 @@ fn kvm_features() -> Option<KvmFeatures> {
     None
 }
 
-/// The choice of a KVM guest's kernel that has all forms. `alone`: it has one CPU, or its command
+/// Returns the choice of a KVM guest's kernel that has all forms. `alone`: it has one CPU, or its
+/// command
 /// line forbids the paravirtual form.
 fn guest_spinlocks(kvm: KvmFeatures, alone: bool) -> Spinlocks {
     if !kvm.unhalt {
@@ -107,7 +109,7 @@ fn guest_spinlocks(kvm: KvmFeatures, alone: bool) -> Spinlocks {
     }
 }
 
-/// The first value of `key` in `/proc/cpuinfo`.
+/// Returns the first value of `key` in `/proc/cpuinfo`.
 pub(super) fn cpuinfo(roots: &Roots, key: &str) -> Option<String> {
     roots.proc("cpuinfo")?.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;

@@ -43,7 +43,7 @@ impl From<io::Error> for NoThread {
     }
 }
 
-/// The user's limit on processes; `None` if there is none.
+/// Returns the user's limit on processes; `None` if there is none.
 fn user_limit() -> Option<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the call writes to `limit` alone.
@@ -51,7 +51,7 @@ fn user_limit() -> Option<u64> {
     (known && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
 }
 
-/// The limit of this process's cgroup (version 2); `None` if there is none.
+/// Returns the limit of this process's cgroup (version 2); `None` if there is none.
 fn cgroup_limit() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     let group = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
@@ -66,7 +66,8 @@ enum Start {
     GiveUp,
 }
 
-/// Runs `job` on `count` threads at the same time, each with its number; returns what they returned, by
+/// Runs `job` on `count` threads at the same time, each with its number; returns what they
+/// returned, by
 /// number. None begins before all are there. A panic of a job is passed on.
 ///
 /// # Errors

@@ -60,7 +60,8 @@ pub struct Cpu {
 pub struct Topology {
     /// Online CPUs, ascending.
     pub cpus: Vec<Cpu>,
-    /// CPUs that are in the machine (`present`) and not online. Numbers that are only `possible` are
+    /// CPUs that are in the machine (`present`) and not online. Numbers that are only `possible`
+    /// are
     /// empty sockets or room for hot-plug, no CPUs.
     pub offline: CpuSet,
     /// Online CPUs that affinity and cpuset let this process use.
@@ -109,7 +110,7 @@ impl Topology {
         Self::read_with(&Roots::live(), Some(&allowed))
     }
 
-    /// A saved tree laid out as `/sys`: every online CPU counts as usable.
+    /// Returns a saved tree laid out as `/sys`: every online CPU counts as usable.
     ///
     /// # Errors
     /// [`TopologyError`] if the tree lists no CPUs.
@@ -118,7 +119,7 @@ impl Topology {
         Self::read_with(&Roots::at(dir, dir.join("no-proc")), None)
     }
 
-    /// The machine below `roots`, restricted to `allowed` if given.
+    /// Returns the machine below `roots`, restricted to `allowed` if given.
     ///
     /// # Errors
     /// [`TopologyError`] if sysfs lists no CPUs or none may be used.
@@ -144,42 +145,42 @@ impl Topology {
         self.cpus.iter().map(|cpu| cpu.id).collect()
     }
 
-    /// The online CPU with this number.
+    /// Returns the online CPU with this number.
     #[must_use]
     pub fn cpu(&self, id: CpuId) -> Option<&Cpu> {
         self.cpus.binary_search_by_key(&id, |cpu| cpu.id).ok().map(|index| &self.cpus[index])
     }
 
-    /// The online CPUs that may be used, ascending.
+    /// Returns the online CPUs that may be used, ascending.
     pub fn usable_cpus(&self) -> impl Iterator<Item = &Cpu> {
         self.cpus.iter().filter(|cpu| self.usable.contains(cpu.id))
     }
 
-    /// Number of packages; `None` if the host does not say.
+    /// Returns the number of packages; `None` if the host does not say.
     #[must_use]
     pub fn packages(&self) -> Option<usize> {
         known_count(self.cpus.iter().filter_map(|cpu| cpu.package))
     }
 
-    /// Number of dies; `None` if the host does not say.
+    /// Returns the number of dies; `None` if the host does not say.
     #[must_use]
     pub fn dies(&self) -> Option<usize> {
         known_count(self.cpus.iter().filter_map(|cpu| cpu.die))
     }
 
-    /// Number of last-level caches; `None` if the host does not say.
+    /// Returns the number of last-level caches; `None` if the host does not say.
     #[must_use]
     pub fn llc_groups(&self) -> Option<usize> {
         known_count(self.cpus.iter().filter_map(|cpu| cpu.llc))
     }
 
-    /// Number of physical cores with a CPU online.
+    /// Returns the number of physical cores with a CPU online.
     #[must_use]
     pub fn cores(&self) -> usize {
         count(self.cpus.iter().map(|cpu| cpu.core))
     }
 
-    /// Number of NUMA nodes with a CPU online; `None` if the host does not say.
+    /// Returns the number of NUMA nodes with a CPU online; `None` if the host does not say.
     #[must_use]
     pub fn numa_nodes(&self) -> Option<usize> {
         known_count(self.cpus.iter().filter_map(|cpu| cpu.numa_node))
@@ -191,7 +192,7 @@ impl Topology {
         self.cpus.iter().map(|cpu| cpu.smt_index as usize + 1).max().unwrap_or(1)
     }
 
-    /// Whether `cpus` mix fast and slow cores, which makes their throughputs incomparable.
+    /// Returns whether `cpus` mix fast and slow cores, which makes their throughputs incomparable.
     #[must_use]
     pub fn mixes_core_kinds(&self, cpus: &[CpuId]) -> bool {
         count(cpus.iter().filter_map(|&id| self.cpu(id)).map(|cpu| cpu.kind)) > 1

@@ -62,7 +62,7 @@ impl Virtualisation {
     }
 }
 
-/// Whether the processor says that it is a guest's; `None` where it does not tell.
+/// Returns whether the processor says that it is a guest's; `None` where it does not tell.
 fn in_guest(roots: &Roots) -> Option<bool> {
     match cpuinfo(roots, "flags") {
         Some(flags) => Some(flags.split(' ').any(|flag| flag == "hypervisor")),
@@ -82,7 +82,7 @@ fn guest_bit() -> Option<bool> {
     None
 }
 
-/// The hypervisor's signature; empty where there is none.
+/// Returns the hypervisor's signature; empty where there is none.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn cpuid_signature() -> String {
     let leaf = std::arch::x86_64::__cpuid(0x4000_0000);
@@ -95,13 +95,13 @@ pub(super) fn cpuid_signature() -> String {
     String::new()
 }
 
-/// The name of this machine's hypervisor by its signature; of saved trees nothing is known.
+/// Returns the name of this machine's hypervisor by its signature; of saved trees nothing is known.
 fn cpuid_name(roots: &Roots) -> Option<String> {
     (*roots == Roots::live() && guest_bit() == Some(true))
         .then(|| named(|field| if field == "cpuid" { cpuid_signature() } else { String::new() }))?
 }
 
-/// The name by firmware, device tree or the Xen interface.
+/// Returns the name by firmware, device tree or the Xen interface.
 fn firmware_name(roots: &Roots) -> Option<String> {
     let dmi = |field: &str| roots.sys(&format!("class/dmi/id/{field}")).unwrap_or_default();
     let by_device_tree = || roots.sys("firmware/devicetree/base/hypervisor/compatible");
@@ -114,7 +114,7 @@ fn is_metal_instance(roots: &Roots) -> bool {
     roots.sys("class/dmi/id/product_name").is_some_and(|name| name.contains(".metal"))
 }
 
-/// The first name of the table all of whose conditions hold.
+/// Returns the first name of the table all of whose conditions hold.
 fn named(value: impl Fn(&str) -> String) -> Option<String> {
     rows().find_map(|(name, conditions, _)| {
         conditions
@@ -125,7 +125,7 @@ fn named(value: impl Fn(&str) -> String) -> Option<String> {
     })
 }
 
-/// The rows of the table: name, conditions, source.
+/// Returns the rows of the table: name, conditions, source.
 fn rows() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
     NAMES.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).filter_map(|line| {
         let (name, rest) = line.split_once('|')?;

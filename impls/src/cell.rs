@@ -150,14 +150,16 @@ pub trait AsyncCell<P: Platform>: Send + Sync + Sized + 'static {
     const PROMISES: Promises;
     /// Whether updates work in NMI context.
     const NMI_SAFE: bool = Self::PROMISES.update_in_nmi;
-    /// Whether [`cancel_and_free`](Self::cancel_and_free) may be called in NMI context. Not where it
-    /// cancels at once or hands the block to a worker: both take locks of the engine, which what was
+    /// Whether [`cancel_and_free`](Self::cancel_and_free) may be called in NMI context. Not where
+    /// it
+    /// cancels at once or hands the block to a worker: both take locks of the engine, which what
+    /// was
     /// interrupted may hold, whatever lock or state word the cell itself has.
     const FREES_IN_NMI: bool = Self::PROMISES.start_in_nmi;
     /// Whether an operation can keep others out: see [`is_occupied`](Self::is_occupied).
     const OCCUPIES: bool = false;
 
-    /// An uninitialised cell.
+    /// Returns an uninitialised cell.
     ///
     /// # Safety
     /// The cell is used with the CPUs of one machine, and not after that machine is gone. The map
@@ -240,7 +242,8 @@ pub trait AsyncCell<P: Platform>: Send + Sync + Sized + 'static {
     /// memory, fail with ENOMEM only beyond that.
     fn reserve(cpu: &Cpu<'_, P>, count: usize);
 
-    /// Whether an operation is inside that others cannot pass: it holds the lock, has set the
+    /// Returns whether an operation is inside that others cannot pass: it holds the lock, has set
+    /// the
     /// state to BUSY, or a writer's flag. Exact when all who use the cell stand still, be it in
     /// mid-operation: what happens to others if one is suspended there is what the designs differ
     /// in.
@@ -268,7 +271,7 @@ pub trait AsyncCell<P: Platform>: Send + Sync + Sized + 'static {
         self.schedule(cpu, map, program, callback, start)
     }
 
-    /// What the cell refers to. Exact at rest.
+    /// Returns what the cell refers to. Exact at rest.
     fn inspect(&self) -> Inspection<P>;
 
     /// Memory taken by a cell.
@@ -287,7 +290,7 @@ pub struct Inspection<P: Platform> {
 }
 
 impl<P: Platform> Inspection<P> {
-    /// A cell without a block.
+    /// Returns a cell without a block.
     pub fn uninitialised() -> Self {
         Self { initialised: false, program: core::ptr::null(), callback: core::ptr::null() }
     }

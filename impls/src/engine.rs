@@ -56,10 +56,10 @@ pub trait Engine<P: Platform>: Send + Sync + Sized {
     /// A work item, part of a control block.
     type Work: Send + Sync;
 
-    /// An engine for a machine with `cpus` CPUs.
+    /// Returns an engine for a machine with `cpus` CPUs.
     fn new(cpus: usize) -> Self;
 
-    /// A timer at rest.
+    /// Returns a timer at rest.
     fn timer(handler: Handler<P>, owner: *mut ()) -> Self::Timer;
     /// Arms the timer, or moves an armed one (`hrtimer_start`).
     ///
@@ -72,7 +72,7 @@ pub trait Engine<P: Platform>: Send + Sync + Sized {
     /// Returns whether it was armed. Must not be called from that handler.
     fn cancel(&self, cpu: &Cpu<'_, P>, timer: &Self::Timer) -> bool;
 
-    /// A work item at rest.
+    /// Returns a work item at rest.
     fn work(handler: Handler<P>, owner: *mut ()) -> Self::Work;
     /// Queues the work unless it is queued already (`queue_work`); returns whether it queued it.
     ///

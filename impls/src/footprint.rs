@@ -39,7 +39,7 @@ pub struct OperationLines {
     pub written: usize,
 }
 
-/// Every design's footprint, in the order of the registry.
+/// Returns every design's footprint, in the order of the registry.
 pub fn footprints() -> Vec<DesignFootprint> {
     CELLS
         .iter()
@@ -83,7 +83,7 @@ struct Subject<'a, C> {
 }
 
 impl<C: AsyncCell<Traced>> Subject<'_, C> {
-    /// Every operation that succeeds, once.
+    /// Returns every operation that succeeds, once.
     fn live(&self) -> Vec<OperationLines> {
         let Self { cell, cpu, map, programs } = self;
         let [first, second] = programs;
@@ -216,10 +216,13 @@ mod tests {
         }
     }
 
-    /// The locked cells take and put a reference and the lock, and write program and callback plainly.
+    /// The locked cells take and put a reference and the lock, and write program and callback
+    /// plainly.
     /// The state word is taken and given back around an exchange of the program. The update of the
-    /// lockless designs takes a guard and a reference, exchanges the program, and puts the old one and
-    /// the guard; the repair exchanges the callback as well. Cancelling an idle timer locks none of its
+    /// lockless designs takes a guard and a reference, exchanges the program, and puts the old one
+    /// and
+    /// the guard; the repair exchanges the callback as well. Cancelling an idle timer locks none
+    /// of its
     /// words: what is counted there is the lock, the state, or the exchange of an update.
     #[test]
     fn operations_lock_as_often_as_published() {

@@ -26,7 +26,8 @@ use crossbeam_utils::CachePadded;
 use crate::machine::{Context, Cpu};
 use crate::platform::{Ordering, Platform, Word};
 
-/// Slot sizes in bytes: the kernel's `kmalloc` caches, of which small objects share lines. A slot is
+/// Slot sizes in bytes: the kernel's `kmalloc` caches, of which small objects share lines. A slot
+/// is
 /// aligned as there, to the largest power of two that divides its size.
 const CLASSES: [usize; 9] = [32, 64, 96, 128, 192, 256, 512, 1024, 2048];
 /// Size and alignment of a chunk, in bytes: a slot's chunk is found by masking its address.
@@ -107,7 +108,7 @@ impl HeapStats {
 }
 
 impl<P: Platform> Heap<P> {
-    /// An empty heap for a machine with `cpus` CPUs.
+    /// Returns an empty heap for a machine with `cpus` CPUs.
     pub(crate) fn new(cpus: usize) -> Self {
         Self {
             classes: CLASSES.map(|size| Class::new(size, cpus)),
@@ -116,7 +117,7 @@ impl<P: Platform> Heap<P> {
         }
     }
 
-    /// What was handed out and returned so far. Exact when no CPU allocates or frees.
+    /// Returns what was handed out and returned so far. Exact when no CPU allocates or frees.
     pub fn stats(&self) -> HeapStats {
         let sum = |count: fn(&Books) -> &AtomicU64| {
             // Relaxed: exact at rest, when the CPUs' threads have been joined.
@@ -246,7 +247,7 @@ impl<P: Platform> Class<P> {
         }
     }
 
-    /// The first slot's place is taken by the header.
+    /// Returns the first slot's place is taken by the header.
     const fn slots_per_chunk(&self) -> usize {
         CHUNK / self.size - 1
     }

@@ -44,7 +44,7 @@ unsafe impl<P: Platform> Send for IrqWork<P> {}
 unsafe impl<P: Platform> Sync for IrqWork<P> {}
 
 impl<P: Platform> IrqWork<P> {
-    /// An idle item whose `handler` will be called with `owner`.
+    /// Returns an idle item whose `handler` will be called with `owner`.
     pub fn new(handler: Handler<P>, owner: *mut ()) -> Self {
         Self {
             next: P::Ptr::new("irq_work.next", ptr::null_mut()),
@@ -54,8 +54,10 @@ impl<P: Platform> IrqWork<P> {
         }
     }
 
-    /// Makes an idle item of it again, with another handler (`IRQ_WORK_INIT` over an item): by the one
-    /// party that may queue it. The last handler may still be about to clear BUSY, on another CPU too.
+    /// Makes an idle item of it again, with another handler (`IRQ_WORK_INIT` over an item): by the
+    /// one
+    /// party that may queue it. The last handler may still be about to clear BUSY, on another CPU
+    /// too.
     pub(crate) fn init_again(&self, handler: Handler<P>) {
         // Relaxed, both: queueing the item publishes them.
         self.flags.store(0, Ordering::Relaxed);
@@ -113,7 +115,7 @@ impl<P: Platform> IrqWorkList<P> {
         Self { head: P::Ptr::new("cpu.irq_works", ptr::null_mut()) }
     }
 
-    /// Whether anything waits.
+    /// Returns whether anything waits.
     #[inline(always)]
     pub(crate) fn any(&self) -> bool {
         // Relaxed: pushed by this CPU and its interrupts only.

@@ -96,7 +96,7 @@ pub trait Lock<P: Platform>: Send + Sync + Sized + 'static {
     /// How it fails.
     const GIVES_UP: GivesUp = if Self::FALLIBLE { GivesUp::FindsDeadlocks } else { GivesUp::Never };
 
-    /// A free lock.
+    /// Returns a free lock.
     fn new() -> Self;
 
     /// Runs `section` with the lock held.
@@ -106,7 +106,8 @@ pub trait Lock<P: Platform>: Send + Sync + Sized + 'static {
     /// leave in time; `section` has not run, and lock, queue and table are as before.
     fn with<R>(&self, cpu: &Cpu<'_, P>, section: impl FnOnce() -> R) -> Result<R, Errno>;
 
-    /// Has `section` run with the lock held, by this CPU or by another one that holds it, before this
+    /// Has `section` run with the lock held, by this CPU or by another one that holds it, before
+    /// this
     /// returns; `section` is told by which. Locks that combine do better with this than with
     /// [`with`](Self::with); to the others it is the same.
     ///
@@ -121,13 +122,14 @@ pub trait Lock<P: Platform>: Send + Sync + Sized + 'static {
         self.with(cpu, || section(cpu))
     }
 
-    /// Returns the bytes that a lock takes, those behind its pointers included; what the machine keeps
+    /// Returns the bytes that a lock takes, those behind its pointers included; what the machine
+    /// keeps
     /// per CPU for all locks is not counted.
     fn space_bytes() -> usize {
         size_of::<Self>()
     }
 
-    /// Whether somebody holds the lock now. Exact when all who could take it stand still.
+    /// Returns whether somebody holds the lock now. Exact when all who could take it stand still.
     fn is_held(&self) -> bool;
 }
 

@@ -47,7 +47,7 @@ pub enum Context {
 }
 
 impl Context {
-    /// Name in reports.
+    /// Returns the name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Context::Task => "task",
@@ -138,7 +138,7 @@ pub struct MachineConfig {
 }
 
 impl MachineConfig {
-    /// A machine with `cpus` CPUs that charges nothing.
+    /// Returns a machine with `cpus` CPUs that charges nothing.
     pub fn new(cpus: u32) -> Self {
         Self { cpus, charges: Charges::default(), numa_nodes: Vec::new() }
     }
@@ -159,7 +159,7 @@ pub struct Machine<P: Platform> {
 }
 
 impl<P: Platform> Machine<P> {
-    /// A machine at rest, all CPUs offline.
+    /// Returns a machine at rest, all CPUs offline.
     pub fn new(config: MachineConfig) -> Self {
         let cpus = config.cpus as usize;
         Self {
@@ -197,12 +197,12 @@ impl<P: Platform> Machine<P> {
         Self { bug: Some(bug), ..Self::new(config) }
     }
 
-    /// How large the machine is.
+    /// Returns how large the machine is.
     pub fn config(&self) -> &MachineConfig {
         &self.config
     }
 
-    /// Number of CPUs.
+    /// Returns the number of CPUs.
     pub fn cpus(&self) -> u32 {
         self.config.cpus
     }
@@ -229,37 +229,37 @@ impl<P: Platform> Machine<P> {
         cpu
     }
 
-    /// The RCU state.
+    /// Returns the RCU state.
     #[inline(always)]
     pub fn rcu(&self) -> &P::Reclaim {
         &self.rcu
     }
 
-    /// What runs the callbacks.
+    /// Returns what runs the callbacks.
     #[inline(always)]
     pub fn engine(&self) -> &P::Engine {
         &self.engine
     }
 
-    /// The allocator.
+    /// Returns the allocator.
     #[inline(always)]
     pub fn heap(&self) -> &Heap<P> {
         &self.heap
     }
 
-    /// The task that runs on a CPU.
+    /// Returns the task that runs on a CPU.
     #[inline(always)]
     pub fn task(&self, cpu: CpuId) -> &Task<P> {
         &self.per_cpu(cpu).task
     }
 
-    /// The NUMA node of a CPU.
+    /// Returns the NUMA node of a CPU.
     #[inline(always)]
     pub fn numa_node(&self, cpu: CpuId) -> u16 {
         self.per_cpu(cpu).numa_node
     }
 
-    /// Where far waiters of all locks wait.
+    /// Returns where far waiters of all locks wait.
     #[inline(always)]
     pub(crate) fn wait_array(&self) -> &WaitArray<P> {
         &self.wait_array
@@ -271,7 +271,7 @@ impl<P: Platform> Machine<P> {
         &self.sleepers
     }
 
-    /// What is left of a CPU's activity; clean when nobody runs there.
+    /// Returns what is left of a CPU's activity; clean when nobody runs there.
     pub fn rest(&self, cpu: CpuId) -> Rest {
         let this = self.per_cpu(cpu);
         Rest {
@@ -327,7 +327,7 @@ pub struct Rest {
 }
 
 impl Rest {
-    /// Whether nothing is left.
+    /// Returns whether nothing is left.
     pub fn is_clean(&self) -> bool {
         *self == Self::default()
     }
@@ -345,37 +345,37 @@ pub struct Cpu<'m, P: Platform> {
 }
 
 impl<'m, P: Platform> Cpu<'m, P> {
-    /// The machine this CPU belongs to.
+    /// Returns the machine this CPU belongs to.
     #[inline(always)]
     pub fn machine(&self) -> &'m Machine<P> {
         self.machine
     }
 
-    /// The number of this CPU.
+    /// Returns the number of this CPU.
     #[inline(always)]
     pub fn id(&self) -> CpuId {
         self.id
     }
 
-    /// The NUMA node that this CPU is on.
+    /// Returns the NUMA node that this CPU is on.
     #[inline(always)]
     pub fn numa_node(&self) -> u16 {
         self.this.numa_node
     }
 
-    /// The context.
+    /// Returns the context.
     #[inline(always)]
     pub fn context(&self) -> Context {
         self.context
     }
 
-    /// Whether this is NMI context.
+    /// Returns whether this is NMI context.
     #[inline(always)]
     pub fn in_nmi(&self) -> bool {
         self.context == Context::Nmi
     }
 
-    /// Whether this is hardirq or NMI context, or an interrupt-off section.
+    /// Returns whether this is hardirq or NMI context, or an interrupt-off section.
     #[inline(always)]
     pub fn irqs_disabled(&self) -> bool {
         self.context >= Context::Hardirq || self.irq_depth() > 0
@@ -387,7 +387,7 @@ impl<'m, P: Platform> Cpu<'m, P> {
         self.this.irq_off.get()
     }
 
-    /// The same CPU interrupted: a handle for code that runs on top of what it does now.
+    /// Returns the same CPU interrupted: a handle for code that runs on top of what it does now.
     pub fn interrupted(&self, context: Context) -> Cpu<'m, P> {
         Cpu {
             machine: self.machine,
@@ -440,7 +440,7 @@ impl<'m, P: Platform> Cpu<'m, P> {
         self.machine.engine.tick(self);
     }
 
-    /// The timer callback that this CPU runs now.
+    /// Returns the timer callback that this CPU runs now.
     #[inline(always)]
     pub(crate) fn running(&self) -> Option<Running<P>> {
         // Relaxed, both: written by this CPU alone.
@@ -458,7 +458,7 @@ impl<'m, P: Platform> Cpu<'m, P> {
         before.unwrap_or(Running { block: ptr::null_mut(), cancelling: ptr::null() })
     }
 
-    /// The control block whose commands this CPU executes now, or null.
+    /// Returns the control block whose commands this CPU executes now, or null.
     #[inline(always)]
     pub(crate) fn executing(&self) -> *mut () {
         // Relaxed: written by this CPU alone.
@@ -501,7 +501,7 @@ impl<'m, P: Platform> Cpu<'m, P> {
         result
     }
 
-    /// The task that runs on this CPU (`current`).
+    /// Returns the task that runs on this CPU (`current`).
     #[inline(always)]
     pub fn current(&self) -> &'m Task<P> {
         &self.this.task
@@ -524,7 +524,8 @@ impl<'m, P: Platform> Cpu<'m, P> {
         self.this.task.exit(self);
     }
 
-    /// Whether a bug is switched on. Constant `false` unless the crate is built for the tests
+    /// Returns whether a bug is switched on. Constant `false` unless the crate is built for the
+    /// tests
     /// that plant bugs.
     #[cfg(feature = "planted")]
     pub(crate) fn planted(&self, bug: crate::planted::Bug) -> bool {

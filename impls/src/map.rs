@@ -12,12 +12,12 @@ pub struct Map<P: Platform> {
 }
 
 impl<P: Platform> Map<P> {
-    /// A map with one user-space reference.
+    /// Returns a map with one user-space reference.
     pub fn new() -> Self {
         Self { usercnt: P::U64::new("map.usercnt", 1) }
     }
 
-    /// Whether user space holds no reference any more.
+    /// Returns whether user space holds no reference any more.
     #[inline(always)]
     pub fn is_abandoned(&self) -> bool {
         // Relaxed: where order matters, the caller puts a full barrier before this.

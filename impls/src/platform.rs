@@ -39,7 +39,7 @@ pub type Label = &'static str;
 /// Its size and alignment are those of the native atomic on every platform that measures
 /// (native, simulator), so that layout and false sharing are the real ones.
 pub trait Word<T: Copy>: Send + Sync {
-    /// A word named `label` that holds `value`.
+    /// Returns a word named `label` that holds `value`.
     fn new(label: Label, value: T) -> Self;
     /// Atomic load.
     fn load(&self, order: Ordering) -> T;
@@ -86,7 +86,7 @@ pub trait SplitWord: IntWord<u32> {
     /// Sets the low byte, which holds 0 or 1, to 1, and returns whether it was 0; equals
     /// `fetch_or(1, Acquire) & 1 == 0`.
     fn set_low_byte_acquire(&self) -> bool;
-    /// Whether anything is set above the low byte; equals `load(Relaxed) & !0xff != 0`.
+    /// Returns whether anything is set above the low byte; equals `load(Relaxed) & !0xff != 0`.
     ///
     /// A platform may read the bytes above one by one: what is set before the call is seen, what is
     /// set during it may be seen or not.
@@ -99,7 +99,8 @@ pub trait SplitWord: IntWord<u32> {
     /// A platform may read the other bits just after the bit was set, as x86 kernels do
     /// (`lock bts`, then a load): they are then of that moment.
     fn set_bit_8_acquire(&self) -> u32;
-    /// Stores 1 in the low byte; equals `fetch_or(1, Relaxed)` where the byte is 0 and the caller's to
+    /// Stores 1 in the low byte; equals `fetch_or(1, Relaxed)` where the byte is 0 and the
+    /// caller's to
     /// set.
     fn store_low_byte_one(&self);
 }
@@ -115,8 +116,10 @@ pub trait Exclusive<T>: Send + Sync {
     fn with<R>(&self, body: impl FnOnce(&mut T) -> R) -> R;
 }
 
-/// Spins between two evaluations of an expensive condition, where nothing else is asked for. At some 40
-/// cycles a pause this is a few microseconds: well under the millisecond at which deadlocks are looked
+/// Spins between two evaluations of an expensive condition, where nothing else is asked for. At
+/// some 40
+/// cycles a pause this is a few microseconds: well under the millisecond at which deadlocks are
+/// looked
 /// for.
 pub const SPINS_BETWEEN_LOOKS: u32 = 128;
 
@@ -144,7 +147,8 @@ pub trait Memory: Sized + Send + Sync + 'static {
 
     /// A full memory barrier (`smp_mb()`).
     fn fence();
-    /// What makes a full barrier of the successful read-modify-write just before: nothing where it is
+    /// What makes a full barrier of the successful read-modify-write just before: nothing where it
+    /// is
     /// one already, as in the kernel's memory model and on x86; a fence under C11.
     fn fence_after_rmw() {
         Self::fence();
@@ -187,7 +191,8 @@ pub trait Memory: Sized + Send + Sync + 'static {
         Self::spend(turns);
     }
 
-    /// Whether threads can sleep in the host's kernel: the next two exist. Elsewhere the machine keeps
+    /// Whether threads can sleep in the host's kernel: the next two exist. Elsewhere the machine
+    /// keeps
     /// its own list of sleepers.
     const HOST_SLEEPS: bool = false;
     /// Sleeps if `word` holds `value`, until woken; may also return for no reason (`FUTEX_WAIT`).

@@ -44,7 +44,8 @@ unsafe impl<P: Platform> Sync for Callback<P> {}
 pub fn count_only<P: Platform>(_: &Cpu<'_, P>, _: &Callback<P>, _: *const ()) {}
 
 impl<P: Platform> Program<P> {
-    /// A program with the given callbacks (function and data) and one reference, the maker's.
+    /// Returns a program with the given callbacks (function and data) and one reference, the
+    /// maker's.
     /// Boxed, as its callbacks point back to it.
     pub fn new(callbacks: impl IntoIterator<Item = (CallbackFn<P>, usize)>) -> Box<Self> {
         let refs = CachePadded::new(P::U64::new("program.refs", 1));
@@ -62,12 +63,12 @@ impl<P: Platform> Program<P> {
         program
     }
 
-    /// The callback with number `index`.
+    /// Returns the callback with number `index`.
     pub fn callback(&self, index: usize) -> &Callback<P> {
         &self.callbacks[index]
     }
 
-    /// Number of callbacks.
+    /// Returns the number of callbacks.
     pub fn callbacks(&self) -> usize {
         self.callbacks.len()
     }
@@ -117,12 +118,12 @@ impl<P: Platform> Callback<P> {
         (self.function)(cpu, self, value);
     }
 
-    /// How often it ran. Exact at rest.
+    /// Returns how often it ran. Exact at rest.
     pub fn runs(&self) -> u64 {
         self.runs.load(Ordering::Relaxed)
     }
 
-    /// Whether it is one of `program`'s.
+    /// Returns whether it is one of `program`'s.
     pub fn belongs_to(&self, program: *const Program<P>) -> bool {
         self.program == program
     }

@@ -42,7 +42,7 @@ pub struct RcuHead<P: Platform> {
 unsafe impl<P: Platform> Sync for RcuHead<P> {}
 
 impl<P: Platform> RcuHead<P> {
-    /// A head that waits for nothing.
+    /// Returns a head that waits for nothing.
     pub fn new() -> Self {
         Self { next: P::Ptr::new("rcu.next", ptr::null_mut()), function: Cell::new(None) }
     }

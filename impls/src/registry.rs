@@ -118,7 +118,7 @@ pub struct LockEntry {
     pub about: &'static str,
 }
 
-/// The promises of a cell's type.
+/// Returns the promises of a cell's type.
 const fn promises<P: Platform, C: AsyncCell<P>>() -> Promises {
     C::PROMISES
 }

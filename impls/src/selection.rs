@@ -9,7 +9,7 @@ const ONLY: Option<&str> = option_env!("CELLBENCH_ONLY");
 /// Always built: what others are compared with, and what the instruments are calibrated on.
 const BASELINE: &str = "spin-queued";
 
-/// Whether the design of this name is built.
+/// Returns whether the design of this name is built.
 pub(crate) const fn is_built(id: &str) -> bool {
     match ONLY {
         Some(names) => is_listed(id, names) || is_listed(id, BASELINE),
@@ -17,7 +17,7 @@ pub(crate) const fn is_built(id: &str) -> bool {
     }
 }
 
-/// Whether `names`, separated by commas, hold `id`.
+/// Returns whether `names`, separated by commas, hold `id`.
 const fn is_listed(id: &str, names: &str) -> bool {
     let (id, names) = (id.as_bytes(), names.as_bytes());
     let (mut begin, mut index) = (0, 0);
@@ -33,7 +33,7 @@ const fn is_listed(id: &str, names: &str) -> bool {
     false
 }
 
-/// Whether `id` is what stands between two places of `names`.
+/// Returns whether `id` is what stands between two places of `names`.
 const fn same(id: &[u8], names: &[u8], begin: usize, end: usize) -> bool {
     let mut index = 0;
     while index < id.len() && begin + index < end && id[index] == names[begin + index] {
@@ -42,7 +42,7 @@ const fn same(id: &[u8], names: &[u8], begin: usize, end: usize) -> bool {
     index == id.len() && begin + index == end
 }
 
-/// How many of these names are built.
+/// Returns how many of these names are built.
 pub(crate) const fn count(ids: &[&str]) -> usize {
     let (mut count, mut index) = (0, 0);
     while index < ids.len() {

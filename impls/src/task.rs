@@ -28,7 +28,8 @@ pub struct TaskItem<P: Platform> {
 const _: () = assert!(size_of::<TaskItem<crate::platform::Native>>() == 16);
 
 impl<P: Platform> TaskItem<P> {
-    /// A work that is in no task's list; `handler` will be called with the item's own address, from
+    /// Returns a work that is in no task's list; `handler` will be called with the item's own
+    /// address, from
     /// which it finds what the item is part of.
     pub fn new(handler: Handler<P>) -> Self {
         Self { next: P::Ptr::new("task_item.next", ptr::null_mut()), handler }
@@ -47,7 +48,7 @@ pub struct Task<P: Platform> {
 }
 
 impl<P: Platform> Task<P> {
-    /// A task with no works and one reference, its own.
+    /// Returns a task with no works and one reference, its own.
     pub(crate) fn new() -> Self {
         Self {
             refs: P::U32::new("task.refs", 1),
@@ -87,7 +88,7 @@ impl<P: Platform> Task<P> {
         self.refs.load(Ordering::Relaxed)
     }
 
-    /// Whether works wait for the task's return to user space.
+    /// Returns whether works wait for the task's return to user space.
     #[inline(always)]
     pub fn has_works(&self) -> bool {
         // Relaxed: `run` acquires.
@@ -95,13 +96,14 @@ impl<P: Platform> Task<P> {
         !top.is_null() && top != self.exited()
     }
 
-    /// How often a cancel wanted the `pi_lock` that its own CPU holds: with the kernel's spinlock
+    /// Returns how often a cancel wanted the `pi_lock` that its own CPU holds: with the kernel's
+    /// spinlock
     /// each of these is a CPU that hangs. Exact at rest.
     pub fn deadlocks(&self) -> u64 {
         self.deadlocks.load(Ordering::Relaxed)
     }
 
-    /// What ends the list of a task that has exited: no item has this address.
+    /// Returns what ends the list of a task that has exited: no item has this address.
     fn exited(&self) -> *mut TaskItem<P> {
         ptr::from_ref(self).cast_mut().cast()
     }

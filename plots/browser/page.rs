@@ -30,7 +30,7 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    /// A browser of its own, with an empty page.
+    /// Returns a browser of its own, with an empty page.
     pub(crate) fn new() -> Self {
         let path = PLACES.iter().map(Path::new).find(|path| path.exists()).unwrap_or_else(|| {
             panic!("no Chromium in {PLACES:?}; plots/browser/install-deps.sh installs it")
@@ -67,12 +67,12 @@ impl Page {
         self.tab.wait_until_navigated().expect("the page loads");
     }
 
-    /// What was asked for and complained about so far.
+    /// Returns what was asked for and complained about so far.
     pub(crate) fn seen(&self) -> Seen {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The value of an expression in the page.
+    /// Returns the value of an expression in the page.
     pub(crate) fn value<T: DeserializeOwned>(&self, expression: &str) -> T {
         let text = format!("JSON.stringify({expression})");
         let found = self.tab.evaluate(&text, false).expect("the expression is evaluated");
@@ -137,14 +137,14 @@ impl Page {
         self.tab.call_method(method).expect("scripts are switched");
     }
 
-    /// A picture of what is shown, as PNG.
+    /// Returns a picture of what is shown, as PNG.
     pub(crate) fn picture(&self) -> Vec<u8> {
         let format = Cdp::CaptureScreenshotFormatOption::Png;
         self.tab.capture_screenshot(format, None, None, true).expect("a picture is taken")
     }
 }
 
-/// The address of a file, whose path must need no escapes.
+/// Returns the address of a file, whose path must need no escapes.
 pub(crate) fn address(file: &Path) -> String {
     format!("file://{}", file.display())
 }

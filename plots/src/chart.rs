@@ -50,7 +50,7 @@ pub struct Drawing {
 
 /// A kind of chart.
 pub trait Chart: Sync {
-    /// Name of the kind, in file names and as the heading of its section.
+    /// Returns the name of the kind, in file names and as the heading of its section.
     fn name(&self) -> &'static str;
     /// Returns an explanation in a sentence.
     fn about(&self) -> &'static str;
@@ -103,7 +103,7 @@ impl<'a> Drawings<'a> {
     }
 }
 
-/// A file name from words: lower case, dashes for everything else.
+/// Returns a file name from words: lower case, dashes for everything else.
 fn file_name<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
     let mut name = String::new();
     for word in words.into_iter().filter(|word| !word.is_empty()) {

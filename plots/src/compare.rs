@@ -32,7 +32,8 @@ pub struct RunComparison {
     pub b: Side,
     /// Differences between the runs apart from the results.
     pub differences: Vec<Difference>,
-    /// Whether rows were matched across sources (real cores and kernel), since none matched in theirs.
+    /// Whether rows were matched across sources (real cores and kernel), since none matched in
+    /// theirs.
     pub across_sources: bool,
     /// Whether rounds were compared in pairs: simulated with one seed.
     pub paired: bool,
@@ -104,7 +105,8 @@ pub struct ComparedRow {
     pub ratio_low: Option<f64>,
     /// Upper end.
     pub ratio_high: Option<f64>,
-    /// `ratio` divided by that of the baseline cell under the same conditions, from the ratios within rounds.
+    /// `ratio` divided by that of the baseline cell under the same conditions, from the ratios
+    /// within rounds.
     pub relative: Option<f64>,
     /// Lower end of its interval.
     pub relative_low: Option<f64>,
@@ -118,7 +120,7 @@ pub struct ComparedRow {
 }
 
 impl RunComparison {
-    /// Number of rows with this verdict.
+    /// Returns the number of rows with this verdict.
     #[must_use]
     pub fn count(&self, verdict: Verdict) -> usize {
         self.rows.iter().filter(|row| row.verdict == Some(verdict)).count()

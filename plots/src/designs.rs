@@ -26,7 +26,7 @@ pub struct Design {
 pub struct Designs(HashMap<String, Design>);
 
 impl Designs {
-    /// The designs that `run` names, and after them those that only its rows name.
+    /// Returns the designs that `run` names, and after them those that only its rows name.
     #[must_use]
     pub fn of<'a>(run: &Run, baseline: &str, rows: impl IntoIterator<Item = &'a Series>) -> Self {
         // Whether a name is that of a lock; merged runs name each their own.
@@ -77,14 +77,14 @@ impl Designs {
         self.0.get(cell).map_or(usize::MAX, |design| design.rank)
     }
 
-    /// The design of a name.
+    /// Returns the design of a name.
     #[must_use]
     pub fn get(&self, cell: &str) -> Option<&Design> {
         self.0.get(cell)
     }
 }
 
-/// The shortest name that `name` extends by a dash and more.
+/// Returns the shortest name that `name` extends by a dash and more.
 fn stem<'a>(name: &'a str, all: &[&'a str]) -> &'a str {
     let is_stem = |other: &&&str| {
         name.strip_prefix(**other).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))

@@ -58,7 +58,7 @@ pub enum Agreement {
     Error,
 }
 
-/// Every compared row that two hosts or more have, in the order of the summary.
+/// Returns every compared row that two hosts or more have, in the order of the summary.
 #[must_use]
 pub fn over_hosts(summary: &Summary) -> Vec<OverHosts> {
     let mut rows: Vec<(Series, Vec<OnHost>)> = Vec::new();
@@ -114,7 +114,8 @@ fn judge(series: Series, hosts: Vec<OnHost>) -> OverHosts {
 }
 
 impl OverHosts {
-    /// The hosts whose verdict is decided and not the majority's; where no verdict has the majority,
+    /// Returns the hosts whose verdict is decided and not the majority's; where no verdict has the
+    /// majority,
     /// all that are decided.
     pub fn disagreeing(&self) -> impl Iterator<Item = &OnHost> {
         let is_disagreement = self.agreement == Agreement::Disagree;
@@ -125,7 +126,7 @@ impl OverHosts {
         })
     }
 
-    /// The outcome in words, with hosts: `faster on all 3 hosts, 1.10x (b) to 1.52x (a)`.
+    /// Returns the outcome in words, with hosts: `faster on all 3 hosts, 1.10x (b) to 1.52x (a)`.
     #[must_use]
     pub fn words(&self) -> String {
         let all = self.hosts.len();
@@ -167,7 +168,7 @@ impl OverHosts {
         parts.join("; ")
     }
 
-    /// The lowest and the highest ratio, each with its host.
+    /// Returns the lowest and the highest ratio, each with its host.
     fn range(&self) -> String {
         let with_ratio = || self.hosts.iter().filter_map(|on| Some((on.ratio?, on.host.as_str())));
         let lowest = with_ratio().min_by(|a, b| a.0.total_cmp(&b.0));
@@ -180,7 +181,8 @@ impl OverHosts {
     }
 }
 
-/// The rows in the order in which a reader wants them: errors, then what hosts disagree on, then what
+/// Returns the rows in the order in which a reader wants them: errors, then what hosts disagree
+/// on, then what
 /// is undecided on some, then what all agree on.
 #[must_use]
 pub fn by_agreement(rows: &[OverHosts]) -> Vec<&OverHosts> {
@@ -194,7 +196,7 @@ pub fn by_agreement(rows: &[OverHosts]) -> Vec<&OverHosts> {
     rows
 }
 
-/// One sentence for each cell: on how many rows the hosts agree, and which hosts do not.
+/// Returns one sentence for each cell: on how many rows the hosts agree, and which hosts do not.
 #[must_use]
 pub fn headlines(rows: &[OverHosts]) -> Vec<String> {
     let mut cells: Vec<Vec<&OverHosts>> = Vec::new();

@@ -120,7 +120,7 @@ fn copy(
     Ok(())
 }
 
-/// The merged run, as far as it is that of its first input.
+/// Returns the merged run, as far as it is that of its first input.
 fn like(first: &Run) -> Run {
     Run {
         baseline: first.baseline.clone(),
@@ -178,7 +178,8 @@ impl Relabelled {
         Self { labels, places }
     }
 
-    /// The new label of a host; that of the first for one that the input's `run.json` does not name.
+    /// Returns the new label of a host; that of the first for one that the input's `run.json` does
+    /// not name.
     fn label(&self, old: Option<&str>) -> &str {
         let place = self.places.get(&old.map(str::to_owned)).copied().unwrap_or(0);
         &self.labels[place]
@@ -193,7 +194,8 @@ impl Relabelled {
     }
 }
 
-/// The runs of an input as the merged run holds them, each with what is left out of it there.
+/// Returns the runs of an input as the merged run holds them, each with what is left out of it
+/// there.
 fn parts<'a>(
     run: &'a Run,
     relabelled: &'a Relabelled,

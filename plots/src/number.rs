@@ -32,13 +32,13 @@ pub fn significant(value: f64) -> String {
     if value == 0.0 { "0".into() } else { format!("{value:.decimals$}") }
 }
 
-/// A ratio: three decimals near 1, where a percent matters, two below 10, then fewer.
+/// Returns a ratio: three decimals near 1, where a percent matters, two below 10, then fewer.
 #[must_use]
 pub fn ratio(value: Option<f64>) -> String {
     finite(value).map_or("-".into(), |value| with_decimals(value, ratio_decimals(value)))
 }
 
-/// The ends of an interval of ratios, with as many decimals as the finer of the two needs.
+/// Returns the ends of an interval of ratios, with as many decimals as the finer of the two needs.
 #[must_use]
 pub fn ratio_ends(low: Option<f64>, high: Option<f64>) -> Option<[String; 2]> {
     let (low, high) = finite(low).zip(finite(high))?;
@@ -70,14 +70,14 @@ fn with_decimals(value: f64, decimals: usize) -> String {
     }
 }
 
-/// A share that somebody chose, in percent as chosen: `1 %`, `0.5 %`.
+/// Returns a share that somebody chose, in percent as chosen: `1 %`, `0.5 %`.
 #[must_use]
 pub fn percent_chosen(share: f64) -> String {
     // To 9 digits, because 0.07 * 100 is not 7.
     format!("{} %", (share * 1e11).round() / 1e9)
 }
 
-/// A share of 0 to 1 in percent with two significant digits; `0` is exactly none.
+/// Returns a share of 0 to 1 in percent with two significant digits; `0` is exactly none.
 #[must_use]
 pub fn percent(share: Option<f64>) -> String {
     match finite(share).map(|share| share * 100.0) {
@@ -92,7 +92,7 @@ pub fn percent(share: Option<f64>) -> String {
     }
 }
 
-/// A time given in nanoseconds, in ns, us, ms or s.
+/// Returns a time given in nanoseconds, in ns, us, ms or s.
 #[must_use]
 pub fn time_ns(value: Option<f64>) -> String {
     let Some(ns) = finite(value) else { return "-".into() };
@@ -105,7 +105,7 @@ pub fn time_ns(value: Option<f64>) -> String {
     format!("{} ns", significant(ns))
 }
 
-/// A probability.
+/// Returns a probability.
 #[must_use]
 pub fn probability(value: Option<f64>) -> String {
     match finite(value) {
@@ -115,7 +115,7 @@ pub fn probability(value: Option<f64>) -> String {
     }
 }
 
-/// Bytes with a binary prefix.
+/// Returns bytes with a binary prefix.
 #[must_use]
 pub fn bytes(value: u64) -> String {
     let scales = [(1_u64 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];

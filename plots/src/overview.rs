@@ -21,7 +21,8 @@ const MOST_OVERVIEWS: usize = 40;
 const MOST_WORKLOADS: usize = 24;
 const MOST_CELLS: usize = 60;
 
-/// All overviews of a summary, in its order. Open loops, whose goodput is given, are in none.
+/// Returns all overviews of a summary, in its order. Open loops, whose goodput is given, are in
+/// none.
 #[must_use]
 pub fn overviews<'a>(report: &Report<'a>) -> Vec<Overview<'a>> {
     let mut overviews: Vec<Overview<'_>> = Vec::new();
@@ -110,7 +111,8 @@ impl<'a> Overview<'a> {
         columns
     }
 
-    /// Returns how unlike the work of the designs is in a column: 0 where failed operations are repeated
+    /// Returns how unlike the work of the designs is in a column: 0 where failed operations are
+    /// repeated
     /// until they succeed, else by the difference of their shares of failures; more for a single
     /// thread, or a CPU's own cell, where nothing is contended.
     fn likeness(&self, column: usize) -> f64 {
@@ -160,7 +162,8 @@ pub fn uncontended<'a>(summary: &'a Summary, contended: &Series) -> Option<&'a E
     })
 }
 
-/// Returns by how much more a row fails than its baseline does; none if it does not, or if less than
+/// Returns by how much more a row fails than its baseline does; none if it does not, or if less
+/// than
 /// one attempt in two hundred is in question.
 #[must_use]
 pub fn excess_failures(entry: &Entry, baseline: Option<&Entry>) -> Option<f64> {

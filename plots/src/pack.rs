@@ -85,7 +85,7 @@ pub fn file_name(run: &Path) -> Option<PathBuf> {
     Some(format!("{name}.{ENDING}").into())
 }
 
-/// What stands in the file, all free text word for word.
+/// Returns what stands in the file, all free text word for word.
 fn contents(
     report: &Report<'_>,
     dir: &Path,

@@ -54,7 +54,7 @@ pub struct Rendered {
 }
 
 impl Rendered {
-    /// A text file.
+    /// Returns a text file.
     #[must_use]
     pub fn text(path: impl Into<PathBuf>, text: String) -> Self {
         Self { path: path.into(), bytes: text.into_bytes() }
@@ -63,7 +63,7 @@ impl Rendered {
 
 /// One way to show a run.
 pub trait Format: Sync {
-    /// Name, as `cellbench report --only` takes it.
+    /// Returns the name, as `cellbench report --only` takes it.
     fn name(&self) -> &'static str;
 
     /// Returns whether the format is made only where it is asked for by name.
@@ -71,7 +71,7 @@ pub trait Format: Sync {
         false
     }
 
-    /// The files of this format.
+    /// Returns the files of this format.
     ///
     /// # Errors
     /// A message that says what could not be shown and why; other formats are then still written.

@@ -32,7 +32,7 @@ pub struct Report<'a> {
 }
 
 impl<'a> Report<'a> {
-    /// The same run with another summary, such as one of fewer rows.
+    /// Returns the same run with another summary, such as one of fewer rows.
     #[must_use]
     pub fn with_summary(self, summary: &'a Summary) -> Self {
         Self { summary, ..self }

@@ -15,7 +15,7 @@ pub mod two_sample;
 pub mod usl;
 pub mod verdict;
 
-/// Median of `values`, which are reordered; none if there are none.
+/// Returns the median of `values`, which are reordered; none if there are none.
 pub fn median(values: &mut [f64]) -> Option<f64> {
     let middle = values.len() / 2;
     if values.is_empty() {

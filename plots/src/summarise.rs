@@ -33,7 +33,7 @@ pub fn summarise<R: Borrow<Round>>(
 }
 
 impl Table {
-    /// The summary of the rounds so far.
+    /// Returns the summary of the rounds so far.
     #[must_use]
     pub fn summary(&self, run: &Run) -> Summary {
         let none = Pooled::new();
@@ -42,7 +42,7 @@ impl Table {
         self.assemble(run, entries)
     }
 
-    /// The summary, and the table without the sums that went into it: half the memory of
+    /// Returns the summary, and the table without the sums that went into it: half the memory of
     /// [`Self::summary`].
     pub(crate) fn finish(mut self, run: &Run, pooled: &Pooled) -> (Self, Summary) {
         let mut entries = Vec::with_capacity(self.rows.len());
@@ -87,7 +87,7 @@ impl Table {
         }
     }
 
-    /// Everything about a row but its comparison.
+    /// Returns everything about a row but its comparison.
     fn describe(&self, of_host: &Calibrations<'_>, row: &Row, pooled: &Pooled) -> Entry {
         let mut entry = describe(row, of_host.of_row(&row.series));
         enter_latency(&mut entry, row, pooled.get(&row.series));
@@ -129,7 +129,8 @@ impl Table {
 /// Ratio of rates that differ less from the ratio within rounds than this do not contradict it.
 const CONTRADICTION_SHARE: f64 = 0.03;
 
-/// Returns whether the median rates of a row and its baseline contradict its ratio within rounds, as they do
+/// Returns whether the median rates of a row and its baseline contradict its ratio within rounds,
+/// as they do
 /// where rounds fall into several modes.
 fn has_modes(entry: &Entry, baseline_ops_s: f64) -> bool {
     let (Some(goodput), Some(ratio)) = (entry.goodput_ops_s, entry.ratio) else { return false };
@@ -189,7 +190,7 @@ impl<'a> Calibrations<'a> {
     }
 }
 
-/// Everything about a row but its comparison.
+/// Returns everything about a row but its comparison.
 fn describe(row: &Row, calibration: Option<&Calibration>) -> Entry {
     let sums = &row.sums;
     let mut entry = Entry::new(row.series.clone());
@@ -309,7 +310,7 @@ fn over_rounds(rounds: &[Latency]) -> Latency {
     }
 }
 
-/// A fit for each closed-loop series that was measured at two thread counts or more.
+/// Returns a fit for each closed-loop series that was measured at two thread counts or more.
 fn scaling(designs: &Designs, entries: &[Entry]) -> Vec<Scaling> {
     let mut groups: HashMap<(Conditions<'_>, &str), Vec<&Entry>> = HashMap::new();
     for entry in entries.iter().filter(|entry| entry.series.offered_ops_s.is_none()) {

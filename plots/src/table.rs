@@ -36,7 +36,7 @@ pub enum Decision {
 }
 
 impl Table {
-    /// An empty table.
+    /// Returns an empty table.
     #[must_use]
     pub fn new(options: Options) -> Self {
         let bootstrap = Bootstrap::new(options.seed, CONFIDENCE);
@@ -49,7 +49,8 @@ impl Table {
         }
     }
 
-    /// Adds a round. Order does not matter; of two lines for the same row and round the first counts.
+    /// Adds a round. Order does not matter; of two lines for the same row and round the first
+    /// counts.
     pub fn push(&mut self, round: impl Borrow<Round>) {
         let round = round.borrow();
         let row = match self.index.get(&round.series) {
@@ -63,7 +64,8 @@ impl Table {
         self.rows[row].push(round, &mut self.reasons);
     }
 
-    /// Number and goodput, in operations per second, of each round of a row that counts.
+    /// Returns the number and goodput, in operations per second, of each round of a row that
+    /// counts.
     pub(crate) fn goodput_by_round(&self, series: &Series) -> impl Iterator<Item = (u32, f64)> {
         let row = self.index.get(series).map(|index| &self.rows[*index]);
         row.into_iter().flat_map(|row| &row.rounds).filter_map(|(number, round)| {
@@ -72,7 +74,7 @@ impl Table {
         })
     }
 
-    /// The row of a series.
+    /// Returns the row of a series.
     pub(crate) fn row(&self, series: &Series) -> Option<&Row> {
         self.index.get(series).map(|row| &self.rows[*row])
     }
@@ -120,7 +122,8 @@ impl Table {
 
     /// Compares every row with its baseline row; the index of the row comes first.
     ///
-    /// Rows with too few rounds to be decided in this table, however their rounds fall, are surveyed:
+    /// Rows with too few rounds to be decided in this table, however their rounds fall, are
+    /// surveyed:
     /// they have an interval of their own, no verdict, and no part in the correction. Which rows
     /// those are depends on numbers of rounds alone, so that choosing them favours no outcome.
     pub(crate) fn compare(&self) -> Vec<(usize, Comparison)> {
@@ -179,7 +182,8 @@ impl Table {
         pairs.into_par_iter().map(compare).collect()
     }
 
-    /// The rounds that each row shares with its baseline row; the index of the row comes first.
+    /// Returns the rounds that each row shares with its baseline row; the index of the row comes
+    /// first.
     fn pairs(&self) -> Vec<(usize, Paired)> {
         let baseline = &self.options.baseline;
         self.rows
@@ -236,8 +240,10 @@ pub(crate) struct Comparison {
 }
 
 impl Comparison {
-    /// Widens the interval of a simulated row to hold its rounds but for a share of `alpha`, half of it at
-    /// each end. A round is a draw of seed and machine: how much results differ between draws does not
+    /// Widens the interval of a simulated row to hold its rounds but for a share of `alpha`, half
+    /// of it at
+    /// each end. A round is a draw of seed and machine: how much results differ between draws does
+    /// not
     /// shrink with their number, as the error of a mean does.
     fn hold_all_draws(&mut self, log_ratios: &[f64], alpha: f64) {
         let mut sorted = log_ratios.to_vec();
@@ -354,7 +360,7 @@ pub(crate) struct CounterSum {
 struct Reasons(HashSet<Arc<str>>);
 
 impl Reasons {
-    /// The one copy of a reason.
+    /// Returns the one copy of a reason.
     fn get(&mut self, reason: &str) -> Arc<str> {
         if let Some(known) = self.0.get(reason) {
             return Arc::clone(known);
@@ -417,7 +423,7 @@ impl Row {
         self.disturbed_starts_s.iter().any(|start| (start - start_s).abs() < 0.001_1)
     }
 
-    /// The rounds that count, in their order.
+    /// Returns the rounds that count, in their order.
     pub(crate) fn counted(&self) -> impl Iterator<Item = &Counted> {
         self.rounds.iter().filter_map(|(_, round)| round.as_ref())
     }
@@ -429,7 +435,8 @@ impl Row {
             .collect()
     }
 
-    /// Share of attempts that failed, over all rounds that count; none without attempts.
+    /// Returns the share of attempts that failed, over all rounds that count; none without
+    /// attempts.
     pub(crate) fn failure_share(&self) -> Option<f64> {
         let sums = self.counted().fold((0_u64, 0_u64), |(ok, attempts), round| {
             (ok.saturating_add(round.ok), attempts.saturating_add(round.attempts))

@@ -23,25 +23,25 @@ impl<V> Named<V> {
         Self { items: Vec::new() }
     }
 
-    /// Number of names.
+    /// Returns the number of names.
     #[must_use]
     pub fn len(&self) -> usize {
         self.items.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
 
-    /// The value of `name`.
+    /// Returns the value of `name`.
     #[must_use]
     pub fn get(&self, name: impl AsRef<str>) -> Option<&V> {
         self.place(name.as_ref()).ok().map(|place| &self.items[place].1)
     }
 
-    /// Whether `name` has a value.
+    /// Returns whether `name` has a value.
     #[must_use]
     pub fn contains_key(&self, name: impl AsRef<str>) -> bool {
         self.place(name.as_ref()).is_ok()
@@ -59,7 +59,7 @@ impl<V> Named<V> {
         }
     }
 
-    /// The value of `name`, the default one if it had none.
+    /// Returns the value of `name`, the default one if it had none.
     pub fn or_default(&mut self, name: &str) -> &mut V
     where
         V: Default,
@@ -75,17 +75,17 @@ impl<V> Named<V> {
         &mut self.items[place].1
     }
 
-    /// Names and values in rising order of the names.
+    /// Returns names and values in rising order of the names.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&String, &V)> {
         self.items.iter().map(|(name, value)| (name, value))
     }
 
-    /// Names in rising order.
+    /// Returns names in rising order.
     pub fn keys(&self) -> impl ExactSizeIterator<Item = &String> {
         self.items.iter().map(|(name, _)| name)
     }
 
-    /// Values in rising order of their names.
+    /// Returns values in rising order of their names.
     pub fn values(&self) -> impl ExactSizeIterator<Item = &V> {
         self.items.iter().map(|(_, value)| value)
     }

@@ -69,25 +69,25 @@ impl RunReader {
         Ok(Self { dir: dir.to_owned(), run, damage })
     }
 
-    /// Directory of the run.
+    /// Returns the directory of the run.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// What is known of the run.
+    /// Returns what is known of the run.
     #[must_use]
     pub fn run(&self) -> &Run {
         &self.run
     }
 
-    /// What of `run.json` could not be used.
+    /// Returns what of `run.json` could not be used.
     #[must_use]
     pub fn damage(&self) -> &[Damage] {
         &self.damage
     }
 
-    /// The rounds, one after the other; lines that cannot be used come as [`Damage`].
+    /// Returns the rounds, one after the other; lines that cannot be used come as [`Damage`].
     /// A run killed before its first round has none.
     ///
     /// # Errors
@@ -193,7 +193,8 @@ const MOST_ATTEMPTS: u64 = 10_000_000_000_000;
 /// Longest window and latency: a year.
 const LONGEST_S: f64 = 366.0 * 86_400.0;
 
-/// What no measurement can have written, so that whoever computes with a round may rely on it.
+/// Returns what no measurement can have written, so that whoever computes with a round may rely on
+/// it.
 fn implausible(round: &Round) -> Option<String> {
     let duration_s = round.duration_s;
     if !(duration_s == 0.0 || (1e-9..=LONGEST_S).contains(&duration_s)) {
@@ -239,7 +240,8 @@ fn check_version(
     }
 }
 
-/// The run from those fields that are whole, each looked at alone if all together do not fit.
+/// Returns the run from those fields that are whole, each looked at alone if all together do not
+/// fit.
 fn salvage(fields: Map<String, Value>, damaged: &mut impl FnMut(String)) -> Run {
     if let Ok(run) = serde_json::from_value(Value::Object(fields.clone())) {
         return run;

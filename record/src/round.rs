@@ -177,13 +177,14 @@ impl Round {
             .fold(0, |sum, n| sum.saturating_add(*n))
     }
 
-    /// Goodput: successful operations per second. None for a window without length.
+    /// Returns the goodput: successful operations per second. None for a window without length.
     #[must_use]
     pub fn goodput_ops_s(&self) -> Option<f64> {
         (self.duration_s > 0.0).then(|| self.ok() as f64 / self.duration_s)
     }
 
-    /// Whether the round may enter statistics: undisturbed, with a window and no broken invariant.
+    /// Returns whether the round may enter statistics: undisturbed, with a window and no broken
+    /// invariant.
     #[must_use]
     pub fn is_usable(&self) -> bool {
         self.disturbed.is_empty() && self.invariants.violations.is_empty() && self.duration_s > 0.0
@@ -233,7 +234,7 @@ impl Counter {
         }
     }
 
-    /// Whether the value is an extrapolation from part of the time.
+    /// Returns whether the value is an extrapolation from part of the time.
     #[must_use]
     pub fn is_multiplexed(&self) -> bool {
         matches!(self, Self::Counted { enabled_ns, running_ns, .. } if running_ns < enabled_ns)
@@ -275,7 +276,7 @@ pub struct Latency {
 }
 
 impl Latency {
-    /// The summary of a histogram whose values are nanoseconds.
+    /// Returns the summary of a histogram whose values are nanoseconds.
     #[must_use]
     pub fn of(histogram: &hdrhistogram::Histogram<u64>) -> Self {
         Self {

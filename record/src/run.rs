@@ -46,7 +46,8 @@ pub struct Run {
     /// What was verified apart from measuring: model checking, conformance.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub verification: Vec<Verification>,
-    /// What a reader must know, one sentence each: what was skipped and why, what a source leaves out.
+    /// What a reader must know, one sentence each: what was skipped and why, what a source leaves
+    /// out.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
     /// Simulator: how much was simulated in which time; absent while the run goes on.
@@ -104,7 +105,7 @@ impl Default for Run {
 }
 
 impl Run {
-    /// A run that starts now.
+    /// Returns a run that starts now.
     #[must_use]
     pub fn new(tool_version: impl Into<String>, seed: u64) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -195,11 +196,13 @@ pub struct CoreMatrix {
     pub method: String,
     /// CPU numbers of rows and columns.
     pub cpus: Vec<u32>,
-    /// `one_way_ns[i][j]` between `cpus[i]` and `cpus[j]`; null where not measured and on the diagonal.
+    /// `one_way_ns[i][j]` between `cpus[i]` and `cpus[j]`; null where not measured and on the
+    /// diagonal.
     pub one_way_ns: Vec<Vec<Option<f64>>>,
 }
 
-/// Costs that the model adds for what user space cannot do, beside masking interrupts, in nanoseconds.
+/// Costs that the model adds for what user space cannot do, beside masking interrupts, in
+/// nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Charges {
@@ -237,7 +240,8 @@ pub struct Settings {
     pub latency_sample_every: u32,
     /// Cost added for masking interrupts in the model; 0 if none.
     pub irq_save_cost_ns: f64,
-    /// Costs added for what else user space cannot do; none in runs of older writers, which added none.
+    /// Costs added for what else user space cannot do; none in runs of older writers, which added
+    /// none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub charges: Option<Charges>,
     /// Simulator: fields, by label, that were given cache lines of their own.

@@ -20,7 +20,7 @@ pub struct SchemaVersion {
 }
 
 impl SchemaVersion {
-    /// Whether this crate may read files of version `self`: same or older major, any minor.
+    /// Returns whether this crate may read files of version `self`: same or older major, any minor.
     #[must_use]
     pub fn is_readable(self) -> bool {
         self.major <= SCHEMA.major
@@ -106,7 +106,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// Whether numbers depend on the state of a host, and not on a simulated machine alone.
+    /// Returns whether numbers depend on the state of a host, and not on a simulated machine alone.
     #[must_use]
     pub fn is_measured(&self) -> bool {
         matches!(self, Self::Model | Self::Kernel)
@@ -157,7 +157,7 @@ pub struct Series {
 }
 
 impl Series {
-    /// A closed-loop series on the host that runs the tool, without an engine.
+    /// Returns a closed-loop series on the host that runs the tool, without an engine.
     #[must_use]
     pub fn new(
         cell: impl Into<String>,
@@ -181,13 +181,14 @@ impl Series {
         }
     }
 
-    /// The same conditions with another cell: the row that `self` is compared to.
+    /// Returns the same conditions with another cell: the row that `self` is compared to.
     #[must_use]
     pub fn with_cell(&self, cell: &str) -> Self {
         Self { cell: cell.to_owned(), ..self.clone() }
     }
 
-    /// A name for files: the parts joined by `_`, other characters than letters, digits, `.`, `+`
+    /// Returns a name for files: the parts joined by `_`, other characters than letters, digits,
+    /// `.`, `+`
     /// and `-` replaced by `-`.
     #[must_use]
     pub fn file_stem(&self) -> String {

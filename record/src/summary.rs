@@ -80,8 +80,10 @@ pub struct Entry {
     /// The same by context, where the workload uses several.
     #[serde(default, skip_serializing_if = "Named::is_empty")]
     pub contexts: Named<OutcomeCounts>,
-    /// Median latency of the operation with most samples, over all undisturbed rounds together; none
-    /// if fewer than ten samples lie beyond it. Without logs: the median of the rounds' percentiles,
+    /// Median latency of the operation with most samples, over all undisturbed rounds together;
+    /// none
+    /// if fewer than ten samples lie beyond it. Without logs: the median of the rounds'
+    /// percentiles,
     /// none if a round has fewer than ten samples beyond it.
     pub p50_ns: Option<f64>,
     /// 99th percentile, likewise.
@@ -143,7 +145,8 @@ pub struct Entry {
     /// Pairs left out because one side was disturbed.
     #[serde(default)]
     pub pairs_disturbed: u32,
-    /// Whether the row has too few rounds for a verdict in this table: it has an interval of its own,
+    /// Whether the row has too few rounds for a verdict in this table: it has an interval of its
+    /// own,
     /// no verdict, and no part in the correction.
     #[serde(default)]
     pub survey: bool,
@@ -154,7 +157,8 @@ pub struct Entry {
     /// Goodput here by goodput of the baseline within rounds, as the Hodges-Lehmann estimate over
     /// rounds; above 1 is faster.
     pub ratio: Option<f64>,
-    /// Lower end of the 95 % interval of `ratio`: simultaneous over the table, for a surveyed row its
+    /// Lower end of the 95 % interval of `ratio`: simultaneous over the table, for a surveyed row
+    /// its
     /// own.
     pub ratio_low: Option<f64>,
     /// Upper end.
@@ -162,7 +166,8 @@ pub struct Entry {
     /// Probability of ratios this far from 1 if the cells were equal, for this row alone.
     #[serde(default)]
     pub p_value: Option<f64>,
-    /// The same after correction over the table and for the looks on the way; at most 0.05 exactly if
+    /// The same after correction over the table and for the looks on the way; at most 0.05 exactly
+    /// if
     /// the interval excludes 1.
     pub p_adjusted: Option<f64>,
     /// The verdict; none for the baseline and where nothing can be compared.
@@ -176,7 +181,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// A row about which nothing is known yet.
+    /// Returns a row about which nothing is known yet.
     #[must_use]
     pub fn new(series: Series) -> Self {
         Self {

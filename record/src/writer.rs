@@ -60,13 +60,13 @@ impl RunWriter {
         }
     }
 
-    /// Directory of the run.
+    /// Returns the directory of the run.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The run as last saved.
+    /// Returns the run as last saved.
     #[must_use]
     pub fn run(&self) -> &Run {
         &self.run
@@ -160,7 +160,8 @@ impl RunWriter {
 }
 
 impl Summary {
-    /// Writes `summary.json` into the directory of a run, an entry a line, so that `grep` and `diff`
+    /// Writes `summary.json` into the directory of a run, an entry a line, so that `grep` and
+    /// `diff`
     /// are of use on it.
     ///
     /// # Errors

@@ -82,7 +82,8 @@ pub struct HitCosts {
     pub store_ns: f64,
     /// A read-modify-write (`lock`-prefixed instruction, LSE atomic).
     pub atomic_ns: f64,
-    /// The time for which a store of a part of a word keeps the core's next read-modify-write of the whole
+    /// The time for which a store of a part of a word keeps the core's next read-modify-write of
+    /// the whole
     /// word waiting: it cannot be forwarded, and has to leave the store buffer.
     pub partial_store_ns: f64,
     /// A full fence, beyond waiting for the store buffer.
@@ -110,8 +111,10 @@ pub struct TransferCosts {
     /// come from. The model that was read holds the figures themselves, as `matrix_ns`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub matrix_file: Option<String>,
-    /// What the figures of `matrix_file` are divided by: the time of a compare-and-exchange ping-pong,
-    /// one way, as a share of the transfer (half of it, and the ownership share). 1 where the file holds
+    /// What the figures of `matrix_file` are divided by: the time of a compare-and-exchange
+    /// ping-pong,
+    /// one way, as a share of the transfer (half of it, and the ownership share). 1 where the file
+    /// holds
     /// transfers.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub matrix_share: f64,
@@ -156,7 +159,8 @@ pub struct DirectoryCosts {
     pub service_ns: f64,
     /// Time between two invalidations that the directory sends out for one request.
     pub snoop_issue_ns: f64,
-    /// The time for which a core keeps a line it took for writing before it answers the next snoop, at
+    /// The time for which a core keeps a line it took for writing before it answers the next
+    /// snoop, at
     /// least (it always completes the operation it took the line for). While it holds the line
     /// its further operations hit.
     pub ownership_window_ns: f64,
@@ -164,8 +168,10 @@ pub struct DirectoryCosts {
     /// comes from the way of the acknowledgement and the next snoop (0 to 1). The longer of the
     /// two holds.
     pub ownership_share: f64,
-    /// The same share for a line that was taken for an addition, if it is another one: on the result of
-    /// an addition nothing hangs, so further additions of a loop are under way when the snoop comes.
+    /// The same share for a line that was taken for an addition, if it is another one: on the
+    /// result of
+    /// an addition nothing hangs, so further additions of a loop are under way when the snoop
+    /// comes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub addition_share: Option<f64>,
     /// The variation of that part of the window from one taking of a line to the next: it is
@@ -183,7 +189,8 @@ pub struct DirectoryCosts {
 pub struct StoreBuffer {
     /// Stores that may wait for their line before the core stalls.
     pub entries: u32,
-    /// Whether every read-modify-write waits until the buffer is empty, as on x86. Where it does not,
+    /// Whether every read-modify-write waits until the buffer is empty, as on x86. Where it does
+    /// not,
     /// one that releases waits all the same.
     pub drained_by_atomics: bool,
 }
@@ -202,17 +209,20 @@ pub struct CoreCosts {
     /// Accesses that a core looks ahead while it waits for a line: it asks for the lines of those
     /// that it made after this one the last time (0: it asks for one line after the other).
     pub run_ahead: u32,
-    /// Whether read-modify-writes ask for their lines ahead as loads and stores do. A core that executes
+    /// Whether read-modify-writes ask for their lines ahead as loads and stores do. A core that
+    /// executes
     /// them only when they are the oldest instruction does not.
     #[serde(default = "yes")]
     pub atomics_run_ahead: bool,
-    /// The time that a core that does not wait loses, beyond the transfer, when another core reads a line
+    /// The time that a core that does not wait loses, beyond the transfer, when another core reads
+    /// a line
     /// that it owns and uses, in nanoseconds. Atomics on different lines are executed ahead of
     /// each other; that work is lost. (Atomics on one line wait for each other: there is none.)
     pub disturbed_ns: f64,
     /// Reading the clock, in nanoseconds.
     pub clock_ns: f64,
-    /// Code between two operations, in nanoseconds, where accesses that hit do not hide it: after an
+    /// Code between two operations, in nanoseconds, where accesses that hit do not hide it: after
+    /// an
     /// operation that had to wait for a line. The simulator does not know what an operation is; who
     /// drives it charges this ([`crate::advance_after_stall`]).
     pub operation_ns: f64,
@@ -254,7 +264,7 @@ pub enum SourceKind {
 }
 
 impl MachineModel {
-    /// Names of the built-in machines, sorted.
+    /// Returns names of the built-in machines, sorted.
     pub fn preset_names() -> impl Iterator<Item = &'static str> {
         PRESETS.iter().map(|(name, _)| *name)
     }
@@ -280,7 +290,8 @@ impl MachineModel {
         })
     }
 
-    /// Finds a machine as a command line names it: a built-in one by its name, any other by the path of
+    /// Finds a machine as a command line names it: a built-in one by its name, any other by the
+    /// path of
     /// its file (with a `/` or the ending `.toml`).
     ///
     /// # Errors
@@ -305,7 +316,8 @@ impl MachineModel {
         Self::parse(&file, &text)
     }
 
-    /// Reads a machine from the text of a file; `file` is used in messages, and a matrix is looked for in
+    /// Reads a machine from the text of a file; `file` is used in messages, and a matrix is looked
+    /// for in
     /// its folder.
     ///
     /// # Errors

@@ -69,19 +69,19 @@ impl<P: Platform, C: AsyncCell<P>> Field<P, C> {
         Self { values, map: Map::new(), programs, machine }
     }
 
-    /// The machine.
+    /// Returns the machine.
     #[inline(always)]
     pub fn machine(&self) -> &Machine<P> {
         &self.machine
     }
 
-    /// The map that the cells are values of.
+    /// Returns the map that the cells are values of.
     #[inline(always)]
     pub fn map(&self) -> &Map<P> {
         &self.map
     }
 
-    /// Number of cells.
+    /// Returns the number of cells.
     #[inline(always)]
     pub fn len(&self) -> usize {
         match &self.values {
@@ -90,12 +90,12 @@ impl<P: Platform, C: AsyncCell<P>> Field<P, C> {
         }
     }
 
-    /// Whether there are no cells.
+    /// Returns whether there are no cells.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The cell with number `index`.
+    /// Returns the cell with number `index`.
     #[inline(always)]
     pub fn cell(&self, index: usize) -> &C {
         match &self.values {
@@ -104,25 +104,25 @@ impl<P: Platform, C: AsyncCell<P>> Field<P, C> {
         }
     }
 
-    /// All cells.
+    /// Returns all cells.
     pub fn cells(&self) -> impl Iterator<Item = &C> {
         (0..self.len()).map(|index| self.cell(index))
     }
 
-    /// The program with number `index`.
+    /// Returns the program with number `index`.
     #[inline(always)]
     pub fn program(&self, index: usize) -> &Program<P> {
         &self.programs[index]
     }
 
-    /// A program and a callback of it, by number.
+    /// Returns a program and a callback of it, by number.
     #[inline(always)]
     pub fn callback(&self, program: usize, callback: usize) -> (&Program<P>, &Callback<P>) {
         let program = self.program(program);
         (program, program.callback(callback))
     }
 
-    /// How often the programs' callbacks ran. Exact at rest.
+    /// Returns how often the programs' callbacks ran. Exact at rest.
     pub fn runs(&self) -> u64 {
         let callbacks = |program: &Program<P>| -> u64 {
             (0..program.callbacks()).map(|callback| program.callback(callback).runs()).sum()

@@ -47,7 +47,7 @@ impl Params {
         }
     }
 
-    /// A machine with a CPU for each worker and those beyond.
+    /// Returns a machine with a CPU for each worker and those beyond.
     pub(crate) fn machine<P: Platform>(&self) -> Machine<P> {
         let config = MachineConfig {
             charges: self.charges,

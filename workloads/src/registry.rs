@@ -151,12 +151,13 @@ macro_rules! workloads {
     };
 }
 
-/// Whether a workload is built for cells of this kind on platform `P`.
+/// Returns whether a workload is built for cells of this kind on platform `P`.
 const fn is_offered<P: Platform, W: CellWorkload, const INTERRUPTED: bool>(kind: CellKind) -> bool {
     kind.is_in(W::KINDS) && is_served::<P, W, INTERRUPTED>()
 }
 
-/// Whether a workload is built on platform `P`: design, workload and platform multiply, and each
+/// Returns whether a workload is built on platform `P`: design, workload and platform multiply,
+/// and each
 /// combination is compiled. `INTERRUPTED`: only workloads that are interrupted, without callbacks.
 const fn is_served<P: Platform, W: Workload, const INTERRUPTED: bool>() -> bool {
     let runs = <P::Engine as Engine<P>>::RUNS;

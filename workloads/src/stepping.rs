@@ -29,7 +29,7 @@ impl Pair {
         Self { worker: Worker::new(0, seed), handler: Worker::new(0, seed.wrapping_add(1)) }
     }
 
-    /// One step, interrupted before its access number `place`; `false` if it has fewer.
+    /// Returns one step, interrupted before its access number `place`; `false` if it has fewer.
     pub fn step(
         &mut self,
         trial: &dyn Trial<Stepped>,

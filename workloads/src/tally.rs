@@ -15,7 +15,7 @@ macro_rules! ops {
             /// All of them; an operation's place here is its index.
             pub const ALL: &'static [Op] = &[$(Op::$name,)*];
 
-            /// Name in records and reports.
+            /// Returns the name in records and reports.
             pub const fn id(self) -> &'static str {
                 match self { $(Op::$name => $id,)* }
             }
@@ -51,7 +51,7 @@ ops! {
 /// Number of outcomes: ok and each errno.
 pub const OUTCOMES: usize = 1 + Errno::ALL.len();
 
-/// The name of an outcome in records: `ok`, or the errno's.
+/// Returns the name of an outcome in records: `ok`, or the errno's.
 pub fn outcome_id(index: usize) -> &'static str {
     match index.checked_sub(1) {
         None => "ok",
@@ -123,12 +123,12 @@ impl Tally {
         self.get(op, 1 + errno as usize)
     }
 
-    /// All attempts.
+    /// Returns all attempts.
     pub fn attempts(&self) -> u64 {
         self.counts.iter().flatten().sum()
     }
 
-    /// All attempts that succeeded.
+    /// Returns all attempts that succeeded.
     pub fn successes(&self) -> u64 {
         self.counts.iter().map(|outcomes| outcomes[0]).sum()
     }
@@ -140,7 +140,7 @@ impl Tally {
         }
     }
 
-    /// Operations and outcomes that were counted, as (operation, outcome's name, count).
+    /// Returns operations and outcomes that were counted, as (operation, outcome's name, count).
     pub fn iter(&self) -> impl Iterator<Item = (Op, &'static str, u64)> {
         Op::ALL.iter().flat_map(move |op| {
             (0..OUTCOMES)

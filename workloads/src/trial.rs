@@ -166,7 +166,7 @@ pub trait LockWorkload: Workload {
 /// and calls [`interrupt`](Self::interrupt) with the interrupted CPU in that context
 /// ([`Cpu::interrupted`]): an NMI wherever it strikes, a hardirq not while interrupts are off.
 pub trait Trial<P: Platform>: Send + Sync {
-    /// The machine.
+    /// Returns the machine.
     fn machine(&self) -> &Machine<P>;
 
     /// Prepares what this worker will use, so that its memory is touched by its user first.

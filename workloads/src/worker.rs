@@ -30,7 +30,7 @@ impl Worker {
         Self { index, tally: Tally::default(), step: 0, random }
     }
 
-    /// A random number: xoroshiro128+ (Blackman, Vigna 2018), a nanosecond a piece, which a
+    /// Returns a random number: xoroshiro128+ (Blackman, Vigna 2018), a nanosecond a piece, which a
     /// generator in the measured loop must not exceed.
     #[inline(always)]
     pub fn random(&mut self) -> u64 {
@@ -41,13 +41,13 @@ impl Worker {
         result
     }
 
-    /// A random number below `bound`, which is at most 2^32.
+    /// Returns a random number below `bound`, which is at most 2^32.
     #[inline(always)]
     pub fn below(&mut self, bound: u64) -> u64 {
         ((self.random() >> 32) * bound) >> 32
     }
 
-    /// Whether a random event of the given chance in percent happens.
+    /// Returns whether a random event of the given chance in percent happens.
     #[inline(always)]
     pub fn percent(&mut self, chance: u64) -> bool {
         self.below(100) < chance

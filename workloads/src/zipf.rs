@@ -39,7 +39,7 @@ impl Zipf {
         Self { slots: slots.into() }
     }
 
-    /// The key that a random number stands for.
+    /// Returns the key that a random number stands for.
     #[inline(always)]
     pub fn key(&self, random: u64) -> usize {
         let slot = (((random >> 32) * self.slots.len() as u64) >> 32) as usize;

@@ -126,7 +126,7 @@ impl<'a> RunningKernel<'a> {
     }
 }
 
-/// An error belongs to one row, which is left out; the others go on.
+/// Returns an error belongs to one row, which is left out; the others go on.
 fn left_out(spec: &Spec, error: &Error) -> BackendError {
     // Memory may be back in the next round.
     let for_good = !matches!(error, Error::Prepare { .. });

@@ -46,7 +46,7 @@ impl Attribution {
         }
     }
 
-    /// The operation of the step, as an index of [`Latencies::record`].
+    /// Returns the operation of the step, as an index of [`Latencies::record`].
     #[inline(always)]
     pub(crate) fn after(&self, tally: &Tally) -> usize {
         match self {
@@ -60,7 +60,7 @@ fn attempts(tally: &Tally, op: usize) -> u64 {
     (0..OUTCOMES).map(|outcome| tally.get(Op::ALL[op], outcome)).sum()
 }
 
-/// The only operation whose count differs; none if none or several do.
+/// Returns the only operation whose count differs; none if none or several do.
 #[inline]
 pub(crate) fn changed(before: &Tally, after: &Tally) -> Option<usize> {
     let mut differing =
@@ -101,7 +101,7 @@ impl Latencies {
         }
     }
 
-    /// Operations with at least one value.
+    /// Returns operations with at least one value.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, &Histogram<u64>)> {
         self.by_op.iter().enumerate().filter_map(|(op, histogram)| {
             let name = Op::ALL.get(op).map_or(STEP, |op| op.id());

@@ -41,8 +41,10 @@ pub const WORST_BAR: f64 = 0.40;
 const REGIMES_RATIO: f64 = 1.0 / (1.0 - MEDIAN_BAR);
 /// Simulations of each row, each with a seed of its own; the median counts.
 const SEEDS: u64 = 9;
-/// Number of the designs and workloads: raised with each change that makes an earlier measurement of a cell
-/// one of something else. The first (commit 0a51159) had other layouts of the blocks, and armed timers
+/// Number of the designs and workloads: raised with each change that makes an earlier measurement
+/// of a cell
+/// one of something else. The first (commit 0a51159) had other layouts of the blocks, and armed
+/// timers
 /// by one exchange.
 const DESIGNS: u32 = 2;
 /// Kind of the rows that are neither cells nor locks.
@@ -65,7 +67,8 @@ pub struct Measured {
     pub passes: usize,
     /// Passes that count: the host held still, and was where it was in most others.
     pub kept: usize,
-    /// The designs that were measured, by their number; the first have none in their files. Rows of cells
+    /// The designs that were measured, by their number; the first have none in their files. Rows
+    /// of cells
     /// of another number than this program's are shown, and do not count.
     #[serde(default = "first_designs")]
     pub designs: u32,
@@ -80,7 +83,8 @@ fn first_designs() -> u32 {
 }
 
 impl Measured {
-    /// Returns whether a row was measured with the designs and workloads of this program. Primitives and
+    /// Returns whether a row was measured with the designs and workloads of this program.
+    /// Primitives and
     /// locks are what they were.
     fn is_current(&self, row: &MeasuredRow) -> bool {
         self.designs == DESIGNS || row.kind == PRIMITIVE || row.kind == "lock"
@@ -105,7 +109,7 @@ pub struct MeasuredRow {
 }
 
 impl MeasuredRow {
-    /// Whether the passes agree so far that there is one time to predict.
+    /// Returns whether the passes agree so far that there is one time to predict.
     #[must_use]
     pub fn is_one_regime(&self) -> bool {
         self.upper_ns < self.lower_ns * REGIMES_RATIO
@@ -124,7 +128,8 @@ pub struct Row {
     pub predicted: Prediction,
     /// `predicted / measured - 1`.
     pub error: f64,
-    /// Whether it counts: measurement and prediction have one regime each, and the design is what it was.
+    /// Whether it counts: measurement and prediction have one regime each, and the design is what
+    /// it was.
     pub counts: bool,
 }
 
@@ -255,7 +260,8 @@ pub enum ValidateError {
 }
 
 impl Validation {
-    /// Calibrates the model by the microbenchmarks of `measured` and predicts its rows, with intervals
+    /// Calibrates the model by the microbenchmarks of `measured` and predicts its rows, with
+    /// intervals
     /// over so many machines drawn within the uncertainty of the figures.
     ///
     /// # Errors
@@ -313,7 +319,7 @@ impl Validation {
         self.median_error.is_none().then(|| Nothing::new(what, self.rows.len()))
     }
 
-    /// Whether rows count, the errors are within the bars and the cells in order.
+    /// Returns whether rows count, the errors are within the bars and the cells in order.
     #[must_use]
     pub fn holds(&self) -> bool {
         let within = |error: Option<f64>, bar| error.is_some_and(|error| error <= bar);
@@ -323,7 +329,7 @@ impl Validation {
     }
 }
 
-/// The rows that are measured, beside the primitives.
+/// Returns the rows that are measured, beside the primitives.
 fn selection(kind: &str) -> Selection {
     let (cells, workloads) = if kind == "lock" { LOCKS } else { CELLS };
     let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
@@ -369,7 +375,7 @@ fn predict(
     Ok(Prediction::of(seeds, &draws).expect("there are seeds"))
 }
 
-/// What a row is in a simulation.
+/// Returns what a row is in a simulation.
 fn spec(machine: &MachineModel, row: &MeasuredRow) -> Result<Spec, PlanError> {
     let selection = Selection {
         cells: vec![row.subject.clone()],

@@ -45,23 +45,27 @@ pub(super) struct Measuring {
     /// Cost that the model adds to queueing a work
     #[arg(long, value_name = "NS", default_value = QUEUE_WORK_NS, value_parser = parse_ns)]
     pub(super) queue_ns: f64,
-    /// Cost that the model adds to the interrupt that runs irq_work; no kernel run has measured it yet
+    /// Cost that the model adds to the interrupt that runs irq_work; no kernel run has measured it
+    /// yet
     #[arg(long, value_name = "NS", default_value = "0", value_parser = parse_ns)]
     pub(super) irq_work_ns: f64,
     /// Add none of these costs
     #[arg(long, conflicts_with_all = ["irq_save_ns", "arm_ns", "queue_ns", "irq_work_ns"])]
     pub(super) no_charges: bool,
-    /// Show a live view while measuring: the forest plot as it grows, what is undecided and how many
+    /// Show a live view while measuring: the forest plot as it grows, what is undecided and how
+    /// many
     /// rounds it needs; a progress bar where standard error is no terminal
     #[arg(long)]
     pub(super) watch: bool,
-    /// Interruptions of each worker a second, in workloads that interrupt; 0: as many as are handled
+    /// Interruptions of each worker a second, in workloads that interrupt; 0: as many as are
+    /// handled
     /// [default: the workload's]
     #[arg(long, value_name = "HZ", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub(super) interrupt_rate: Option<u32>,
 }
 
-/// Charges as the kernel run kept in `results/kernel` shows them, in nanoseconds: a masked pair of the
+/// Charges as the kernel run kept in `results/kernel` shows them, in nanoseconds: a masked pair of
+/// the
 /// resilient lock less an unmasked one.
 const IRQ_SAVE_NS: &str = "8";
 /// A start of a timer that is armed already, less the lookup and the cell's own part.
@@ -97,7 +101,7 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// The directory for runs.
+    /// Returns the directory for runs.
     pub(super) fn dir(&self) -> PathBuf {
         self.out.clone().unwrap_or_else(default_out)
     }
@@ -171,7 +175,7 @@ impl Choice {
         }
     }
 
-    /// Name of what is measured, for the record.
+    /// Returns the name of what is measured, for the record.
     pub(super) fn matrix_name(&self) -> &'static str {
         let chosen = !(self.cells.is_empty()
             && self.workloads.is_empty()
@@ -223,7 +227,7 @@ fn parse_window(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A percentage as a share.
+/// Returns a percentage as a share.
 pub(super) fn parse_percent(text: &str) -> Result<f64, String> {
     let percent: Option<f64> = text.trim_end_matches('%').parse().ok();
     match percent {

@@ -17,7 +17,8 @@ pub(super) fn command_line((command, args): (&str, &[OsString]), seed: Option<u6
     words.join(" ")
 }
 
-/// A word that a shell reads as `arg`: as it is where nothing in it means anything to a shell, else in
+/// Returns a word that a shell reads as `arg`: as it is where nothing in it means anything to a
+/// shell, else in
 /// quotes, and in `$'...'` where it holds control characters or is not UTF-8.
 fn quoted(arg: &OsStr) -> String {
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_./:=,+@%-".contains(byte);

@@ -30,7 +30,8 @@ pub(super) struct Args {
     /// Relative difference that matters, in percent [default: what the second run says]
     #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
     threshold: Option<f64>,
-    /// End with status 1 if B has a row with one of these verdicts, a row that broke an invariant, or
+    /// End with status 1 if B has a row with one of these verdicts, a row that broke an invariant,
+    /// or
     /// no row in common with A
     #[arg(long, value_name = "V,W", value_delimiter = ',')]
     fail_on: Vec<FailOn>,
@@ -74,7 +75,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(conclude(&found, &args.fail_on))
 }
 
-/// The exit status, and in a line why it is not 0.
+/// Returns the exit status, and in a line why it is not 0.
 fn conclude(found: &RunComparison, fail_on: &[FailOn]) -> ExitCode {
     if fail_on.is_empty() {
         return ExitCode::SUCCESS;

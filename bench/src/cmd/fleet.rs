@@ -129,7 +129,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The directory of a fleet that is named by its plan or by itself.
+/// Returns the directory of a fleet that is named by its plan or by itself.
 fn directory(fleet: &Path) -> anyhow::Result<PathBuf> {
     if !fleet.is_file() {
         return Ok(fleet.to_owned());
@@ -164,7 +164,7 @@ fn submitted(plan: &Path, dry_run: bool) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What was submitted, and how to follow it.
+/// Returns what was submitted, and how to follow it.
 fn follow(done: &Submitted, fleet: &Path) -> anyhow::Result<String> {
     let mut text = String::new();
     for (number, script, tasks) in &done.jobs {
@@ -211,7 +211,8 @@ fn show_status(dir: &Path, follow: bool) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Checks the arguments of a task as the command will read them, as far as that can be known before it
+/// Checks the arguments of a task as the command will read them, as far as that can be known
+/// before it
 /// is on its host; returns the number of configurations.
 fn check(args: &[String]) -> Result<usize, String> {
     let words = std::iter::once("cellbench").chain(args.iter().map(String::as_str));

@@ -79,7 +79,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     record(args, &info, chosen)
 }
 
-/// The rows asked for.
+/// Returns the rows asked for.
 fn choose(info: &KernelInfo, args: &Args) -> anyhow::Result<Vec<Row>> {
     let all = rows(info);
     let known = |names: &mut dyn Iterator<Item = String>| {
@@ -170,7 +170,7 @@ fn session<B: Backend>(
     Ok(run::conclude(&finished, answers))
 }
 
-/// The kernel has one generation of cells; its locks are compared with each other.
+/// Returns the kernel has one generation of cells; its locks are compared with each other.
 #[cfg(feature = "kernel")]
 fn baseline(chosen: &[Row]) -> String {
     let lock = chosen.iter().find(|row| row.cell == "bpf_spin_lock");

@@ -26,7 +26,7 @@ pub(super) fn error(error: &anyhow::Error) {
     say(&format!("cellbench: error: {}", one_line(&with_causes(error))));
 }
 
-/// What an error says, and its causes as far as it does not say them itself.
+/// Returns what an error says, and its causes as far as it does not say them itself.
 fn with_causes(error: &anyhow::Error) -> String {
     error.chain().fold(String::new(), |said, cause| {
         let cause = cause.to_string();
@@ -52,7 +52,8 @@ fn one_line(text: &str) -> String {
     text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
-/// Whether standard output shows colours to somebody who wants them (<https://no-color.org>).
+/// Returns whether standard output shows colours to somebody who wants them
+/// (<https://no-color.org>).
 pub(super) fn colour() -> bool {
     io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

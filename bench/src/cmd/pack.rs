@@ -45,7 +45,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What says who works on this host, and which it is.
+/// Returns what says who works on this host, and which it is.
 fn private() -> Private {
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let home = std::env::var("HOME").unwrap_or_default();

@@ -81,7 +81,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(if answers { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NOTHING) })
 }
 
-/// Writes one page of the runs kept in `dir`, with the table of the VERIFICATION.md beside the page.
+/// Writes one page of the runs kept in `dir`, with the table of the VERIFICATION.md beside the
+/// page.
 fn write_page(dir: &Path, page: &Path) -> anyhow::Result<ExitCode> {
     let kept = Kept::read(dir)?;
     for damage in kept.runs.iter().flat_map(|(_, run)| &run.damage.first) {
@@ -105,7 +106,8 @@ fn write_page(dir: &Path, page: &Path) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes the reports of a run (all if `only` is empty) and shows its table, or its summary as JSON.
+/// Writes the reports of a run (all if `only` is empty) and shows its table, or its summary as
+/// JSON.
 /// Returns whether the run has something that can be judged.
 pub(super) fn show(run: &Path, json: bool, only: &[String]) -> anyhow::Result<bool> {
     show_with(run, json, |format| is_wanted(format, only), |_| (), None)
@@ -179,13 +181,14 @@ fn show_with(
     Ok(answers)
 }
 
-/// The baseline, if there are rows and none of them is its.
+/// Returns the baseline, if there are rows and none of them is its.
 fn missing_baseline<'a>(entries: &[Entry], baseline: &'a str) -> Option<&'a str> {
     let missing = !entries.is_empty() && !entries.iter().any(|entry| entry.series.cell == baseline);
     missing.then_some(baseline)
 }
 
-/// What fits on a terminal: all, or the headline workloads on most threads. Errors are always shown.
+/// Returns what fits on a terminal: all, or the headline workloads on most threads. Errors are
+/// always shown.
 fn shown(entries: &[Entry]) -> Vec<Entry> {
     if entries.len() <= ROWS_SHOWN {
         return entries.to_vec();

@@ -22,7 +22,8 @@ use cellbench_host::topology::Topology;
 
 /// Exit status when an invariant broke: a cell is wrong.
 pub(super) const EXIT_VIOLATION: u8 = 1;
-/// Exit status of a run that measured nothing which can be judged: no round, or disturbed ones alone.
+/// Exit status of a run that measured nothing which can be judged: no round, or disturbed ones
+/// alone.
 pub(super) const EXIT_NOTHING: u8 = 3;
 /// Cell that the others are compared with, unless it is not measured.
 const BASELINE: &str = cellbench_plots::options::DEFAULT_BASELINE;
@@ -92,7 +93,8 @@ pub(super) fn settings(
     }
 }
 
-/// Time for a matrix: with the other benches and the reports, `cargo bench` takes five minutes
+/// Returns the time for a matrix: with the other benches and the reports, `cargo bench` takes five
+/// minutes
 /// on two CPUs, and below a minute with `--quick`.
 fn default_budget(matrix: Matrix) -> Duration {
     Duration::from_secs(match matrix {
@@ -102,7 +104,7 @@ fn default_budget(matrix: Matrix) -> Duration {
     })
 }
 
-/// The cell asked for, else the usual one if it is measured, else the first that is.
+/// Returns the cell asked for, else the usual one if it is measured, else the first that is.
 pub(super) fn baseline(
     asked: Option<&str>,
     specs: &mut dyn Iterator<Item = &Spec>,
@@ -123,14 +125,15 @@ pub(super) fn baseline(
     }
 }
 
-/// Nanoseconds of the clock: different for each run, and recorded.
+/// Returns nanoseconds of the clock: different for each run, and recorded.
 pub(super) fn seed_from_clock() -> u64 {
     let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
     // 53 bits, which every JSON reader keeps.
     since.as_nanos() as u64 & ((1 << 53) - 1)
 }
 
-/// Ends the process when workers do not come back: they cannot be ended otherwise. What was recorded
+/// Ends the process when workers do not come back: they cannot be ended otherwise. What was
+/// recorded
 /// below `out` stays.
 pub(super) fn stuck(out: PathBuf) -> OnStuck {
     Box::new(move |error| {

@@ -39,7 +39,8 @@ pub(super) struct Args {
     output: Output,
     #[command(flatten)]
     choice: Choice,
-    /// Machine to simulate: a name that --list shows, a file, or `host` for this one, as measured now and
+    /// Machine to simulate: a name that --list shows, a file, or `host` for this one, as measured
+    /// now and
     /// written to host.toml beside the run
     #[arg(long, value_name = "NAME|FILE", default_value = DEFAULT_MACHINE)]
     machine: String,
@@ -47,7 +48,8 @@ pub(super) struct Args {
     #[arg(long)]
     list: bool,
     /// Calibrate a model of this host, measure primitives, locks and cells with two threads, and
-    /// compare with what the model predicts; status 1 if it misses its bars, 3 if nothing counts. With
+    /// compare with what the model predicts; status 1 if it misses its bars, 3 if nothing counts.
+    /// With
     /// --against: compare with measurements by others instead
     #[arg(long, conflicts_with_all = ["cells", "workloads", "kinds", "threads", "machine"])]
     validate: bool,
@@ -71,7 +73,8 @@ pub(super) struct Args {
     /// the rounds that one writes, and `cellbench fleet` joins them
     #[arg(long, value_name = "K/N", conflicts_with_all = ["time_budget", "own_line", "validate"])]
     shard: Option<Shard>,
-    /// Simulate every round on the machine as its file says; otherwise each round is on a machine drawn
+    /// Simulate every round on the machine as its file says; otherwise each round is on a machine
+    /// drawn
     /// within the uncertainty of the figures, so that verdicts hold for all of these
     #[arg(long)]
     exact_machine: bool,
@@ -159,7 +162,7 @@ fn list() -> anyhow::Result<()> {
     output::emit(&text)
 }
 
-/// A built-in machine, one from a file, or this host.
+/// Returns a built-in machine, one from a file, or this host.
 fn find_machine(name: &str) -> anyhow::Result<MachineModel> {
     if name != HOST {
         return Ok(MachineModel::find(name)?);

@@ -34,7 +34,8 @@ const DEFAULT_TIME: Duration = Duration::from_secs(60);
 
 /// Check every cell on real cores: threads, signals and callbacks at once, freed memory poisoned
 ///
-/// Exit status: 0 all is well, 1 a violation, 2 wrong input, 3 some cells never ran, 130 interrupted.
+/// Exit status: 0 all is well, 1 a violation, 2 wrong input, 3 some cells never ran, 130
+/// interrupted.
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -182,7 +183,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// One slice, for the supervisor or for whoever repeats a violation.
+/// Returns one slice, for the supervisor or for whoever repeats a violation.
 fn run_slice(text: &str) -> anyhow::Result<ExitCode> {
     let order: Order = serde_json::from_str(text).context("--order")?;
     let tell = |outcome: &slice::Outcome| -> anyhow::Result<ExitCode> {
@@ -200,7 +201,7 @@ fn run_slice(text: &str) -> anyhow::Result<ExitCode> {
     tell(&slice::run(&order, Box::new(stuck))?)
 }
 
-/// The chosen cells with the chosen workloads that suit each.
+/// Returns the chosen cells with the chosen workloads that suit each.
 fn decks(args: &Args, threads: u32) -> anyhow::Result<Vec<Deck>> {
     let unknown =
         |what, name: &str, known| PlanError::Unknown { what, name: name.to_owned(), known };
@@ -262,7 +263,7 @@ fn decks(args: &Args, threads: u32) -> anyhow::Result<Vec<Deck>> {
     Ok(decks)
 }
 
-/// The file of this run, in a directory of its own.
+/// Returns the file of this run, in a directory of its own.
 fn create_record(args: &Args, started_unix_s: u64) -> anyhow::Result<PathBuf> {
     let stamp: String =
         rfc3339_utc(started_unix_s).chars().filter(|c| !"-:".contains(*c)).collect();

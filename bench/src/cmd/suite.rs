@@ -29,7 +29,7 @@ struct Suite {
     list: bool,
 }
 
-/// The suite's whole `main`.
+/// Returns the suite's whole `main`.
 #[must_use]
 pub fn suite() -> ExitCode {
     let own: Vec<OsString> = given().into_iter().filter(|arg| arg != "--bench").collect();

@@ -17,9 +17,11 @@ use super::output;
 /// Exit status where `--against` found a difference.
 const EXIT_DIFFERENT: u8 = 1;
 
-/// Show what the operations of a kernel image execute: instructions, locked ones, cache lines, locks
+/// Show what the operations of a kernel image execute: instructions, locked ones, cache lines,
+/// locks
 ///
-/// Boots the image in QEMU, without KVM, and measures no time: every run of one image shows the same.
+/// Boots the image in QEMU, without KVM, and measures no time: every run of one image shows the
+/// same.
 /// With --against, shows what changed from that image to --kernel's; exit status 1 if anything did.
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
@@ -68,7 +70,7 @@ impl Args {
     }
 }
 
-/// The trace of a kernel: read if it was kept, else made and kept.
+/// Returns the trace of a kernel: read if it was kept, else made and kept.
 fn obtain(name: &str, args: &Args) -> anyhow::Result<Trace> {
     if Path::new(name).extension().is_some_and(|extension| extension == "json") {
         let mut trace = Trace::read(Path::new(name))?;

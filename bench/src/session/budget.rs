@@ -20,11 +20,12 @@ pub const SURVEY_ROUNDS: u32 = 8;
 const LEAST_ROUNDS: u32 = 12;
 /// Shorter windows measure the harness.
 const SHORTEST: Duration = Duration::from_millis(3);
-/// Longer ones gather more disturbances than they average out, and under contention a window lies in
+/// Longer ones gather more disturbances than they average out, and under contention a window lies
+/// in
 /// one regime or another however long it is: the time is better spent on more rounds.
 const LONGEST: Duration = Duration::from_millis(20);
 
-/// Time before a window of this length.
+/// Returns the time before a window of this length.
 #[must_use]
 pub fn warm_up(window: Duration) -> Duration {
     (window / 10).clamp(Duration::from_millis(1), Duration::from_millis(3))

@@ -43,14 +43,14 @@ impl CtrlC {
         INSTALLED.get_or_init(install).clone().map(|()| Self(()))
     }
 
-    /// Whether the user wants to stop.
+    /// Returns whether the user wants to stop.
     #[must_use]
     pub fn is_requested(self) -> bool {
         REQUESTED.load(Ordering::Relaxed)
     }
 }
 
-/// What the user reads: the handler runs on a thread of its own, which may be one too many.
+/// Returns what the user reads: the handler runs on a thread of its own, which may be one too many.
 fn refused(error: ctrlc::Error) -> String {
     match error {
         ctrlc::Error::System(source) if source.raw_os_error() == Some(libc::EAGAIN) => {
@@ -60,7 +60,7 @@ fn refused(error: ctrlc::Error) -> String {
     }
 }
 
-/// Whether the process ignores a signal.
+/// Returns whether the process ignores a signal.
 fn is_ignored(signal: libc::c_int) -> bool {
     // SAFETY: a `sigaction` of zeros is a value of its type, and the call only writes to it.
     unsafe {

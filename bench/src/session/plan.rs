@@ -111,7 +111,8 @@ impl<S: Configuration> Plan<S> {
         self.blocks.iter().flat_map(|block| &block.specs)
     }
 
-    /// Returns the configurations that `shard` holds, each as the index of its block and its index in
+    /// Returns the configurations that `shard` holds, each as the index of its block and its index
+    /// in
     /// that block.
     #[must_use]
     pub fn held(&self, shard: Shard) -> BTreeSet<(usize, usize)> {
@@ -338,7 +339,8 @@ impl Plan {
         Ok(places)
     }
 
-    /// Whether `subject` runs under `workload`; notes why not where that is not plain from the list.
+    /// Returns whether `subject` runs under `workload`; notes why not where that is not plain from
+    /// the list.
     fn can_run(&mut self, subject: &Subject, workload: &Entry) -> bool {
         let under = subject.under();
         if !workload.serves(under) {
@@ -391,7 +393,7 @@ impl Plan {
     }
 }
 
-/// Name of the engine in records: locks have none.
+/// Returns the name of the engine in records: locks have none.
 fn engine(workload: &Entry, kind: &Kind) -> &'static str {
     match (kind, workload.engine) {
         (Kind::Lock | Kind::Primitive, _) => "",

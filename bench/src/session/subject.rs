@@ -57,19 +57,20 @@ impl Subject {
         }
     }
 
-    /// The same with epochs.
+    /// Returns the same with epochs.
     #[must_use]
     pub fn with_epoch(self) -> Self {
         Self { name: self.name + EPOCH, reclaim: Reclaim::Epoch, ..self }
     }
 
-    /// The same under another name.
+    /// Returns the same under another name.
     #[must_use]
     pub fn twin(&self) -> Self {
         Self { name: format!("{}{TWIN}", self.name), ..self.clone() }
     }
 
-    /// The same with `turns` turns of work more in each interrupt-off section, named by what that
+    /// Returns the same with `turns` turns of work more in each interrupt-off section, named by
+    /// what that
     /// amounts to.
     #[must_use]
     pub fn slowed(&self, percent: f64, turns: u32) -> Self {
@@ -80,7 +81,7 @@ impl Subject {
         }
     }
 
-    /// What it is to a workload.
+    /// Returns what it is to a workload.
     ///
     /// # Panics
     /// Never for a subject of [`all`] or [`named`]: the registry has these kinds alone.
@@ -89,14 +90,14 @@ impl Subject {
         under(&self.kind).expect("a subject of the registry")
     }
 
-    /// Whether it is a lock of others, which exists on real cores only.
+    /// Returns whether it is a lock of others, which exists on real cores only.
     #[must_use]
     pub fn is_peer(&self) -> bool {
         self.kind == Kind::Lock && PEERS.iter().any(|peer| peer.id == self.id)
     }
 }
 
-/// Every cell, lock, peer and primitive as it is, in the registry's order.
+/// Returns every cell, lock, peer and primitive as it is, in the registry's order.
 #[must_use]
 pub fn all() -> Vec<Subject> {
     let cells = CELLS.iter().map(|cell| Subject::of(cell.id, Under::Cell(cell.kind)));
@@ -105,7 +106,8 @@ pub fn all() -> Vec<Subject> {
     cells.chain(locks).chain(primitives).collect()
 }
 
-/// The subjects of that name, one for each kind that has it; a cell's name may end in [`EPOCH`].
+/// Returns the subjects of that name, one for each kind that has it; a cell's name may end in
+/// [`EPOCH`].
 #[must_use]
 pub fn named(name: &str) -> Vec<Subject> {
     let (id, epoch) = match name.strip_suffix(EPOCH) {
@@ -122,7 +124,7 @@ pub fn named(name: &str) -> Vec<Subject> {
     }
 }
 
-/// The record's word for what is under a workload.
+/// Returns the record's word for what is under a workload.
 #[must_use]
 pub fn recorded(subject: Under) -> Kind {
     match subject {
@@ -134,7 +136,7 @@ pub fn recorded(subject: Under) -> Kind {
     }
 }
 
-/// What is under a workload by the record's word; `None` for a kind of a newer writer.
+/// Returns what is under a workload by the record's word; `None` for a kind of a newer writer.
 #[must_use]
 pub fn under(kind: &Kind) -> Option<Under> {
     match kind {

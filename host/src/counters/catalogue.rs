@@ -165,13 +165,13 @@ pub enum Role {
 }
 
 impl Models {
-    /// Whether `model` is in the set.
+    /// Returns whether `model` is in the set.
     #[must_use]
     pub fn contains(&self, model: u32) -> bool {
         self.0.contains(&model)
     }
 
-    /// The models, ascending.
+    /// Returns the models, ascending.
     pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         self.0.iter().copied()
     }
@@ -210,7 +210,7 @@ impl FromStr for Models {
 }
 
 impl Table {
-    /// Whether the table is for `cpu`.
+    /// Returns whether the table is for `cpu`.
     #[must_use]
     pub fn matches(&self, cpu: &CpuModel) -> bool {
         self.cpus.iter().any(|of| {
@@ -218,7 +218,7 @@ impl Table {
         })
     }
 
-    /// The table's events that exist on `cpu`.
+    /// Returns the table's events that exist on `cpu`.
     pub fn events_of<'a>(&'a self, cpu: &'a CpuModel) -> impl Iterator<Item = &'a TableEvent> {
         let on_cpu = |event: &&TableEvent| {
             event.models.as_ref().is_none_or(|models| models.contains(cpu.model))
@@ -239,7 +239,7 @@ impl Table {
     }
 }
 
-/// Every table.
+/// Returns every table.
 ///
 /// # Panics
 /// If a file does not parse, which the tests of this crate exclude.
@@ -256,7 +256,7 @@ pub fn tables() -> &'static [Table] {
     })
 }
 
-/// The table for `cpu`, if there is one.
+/// Returns the table for `cpu`, if there is one.
 #[must_use]
 pub fn table_for(cpu: &CpuModel) -> Option<&'static Table> {
     tables().iter().find(|table| table.matches(cpu))

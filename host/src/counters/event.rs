@@ -50,7 +50,7 @@ impl EventSpec {
         matches!(self.kind, Kind::Software(_))
     }
 
-    /// The perf event on `pmu`. Software events include the kernel, in which switches and
+    /// Returns the perf event on `pmu`. Software events include the kernel, in which switches and
     /// migrations happen: counted in user space only they would be a constant zero.
     pub(super) fn builder(&self, pmu: Option<&Pmu>) -> Builder<'static> {
         let mut builder = match self.kind {
@@ -88,7 +88,7 @@ pub struct Pmu {
 }
 
 impl Pmu {
-    /// The PMU that counts on `cpu`; `None` if the kernel has none.
+    /// Returns the PMU that counts on `cpu`; `None` if the kernel has none.
     #[must_use]
     pub fn of(roots: &Roots, cpu: CpuId) -> Option<Self> {
         let dir = "bus/event_source/devices";
@@ -110,7 +110,7 @@ impl Pmu {
         Some(Self { name: name.clone(), kind, is_one_of_several: cores.len() > 1 })
     }
 
-    /// Whether the event tables, which are for performance cores, apply.
+    /// Returns whether the event tables, which are for performance cores, apply.
     fn has_tables(&self) -> bool {
         !matches!(self.name.as_str(), "cpu_atom" | "cpu_lowpower")
     }
@@ -129,7 +129,7 @@ pub struct Plan {
 const CONTENTION: &str = "contention-events";
 
 impl Plan {
-    /// Everything this tool counts on `cpu`.
+    /// Returns everything this tool counts on `cpu`.
     #[must_use]
     pub fn full(roots: &Roots, cpu: CpuId) -> Self {
         let mut plan = Self::basic(roots, cpu);
@@ -159,7 +159,7 @@ impl Plan {
         plan
     }
 
-    /// The events every kernel and PMU have: no vendor's.
+    /// Returns the events every kernel and PMU have: no vendor's.
     #[must_use]
     pub fn basic(roots: &Roots, cpu: CpuId) -> Self {
         let generic = [
@@ -194,7 +194,7 @@ impl Plan {
         Self { groups, pmu: Pmu::of(roots, cpu), without: Vec::new() }
     }
 
-    /// The plan reduced to one event by its name.
+    /// Returns the plan reduced to one event by its name.
     #[must_use]
     pub fn only(mut self, name: &str) -> Option<Self> {
         let event = self.events().find(|event| event.name == name)?.clone();
@@ -203,12 +203,12 @@ impl Plan {
         Some(self)
     }
 
-    /// The events, in the order they are opened.
+    /// Returns the events, in the order they are opened.
     pub fn events(&self) -> impl Iterator<Item = &EventSpec> {
         self.groups.iter().flatten()
     }
 
-    /// The CPU's PMU, if the kernel has one.
+    /// Returns the CPU's PMU, if the kernel has one.
     #[must_use]
     pub fn pmu(&self) -> Option<&Pmu> {
         self.pmu.as_ref()

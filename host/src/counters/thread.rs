@@ -67,7 +67,8 @@ impl ThreadCounters {
         counters
     }
 
-    /// Why the event called `name` has no count; `None` if it has one, or is not in the plan.
+    /// Returns why the event called `name` has no count; `None` if it has one, or is not in the
+    /// plan.
     #[must_use]
     pub fn why_not(&self, name: &str) -> Option<&Unavailable> {
         self.unavailable.iter().find(|(event, _)| event == name).map(|(_, reason)| reason)
@@ -103,7 +104,7 @@ impl ThreadCounters {
         Ok(())
     }
 
-    /// What was counted between the last start and stop (or now, if not stopped).
+    /// Returns what was counted between the last start and stop (or now, if not stopped).
     #[must_use]
     pub fn read(&mut self) -> Readings {
         let mut readings = Readings::new();
@@ -200,7 +201,7 @@ impl OpenGroup {
 }
 
 impl Totals {
-    /// What the member at `index` counted since `base`.
+    /// Returns what the member at `index` counted since `base`.
     fn since(&self, base: &Self, index: usize) -> Reading {
         let Some(end) = self.values[index] else {
             return Reading::Unavailable(Unavailable::NeverRan);
@@ -214,7 +215,7 @@ impl Totals {
     }
 }
 
-/// A kernel event by the kernel's accounts.
+/// Returns a kernel event by the kernel's accounts.
 fn account(name: &str, counts: &ThreadDisturbance, elapsed: Duration) -> Reading {
     let value = match name {
         "context-switches" => Ok(counts.voluntary_switches + counts.involuntary_switches),

@@ -73,7 +73,7 @@ impl Snapshot {
 }
 
 impl Activity {
-    /// What changed from `before` to `after`, leaving out the threads of process `own`.
+    /// Returns what changed from `before` to `after`, leaving out the threads of process `own`.
     #[must_use]
     pub fn between(roots: &Roots, before: &Snapshot, after: &Snapshot, own: Option<u32>) -> Self {
         let mut activity = Self {
@@ -110,7 +110,7 @@ impl Activity {
 }
 
 impl Task {
-    /// The rest of a thread's description; `None` if it has ended.
+    /// Returns the rest of a thread's description; `None` if it has ended.
     fn read(roots: &Roots, pid: u32, tid: u32, cpu_share: f64) -> Option<Self> {
         let status = roots.proc(&format!("{pid}/task/{tid}/status"))?;
         let field = |key: &str| status.lines().find_map(|line| line.strip_prefix(key));

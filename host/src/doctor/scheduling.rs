@@ -211,7 +211,7 @@ fn numa_balancing(host: &Examined<'_>) -> Option<Finding> {
 
 type Shares = std::collections::BTreeMap<CpuId, f64>;
 
-/// The CPU, among those to be measured on, with the largest share.
+/// Returns the CPU, among those to be measured on, with the largest share.
 fn busiest(host: &Examined<'_>, shares: &Shares) -> Option<(CpuId, f64)> {
     let here = shares.iter().filter(|(cpu, _)| host.cpus.contains(**cpu));
     here.map(|(&cpu, &share)| (cpu, share)).max_by(|a, b| a.1.total_cmp(&b.1))

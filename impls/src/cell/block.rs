@@ -111,14 +111,14 @@ impl<P: Platform, K: Kind, X: Own> Block<P, K, X> {
         unsafe { cpu.machine().rcu().defer(cpu, &raw mut (*block.as_ptr()).header.rcu, function) };
     }
 
-    /// The block whose head this is.
+    /// Returns the block whose head this is.
     pub(crate) fn of_head(head: *mut RcuHead<P>) -> NonNull<Self> {
         // SAFETY: the head lies in a block's header, which is the block's first field.
         let block = unsafe { head.cast::<u8>().sub(offset_of!(Header<P>, rcu)) };
         NonNull::new(block.cast()).expect("not null")
     }
 
-    /// Whether user space holds no reference to the map any more.
+    /// Returns whether user space holds no reference to the map any more.
     #[inline(always)]
     pub(crate) fn is_map_abandoned(&self) -> bool {
         // SAFETY: the map outlives the block, by the contract of `AsyncCell::new`.
@@ -146,7 +146,8 @@ impl<P: Platform, K: Kind, X: Own> Block<P, K, X> {
         }
     }
 
-    /// Sets program and callback under the cell's lock; `None` clears both. Plain, as in the kernel:
+    /// Sets program and callback under the cell's lock; `None` clears both. Plain, as in the
+    /// kernel:
     /// nobody else writes.
     ///
     /// # Errors
@@ -272,7 +273,7 @@ impl<P: Platform, K: Kind, X: Own> Block<P, K, X> {
         self.put_program(cpu, self.program.load(Ordering::Relaxed));
     }
 
-    /// What the block refers to.
+    /// Returns what the block refers to.
     pub(crate) fn inspect(&self) -> Inspection<P> {
         Inspection {
             initialised: true,
@@ -282,7 +283,7 @@ impl<P: Platform, K: Kind, X: Own> Block<P, K, X> {
     }
 }
 
-/// A program and a callback as the block holds them; null for none.
+/// Returns a program and a callback as the block holds them; null for none.
 #[inline(always)]
 fn pointers<P: Platform>(
     new: Option<(&Program<P>, &Callback<P>)>,

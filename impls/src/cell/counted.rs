@@ -22,8 +22,10 @@ use crate::rcu::RcuHead;
 pub trait Counted<P: Platform>: Own {
     /// References to the block.
     fn refs(&self) -> &Refs<P>;
-    /// The `irq_work` through which a last put with interrupts off goes, in designs in which it
-    /// does: deferring to a grace period there might interrupt itself (1ace9bac1ad2). Nobody queues it
+    /// Returns the `irq_work` through which a last put with interrupts off goes, in designs in
+    /// which it
+    /// does: deferring to a grace period there might interrupt itself (1ace9bac1ad2). Nobody
+    /// queues it
     /// for its own purpose any more.
     fn last_put(&self) -> Option<&IrqWork<P>> {
         None

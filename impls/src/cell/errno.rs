@@ -19,12 +19,12 @@ macro_rules! errnos {
             /// All of them, in the order of their numbers; an errno's place here is its index.
             pub const ALL: &'static [Errno] = &[$(Errno::$name,)*];
 
-            /// The name as the kernel's `%pe` prints it without the sign.
+            /// Returns the name as the kernel's `%pe` prints it without the sign.
             pub const fn name(self) -> &'static str {
                 match self { $(Errno::$name => stringify!($name),)* }
             }
 
-            /// The number, positive.
+            /// Returns the number, positive.
             pub const fn number(self) -> i32 {
                 match self { $(Errno::$name => $number,)* }
             }

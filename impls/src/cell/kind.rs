@@ -106,7 +106,8 @@ pub trait Kind: Send + Sync + 'static {
     /// Whether designs with a worker leave the cancel that precedes freeing to it, without trying
     /// first: so the kernel does with work items.
     const CANCELLED_BY_WORKER: bool;
-    /// Whether the handler is inside an RCU section from its first access on, as in softirq. A work's
+    /// Whether the handler is inside an RCU section from its first access on, as in softirq. A
+    /// work's
     /// opens one when it has read the callback.
     const HANDLED_UNDER_RCU: bool;
     /// The part of the control block that the engine knows.
@@ -116,7 +117,7 @@ pub trait Kind: Send + Sync + 'static {
     fn check_init(flags: InitFlags) -> Outcome;
     /// EINVAL for unknown flags.
     fn check_start(start: Start) -> Outcome;
-    /// A node at rest.
+    /// Returns a node at rest.
     fn node<P: Platform>(handler: Handler<P>, owner: *mut ()) -> Self::Node<P>;
     /// Arms or queues.
     ///

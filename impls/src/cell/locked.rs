@@ -78,7 +78,7 @@ impl<P: Platform, K: Kind, L: Lock<P>> Locked<P, K, L> {
         })
     }
 
-    /// A spinlock in NMI context could be held by the very code that was interrupted.
+    /// Returns a spinlock in NMI context could be held by the very code that was interrupted.
     #[inline(always)]
     fn check_context(cpu: &Cpu<'_, P>) -> Outcome {
         if cpu.in_nmi() && !L::FALLIBLE { Err(Errno::EOPNOTSUPP) } else { Ok(()) }

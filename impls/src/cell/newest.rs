@@ -39,7 +39,7 @@ pub trait Buffer<P: Platform>: Send + Sync + 'static {
     /// The design's name in reports.
     const ID: &'static str;
 
-    /// An empty buffer.
+    /// Returns an empty buffer.
     fn new() -> Self;
     /// Whether a command is executed by its writer, unless in NMI; else always by the `irq_work`.
     const DIRECT: bool;
@@ -51,13 +51,14 @@ pub trait Buffer<P: Platform>: Send + Sync + 'static {
     /// # Errors
     /// EBUSY: another writer is in the buffer; nothing was written.
     fn write(&self, cpu: &Cpu<'_, P>, command: Command) -> Outcome;
-    /// Returns the newest command and its number, which grows; `None` if that number is `last`, which
+    /// Returns the newest command and its number, which grows; `None` if that number is `last`,
+    /// which
     /// is 0 as long as no command was claimed.
     ///
     /// # Errors
     /// EAGAIN: writers got in the way; try again.
     fn read(&self, cpu: &Cpu<'_, P>, last: u64) -> Result<Option<(u64, Command)>, Errno>;
-    /// Whether a writer is in the buffer.
+    /// Returns whether a writer is in the buffer.
     fn is_occupied(&self) -> bool;
 }
 

@@ -96,7 +96,8 @@ fn get<P: Platform, K: Kind>(block: NonNull<QueueBlock<P, K>>) -> Outcome {
 /// over a reference. Returns what a cancel found; `None`: left.
 ///
 /// # Errors
-/// ENOMEM: no memory for the command that this context may take. EDEADLK: this CPU executes commands
+/// ENOMEM: no memory for the command that this context may take. EDEADLK: this CPU executes
+/// commands
 /// of this block now. Nothing was done.
 ///
 /// # Safety
@@ -191,7 +192,7 @@ unsafe fn run_commands<P: Platform, K: Kind>(owner: *mut (), cpu: &Cpu<'_, P>) {
     cpu.set_executing(ptr::null_mut());
 }
 
-/// Turns a list that was taken around.
+/// Returns turns a list that was taken around.
 fn reverse<P: Platform>(mut newest_first: *mut Item<P>) -> *mut Item<P> {
     let mut oldest_first = ptr::null_mut();
     while !newest_first.is_null() {

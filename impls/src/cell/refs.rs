@@ -8,7 +8,7 @@ use crate::platform::{IntWord, Memory, Ordering, Word};
 pub struct Refs<P: Memory>(P::U32);
 
 impl<P: Memory> Refs<P> {
-    /// One reference: the map's own.
+    /// Returns one reference: the map's own.
     pub(crate) fn one() -> Self {
         Self(P::U32::new("block.refs", 1))
     }

@@ -22,7 +22,7 @@ impl<P: Platform, K: Kind, X: Own> Slot<P, K, X> {
         Self { block: P::Ptr::new("cell.block", ptr::null_mut()), _reserved: 0 }
     }
 
-    /// The block, kept by an RCU section that the caller has open.
+    /// Returns the block, kept by an RCU section that the caller has open.
     ///
     /// # Errors
     /// EINVAL: not initialised.
@@ -91,7 +91,7 @@ impl<P: Platform, K: Kind, X: Own> Slot<P, K, X> {
         NonNull::new(self.block.swap(ptr::null_mut(), Ordering::SeqCst))
     }
 
-    /// What the cell refers to. Exact at rest.
+    /// Returns what the cell refers to. Exact at rest.
     pub(crate) fn inspect(&self) -> Inspection<P> {
         // SAFETY: at rest nobody frees it.
         unsafe { self.block.load(Ordering::Acquire).as_ref() }

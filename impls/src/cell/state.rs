@@ -102,7 +102,7 @@ impl<P: Platform, K: Kind> StateBlock<P, K> {
         }
     }
 
-    /// The block was freed: takes back what may have been written since.
+    /// Returns the block was freed: takes back what may have been written since.
     #[cold]
     fn drop_freed(&self, cpu: &Cpu<'_, P>) -> Outcome {
         self.update(cpu, None)?;

@@ -58,7 +58,7 @@ pub trait Design<P: Platform>: Send + Sync + Sized + 'static {
     /// Its control block.
     type Block;
 
-    /// An uninitialised cell.
+    /// Returns an uninitialised cell.
     fn new() -> Self;
 
     /// Has `callback` run in `task`; see [`AsyncCell::schedule`] for the errors.
@@ -196,8 +196,10 @@ impl<P: Platform> Drop for References<'_, P> {
     }
 }
 
-/// The control block, laid out as `struct bpf_task_work_ctx`; `owner` is where that has its reference
-/// count. Program, task and callback are written by the party that moved the state to PENDING and read
+/// The control block, laid out as `struct bpf_task_work_ctx`; `owner` is where that has its
+/// reference
+/// count. Program, task and callback are written by the party that moved the state to PENDING and
+/// read
 /// by those that it hands the block to through the queues, hence their relaxed accesses.
 #[repr(C)]
 pub struct TaskBlock<P: Platform, O> {
@@ -261,7 +263,7 @@ impl<P: Platform, O> TaskBlock<P, O> {
         cpu.machine().heap().alloc(cpu, make).ok_or(Errno::ENOMEM)
     }
 
-    /// The block that an item, which a handler was called with, is part of.
+    /// Returns the block that an item, which a handler was called with, is part of.
     fn of_item(item: *mut ()) -> NonNull<Self> {
         // SAFETY: items of task blocks alone have their handlers.
         let block = unsafe { item.cast::<u8>().sub(offset_of!(Self, item)) };
@@ -276,7 +278,7 @@ impl<P: Platform, O> TaskBlock<P, O> {
         core::mem::forget(references);
     }
 
-    /// The task that the block was filled for, null when it was reset.
+    /// Returns the task that the block was filled for, null when it was reset.
     fn task(&self) -> Option<&Task<P>> {
         // SAFETY: tasks belong to the machine, which outlives the blocks.
         unsafe { self.task.load(Ordering::Relaxed).as_ref() }

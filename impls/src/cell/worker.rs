@@ -30,7 +30,7 @@ pub trait ByWorker<P: Platform>: Own<Tail = Worker<P>> {
 }
 
 impl<P: Platform> Worker<P> {
-    /// A worker at rest, for the block at this address.
+    /// Returns a worker at rest, for the block at this address.
     pub(crate) fn new<K: Kind, X: ByWorker<P>>(block: *mut Block<P, K, X>) -> Self {
         Self {
             work: P::Engine::work(cancel_then_free::<P, K, X>, block.cast()),

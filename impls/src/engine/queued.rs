@@ -138,7 +138,7 @@ impl<P: Platform> Base<P> {
         })
     }
 
-    /// Whether the handler of `item` runs here.
+    /// Returns whether the handler of `item` runs here.
     fn runs(&self, item: &Item<P>) -> bool {
         // Acquire pairs with the release in `finish`: the handler's effects are seen.
         self.running.load(Ordering::Acquire) == item.pointer()
@@ -368,14 +368,14 @@ impl<P: Platform> QueuedEngine<P> {
         }
     }
 
-    /// When the earliest timer that was armed on `cpu` expires, on the platform's clock;
+    /// Returns when the earliest timer that was armed on `cpu` expires, on the platform's clock;
     /// `u64::MAX` if none is armed.
     pub fn next_expiry_ns(&self, cpu: u32) -> u64 {
         // Relaxed: a hint.
         self.timers[cpu as usize].next_ns.load(Ordering::Relaxed)
     }
 
-    /// Whether works wait on `cpu`.
+    /// Returns whether works wait on `cpu`.
     pub fn has_works(&self, cpu: u32) -> bool {
         // Relaxed: a hint.
         self.works[cpu as usize].next_ns.load(Ordering::Relaxed) == 0

@@ -32,7 +32,7 @@ pub struct AbortableMcs<P: Platform> {
     leaving: P::U32,
 }
 
-/// The holder follows this link, or has followed it.
+/// Returns the holder follows this link, or has followed it.
 fn taken<P: Platform>() -> *mut WaitNode<P> {
     ptr::without_provenance_mut(1)
 }

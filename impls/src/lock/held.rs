@@ -65,17 +65,18 @@ impl<P: Platform> HeldTable<P> {
         self.count.store(self.count.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
     }
 
-    /// Number of entries.
+    /// Returns the number of entries.
     pub fn len(&self) -> usize {
         self.count.load(Ordering::Relaxed) as usize
     }
 
-    /// Whether the CPU holds and waits for nothing.
+    /// Returns whether the CPU holds and waits for nothing.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether `lock` is among the entries but for the newest of `count`, which is the one waited for.
+    /// Returns whether `lock` is among the entries but for the newest of `count`, which is the one
+    /// waited for.
     fn holds(&self, lock: *mut (), count: usize) -> bool {
         // Relaxed: only compared.
         self.locks[..count.saturating_sub(1)]
@@ -91,7 +92,8 @@ pub(crate) fn is_held_here<P: Platform>(cpu: &Cpu<'_, P>, lock: *mut ()) -> bool
 }
 
 /// ABBA: whether some other CPU holds `lock`, for which this CPU waits, and waits itself for a
-/// lock that this CPU holds (`check_deadlock_ABBA`). `released` is asked in between: a lock that became
+/// lock that this CPU holds (`check_deadlock_ABBA`). `released` is asked in between: a lock that
+/// became
 /// free ends the search, and so does the first CPU that holds it.
 pub(crate) fn is_cycle<P: Platform>(
     cpu: &Cpu<'_, P>,

@@ -79,7 +79,8 @@ impl<P: Platform> WaitNode<P> {
         self.state.store(WAITING, Ordering::Relaxed);
     }
 
-    /// Waits for the waiter behind this one to announce itself: it has exchanged the tail, so it will.
+    /// Waits for the waiter behind this one to announce itself: it has exchanged the tail, so it
+    /// will.
     pub(crate) fn wait_for_next(&self) -> &Self {
         P::wait_until(|| {
             // Acquire pairs with the release of `announce`.
@@ -109,7 +110,8 @@ pub struct WaitNodes<P: Platform> {
     used: CpuLocal,
     /// For each context, the lock that its holder hands over now (Hemlock).
     grants: [CachePadded<P::Ptr<()>>; CONTEXTS],
-    /// For each context, how many numbers it has drawn (Hapax). Its own, so that an interrupt between
+    /// For each context, how many numbers it has drawn (Hapax). Its own, so that an interrupt
+    /// between
     /// the load and the store cannot draw the same.
     drawn: [AtomicU64; CONTEXTS],
     /// Re-entrancy guards, chosen by the lock's address.
@@ -138,7 +140,7 @@ impl<P: Platform> WaitNodes<P> {
         }
     }
 
-    /// Nodes in use and guards taken: 0 at rest.
+    /// Returns nodes in use and guards taken: 0 at rest.
     pub fn used(&self) -> u32 {
         self.used.get() + self.guards.iter().map(CpuLocal::get).sum::<u32>()
     }
@@ -189,7 +191,8 @@ impl<P: Platform> WaitNodes<P> {
         &self.grants[context as usize]
     }
 
-    /// Draws a number that no other CPU and no other context ever draws, and this one only once; not 0.
+    /// Draws a number that no other CPU and no other context ever draws, and this one only once;
+    /// not 0.
     #[inline(always)]
     pub(crate) fn draw(&self, cpu: &Cpu<'_, P>) -> u64 {
         let drawn = &self.drawn[cpu.context() as usize];
@@ -219,7 +222,8 @@ impl<P: Platform> Drop for WaitNodes<P> {
     }
 }
 
-/// The array on which waiters of all locks of a machine wait that are far from the front: which place
+/// The array on which waiters of all locks of a machine wait that are far from the front: which
+/// place
 /// is a hash of lock and turn, so that one release wakes few (Dice and Kogan, EuroPar 2019).
 pub struct WaitArray<P: Platform> {
     places: Box<[P::U64]>,

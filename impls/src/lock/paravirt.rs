@@ -98,7 +98,8 @@ impl<P: Platform> Paravirt<P> {
             && self.value.set_low_byte_acquire()
     }
 
-    /// Whether the lock was taken past the queue; `None`: to be tried again. A newcomer tries while
+    /// Returns whether the lock was taken past the queue; `None`: to be tried again. A newcomer
+    /// tries while
     /// there is a queue whose head has not reserved the lock.
     fn stolen_or_must_queue(&self) -> Option<bool> {
         let value = self.value.load(Ordering::Relaxed);

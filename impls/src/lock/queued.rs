@@ -88,7 +88,7 @@ impl<P: Platform> QueueNodes<P> {
         }
     }
 
-    /// Nodes in use: 0 at rest.
+    /// Returns nodes in use: 0 at rest.
     pub fn used(&self) -> u32 {
         self.used.get()
     }
@@ -110,7 +110,7 @@ impl<'a, P: Platform> Claim<'a, P> {
         Self { nodes, level }
     }
 
-    /// The node, made ready; `None` if all levels are in use.
+    /// Returns the node, made ready; `None` if all levels are in use.
     pub(crate) fn node(&self) -> Option<&'a QueueNode<P>> {
         let node = self.nodes.nodes.get(self.level as usize)?;
         // Relaxed: the exchange of the tail publishes them.
@@ -126,13 +126,13 @@ impl<P: Platform> Drop for Claim<'_, P> {
     }
 }
 
-/// The name of a node in the word's high half; never 0.
+/// Returns the name of a node in the word's high half; never 0.
 pub(crate) fn encode_tail(cpu: CpuId, level: u32) -> u16 {
     debug_assert!(cpu.0 < MAX_CPUS && level < LEVELS as u32);
     ((cpu.0 + 1) << LEVEL_BITS | level) as u16
 }
 
-/// The node that a word's high half names; `None` for 0.
+/// Returns the node that a word's high half names; `None` for 0.
 pub(crate) fn decode_tail<P: Platform>(machine: &Machine<P>, tail: u16) -> Option<&QueueNode<P>> {
     let tail = u32::from(tail);
     let cpu = CpuId((tail >> LEVEL_BITS).checked_sub(1)?);
@@ -140,7 +140,7 @@ pub(crate) fn decode_tail<P: Platform>(machine: &Machine<P>, tail: u16) -> Optio
     Some(&machine.per_cpu(cpu).queue.nodes[level as usize])
 }
 
-/// The tail of a word.
+/// Returns the tail of a word.
 pub(crate) fn tail_of(value: u32) -> u16 {
     (value >> TAIL_SHIFT) as u16
 }
@@ -156,7 +156,7 @@ pub trait Form: Send + Sync + Sized + 'static {
     #[doc(hidden)]
     fn try_fast<P: Memory>(word: &QueuedWord<P, Self>) -> Result<(), u32>;
 
-    /// The pending waiter takes the lock if it is free, and gives its place to the next.
+    /// Returns the pending waiter takes the lock if it is free, and gives its place to the next.
     #[doc(hidden)]
     fn try_pending<P: Memory>(word: &QueuedWord<P, Self>) -> bool;
 
@@ -164,7 +164,8 @@ pub trait Form: Send + Sync + Sized + 'static {
     #[doc(hidden)]
     fn try_pending_unlocked<P: Memory>(word: &QueuedWord<P, Self>) -> bool;
 
-    /// The head of the queue, whose name is `tail`, takes the lock if it is free and nobody is
+    /// Returns the head of the queue, whose name is `tail`, takes the lock if it is free and
+    /// nobody is
     /// pending. Returns whether the queue is empty then, or `None`: not taken.
     #[doc(hidden)]
     fn try_head<P: Memory>(word: &QueuedWord<P, Self>, tail: u16) -> Option<bool>;
@@ -276,7 +277,7 @@ impl<P: Memory, F: Form> QueuedWord<P, F> {
         self.value.load(Ordering::Relaxed)
     }
 
-    /// Whether the lock is held.
+    /// Returns whether the lock is held.
     pub(crate) fn is_locked(&self) -> bool {
         self.load() & LOCKED_MASK != 0
     }
@@ -298,7 +299,8 @@ impl<P: Memory, F: Form> QueuedWord<P, F> {
         self.load() == 0 && self.value.cas(0, LOCKED, Ordering::SeqCst, Ordering::Relaxed).is_ok()
     }
 
-    /// The pending waiter, which found the word to be `before` as it set the bit, takes the lock if
+    /// Returns the pending waiter, which found the word to be `before` as it set the bit, takes
+    /// the lock if
     /// nobody held it then.
     pub(crate) fn take_unlocked(&self, before: u32) -> bool {
         before & LOCKED_MASK == 0 && F::try_pending_unlocked(self)
@@ -326,7 +328,8 @@ impl<P: Memory, F: Form> QueuedWord<P, F> {
         self.value.set_low_byte_acquire()
     }
 
-    /// The word was found to be `value`, not free: takes the pending bit if nobody else waits. Returns
+    /// Returns the word was found to be `value`, not free: takes the pending bit if nobody else
+    /// waits. Returns
     /// the word before, where this newcomer is next in line; `None`: it has to queue.
     pub(crate) fn set_pending(&self, mut value: u32) -> Option<u32> {
         // Pending alone: the waiter next in line is taking the lock this very moment. Wait for
@@ -371,7 +374,7 @@ impl<P: Memory, F: Form> QueuedWord<P, F> {
         self.value.cas_high_half(tail, 0)
     }
 
-    /// Whether none of the bits of a mask is set. Acquire, as in the kernel.
+    /// Returns whether none of the bits of a mask is set. Acquire, as in the kernel.
     pub(crate) fn is_released(&self, mask: u32) -> bool {
         self.value.load(Ordering::Acquire) & mask == 0
     }

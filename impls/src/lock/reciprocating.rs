@@ -27,7 +27,7 @@ pub struct Reciprocating<P: Platform> {
     pub(super) arrivals: P::Ptr<WaitNode<P>>,
 }
 
-/// The lock is held, and nobody has come since the last lot was taken off.
+/// Returns the lock is held, and nobody has come since the last lot was taken off.
 fn none_came<P: Platform>() -> *mut WaitNode<P> {
     ptr::without_provenance_mut(1)
 }

@@ -50,7 +50,8 @@ pub trait Generation: Send + Sync + 'static {
     /// Name of the lock in the kernel's form.
     const ID: &'static str;
     /// The entry in the table is made before the fast path (beb7021a6003), AA is looked for at once
-    /// (5860f5ce479f, 087849cca31d), and an NMI queues unless it interrupts a waiter (81d5a6a43859).
+    /// (5860f5ce479f, 087849cca31d), and an NMI queues unless it interrupts a waiter
+    /// (81d5a6a43859).
     const EARLY: bool;
     /// Who has no node tries once (30dc2f7025fe).
     const TRIES_ONCE: bool;
@@ -111,7 +112,7 @@ impl<'a, 'm, P: Platform> Patience<'a, 'm, P> {
         Self { cpu, lock, timeout_ns, began_ns: None, checked_ns: 0 }
     }
 
-    /// Why to give up, if there is a reason. `released` tells that the lock became free.
+    /// Returns why to give up, if there is a reason. `released` tells that the lock became free.
     fn lost<G: Generation>(&mut self, released: impl FnMut() -> bool) -> Option<Errno> {
         let Some(began_ns) = self.began_ns else {
             if G::EARLY && is_held_here(self.cpu, self.lock) {
@@ -328,7 +329,8 @@ fn hand_on<P: Platform>(node: &QueueNode<P>) {
     wait_for_next(node).turn.store(GO, Ordering::Release);
 }
 
-/// The test-and-set form, for hosts on which a waiter's CPU may not run: as in a guest of Linux 7.0 and
+/// The test-and-set form, for hosts on which a waiter's CPU may not run: as in a guest of Linux
+/// 7.0 and
 /// later (82f3b142c99c), where the fast path comes before.
 pub struct ResilientTas<P: Memory> {
     word: QueuedWord<P, WordForm>,
@@ -442,7 +444,8 @@ mod tests {
         assert_eq!(cpu.this.held.len(), 1);
     }
 
-    /// Two CPUs whose NMIs queued behind each other's interrupted heads hung for ever. Before 6.19 no
+    /// Two CPUs whose NMIs queued behind each other's interrupted heads hung for ever. Before 6.19
+    /// no
     /// NMI queues, and each spins; since then one over a waiter tries once.
     #[test]
     fn an_nmi_over_a_waiter_does_not_queue() {

@@ -16,7 +16,7 @@ use super::Label;
 
 /// What a checker knows of the order between the making, the use and the dropping of a word.
 pub trait Life: Send + Sync {
-    /// The word is made.
+    /// Returns the word is made.
     #[track_caller]
     fn begin() -> Self;
     /// The word is used: to come after it was made.
@@ -44,12 +44,14 @@ pub enum Strength {
     /// What C11 says of a sequentially consistent one, as far as the checker has it: acquire and
     /// release.
     C11,
-    /// Everything, as in the kernel's memory model. So does one that fails here, which is more than the
+    /// Everything, as in the kernel's memory model. So does one that fails here, which is more
+    /// than the
     /// kernel's.
     Kernel,
 }
 
-/// Whether the strength is the kernel's. Of the process, as a checker's threads are not those of the
+/// Whether the strength is the kernel's. Of the process, as a checker's threads are not those of
+/// the
 /// test: set before the first execution.
 static KERNEL: AtomicBool = AtomicBool::new(false);
 
@@ -59,7 +61,7 @@ pub fn set_strength(strength: Strength) {
     KERNEL.store(strength == Strength::Kernel, Ordering::Relaxed);
 }
 
-/// The strength that was chosen.
+/// Returns the strength that was chosen.
 pub(super) fn strength() -> Strength {
     if KERNEL.load(Ordering::Relaxed) { Strength::Kernel } else { Strength::C11 }
 }
@@ -84,7 +86,7 @@ impl<A, L: Life> Checked<A, L> {
         }
     }
 
-    /// The checker's atomic.
+    /// Returns the checker's atomic.
     ///
     /// # Panics
     /// If the word was dropped, or its making is not ordered before this access.
@@ -181,7 +183,8 @@ macro_rules! checked_memory {
         /// The memory of a checked execution; see the module.
         pub struct Model;
 
-        /// Runs a read-modify-write of a word; under the kernel's strength, with a full barrier on both
+        /// Runs a read-modify-write of a word; under the kernel's strength, with a full barrier on
+        /// both
         /// sides where the kernel's has no suffix, as here those that are sequentially consistent.
         #[track_caller]
         fn full<R>(order: Ordering, rmw: impl FnOnce() -> R) -> R {

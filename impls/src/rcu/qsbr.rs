@@ -175,7 +175,7 @@ impl<P: Platform> QsbrReclaim<P> {
         unsafe { run_list(ready, cpu) };
     }
 
-    /// Whether every online CPU answered period `target`.
+    /// Returns whether every online CPU answered period `target`.
     fn has_ended(&self, target: u64) -> bool {
         // Acquire pairs with the release of each answer: the reads before it are done.
         let ended = self.cpus.iter().all(|state| state.answered.load(Ordering::Acquire) >= target);

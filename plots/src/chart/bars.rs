@@ -110,7 +110,7 @@ impl Bars {
         Ok(marks)
     }
 
-    /// A length as text: a share where bars have a full length.
+    /// Returns a length as text: a share where bars have a full length.
     fn length(&self, length: f64) -> String {
         if self.full == Some(1.0) {
             number::percent(Some(length))
@@ -119,7 +119,7 @@ impl Bars {
         }
     }
 
-    /// Each kind of segment once, if there are several.
+    /// Returns each kind of segment once, if there are several.
     fn legend(&self) -> Vec<(String, RGBColor)> {
         let mut legend: Vec<(String, RGBColor)> = Vec::new();
         for segment in self.bars.iter().flat_map(|bar| &bar.segments) {

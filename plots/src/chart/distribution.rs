@@ -96,7 +96,8 @@ impl Counts {
     }
 }
 
-/// Latencies of the operation with most samples, from the log of the entry's series; none where no
+/// Returns latencies of the operation with most samples, from the log of the entry's series; none
+/// where no
 /// log was kept. What of a log is damaged is left out.
 fn counts(report: &Report<'_>, entry: &Entry) -> Option<Counts> {
     let (op, latency) = entry.latency.iter().max_by_key(|(_, latency)| latency.samples)?;

@@ -70,7 +70,8 @@ pub(super) struct Axis {
 }
 
 impl Axis {
-    /// A logarithmic axis that holds 1 and `ends`, and reaches at most `farthest` to either side.
+    /// Returns a logarithmic axis that holds 1 and `ends`, and reaches at most `farthest` to
+    /// either side.
     pub(super) fn around_one(ends: impl Iterator<Item = f64>, farthest: f64) -> Self {
         let (least, most) =
             ends.fold((1.0, 1.0), |(least, most): (f64, f64), end| (least.min(end), most.max(end)));

@@ -48,7 +48,7 @@ impl Chart for Failures {
     }
 }
 
-/// A bar of shares by outcome, `ok` first; none without attempts.
+/// Returns a bar of shares by outcome, `ok` first; none without attempts.
 pub(super) fn outcome_bar(name: String, outcomes: &OutcomeCounts) -> Option<Bar> {
     let total: u64 = outcomes.values().sum();
     if total == 0 {
@@ -70,7 +70,7 @@ pub(super) fn outcome_bar(name: String, outcomes: &OutcomeCounts) -> Option<Bar>
     Some(Bar { name, segments, value })
 }
 
-/// One colour for each outcome everywhere: green for ok, errors by how they end a wait.
+/// Returns one colour for each outcome everywhere: green for ok, errors by how they end a wait.
 fn outcome_colour(outcome: &str) -> RGBColor {
     match outcome {
         "ok" => RGBColor(0x00, 0x96, 0x6e),

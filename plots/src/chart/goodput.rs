@@ -64,7 +64,8 @@ impl Chart for Goodput {
     }
 }
 
-/// A row for each cell, a dot for each number of threads: most threads filled, fewer hollow.
+/// Returns a row for each cell, a dot for each number of threads: most threads filled, fewer
+/// hollow.
 fn dots(report: &Report<'_>, panel: &Panel, entries: &[&Entry]) -> Option<Drawing> {
     let cells = by_cell(report, entries);
     let counts = thread_ticks(entries);

@@ -259,7 +259,7 @@ fn heat_maps(method: &str, panels: &[(String, CoreMatrix)]) -> Option<Drawing> {
     Some(Drawing { name: file_name(["hosts-core-to-core", method]), title, description, svg })
 }
 
-/// The matrix with neighbours together, so that a side has at most [`MOST_SQUARES`].
+/// Returns the matrix with neighbours together, so that a side has at most [`MOST_SQUARES`].
 fn blocks(values: &[Vec<Option<f64>>]) -> Vec<Vec<Option<f64>>> {
     let size = values.len().div_ceil(MOST_SQUARES).max(1);
     let mean = |rows: &[Vec<Option<f64>>], column: usize| {

@@ -118,7 +118,7 @@ impl Scale {
         }
     }
 
-    /// An axis over the values, in scaled coordinates.
+    /// Returns an axis over the values, in scaled coordinates.
     fn axis(self, values: impl Iterator<Item = f64> + Clone) -> Axis {
         let least = values.clone().fold(f64::INFINITY, f64::min);
         let most = values.fold(f64::NEG_INFINITY, f64::max);

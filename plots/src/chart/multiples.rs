@@ -36,7 +36,7 @@ impl Grid {
         (x, TOP + LINE + row as f64 * self.row_height())
     }
 
-    /// Whether a panel is the first of its row.
+    /// Returns whether a panel is the first of its row.
     pub(super) fn is_first(&self, index: usize) -> bool {
         index.is_multiple_of(self.across)
     }

@@ -13,7 +13,7 @@ pub(super) fn si(value: f64) -> String {
     number::si(Some(value))
 }
 
-/// A tick for each number of threads that was measured.
+/// Returns a tick for each number of threads that was measured.
 pub(super) fn thread_ticks(entries: &[&Entry]) -> Vec<(f64, String)> {
     let mut threads: Vec<u32> = entries.iter().map(|entry| entry.series.threads).collect();
     threads.sort_unstable();
@@ -30,13 +30,13 @@ impl Panel {
         Self(Series { cell: String::new(), threads: 0, ..series.clone() })
     }
 
-    /// All workloads of one kind together.
+    /// Returns all workloads of one kind together.
     pub(super) fn of_all(series: &Series) -> Self {
         let Self(series) = Self::of(series);
         Self(Series { workload: String::new(), offered_ops_s: None, ..series })
     }
 
-    /// All rates of an open loop together.
+    /// Returns all rates of an open loop together.
     pub(super) fn without_rate(series: &Series) -> Self {
         let Self(series) = Self::of(series);
         Self(Series { offered_ops_s: None, ..series })
@@ -84,7 +84,7 @@ const MOST_PANELS: usize = 150;
 /// Rows in one chart.
 const MOST_ENTRIES: usize = 400;
 
-/// The entries of a summary by chart, in the order of the summary: the first of them.
+/// Returns the entries of a summary by chart, in the order of the summary: the first of them.
 pub(super) fn panels<'a>(report: &Report<'a>) -> Vec<(Panel, Vec<&'a Entry>)> {
     let mut panels: Vec<(Panel, Vec<&Entry>)> = Vec::new();
     let mut places: HashMap<Panel, usize> = HashMap::new();
@@ -103,7 +103,8 @@ pub(super) fn panels<'a>(report: &Report<'a>) -> Vec<(Panel, Vec<&'a Entry>)> {
     panels
 }
 
-/// The entries of a chart by cell, oldest generation first, each by rising number of threads.
+/// Returns the entries of a chart by cell, oldest generation first, each by rising number of
+/// threads.
 pub(super) fn by_cell<'a>(
     report: &Report<'_>,
     entries: &[&'a Entry],

@@ -83,7 +83,7 @@ pub fn colour_hex(designs: &Designs, cell: &str) -> String {
     hex(look(designs, cell).colour)
 }
 
-/// A colour as `#rrggbb`.
+/// Returns a colour as `#rrggbb`.
 pub(super) fn hex(RGBColor(red, green, blue): RGBColor) -> String {
     format!("#{red:02x}{green:02x}{blue:02x}")
 }
@@ -101,7 +101,8 @@ pub(super) const FONT: &str = "sans-serif";
 /// Makes text and grid of an SVG follow the viewer's scheme, gives it a description for readers
 /// that cannot see it, and lets it shrink to the width of a page.
 ///
-/// Each mark becomes a place that shows its text when pointed at; the page's script makes it reachable
+/// Each mark becomes a place that shows its text when pointed at; the page's script makes it
+/// reachable
 /// with the keyboard.
 pub(super) fn finish(svg: &str, title: &str, description: &str, marks: &[Mark]) -> String {
     const SCHEME: &str = "<style>\

@@ -44,7 +44,8 @@ impl Private {
 /// Directories in which nothing is of a person.
 const SYSTEM: [&str; 5] = ["/sys/", "/proc/", "/dev/", "/boot/", "/usr/"];
 
-/// The last part of a path, alone; of a word that is none, the word. A path may follow a `=` or a quote.
+/// Returns the last part of a path, alone; of a word that is none, the word. A path may follow a
+/// `=` or a quote.
 fn without_path(word: &str) -> String {
     let begin = word.find(['/', '~']).unwrap_or(word.len());
     let begin = if word[..begin].ends_with('.') { begin - 1 } else { begin };
@@ -81,7 +82,8 @@ fn replace_word(text: &str, word: &str, with: &str) -> String {
     clean + rest
 }
 
-/// Removes what is private from the free text of a run and of all that it was merged from, and every
+/// Removes what is private from the free text of a run and of all that it was merged from, and
+/// every
 /// field that this version does not know.
 pub fn without_private(run: &mut Run, private: &Private) {
     let clean = |text: &mut String| *text = private.remove(text);
@@ -112,7 +114,7 @@ pub fn without_private(run: &mut Run, private: &Private) {
     }
 }
 
-/// A command line without `--out` and where it points.
+/// Returns a command line without `--out` and where it points.
 fn without_out(line: &str) -> String {
     let mut words = line.split(' ');
     let mut kept = Vec::new();

@@ -8,7 +8,7 @@ use crate::number;
 
 const WIDTH: usize = 80;
 
-/// A comparison for the terminal: ASCII, at most 80 columns.
+/// Returns a comparison for the terminal: ASCII, at most 80 columns.
 #[must_use]
 pub fn comparison(found: &RunComparison) -> String {
     let mut text = wrap(&ascii(&caution(found)), WIDTH, "", "");

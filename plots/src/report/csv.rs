@@ -67,7 +67,7 @@ impl Format for Csv {
     }
 }
 
-/// An unknown is an empty field.
+/// Returns an unknown is an empty field.
 fn optional(value: Option<impl ToString>) -> String {
     value.map(|value| value.to_string()).unwrap_or_default()
 }

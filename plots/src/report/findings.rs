@@ -54,7 +54,7 @@ pub(super) fn findings(runs: &[(String, Loaded)]) -> Result<Vec<Finding>, String
     Ok(found)
 }
 
-/// Where the figures of a run come from, with its host or machine.
+/// Returns where the figures of a run come from, with its host or machine.
 fn source(name: &str, report: &Report<'_>, overview: &Overview<'_>) -> String {
     let [hardware, _] = host_lines(&report.run.host);
     match (&overview.series.source, &overview.series.machine) {
@@ -68,7 +68,7 @@ fn source(name: &str, report: &Report<'_>, overview: &Overview<'_>) -> String {
     }
 }
 
-/// The first forest plot, under the name of the run.
+/// Returns the first forest plot, under the name of the run.
 fn forest(name: &str, report: &Report<'_>) -> Result<Option<Drawing>, String> {
     let Some(chart) = CHARTS.first() else { return Ok(None) };
     let first = chart.draw(report)?.into_iter().next();
@@ -103,7 +103,7 @@ fn alone(report: &Report<'_>, overview: &Overview<'_>) -> Option<String> {
     ))
 }
 
-/// Which design fails where its baseline does not.
+/// Returns which design fails where its baseline does not.
 fn refused(report: &Report<'_>, overview: &Overview<'_>) -> Option<String> {
     let baseline = &report.summary.baseline;
     let rows = (0..overview.workloads.len()).flat_map(|column| {

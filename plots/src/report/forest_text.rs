@@ -41,7 +41,8 @@ pub(super) fn forest(report: &Report<'_>, most: usize, width: usize) -> String {
     text
 }
 
-/// Returns a heading with an axis, and a line for each entry: its ratio to the baseline and the interval.
+/// Returns a heading with an axis, and a line for each entry: its ratio to the baseline and the
+/// interval.
 /// `base`: the baseline's own entry, whose failures are no design's.
 #[must_use]
 pub fn bars(title: &str, rows: &[&Entry], base: Option<&Entry>, width: usize) -> Vec<String> {
@@ -90,7 +91,7 @@ impl Axis {
         }
     }
 
-    /// The column of a ratio, none beyond the ends.
+    /// Returns the column of a ratio, none beyond the ends.
     fn place(&self, ratio: f64) -> Option<usize> {
         let share = libm::log(ratio / self.low) / libm::log(self.high / self.low);
         (0.0..=1.0).contains(&share).then(|| (share * (self.width - 1) as f64).round() as usize)

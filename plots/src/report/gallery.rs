@@ -38,7 +38,8 @@ impl fmt::Display for Rejected {
 }
 
 impl Gallery {
-    /// Reads every packed run in `dir`; also returns what is rejected, with the reason. A file of another
+    /// Reads every packed run in `dir`; also returns what is rejected, with the reason. A file of
+    /// another
     /// ending is looked at by nobody, but for files in Markdown it is rejected, too.
     ///
     /// # Errors
@@ -81,7 +82,7 @@ impl Gallery {
         Ok((Self { hosts }, rejected))
     }
 
-    /// The page. `command` makes it again.
+    /// Returns the page. `command` makes it again.
     ///
     /// # Errors
     /// The reason if a figure could not be drawn.
@@ -123,7 +124,7 @@ impl Gallery {
         Ok(page.text)
     }
 
-    /// The figures that the page names, with their paths beside it.
+    /// Returns the figures that the page names, with their paths beside it.
     ///
     /// # Errors
     /// The reason if a figure could not be drawn.

@@ -29,7 +29,8 @@ struct Pair<'a> {
     model_ns: f64,
 }
 
-/// The model's cell or lock that is built as the kernel's `cell` is, where its spinlocks take the form
+/// Returns the model's cell or lock that is built as the kernel's `cell` is, where its spinlocks
+/// take the form
 /// `form`. Resilient locks know no paravirtual form.
 fn twin(cell: &str, form: Option<Spinlocks>) -> &str {
     match (cell, form) {
@@ -44,13 +45,13 @@ fn twin(cell: &str, form: Option<Spinlocks>) -> &str {
     }
 }
 
-/// Time of an attempt as its thread sees it.
+/// Returns the time of an attempt as its thread sees it.
 fn attempt_ns(entry: &Entry) -> Option<f64> {
     let attempts = entry.attempts_ops_s.filter(|attempts| *attempts > 0.0)?;
     Some(f64::from(entry.series.threads) * 1e9 / attempts)
 }
 
-/// The kernel's rows that the model has too, in the order of the kernel's entries.
+/// Returns the kernel's rows that the model has too, in the order of the kernel's entries.
 fn pairs<'a>(entries: &[&'a Entry], form: Option<Spinlocks>) -> Vec<Pair<'a>> {
     let of = |source: &'static Source| {
         entries.iter().copied().filter(move |e| e.series.source == *source)
@@ -78,7 +79,8 @@ fn pairs<'a>(entries: &[&'a Entry], form: Option<Spinlocks>) -> Vec<Pair<'a>> {
     of(&Source::Kernel).filter(|entry| entry.series.workload != EMPTY).filter_map(pair).collect()
 }
 
-/// Of the two-by-two comparisons among `rows`, those that both sides put in the same order, and all.
+/// Of the two-by-two comparisons among `rows`, those that both sides put in the same order, and
+/// all.
 /// Share within which two rows count as equal and are not compared.
 fn agreement(rows: &[&Pair<'_>]) -> (usize, usize) {
     let order = |a: f64, b: f64| {

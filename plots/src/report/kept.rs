@@ -85,7 +85,8 @@ impl Kept {
         Ok(Self { runs, ground_truth })
     }
 
-    /// For a simulated run with fields on lines of their own: the one with every field in its place.
+    /// For a simulated run with fields on lines of their own: the one with every field in its
+    /// place.
     fn base_of(&self, padded: &Loaded) -> Option<(&str, &Loaded)> {
         let place = |loaded: &Loaded| {
             let first = loaded.summary.entries.first()?;
@@ -101,7 +102,8 @@ impl Kept {
         Some((name, base))
     }
 
-    /// The page. `command` makes it again; `verification` is the text of VERIFICATION.md, if there
+    /// Returns the page. `command` makes it again; `verification` is the text of VERIFICATION.md,
+    /// if there
     /// is one, whose first table is shown.
     ///
     /// # Errors
@@ -181,7 +183,7 @@ impl Kept {
         Ok(page.text)
     }
 
-    /// The figures that the page names, with their paths beside it.
+    /// Returns the figures that the page names, with their paths beside it.
     ///
     /// # Errors
     /// The reason if a figure could not be drawn.
@@ -191,12 +193,13 @@ impl Kept {
     }
 }
 
-/// Where a figure lies beside the page.
+/// Returns where a figure lies beside the page.
 fn figure_path(name: &str) -> String {
     format!("results/figures/{name}.svg")
 }
 
-/// Keeps a run in a directory: `run.json` and the rounds without what no report reads, which is what
+/// Keeps a run in a directory: `run.json` and the rounds without what no report reads, which is
+/// what
 /// takes the space: fields that are not of the schema, traffic by field, outcomes by context and
 /// operation, and of a counter that a host does not have the
 /// reason more than once for each row.
@@ -239,7 +242,7 @@ pub fn keep(run: &Path, into: &Path) -> Result<(), KeptError> {
     Ok(())
 }
 
-/// Latencies of all samples together, which the logs hold that are not kept.
+/// Returns latencies of all samples together, which the logs hold that are not kept.
 fn pooled(loaded: &Loaded) -> Vec<PooledLatency> {
     let pooled = loaded.summary.entries.iter().filter(|entry| entry.latency_pooled);
     pooled
@@ -353,7 +356,7 @@ fn padding(page: &mut Page, base: (&str, &Loaded), padded: (&str, &Loaded)) {
     page.line(&format!("\n```\n{}\n```", padded.run.command_line));
 }
 
-/// Where the rows of a run come from, by its first.
+/// Returns where the rows of a run come from, by its first.
 fn source_of(loaded: &Loaded) -> Option<&Source> {
     loaded.summary.entries.first().map(|entry| &entry.series.source)
 }
@@ -376,7 +379,7 @@ fn heading(source: Option<&Source>) -> &'static str {
     }
 }
 
-/// The first table of a text in Markdown.
+/// Returns the first table of a text in Markdown.
 fn first_table(text: &str) -> Option<String> {
     let mut lines = text.lines().skip_while(|line| !line.starts_with('|')).peekable();
     lines.peek()?;

@@ -14,13 +14,13 @@ pub struct Group<'a> {
 }
 
 impl<'a> Group<'a> {
-    /// The conditions; its `cell` is that of the first entry.
+    /// Returns the conditions; its `cell` is that of the first entry.
     #[must_use]
     pub fn series(&self) -> &'a Series {
         &self.entries[0].series
     }
 
-    /// The conditions in words.
+    /// Returns the conditions in words.
     #[must_use]
     pub fn title(&self) -> String {
         title(self.series())
@@ -44,7 +44,7 @@ pub(super) fn title(series: &Series) -> String {
     title
 }
 
-/// Where a series comes from, if not from the model on the one host of the run.
+/// Returns where a series comes from, if not from the model on the one host of the run.
 pub(super) fn place(series: &Series) -> Option<String> {
     let mut parts = Vec::new();
     parts.extend(series.host.clone());
@@ -65,7 +65,7 @@ pub(super) fn source_word(source: &Source) -> String {
     }
 }
 
-/// The groups of a summary, in its order.
+/// Returns the groups of a summary, in its order.
 pub fn groups(summary: &Summary) -> impl Iterator<Item = Group<'_>> {
     summary
         .entries
@@ -161,7 +161,8 @@ pub(super) fn hosts(run: &Run) -> Vec<(Option<&str>, &Run)> {
 /// Hosts that a report describes one by one: beyond that nobody reads.
 const MOST_HOSTS: usize = 24;
 
-/// The hosts that a report describes one by one, and a sentence on the others, if there are any.
+/// Returns the hosts that a report describes one by one, and a sentence on the others, if there
+/// are any.
 pub(super) fn described_hosts(run: &Run) -> (Vec<(Option<&str>, &Run)>, Option<String>) {
     let mut all = hosts(run);
     let more = all.len().saturating_sub(MOST_HOSTS) as u64;
@@ -220,8 +221,10 @@ pub(super) fn wrap(text: &str, width: usize, first: &str, rest: &str) -> String 
     lines.join("\n")
 }
 
-/// A shell command on several lines of at most `width`, each but the last ended by a backslash. A
-/// line ends between words of the shell only, never within quotes; a word that is longer than a line
+/// Returns a shell command on several lines of at most `width`, each but the last ended by a
+/// backslash. A
+/// line ends between words of the shell only, never within quotes; a word that is longer than a
+/// line
 /// has a line of its own that is longer.
 pub(super) fn wrap_command(command: &str, width: usize, indent: &str) -> String {
     let mut lines: Vec<String> = Vec::new();

@@ -129,7 +129,8 @@ fn compared(report: &Report<'_>) -> String {
     )
 }
 
-/// The groups at the most threads of their kind, workload and placement; how many are left out.
+/// Returns the groups at the most threads of their kind, workload and placement; how many are left
+/// out.
 fn chosen(summary: &Summary) -> (Vec<Group<'_>>, usize) {
     let all: Vec<Group<'_>> = groups(summary).collect();
     let total = all.len();

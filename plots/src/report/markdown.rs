@@ -214,7 +214,7 @@ pub(super) fn waits(page: &mut Page, summary: &Summary) {
     page.table(&columns);
 }
 
-/// The rows at the most threads that their cell, kind, workload and conditions were run at.
+/// Returns the rows at the most threads that their cell, kind, workload and conditions were run at.
 pub(super) fn at_most_threads(summary: &Summary) -> impl Iterator<Item = &Entry> {
     let mut most: HashMap<Series, u32> = HashMap::new();
     let without_threads = |entry: &Entry| Series { threads: 0, ..entry.series.clone() };

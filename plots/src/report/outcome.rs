@@ -283,7 +283,7 @@ fn line(
     format!("{}: {}", series.cell, parts.join("; "))
 }
 
-/// Where a design fails more often than its baseline, and by how much.
+/// Returns where a design fails more often than its baseline, and by how much.
 fn failures(summary: &Summary, overview: &Overview<'_>, cell: &str) -> String {
     let columns = 0..overview.workloads.len();
     let most = columns
@@ -308,7 +308,7 @@ fn failures(summary: &Summary, overview: &Overview<'_>, cell: &str) -> String {
     }
 }
 
-/// The highest percentile that both have samples enough for.
+/// Returns the highest percentile that both have samples enough for.
 fn tail(entry: &Entry, base: Option<&Entry>) -> Option<String> {
     let base = base?;
     let percentiles = [("p99.9", entry.p999_ns, base.p999_ns), ("p99", entry.p99_ns, base.p99_ns)];

@@ -84,7 +84,8 @@ pub(super) fn tables(page: &mut Page, report: &Report<'_>) {
     }
 }
 
-/// A table for each overview with a line for each cell: how many workloads went which way, the
+/// Returns a table for each overview with a line for each cell: how many workloads went which way,
+/// the
 /// extremes, and the most that failed; 80 columns. So that a terminal shows the outcome in short.
 pub(super) fn digests(report: &Report<'_>) -> Vec<String> {
     let summary = report.summary;

@@ -91,7 +91,7 @@ fn results(report: &Report<'_>, drawings: &Drawings<'_>) -> Result<String, Strin
     Ok(page.text)
 }
 
-/// The forest plots, which are drawn first.
+/// Returns the forest plots, which are drawn first.
 fn forests<'a>(drawings: &'a Drawings<'_>) -> Result<&'a [Drawing], String> {
     Ok(drawings.get()?.first().map_or(&[], Vec::as_slice))
 }
@@ -222,7 +222,7 @@ fn row(summary: &Summary, entry: &Entry) -> Vec<String> {
     ]
 }
 
-/// The errors of a row by name, most frequent first.
+/// Returns the errors of a row by name, most frequent first.
 fn main_errors(entry: &Entry) -> Option<String> {
     let mut errors: Vec<(&String, &u64)> = entry
         .outcomes

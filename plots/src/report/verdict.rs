@@ -6,7 +6,8 @@ use cellbench_record::{Entry, OK, OutcomeCounts, Series, Source, Summary, Verdic
 
 use crate::number;
 
-/// The sentence on one row: what it is against its baseline, how sure that is, and what it costs.
+/// Returns the sentence on one row: what it is against its baseline, how sure that is, and what it
+/// costs.
 /// None for the baseline, and for rows that are compared with nothing.
 #[must_use]
 pub fn sentence(summary: &Summary, entry: &Entry) -> Option<String> {
@@ -58,10 +59,13 @@ pub fn sentence(summary: &Summary, entry: &Entry) -> Option<String> {
     Some(text)
 }
 
-/// The outcome of the run in a few sentences, one for each source, kind and cell, at the number of
+/// Returns the outcome of the run in a few sentences, one for each source, kind and cell, at the
+/// number of
 /// threads under which most workloads were run, of equals the largest: not at that of the few
-/// workloads that put several threads on a CPU. Over several workloads and placements it says how many
-/// went which way and names the extremes of what is decided, so that no favourable row stands for all
+/// workloads that put several threads on a CPU. Over several workloads and placements it says how
+/// many
+/// went which way and names the extremes of what is decided, so that no favourable row stands for
+/// all
 /// and no accident.
 #[must_use]
 pub fn headlines(summary: &Summary) -> Vec<String> {
@@ -83,7 +87,7 @@ pub fn headlines(summary: &Summary) -> Vec<String> {
     stories.iter().filter_map(|story| headline(summary, story)).collect()
 }
 
-/// The rows of a story at the number of threads that tells most.
+/// Returns the rows of a story at the number of threads that tells most.
 fn telling<'a>(story: &[&'a Entry]) -> Vec<&'a Entry> {
     let mut rows: BTreeMap<u32, Vec<&Entry>> = BTreeMap::new();
     for entry in story {
@@ -151,7 +155,8 @@ fn headline(summary: &Summary, story: &[&Entry]) -> Option<String> {
     Some(text)
 }
 
-/// The conditions of a row, those that are the rule left out: threads placed compactly, callbacks
+/// Returns the conditions of a row, those that are the rule left out: threads placed compactly,
+/// callbacks
 /// counted and not run.
 pub(super) fn conditions(series: &Series) -> String {
     let mut text = series.workload.clone();

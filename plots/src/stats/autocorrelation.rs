@@ -75,7 +75,7 @@ pub(super) mod tests {
     use super::{lag1, sign_variance_factor};
     use crate::stats::random::SplitMix64;
 
-    /// A Gaussian autoregression of unit variance.
+    /// Returns a Gaussian autoregression of unit variance.
     pub(in crate::stats) fn autoregression(
         random: &mut SplitMix64,
         n: usize,

@@ -9,7 +9,8 @@ pub fn jain(shares: &[f64]) -> Option<f64> {
     (squares > 0.0).then(|| sum * sum / (shares.len() as f64 * squares))
 }
 
-/// The worst-off thread as a share of the mean: 1 if all are equal, 0 if one starves. None if
+/// Returns the worst-off thread as a share of the mean: 1 if all are equal, 0 if one starves. None
+/// if
 /// nobody has anything.
 #[must_use]
 pub fn worst_share(shares: &[f64]) -> Option<f64> {

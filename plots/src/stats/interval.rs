@@ -74,7 +74,7 @@ pub struct Bootstrap {
 }
 
 impl Bootstrap {
-    /// A bootstrap for intervals of `confidence` (0.95).
+    /// Returns a bootstrap for intervals of `confidence` (0.95).
     #[must_use]
     pub fn new(seed: u64, confidence: f64) -> Self {
         Self { seed, confidence, drawn: Mutex::default() }

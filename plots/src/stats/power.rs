@@ -21,7 +21,7 @@ pub const POWER: f64 = 0.9;
 /// No plan asks for more rounds than these.
 pub const MOST_ROUNDS: u32 = 100_000;
 
-/// Rounds of the look with this number, from 0.
+/// Returns rounds of the look with this number, from 0.
 fn look_at(index: u32) -> u32 {
     match FIRST_LOOKS.get(index as usize) {
         Some(rounds) => *rounds,
@@ -70,7 +70,8 @@ pub fn rounds_needed(comparisons: u32, alpha: f64) -> u32 {
 }
 
 /// Returns the smallest ratio above 1 that `rounds` rounds find with probability [`POWER`], where
-/// `noise` is the standard deviation of the log ratio of a round: 1.05 for "ratios beyond 5 %". None
+/// `noise` is the standard deviation of the log ratio of a round: 1.05 for "ratios beyond 5 %".
+/// None
 /// if they cannot decide at all.
 ///
 /// The larger of two bounds: that of Student's test, less the efficiency of the signed-rank test on

@@ -11,13 +11,13 @@ pub struct SplitMix64 {
 }
 
 impl SplitMix64 {
-    /// A stream for `seed`; nearby seeds give unrelated streams.
+    /// Returns a stream for `seed`; nearby seeds give unrelated streams.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self { state: seed }
     }
 
-    /// A stream for one part of the work, so that parts may run in any order on any thread.
+    /// Returns a stream for one part of the work, so that parts may run in any order on any thread.
     #[must_use]
     pub fn for_part(seed: u64, part: u64) -> Self {
         Self::new(Self::new(seed).next_u64() ^ Self::new(!part).next_u64())

@@ -60,7 +60,8 @@ impl SignedRank {
         if pairs % 2 == 1 { upper } else { f64::midpoint(self.nth(pairs / 2 - 1), upper) }
     }
 
-    /// Returns the two-sided probability of ranks this unbalanced under a shift of 0. Ties and zeros
+    /// Returns the two-sided probability of ranks this unbalanced under a shift of 0. Ties and
+    /// zeros
     /// count against a difference.
     #[must_use]
     pub fn p_value(&self) -> f64 {
@@ -70,7 +71,8 @@ impl SignedRank {
         (2.0 * lower_tail(n, not_above.min(not_below))).min(1.0)
     }
 
-    /// Returns the shifts that the test does not reject at `level`; none if it can reject nothing at
+    /// Returns the shifts that the test does not reject at `level`; none if it can reject nothing
+    /// at
     /// that level, however the differences fall.
     #[must_use]
     pub fn interval(&self, level: f64) -> Option<Interval> {
@@ -83,7 +85,7 @@ impl SignedRank {
         })
     }
 
-    /// Number of averages that are at most `x`.
+    /// Returns the number of averages that are at most `x`.
     fn count_up_to(&self, x: f64) -> usize {
         if let Some(averages) = &self.averages {
             return averages.partition_point(|average| *average <= x);
@@ -103,7 +105,7 @@ impl SignedRank {
         count
     }
 
-    /// The average with `index` others before it in rising order.
+    /// Returns the average with `index` others before it in rising order.
     fn nth(&self, index: usize) -> f64 {
         if let Some(averages) = &self.averages {
             return averages[index];
@@ -132,12 +134,13 @@ fn of_ordinal(ordinal: i64) -> f64 {
     f64::from_bits((ordinal ^ ((((ordinal >> 63) as u64) >> 1) as i64)) as u64)
 }
 
-/// Number of averages of `n` differences.
+/// Returns the number of averages of `n` differences.
 pub(super) fn pairs(n: usize) -> usize {
     n * (n + 1) / 2
 }
 
-/// Returns the probability of a rank sum of at most `sum` when the signs of `n` differences are fair
+/// Returns the probability of a rank sum of at most `sum` when the signs of `n` differences are
+/// fair
 /// coins.
 #[must_use]
 pub fn lower_tail(n: usize, sum: usize) -> f64 {
@@ -150,13 +153,13 @@ pub fn lower_tail(n: usize, sum: usize) -> f64 {
     }
 }
 
-/// Mean and standard deviation of the rank sum.
+/// Returns the mean and standard deviation of the rank sum.
 pub(super) fn moments(n: usize) -> (f64, f64) {
     let n = n as f64;
     (n * (n + 1.0) / 4.0, (n * (n + 1.0) * (2.0 * n + 1.0) / 24.0).sqrt())
 }
 
-/// The law as cumulative probabilities, for few differences.
+/// Returns the law as cumulative probabilities, for few differences.
 pub(super) fn law(n: usize) -> Option<&'static [f64]> {
     static LAWS: [OnceLock<Vec<f64>>; EXACT_LIMIT + 1] =
         [const { OnceLock::new() }; EXACT_LIMIT + 1];
@@ -180,7 +183,8 @@ pub(super) fn law(n: usize) -> Option<&'static [f64]> {
     LAWS.get(n).map(|law| law.get_or_init(compute).as_slice())
 }
 
-/// Largest rank sum on one side whose two-sided probability is at most `level`; none if even 0 is
+/// Returns the largest rank sum on one side whose two-sided probability is at most `level`; none
+/// if even 0 is
 /// more probable.
 fn critical(n: usize, level: f64) -> Option<usize> {
     let rejects = |sum: &usize| 2.0 * lower_tail(n, *sum) <= level;

@@ -70,7 +70,7 @@ impl Simultaneous {
         Self { smallest, comparisons: members.len() }
     }
 
-    /// Number of rows in the table.
+    /// Returns the number of rows in the table.
     #[must_use]
     pub fn comparisons(&self) -> usize {
         self.comparisons
@@ -89,7 +89,8 @@ impl Simultaneous {
         resampled.max(bonferroni).min(alpha)
     }
 
-    /// Returns a row's probability corrected over the table: at most alpha exactly if `p_value` is at
+    /// Returns a row's probability corrected over the table: at most alpha exactly if `p_value` is
+    /// at
     /// most the level for that alpha.
     #[must_use]
     pub fn adjust(&self, p_value: f64) -> f64 {
@@ -162,7 +163,7 @@ impl Extremes {
     }
 }
 
-/// The rank of a member's magnitude in each of `rounds`, 0 where it has none.
+/// Returns the rank of a member's magnitude in each of `rounds`, 0 where it has none.
 fn ranks(member: &Member, rounds: &[u32]) -> Option<Vec<u64>> {
     let centre = SignedRank::new(&member.differences)?.estimate();
     let mut order: Vec<usize> = (0..member.differences.len()).collect();

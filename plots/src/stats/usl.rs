@@ -30,7 +30,7 @@ pub enum NoFit {
 }
 
 impl Fit {
-    /// Goodput that the fit predicts for `threads`.
+    /// Returns the goodput that the fit predicts for `threads`.
     #[must_use]
     pub fn goodput(&self, threads: f64) -> f64 {
         self.lambda * threads
@@ -69,7 +69,8 @@ pub fn fit(points: &[(f64, f64)]) -> Result<Fit, NoFit> {
         .ok_or(NoFit::NotALaw)
 }
 
-/// The fit with sigma and kappa free or held at zero, and its sum of squared relative errors.
+/// Returns the fit with sigma and kappa free or held at zero, and its sum of squared relative
+/// errors.
 fn fit_with(points: &[(f64, f64)], free: [bool; 2]) -> Option<(Fit, f64)> {
     // Row of the weighted problem: the terms over their expected value, which should sum to 1.
     let row = |(n, goodput): (f64, f64)| {

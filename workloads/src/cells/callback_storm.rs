@@ -39,7 +39,8 @@ impl CellWorkload for Storm {
     }
 }
 
-/// A field whose callbacks use its cells, and what they share, which must outlive them. With
+/// Returns a field whose callbacks use its cells, and what they share, which must outlive them.
+/// With
 /// `frees` they also free cells.
 pub(super) fn ring<P: Platform, C: AsyncCell<P>>(
     params: &Params,

@@ -43,7 +43,8 @@ impl<P: Platform> Trial<P> for Nothing<P> {
     }
 }
 
-/// The same number, but the compiler does not know: what an operation returns, in a register, as a
+/// Returns the same number, but the compiler does not know: what an operation returns, in a
+/// register, as a
 /// real one does. (`black_box` would go through memory and cost more than the harness.)
 #[inline(always)]
 fn opaque(mut number: usize) -> usize {

@@ -159,7 +159,8 @@ impl<P: Platform, C: AsyncCell<P>> MixTrial<P, C> {
         self.unexpected.note(op, &outcome, allowed);
     }
 
-    /// Frees the cell, unless the design may not in NMI context: its lock, or one of the engine that
+    /// Frees the cell, unless the design may not in NMI context: its lock, or one of the engine
+    /// that
     /// it takes, could be held by what was interrupted.
     fn free(&self, cpu: &Cpu<'_, P>, cell: &C, tally: &mut Tally) {
         if cpu.in_nmi() && !C::FREES_IN_NMI {
@@ -233,7 +234,8 @@ impl<P: Platform, C: AsyncCell<P>> SameCellTrial<P, C> {
         (op, outcome)
     }
 
-    /// What an NMI may get. Nobody but the interrupted worker uses the cell: it is in the way only
+    /// Returns what an NMI may get. Nobody but the interrupted worker uses the cell: it is in the
+    /// way only
     /// while it is inside its operation.
     fn allowed_in_nmi(inside: bool) -> &'static [Errno] {
         match (C::NMI_SAFE, inside) {

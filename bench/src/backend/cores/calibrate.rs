@@ -45,7 +45,8 @@ pub struct Instruments {
 }
 
 impl Instruments {
-    /// Returns the turns of `Memory::charge` that take `ns`; at least one where anything is charged.
+    /// Returns the turns of `Memory::charge` that take `ns`; at least one where anything is
+    /// charged.
     #[must_use]
     pub fn charge_turns(&self, ns: f64) -> u32 {
         if ns <= 0.0 {
@@ -132,7 +133,8 @@ pub fn calibrate(
     Ok(Instruments { calibration, turns_per_us, charge_fixed_ns })
 }
 
-/// Measures what arrives of the charge for masking interrupts around `lock`, in nanoseconds: a pair of
+/// Measures what arrives of the charge for masking interrupts around `lock`, in nanoseconds: a
+/// pair of
 /// lock and unlock with interrupts masked, less a pair without, by medians.
 ///
 /// # Errors
@@ -217,7 +219,7 @@ fn spec(cell: &str, workload: &'static str, cpu: CpuId) -> Spec {
     }
 }
 
-/// How many turns of `spend` take a microsecond on `cpu`.
+/// Returns how many turns of `spend` take a microsecond on `cpu`.
 fn turns_per_us(clock: &Clock, cpu: CpuId) -> Result<u32, cellbench_host::pin::PinError> {
     const TURNS: u32 = 20_000;
     let measured = together(1, |_| {

@@ -54,7 +54,8 @@ pub(crate) struct Span {
 }
 
 /// Runs batches until the window begins and calls `ready` on the way, with whether it comes to that
-/// only when the window has begun; returns the batch size that it came to, and the counts before the
+/// only when the window has begun; returns the batch size that it came to, and the counts before
+/// the
 /// first batch that ended in the window.
 fn warm_up<P: Platform>(
     trial: &dyn Trial<P>,
@@ -88,7 +89,8 @@ fn warm_up<P: Platform>(
     }
 }
 
-/// The size of the next batch after one of `steps` steps that took `took` ticks: towards `target`,
+/// Returns the size of the next batch after one of `steps` steps that took `took` ticks: towards
+/// `target`,
 /// by a factor of two, and only when well off it. One batch that was interrupted shrinks the next,
 /// which grows back.
 #[inline(always)]
@@ -102,7 +104,7 @@ fn resized(steps: u32, took: u64, target: u64) -> u32 {
     }
 }
 
-/// The closed loop.
+/// Returns the closed loop.
 pub(crate) fn closed<P: Platform>(
     trial: &dyn Trial<P>,
     cpu: &Cpu<'_, P>,
@@ -147,7 +149,7 @@ pub(crate) fn closed<P: Platform>(
     Span { before, after, latencies, sampled_every, unserved: 0 }
 }
 
-/// The open loop: `mean_ticks` between steps on average.
+/// Returns the open loop: `mean_ticks` between steps on average.
 #[expect(clippy::too_many_arguments, reason = "the closed loop's, and the rate")]
 pub(crate) fn open<P: Platform>(
     trial: &dyn Trial<P>,
@@ -324,7 +326,8 @@ mod tests {
         assert!(open.unserved > 0);
     }
 
-    /// Whoever was stalled before its accounts were read for the window, and into the window, has lost
+    /// Whoever was stalled before its accounts were read for the window, and into the window, has
+    /// lost
     /// a part of it that these accounts do not show.
     #[test]
     fn a_worker_that_is_ready_too_late_says_so() {

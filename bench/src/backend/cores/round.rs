@@ -50,7 +50,7 @@ pub struct Conditions {
 }
 
 impl Conditions {
-    /// The window of `spec`: one that stalls needs several stalls' time.
+    /// Returns the window of `spec`: one that stalls needs several stalls' time.
     #[must_use]
     pub fn window_of(&self, spec: &Spec) -> Duration {
         if spec.needs.stalls {
@@ -116,7 +116,7 @@ impl Bench {
         Self { clock, on_stuck, counters }
     }
 
-    /// The clock.
+    /// Returns the clock.
     #[must_use]
     pub fn clock(&self) -> &Clock {
         &self.clock
@@ -164,7 +164,7 @@ impl Bench {
     }
 }
 
-/// What a panic said.
+/// Returns what a panic said.
 pub(crate) fn message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())

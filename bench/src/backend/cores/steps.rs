@@ -24,7 +24,7 @@ const CHUNK: u64 = 1024;
 /// Steps before the timed ones: caches, branch predictors and the free lists of the heap are warm.
 const WARM_UP: u32 = 2048;
 
-/// Time from the common beginning until the last worker has taken `steps` steps.
+/// Returns the time from the common beginning until the last worker has taken `steps` steps.
 ///
 /// # Errors
 /// [`RoundError`] if a worker could not be placed or the subject has no such workload.

@@ -5,13 +5,13 @@ use cellbench_host::clock::{Clock, Ticks};
 
 /// A clock in ticks.
 pub(crate) trait TimeSource: Sync {
-    /// The time, unordered: for windows.
+    /// Returns the time, unordered: for windows.
     fn now(&self) -> u64;
-    /// The time before a timed operation.
+    /// Returns the time before a timed operation.
     fn start(&self) -> u64;
-    /// The time after a timed operation.
+    /// Returns the time after a timed operation.
     fn stop(&self) -> u64;
-    /// Nanoseconds from one tick to another, rounded; 0 if they are in the wrong order.
+    /// Returns nanoseconds from one tick to another, rounded; 0 if they are in the wrong order.
     fn elapsed_ns(&self, from: u64, to: u64) -> u64;
 }
 

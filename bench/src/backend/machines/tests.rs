@@ -59,7 +59,7 @@ fn boot(
     })
 }
 
-/// A diary that lives as long as the test.
+/// Returns a diary that lives as long as the test.
 fn diary() -> &'static Diary {
     Box::leak(Box::default())
 }

@@ -182,7 +182,7 @@ fn io(what: &str, source: std::io::Error) -> SourceError {
     SourceError::Io { what: what.to_owned(), source }
 }
 
-/// What a git command prints, if it succeeds.
+/// Returns what a git command prints, if it succeeds.
 fn git(args: &[&str]) -> Option<String> {
     let output = Command::new("git").args(args).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())

@@ -37,7 +37,8 @@ use cellbench_host::describe::describe;
 use cellbench_host::pin::PinError;
 use cellbench_host::{Clock, Roots, Topology};
 
-/// A ping-pong that takes less than this share of the time on one line moves the line once where the
+/// A ping-pong that takes less than this share of the time on one line moves the line once where
+/// the
 /// other moves it twice: half the time, but for what both spend in their loops.
 const MIGRATORY_SHARE: f64 = 0.75;
 
@@ -152,7 +153,7 @@ pub fn measure(
 }
 
 impl Microbenchmarks {
-    /// The median of several measurements of the same CPUs, figure by figure.
+    /// Returns the median of several measurements of the same CPUs, figure by figure.
     ///
     /// # Panics
     /// If there is none.
@@ -188,7 +189,7 @@ impl Microbenchmarks {
         result
     }
 
-    /// The machine at which the model gives what was measured; its hardware threads are the
+    /// Returns the machine at which the model gives what was measured; its hardware threads are the
     /// measured CPUs in their order.
     ///
     /// # Errors
@@ -249,7 +250,7 @@ impl Microbenchmarks {
         Ok(fitted)
     }
 
-    /// Each two of the CPUs that a line moves between.
+    /// Returns each two of the CPUs that a line moves between.
     pub(super) fn pairs(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
         let count = self.places.len();
         (0..count)
@@ -257,7 +258,7 @@ impl Microbenchmarks {
             .filter(|&(a, b)| self.places[a].distance(self.places[b]) != Distance::SameCore)
     }
 
-    /// The built-in machine of the same vendor.
+    /// Returns the built-in machine of the same vendor.
     fn vendor(&self) -> Result<MachineModel, MachineError> {
         let name = if self.cpu_model.contains("AMD") {
             "epyc-genoa-2s"
@@ -321,7 +322,7 @@ fn sources(base: &MachineModel) -> Vec<Source> {
     ]
 }
 
-/// What [`c2c::measure`] found, for those who only need one figure of two CPUs.
+/// Returns what [`c2c::measure`] found, for those who only need one figure of two CPUs.
 pub(crate) fn one_way_ns(cpus: [CpuId; 2], effort: Effort, clock: &Clock) -> Result<f64, C2cError> {
     let matrix: Matrix = c2c::measure(&cpus, Method::CompareExchange, effort, clock)?;
     Ok(matrix.median_ns().unwrap_or(0.0))

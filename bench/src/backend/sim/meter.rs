@@ -30,7 +30,7 @@ impl Meter {
         result
     }
 
-    /// What was counted so far.
+    /// Returns what was counted so far.
     #[must_use]
     pub fn speed(&self) -> SimulationSpeed {
         // Relaxed: as above.

@@ -17,7 +17,7 @@ use cellbench_host::topology::{CoreKind, Cpu, Topology};
 /// Most threads in workloads whose deadlocks end by timeouts, milliseconds of looking at the clock.
 const MOST_IN_DEADLOCK: u32 = 8;
 
-/// The hardware threads of a machine, all usable.
+/// Returns the hardware threads of a machine, all usable.
 #[must_use]
 pub fn topology(machine: &MachineModel) -> Topology {
     let places = machine.places();
@@ -71,7 +71,7 @@ pub fn plan(selection: &Selection, machine: &MachineModel) -> Result<Plan, PlanE
     Ok(plan)
 }
 
-/// Why a configuration is not simulated; none if it is.
+/// Returns why a configuration is not simulated; none if it is.
 fn obstacle(spec: &Spec) -> Option<String> {
     let (cell, workload, needs) = (&spec.subject.name, spec.workload, spec.needs);
     if workload == "empty" {

@@ -71,7 +71,8 @@ fn repeat(step: impl Fn(usize) + Send + Sync + 'static) -> Batch {
     })
 }
 
-/// The code of a primitive on fresh lines. `turn_ns` is what a turn of [`Memory::spend`] takes.
+/// Returns the code of a primitive on fresh lines. `turn_ns` is what a turn of [`Memory::spend`]
+/// takes.
 ///
 /// # Panics
 /// If there is no primitive of that name.
@@ -191,7 +192,7 @@ fn measure_once(
     })
 }
 
-/// What [`measure`] is predicted to find: the primitive `name` on `cores` of `machine`.
+/// Returns what [`measure`] is predicted to find: the primitive `name` on `cores` of `machine`.
 ///
 /// # Errors
 /// [`SimError`].

@@ -35,7 +35,8 @@ const PILOT_STEPS: u32 = 6;
 const WINDOW_STEPS: f64 = 4_000.0;
 /// Steps of each worker in a window: at least and at most.
 const WORKER_STEPS: (f64, f64) = (16.0, 1_000.0);
-/// The longest window. Where some steps end by a timeout of a quarter of a second and the others take
+/// The longest window. Where some steps end by a timeout of a quarter of a second and the others
+/// take
 /// nanoseconds, their mean says little about how many there will be.
 const LONGEST_WINDOW_NS: f64 = 5e6;
 /// Time before the window, as a share of it: queues are as long as they get.
@@ -81,7 +82,7 @@ pub struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
-    /// The machine, with every field where it is.
+    /// Returns the machine, with every field where it is.
     #[must_use]
     pub fn of(model: &'a MachineModel, meter: &'a Meter) -> Self {
         Self { model, own_lines: &[], meter }
@@ -208,7 +209,8 @@ struct Work {
     latencies: Latencies,
     /// Longest time that a worker took for its steps.
     longest_ns: f64,
-    /// Time whose accesses are attributed to the window, all workers together: whole steps, of which
+    /// Time whose accesses are attributed to the window, all workers together: whole steps, of
+    /// which
     /// the first begins in the window and the last ends behind it.
     attributed_ns: f64,
 }
@@ -295,7 +297,7 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// The workload's own check, after simulated time.
+    /// Returns the workload's own check, after simulated time.
     fn check(&self, total: &Tally) -> Invariants {
         let cpu = self.trial.machine().cpu(CpuId(0));
         let violations = self.trial.check(&cpu, total).err().map(|violation| violation.to_string());
@@ -373,7 +375,7 @@ fn run_worker(
     work.counted[index] = counted;
 }
 
-/// What the cores that did not finish wait for.
+/// Returns what the cores that did not finish wait for.
 fn waiting(report: &Report) -> String {
     let mut labels: Vec<&str> = report
         .cores
@@ -387,7 +389,8 @@ fn waiting(report: &Report) -> String {
     format!("{cores} cores have not finished; they wait for {}", labels.join(", "))
 }
 
-/// Notes what moved in the window, by field, and which lines were waited for. `share` is the window's
+/// Notes what moved in the window, by field, and which lines were waited for. `share` is the
+/// window's
 /// of the time that is attributed to it.
 fn note_coherence(round: &mut Round, report: &Report, share: f64) {
     let mut coherence = Coherence::default();
@@ -516,7 +519,8 @@ mod tests {
         assert!(round.attempts() > 1_000, "{}", round.attempts());
     }
 
-    /// Steps that reach beyond the window are long here: their waits are of the window in part only.
+    /// Steps that reach beyond the window are long here: their waits are of the window in part
+    /// only.
     #[test]
     fn nobody_waits_longer_than_the_window() {
         let model = MachineModel::preset("epyc-genoa-2s").expect("built in");

@@ -67,7 +67,7 @@ pub struct Report {
 }
 
 impl Account {
-    /// An empty account.
+    /// Returns an empty account.
     #[must_use]
     pub fn new(cell: &str, kind: &str) -> Self {
         Self { cell: cell.to_owned(), kind: kind.to_owned(), ..Self::default() }
@@ -112,7 +112,7 @@ impl Report {
         self.cells.iter().filter(|cell| cell.slices.is_empty())
     }
 
-    /// Operations on all cells.
+    /// Returns operations on all cells.
     #[must_use]
     pub fn operations(&self) -> u64 {
         self.cells.iter().map(|cell| cell.operations).sum()
@@ -184,7 +184,7 @@ impl Report {
     }
 }
 
-/// The shares of all outcomes over all operations of a context.
+/// Returns the shares of all outcomes over all operations of a context.
 fn outcomes(ops: &BTreeMap<String, BTreeMap<String, u64>>) -> String {
     let mut by_outcome: BTreeMap<&str, u64> = BTreeMap::new();
     for (outcome, count) in ops.values().flatten() {

@@ -67,7 +67,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Nothing known but what broke.
+    /// Returns nothing known but what broke.
     #[must_use]
     pub fn broken(what: String) -> Self {
         Self { violations: vec![what], ..Self::default() }
@@ -101,7 +101,7 @@ pub enum SliceError {
     Round(#[from] RoundError),
 }
 
-/// What follows in a message about an unknown bug.
+/// Returns what follows in a message about an unknown bug.
 fn known_bugs() -> String {
     #[cfg(feature = "planted")]
     {
@@ -116,7 +116,8 @@ fn known_bugs() -> String {
 /// Takes the outcome of a slice whose workers do not come back.
 pub type Stuck = Box<dyn Fn(Outcome) + Send + Sync>;
 
-/// Runs a slice. `stuck` gets the outcome if the workers do not come back, and must end the process:
+/// Runs a slice. `stuck` gets the outcome if the workers do not come back, and must end the
+/// process:
 /// threads that spin for ever cannot be ended.
 ///
 /// # Errors
@@ -135,7 +136,7 @@ fn no_trial(order: &Order) -> SliceError {
     SliceError::NoTrial { cell, kind, workload }
 }
 
-/// The order as the runner wants it; none for names that are not there.
+/// Returns the order as the runner wants it; none for names that are not there.
 fn spec(order: &Order) -> Option<Spec> {
     let subject = subject::named(&order.cell)
         .into_iter()
@@ -154,7 +155,7 @@ fn spec(order: &Order) -> Option<Spec> {
     })
 }
 
-/// Parameters of a trial for so many workers.
+/// Returns parameters of a trial for so many workers.
 fn params(order: &Order, threads: u32) -> Result<Params, SliceError> {
     #[cfg(not(feature = "planted"))]
     if let Some(name) = &order.planted {

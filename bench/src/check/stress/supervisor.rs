@@ -85,7 +85,7 @@ fn wait(
     Ok(None)
 }
 
-/// What a process that ended so, and said that, means.
+/// Returns what a process that ended so, and said that, means.
 fn judge(ended: Option<ExitStatus>, output: &str, errors: &str) -> Result<Outcome, SuperviseError> {
     let Some(status) = ended else {
         return Ok(Outcome::broken("the slice did not come to rest".to_owned()));

@@ -114,7 +114,7 @@ fn is_writable(path: &Path) -> bool {
     std::fs::OpenOptions::new().read(true).write(true).open(path).is_ok()
 }
 
-/// The guest's program, which is built beside this one.
+/// Returns the guest's program, which is built beside this one.
 fn beside() -> PathBuf {
     std::env::current_exe().unwrap_or_default().with_file_name("kernelproof")
 }

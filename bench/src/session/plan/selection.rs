@@ -20,7 +20,7 @@ pub enum Matrix {
 }
 
 impl Matrix {
-    /// Name in records.
+    /// Returns the name in records.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -53,7 +53,8 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Returns whether the cells are those that the headline matrix compares: none was named, and not
+    /// Returns whether the cells are those that the headline matrix compares: none was named, and
+    /// not
     /// everything is wanted.
     pub(super) fn takes_few_cells(&self) -> bool {
         self.cells.is_empty()
@@ -126,7 +127,7 @@ pub enum PlanError {
     },
 }
 
-/// Every name that `--cells` takes.
+/// Returns every name that `--cells` takes.
 #[must_use]
 pub fn known_cells() -> String {
     let mut names: Vec<String> = Vec::new();
@@ -138,7 +139,7 @@ pub fn known_cells() -> String {
     format!("{} (cells also with {EPOCH})", names.join(", "))
 }
 
-/// Every name that `--workloads` takes.
+/// Returns every name that `--workloads` takes.
 #[must_use]
 pub fn known_workloads() -> String {
     WORKLOADS.iter().map(|workload| workload.id).collect::<Vec<_>>().join(", ")

@@ -21,19 +21,20 @@ impl Shard {
     /// The whole plan.
     pub const WHOLE: Self = Self { index: 0, count: NonZeroU32::MIN };
 
-    /// Whether the plan's configuration number `index`, from 0, is in this part.
+    /// Returns whether the plan's configuration number `index`, from 0, is in this part.
     #[must_use]
     pub fn holds(self, index: usize) -> bool {
         index % self.count.get() as usize == self.index as usize
     }
 
-    /// Number of parts.
+    /// Returns the number of parts.
     #[must_use]
     pub fn count(self) -> usize {
         self.count.get() as usize
     }
 
-    /// The part as a run's record has it, of a plan with so many `configurations`; none for the
+    /// Returns the part as a run's record has it, of a plan with so many `configurations`; none
+    /// for the
     /// whole plan. What joins the parts reads this.
     #[must_use]
     pub fn record(self, configurations: usize) -> Option<ShardOf> {

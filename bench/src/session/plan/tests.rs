@@ -5,7 +5,7 @@ use cellbench_host::cpus::CpuSet;
 use cellbench_host::quota::CpuQuota;
 use cellbench_host::topology::{CoreKind, Cpu};
 
-/// A host of one package and cache, every core one CPU.
+/// Returns a host of one package and cache, every core one CPU.
 fn host(cpus: u32) -> Topology {
     let cpu = |number| Cpu {
         id: CpuId(number),

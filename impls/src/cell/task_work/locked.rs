@@ -48,7 +48,7 @@ impl<P: Platform, L: Lock<P>> LockedWork<P, L> {
         }
     }
 
-    /// The cell's block; a fresh one if it has none. The lock is held.
+    /// Returns the cell's block; a fresh one if it has none. The lock is held.
     fn block(&self, cpu: &Cpu<'_, P>, map: &Map<P>) -> Result<NonNull<Block<P>>, Errno> {
         // Relaxed: written under the lock.
         if let Some(block) = NonNull::new(self.block.load(Ordering::Relaxed)) {
@@ -141,7 +141,7 @@ impl<P: Platform, L: Lock<P>> Design<P> for LockedWork<P, L> {
     }
 }
 
-/// A block that a handler was called for, and the cell whose lock guards it.
+/// Returns a block that a handler was called for, and the cell whose lock guards it.
 ///
 /// # Safety
 /// It is the block of a cell of type `L`, in a round that has not ended.

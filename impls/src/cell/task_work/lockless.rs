@@ -30,9 +30,10 @@ pub trait Owner: Send + Sync + 'static {
     const MERGED: bool;
     /// With the map's share.
     fn new() -> Self;
-    /// A round of scheduling begins; `false`: the block is being freed.
+    /// Returns a round of scheduling begins; `false`: the block is being freed.
     fn enter(&self) -> bool;
-    /// A round, or the map's share, ends. Returns whether this party frees the block. `found`:
+    /// Returns a round, or the map's share, ends. Returns whether this party frees the block.
+    /// `found`:
     /// by the states it falls to this party.
     fn leave(&self, found: bool) -> bool;
 }
@@ -153,7 +154,7 @@ pub struct Lockless<P: Platform, V: Variant<P>> {
 }
 
 impl<P: Platform, V: Variant<P>> Lockless<P, V> {
-    /// The cell's block; a fresh one if it has none. An RCU section is open.
+    /// Returns the cell's block; a fresh one if it has none. An RCU section is open.
     fn block(&self, cpu: &Cpu<'_, P>, map: &Map<P>) -> Result<NonNull<Block<P, V>>, Errno> {
         // Acquire pairs with the release below.
         if let Some(block) = NonNull::new(self.block.load(Ordering::Acquire)) {

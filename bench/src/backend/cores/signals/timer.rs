@@ -151,7 +151,7 @@ impl<'a, 's, P: Platform> SignalTimer<'a, 's, P> {
     }
 }
 
-/// The signal that stands for an interruption in `context`.
+/// Returns the signal that stands for an interruption in `context`.
 fn signal(context: Context) -> libc::c_int {
     match context {
         Context::Nmi => libc::SIGRTMIN() + 2,

@@ -184,7 +184,8 @@ pub(super) fn one_line(cpus: &[CpuId], clock: &Clock) -> Result<f64, PinError> {
     Ok(median(&mut times?))
 }
 
-/// Returns the successors of the numbers below `count` in a random cycle over all of them (S. Sattolo, "An
+/// Returns the successors of the numbers below `count` in a random cycle over all of them (S.
+/// Sattolo, "An
 /// algorithm to generate a random cyclic permutation", 1986): no two steps have one stride, which a
 /// prefetcher would follow.
 fn cycle(count: usize) -> Vec<usize> {
@@ -196,7 +197,8 @@ fn cycle(count: usize) -> Vec<usize> {
     next
 }
 
-/// Two CPUs take turns to follow a chain of lines, writing to each; a load, the median of all turns.
+/// Two CPUs take turns to follow a chain of lines, writing to each; a load, the median of all
+/// turns.
 pub(super) fn chain(cpus: &[CpuId], clock: &Clock) -> Result<f64, PinError> {
     let words = || [AtomicU64::new(0), AtomicU64::new(0)];
     let lines: Vec<CachePadded<[AtomicU64; 2]>> =
@@ -233,7 +235,8 @@ pub(super) fn chain(cpus: &[CpuId], clock: &Clock) -> Result<f64, PinError> {
     Ok(median(&mut sides?.concat()))
 }
 
-/// What one CPU, which adds to two lines in turn, loses by each read of the first one by the other.
+/// Returns what one CPU, which adds to two lines in turn, loses by each read of the first one by
+/// the other.
 pub(super) fn disturbed(cpus: &[CpuId], clock: &Clock) -> Result<f64, PinError> {
     let [read, other] = [0, 1].map(|_| CachePadded::new(AtomicU64::new(0)));
     let [phase, reads] = [0, 1].map(|_| CachePadded::new(AtomicU64::new(0)));
