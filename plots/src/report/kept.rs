@@ -2,6 +2,8 @@
 //! cannot part. Each run has its directory below one (`results/model`, `results/sim`, ...); the page
 //! shows each at a glance, and the run's own report has the rest.
 
+mod traces;
+
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,6 +21,7 @@ use super::markdown::{
 };
 use super::{Loaded, outcome, overview, verdict};
 use crate::number;
+use traces::Traces;
 
 /// Runs kept below one directory.
 #[derive(Debug)]
@@ -27,6 +30,7 @@ pub struct Kept {
     pub runs: Vec<(String, Loaded)>,
     /// The simulator's comparison with measurements by others, as text, if one is kept.
     pub ground_truth: Option<String>,
+    traces: Traces,
 }
 
 /// Where that comparison is kept, and its chart beside it.
@@ -82,7 +86,7 @@ impl Kept {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(source) => return Err(KeptError::List { path: file, source }),
         };
-        Ok(Self { runs, ground_truth })
+        Ok(Self { runs, ground_truth, traces: Traces::read(dir) })
     }
 
     /// For a simulated run with fields on lines of their own: the one with every field in its
@@ -167,6 +171,7 @@ impl Kept {
             page.line("![Measured against predicted](results/validation/ground-truth.svg)\n");
             page.text += text;
         }
+        self.traces.section(&mut page);
         if let Some(table) = verification.and_then(first_table) {
             page.section("Verification");
             page.line("From VERIFICATION.md, which also says what `MODELS` stands for and what is not verified.\n");
