@@ -46,7 +46,8 @@ pub(crate) type Args = [u64; word::COUNT];
 const KEYS: usize = 4096;
 /// Bits of a key that choose the cell, as `CELL_BITS` in `src/bpf/cell.h`; the others are random.
 const CELL_BITS: u32 = 24;
-/// Cells each thread schedules in turn, where cells are its own: a task work is taken until the thread
+/// Cells each thread schedules in turn, where cells are its own: a task work is taken until the
+/// thread
 /// returns to user space, so that one cell would show its success path once per system call.
 const TASK_WORKS: u32 = 256;
 /// Cells brought to life per entry into the kernel; a power of two.
@@ -208,8 +209,10 @@ impl Bench {
         Ok(())
     }
 
-    /// Brings every cell to life. The kernel allocates without waiting, so that an init can run into
-    /// ENOMEM until cells freed before have come back to its caches: such cells get further chances.
+    /// Brings every cell to life. The kernel allocates without waiting, so that an init can run
+    /// into
+    /// ENOMEM until cells freed before have come back to its caches: such cells get further
+    /// chances.
     fn prepare(&self) -> Result<(), Error> {
         let program = self.program("prepare")?;
         let mut args: Args = [0; word::COUNT];
@@ -245,7 +248,8 @@ impl Bench {
         Ok(())
     }
 
-    /// Counts from the words of a run, and the thread's failures by operation and errno, of which
+    /// Returns counts from the words of a run, and the thread's failures by operation and errno,
+    /// of which
     /// those in `failures_before` are not this run's.
     pub(crate) fn counts(
         &self,
@@ -277,7 +281,7 @@ impl Bench {
         Ok((counts, failures))
     }
 
-    /// A thread's hold on the bench. Made on the thread that uses it.
+    /// Returns a thread's hold on the bench. Made on the thread that uses it.
     ///
     /// # Errors
     /// [`Error::Plan`] if the bench was opened for fewer threads.
@@ -302,7 +306,8 @@ impl Bench {
         Ok(Worker { bench: self, thread, args, failures: vec![0; OPS.len() * ERRNOS] })
     }
 
-    /// Latency of the timed attempts so far, by operation; `callback` is the time from a successful
+    /// Returns the latency of the timed attempts so far, by operation; `callback` is the time from
+    /// a successful
     /// schedule to its callback.
     ///
     /// # Errors
@@ -339,7 +344,7 @@ impl Bench {
         Ok(per_cpu.unwrap_or_default().iter().flat_map(|value| to_words(value)).sum())
     }
 
-    /// Sum of what the critical sections counted; wraps at 2^32.
+    /// Returns the sum of what the critical sections counted; wraps at 2^32.
     fn increments(&self) -> Result<u32, Error> {
         let map = self.map("cells")?;
         let mut sum = 0_u32;
@@ -420,7 +425,8 @@ impl Worker<'_> {
         Ok(counts)
     }
 
-    /// Goes round the row's loop `n` times (at most 8,388,608) in one entry into the kernel, in task
+    /// Goes round the row's loop `n` times (at most 8,388,608) in one entry into the kernel, in
+    /// task
     /// context. One time round may be several attempts.
     ///
     /// # Errors
@@ -442,7 +448,8 @@ impl Worker<'_> {
     /// at most 128 attempts, or one entry of a row with small batches, later.
     ///
     /// # Errors
-    /// [`Error::Run`] if the program cannot be run, [`Error::Unsupported`] if the perf event is gone.
+    /// [`Error::Run`] if the program cannot be run, [`Error::Unsupported`] if the perf event is
+    /// gone.
     pub fn run_until(&mut self, deadline_ns: u64) -> Result<Counts, Error> {
         let mut args = self.args;
         args[word::DEADLINE_NS] = deadline_ns;
@@ -463,7 +470,7 @@ impl Worker<'_> {
     }
 }
 
-/// The kernel's monotonic clock (CLOCK_MONOTONIC), which the programs read too.
+/// Returns the kernel's monotonic clock (CLOCK_MONOTONIC), which the programs read too.
 #[must_use]
 pub fn monotonic_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);

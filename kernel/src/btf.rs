@@ -40,7 +40,8 @@ const KIND_FUNC_PROTO: u32 = 13;
 pub struct Member {
     /// Its name.
     pub name: String,
-    /// Name of its type, behind typedefs and qualifiers; empty for pointers, arrays and anonymous types.
+    /// Name of its type, behind typedefs and qualifiers; empty for pointers, arrays and anonymous
+    /// types.
     pub type_name: String,
 }
 
@@ -69,7 +70,7 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
 }
 
-/// Bytes that follow the 12 bytes every record starts with.
+/// Returns bytes that follow the 12 bytes every record starts with.
 fn trailing_bytes(kind: u32, count: u32) -> Option<usize> {
     let count = count as usize;
     Some(match kind {
@@ -83,7 +84,8 @@ fn trailing_bytes(kind: u32, count: u32) -> Option<usize> {
 }
 
 impl Btf {
-    /// Parses the contents of `/sys/kernel/btf/vmlinux` or of a `.BTF` section of this host's byte order.
+    /// Parses the contents of `/sys/kernel/btf/vmlinux` or of a `.BTF` section of this host's byte
+    /// order.
     pub fn parse(bytes: &[u8]) -> Result<Self, BtfError> {
         let magic = bytes.get(..2).ok_or(BtfError::NoHeader)?;
         if magic != MAGIC.to_ne_bytes() {
@@ -134,7 +136,8 @@ impl Btf {
         self.records.iter().find(|r| r.kind == kind && self.name_bytes(r.name) == name.as_bytes())
     }
 
-    /// Name of type `id` once typedefs and qualifiers (const, volatile, restrict, type tag) are removed.
+    /// Returns the name of type `id` once typedefs and qualifiers (const, volatile, restrict, type
+    /// tag) are removed.
     fn bare_type_name(&self, mut id: u32) -> String {
         // Longer chains do not occur; the bound keeps a damaged file from looping.
         for _ in 0..32 {
@@ -190,7 +193,7 @@ impl Btf {
             .collect()
     }
 
-    /// Whether the kernel has a function `name`.
+    /// Returns whether the kernel has a function `name`.
     #[must_use]
     pub fn has_function(&self, name: &str) -> bool {
         self.find(KIND_FUNC, name).is_some()

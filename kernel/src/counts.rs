@@ -23,7 +23,7 @@ pub(crate) const OPS: [&str; 10] = [
 #[cfg(feature = "bpf")]
 pub(crate) const ERRNOS: usize = 128;
 
-/// The kernel's name of an errno, for those that the measured operations return.
+/// Returns the kernel's name of an errno, for those that the measured operations return.
 #[must_use]
 pub fn errno_name(errno: u32) -> String {
     let name = match errno {
@@ -104,7 +104,7 @@ impl Counts {
         self.ops.get(op).and_then(|outcomes| outcomes.get(outcome)).copied().unwrap_or(0)
     }
 
-    /// Time per attempt of one thread; none without attempts.
+    /// Returns the time per attempt of one thread; none without attempts.
     #[must_use]
     pub fn ns_per_attempt(&self) -> Option<f64> {
         let attempts = self.attempts();

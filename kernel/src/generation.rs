@@ -27,7 +27,7 @@ pub enum Generation {
 }
 
 impl Generation {
-    /// Name of the generation, as reports show it.
+    /// Returns the name of the generation, as reports show it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -23,7 +23,7 @@ impl Default for Histogram {
     }
 }
 
-/// Smallest value of a bucket, and how many values it holds.
+/// Returns the smallest value of a bucket, and how many values it holds.
 fn range_of(bucket: usize) -> (u64, u64) {
     let linear = 2 << SUB_BITS;
     if bucket < linear {
@@ -61,14 +61,14 @@ impl Histogram {
         self.buckets.iter().sum()
     }
 
-    /// Mean, exact; none without samples.
+    /// Returns the mean, exact; none without samples.
     #[must_use]
     pub fn mean_ns(&self) -> Option<f64> {
         let samples = self.samples();
         (samples > 0).then(|| self.sum_ns as f64 / samples as f64)
     }
 
-    /// Each bucket that holds something: its middle value and its count.
+    /// Returns each bucket that holds something: its middle value and its count.
     pub fn counts(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.buckets.iter().enumerate().filter(|(_, count)| **count > 0).map(|(bucket, count)| {
             let (low, width) = range_of(bucket);
@@ -76,7 +76,8 @@ impl Histogram {
         })
     }
 
-    /// As an HdrHistogram of three digits, for its log format. Each value is the middle of its bucket.
+    /// As an HdrHistogram of three digits, for its log format. Each value is the middle of its
+    /// bucket.
     ///
     /// # Panics
     /// Never: three digits are a precision that HdrHistogram has.
@@ -99,7 +100,8 @@ impl Histogram {
         }
     }
 
-    /// Value below or at which a share `quantile` (0 to 1) of the samples lies, to the middle of its
+    /// Value below or at which a share `quantile` (0 to 1) of the samples lies, to the middle of
+    /// its
     /// bucket, never above the maximum; none without samples.
     #[must_use]
     pub fn quantile_ns(&self, quantile: f64) -> Option<u64> {

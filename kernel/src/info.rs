@@ -61,7 +61,7 @@ impl Kernel {
         Self::probe_at(Path::new(VMLINUX_BTF))
     }
 
-    /// The same with the type description in another file, of the same byte order.
+    /// Returns the same with the type description in another file, of the same byte order.
     ///
     /// # Errors
     /// As [`Kernel::probe`].
@@ -90,7 +90,7 @@ impl Kernel {
 }
 
 impl KernelInfo {
-    /// Whether the kernel has function `name`, one of those in [`KernelInfo::functions`].
+    /// Returns whether the kernel has function `name`, one of those in [`KernelInfo::functions`].
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.functions.iter().any(|f| f == name)
@@ -113,7 +113,8 @@ const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 
-/// What the effective set in the text of `/proc/self/status` lacks. CAP_SYS_ADMIN includes both.
+/// Returns what the effective set in the text of `/proc/self/status` lacks. CAP_SYS_ADMIN includes
+/// both.
 fn missing_capabilities(status: &str) -> Vec<String> {
     let effective = status
         .lines()
@@ -131,7 +132,8 @@ fn missing_capabilities(status: &str) -> Vec<String> {
         .collect()
 }
 
-/// The hypervisor's signature (CPUID leaf 0x4000_0000), if it is that of QEMU's code generator.
+/// Returns the hypervisor's signature (CPUID leaf 0x4000_0000), if it is that of QEMU's code
+/// generator.
 #[cfg(target_arch = "x86_64")]
 fn emulator() -> Option<String> {
     use std::arch::x86_64::__cpuid;

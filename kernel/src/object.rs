@@ -15,7 +15,7 @@ macro_rules! object {
     };
 }
 
-/// The compiled programs of a source in a layout.
+/// Returns the compiled programs of a source in a layout.
 fn bytes_of(source: Source, layout: Layout) -> &'static [u8] {
     let packed = matches!(layout, Layout::OwnPacked | Layout::Zipf { .. });
     match (source, packed) {
@@ -90,7 +90,8 @@ fn try_load(
     object.load()
 }
 
-/// The verifier's verdict: the line before its closing statistics; else the last line of the log.
+/// Returns the verifier's verdict: the line before its closing statistics; else the last line of
+/// the log.
 fn verdict(log: &str) -> Option<&str> {
     let lines: Vec<&str> = log
         .lines()

@@ -154,7 +154,8 @@ fn await_callback(row: &Row, object: &Object) -> Result<Vec<i64>, Error> {
     }
 }
 
-/// Runs `proof_unreferenced` after closing every descriptor of the maps: the program alone holds them.
+/// Runs `proof_unreferenced` after closing every descriptor of the maps: the program alone holds
+/// them.
 fn unreferenced(row: &Row) -> Result<Vec<i64>, Error> {
     let sizes = Sizes { cells: 1, threads: 1 };
     let object = load(row, Layout::Same, sizes, &["proof_unreferenced"])?;
@@ -222,7 +223,7 @@ fn prove_errors(row: &Row, cpus: &[u32]) -> Result<Vec<Expectation>, Error> {
     Ok(found)
 }
 
-/// One thread holds a resilient lock for longer than another waits.
+/// Returns one thread holds a resilient lock for longer than another waits.
 fn prove_timeout(row: &Row, cpus: &[u32]) -> Result<Expectation, Error> {
     let options = Options { layout: Layout::Same, threads: 2, sample_every: 0, seed: 0 };
     let bench = Bench::open_with(row, options, &["hold"])?;
@@ -303,7 +304,8 @@ fn prove_abba(row: &Row, cpus: &[u32]) -> Result<Expectation, Error> {
     })
 }
 
-/// Outcomes that a row may have when measured: those its cells' generation can return, given that other
+/// Outcomes that a row may have when measured: those its cells' generation can return, given that
+/// other
 /// threads race on the cell or not.
 fn allowed(result: &RoundResult) -> BTreeSet<&'static str> {
     let Configuration { row, layout, cpus } = &result.configuration;
@@ -365,7 +367,8 @@ fn judge(result: &RoundResult) -> Vec<Expectation> {
     found
 }
 
-/// Proves everything on this kernel: every row in every layout at 1 and, with two CPUs, 2 threads, and
+/// Proves everything on this kernel: every row in every layout at 1 and, with two CPUs, 2 threads,
+/// and
 /// every error.
 ///
 /// # Errors

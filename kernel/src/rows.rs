@@ -19,7 +19,7 @@ pub enum Context {
 }
 
 impl Context {
-    /// Name as records have it.
+    /// Returns the name as records have it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -49,13 +49,16 @@ pub enum Layout {
 }
 
 impl Layout {
-    /// 64 cells with exponent 0.99, that of the Yahoo cloud serving benchmark. No more cells, because
-    /// `init` allocates without waiting and, where the memory controller accounts for it (Linux 6.17
-    /// and 6.18), only from slabs that other allocations already prepared: some 150 cells on an idle
+    /// 64 cells with exponent 0.99, that of the Yahoo cloud serving benchmark. No more cells,
+    /// because
+    /// `init` allocates without waiting and, where the memory controller accounts for it (Linux
+    /// 6.17
+    /// and 6.18), only from slabs that other allocations already prepared: some 150 cells on an
+    /// idle
     /// host, then ENOMEM for good.
     pub const ZIPF: Self = Self::Zipf { cells: 64, exponent: 0.99 };
 
-    /// Name as records have it.
+    /// Returns the name as records have it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -73,7 +76,8 @@ pub struct Row {
     pub(crate) operation: &'static Operation,
     /// Where it is called from.
     pub context: Context,
-    /// Name of what is measured, as records have it: the generation (`locked`, `cmd-queue`), for locks
+    /// Name of what is measured, as records have it: the generation (`locked`, `cmd-queue`), for
+    /// locks
     /// the lock.
     pub cell: String,
     /// Why this kernel cannot run it; none if it can, as far as its type description tells.
@@ -81,7 +85,7 @@ pub struct Row {
 }
 
 impl Row {
-    /// Name, unique among rows: `timer-set_callback`, `timer-set_callback@hardirq`.
+    /// Returns the name, unique among rows: `timer-set_callback`, `timer-set_callback@hardirq`.
     #[must_use]
     pub fn name(&self) -> String {
         match self.context {
@@ -90,7 +94,7 @@ impl Row {
         }
     }
 
-    /// One line on what it does.
+    /// Returns one line on what it does.
     #[must_use]
     pub fn about(&self) -> &'static str {
         self.operation.about
@@ -102,7 +106,7 @@ impl Row {
         self.operation.kind.clone()
     }
 
-    /// The layouts it can be measured in.
+    /// Returns the layouts it can be measured in.
     #[must_use]
     pub fn layouts(&self) -> &'static [Layout] {
         match self.context {
@@ -118,7 +122,7 @@ impl Row {
         self.operation.threads_min
     }
 
-    /// The row of the same object that does nothing: its loop and its clock are this row's.
+    /// Returns the row of the same object that does nothing: its loop and its clock are this row's.
     #[cfg(feature = "bpf")]
     pub(crate) fn empty_of_same_source(&self) -> Self {
         let empty = OPERATIONS
@@ -132,7 +136,8 @@ impl Row {
         }
     }
 
-    /// The model's workload that does the same to its cells, and whose figures this row's may stand
+    /// Returns the model's workload that does the same to its cells, and whose figures this row's
+    /// may stand
     /// beside; none if there is no such workload.
     #[must_use]
     pub fn model_workload(&self, layout: Layout, threads: u32) -> Option<&'static str> {
@@ -158,7 +163,8 @@ impl Row {
         }
     }
 
-    /// Name of the workload in records: the model's where there is one, else `operation/layout`.
+    /// Returns the name of the workload in records: the model's where there is one, else
+    /// `operation/layout`.
     #[must_use]
     pub fn workload(&self, layout: Layout, threads: u32) -> String {
         self.model_workload(layout, threads)
@@ -197,10 +203,11 @@ fn skip_reason(operation: &Operation, info: &KernelInfo) -> Option<String> {
         .then(|| format!("Linux {} has no {}", info.release, lacking.join(", no ")))
 }
 
-/// Every row there is, each with the reason why this kernel cannot run it, if so.
+/// Returns every row there is, each with the reason why this kernel cannot run it, if so.
 ///
 /// A row in an interrupt context may still turn out to be refused by the verifier, or to lack a
-/// hardware counter; [`Error::Unsupported`](crate::Error::Unsupported) then says so when it is opened.
+/// hardware counter; [`Error::Unsupported`](crate::Error::Unsupported) then says so when it is
+/// opened.
 #[must_use]
 pub fn rows(info: &KernelInfo) -> Vec<Row> {
     let contexts = [Context::Task, Context::Hardirq, Context::Nmi];

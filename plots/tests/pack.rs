@@ -94,7 +94,8 @@ fn a_damaged_file_is_one_line_with_its_name() {
     other[place] ^= 1;
     for bytes in [&whole[..whole.len() - 100], &whole[..20], &other] {
         fs::write(&path, bytes).unwrap();
-        let line = merge(&[path.clone()], &out.path().join("merged")).unwrap_err().to_string();
+        let line =
+            merge(std::slice::from_ref(&path), &out.path().join("merged")).unwrap_err().to_string();
         let is_named = line.contains("b.cellbench: not a whole packed run");
         assert!(is_named && line.lines().count() == 1, "{line}");
     }
@@ -123,7 +124,9 @@ fn the_gallery_shows_what_is_whole_and_rejects_the_rest_with_the_reason() {
             fix: String::new(),
         });
     };
-    let cases: [(&str, &dyn Fn(&mut Run), &str); 6] = [
+    /// A run that is changed, and the word that its refusal has.
+    type Case<'a> = (&'a str, &'a dyn Fn(&mut Run), &'a str);
+    let cases: [Case<'_>; 6] = [
         ("unfit.cellbench", &unfit, "unfit to measure on: others run"),
         ("dirty.cellbench", &|run| run.git_revision = Some("abc-dirty".into()), "were changed"),
         ("unknown.cellbench", &|run| run.git_revision = None, "of unknown sources"),

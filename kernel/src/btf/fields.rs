@@ -19,7 +19,7 @@ pub struct Field {
 }
 
 impl Btf {
-    /// Number of the type behind typedefs and qualifiers.
+    /// Returns the number of the type behind typedefs and qualifiers.
     fn bare(&self, mut id: u32) -> Option<&Record> {
         for _ in 0..DEPTH {
             let record = self.record(id)?;
@@ -44,13 +44,14 @@ impl Btf {
         }
     }
 
-    /// Size of the structure `name` in bytes; none if the kernel has no such structure.
+    /// Returns the size of the structure `name` in bytes; none if the kernel has no such structure.
     #[must_use]
     pub fn size(&self, name: &str) -> Option<u32> {
         self.find(KIND_STRUCT, name).map(|record| record.size_or_type)
     }
 
-    /// Fields of the structure `name` by offset, nested structures flattened to `depth` levels; none
+    /// Fields of the structure `name` by offset, nested structures flattened to `depth` levels;
+    /// none
     /// if the kernel has no such structure. Of a union only the widest member is flattened: the
     /// others name the same bytes.
     #[must_use]

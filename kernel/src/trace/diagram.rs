@@ -23,7 +23,7 @@ const STORE: &str = "#1f5fa8";
 const LOCKED: &str = "#c23b22";
 const SHADE: &str = "#f4e3b2";
 
-/// Lines of the cell's own objects come first, then in order of first use.
+/// Returns lines of the cell's own objects come first, then in order of first use.
 fn lanes(script: &[Touch]) -> Vec<String> {
     let mut lanes: Vec<String> = Vec::new();
     for touch in script.iter().filter(|touch| !touch.line.is_empty()) {
@@ -206,7 +206,8 @@ pub fn draw(row: &str, panels: &[(&str, &OperationTrace)]) -> String {
 }
 
 /// Draws every operation of a trace into a directory, beside the same operation of another kernel
-/// where that has it, and writes a page that shows them all, `index.html`. Returns how many were drawn.
+/// where that has it, and writes a page that shows them all, `index.html`. Returns how many were
+/// drawn.
 ///
 /// # Errors
 /// [`TraceError::Io`] if a file cannot be written.

@@ -65,7 +65,7 @@ const FIGURES: &[(&str, Pick)] = &[
     ("under a lock", |f| f.instructions_under_lock),
 ];
 
-/// Names that a function had in different releases.
+/// Returns names that a function had in different releases.
 pub(crate) fn canonical(name: &str) -> String {
     let (base, nth) = name.split_once('#').unwrap_or((name, ""));
     let base = match base {
@@ -192,13 +192,13 @@ impl Change {
 }
 
 impl Difference {
-    /// Whether nothing changed.
+    /// Returns whether nothing changed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()
     }
 
-    /// Text for a mail, in lines of at most 72 columns.
+    /// Returns the text for a mail, in lines of at most 72 columns.
     #[must_use]
     pub fn mail(&self) -> String {
         let mut text = wrap(

@@ -73,7 +73,7 @@ pub enum Act {
 }
 
 impl Act {
-    /// One letter, as scripts have it.
+    /// Returns one letter, as scripts have it.
     #[must_use]
     pub fn letter(self) -> char {
         match self {
@@ -121,7 +121,7 @@ impl std::fmt::Display for Touch {
     }
 }
 
-/// The part of the kernel that a function belongs to, of those that calls are counted into.
+/// Returns the part of the kernel that a function belongs to, of those that calls are counted into.
 fn part(name: &str) -> Option<&'static str> {
     const PARTS: &[(&str, &[&str])] = &[
         (

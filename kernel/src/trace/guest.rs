@@ -226,7 +226,7 @@ impl Tracer<'_> {
         Ok(())
     }
 
-    /// One window for several interrupts, each of which makes one attempt.
+    /// Returns one window for several interrupts, each of which makes one attempt.
     fn interrupts(
         &mut self,
         row: &Row,
@@ -388,7 +388,8 @@ pub fn work() -> Result<(), String> {
     trace_rows(&request).map_err(|error| error.to_string())
 }
 
-/// Traces the rows that the host asks for, or all, and says what it needs to know to read the trace.
+/// Traces the rows that the host asks for, or all, and says what it needs to know to read the
+/// trace.
 ///
 /// # Errors
 /// Those of [`Kernel::probe`]; an error of one row is told to the host and the next follows.
@@ -437,7 +438,7 @@ fn trace_rows(request: &Lines) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether this process is the first of its machine.
+/// Returns whether this process is the first of its machine.
 #[must_use]
 pub fn is_first_process() -> bool {
     std::process::id() == 1

@@ -105,7 +105,7 @@ pub enum TraceError {
     },
 }
 
-/// What to do about a missing file.
+/// Returns what to do about a missing file.
 fn advice(what: &str) -> &'static str {
     match what {
         "guest program" => {

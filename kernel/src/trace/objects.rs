@@ -31,7 +31,7 @@ impl Place {
         }
     }
 
-    /// Whether other CPUs may use it: no stack, nor what a CPU keeps for itself.
+    /// Returns whether other CPUs may use it: no stack, nor what a CPU keeps for itself.
     #[must_use]
     pub fn is_shared(&self) -> bool {
         !matches!(self.object.as_str(), "stack" | "per-CPU" | "task")
@@ -57,7 +57,8 @@ pub struct Objects<'l> {
     heap: Vec<u64>,
 }
 
-/// The structures of a kind's cell and of what the cell points to, by the names of all generations.
+/// Returns the structures of a kind's cell and of what the cell points to, by the names of all
+/// generations.
 fn structures(row: &str) -> (&'static [&'static str], &'static [&'static str]) {
     const CELL: &[&str] = &["bpf_async_kern", "bpf_timer_kern"];
     if row.starts_with("timer") {
@@ -188,7 +189,8 @@ impl<'l> Objects<'l> {
     }
 }
 
-/// Whether an address lies in the direct mapping of memory, where objects lie; stacks and cells are
+/// Returns whether an address lies in the direct mapping of memory, where objects lie; stacks and
+/// cells are
 /// mapped elsewhere. With page tables of four and of five levels
 /// (Documentation/arch/x86/x86_64/mm.rst).
 fn is_mapped_memory(at: u64) -> bool {
@@ -197,7 +199,8 @@ fn is_mapped_memory(at: u64) -> bool {
     FOUR.contains(&at) || FIVE.contains(&at)
 }
 
-/// Addresses of blocks that a window itself made: of what the initialising function writes, and no
+/// Returns addresses of blocks that a window itself made: of what the initialising function
+/// writes, and no
 /// object is known for, the lowest in each stretch of 256 bytes.
 fn made(path: &Path, window: &Window, objects: &Objects<'_>) -> Vec<u64> {
     const MAKERS: [&str; 3] = ["__bpf_async_init", "bpf_timer_init", "bpf_wq_init"];

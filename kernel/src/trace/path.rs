@@ -39,7 +39,8 @@ const LOOP: &[&str] = &[
     "ktime_get_mono_fast_ns",
 ];
 
-/// Functions that tell the user what went wrong: they format text, walk stacks and look names up. That
+/// Functions that tell the user what went wrong: they format text, walk stacks and look names up.
+/// That
 /// is no part of a protocol; such a call is left out of its operation and counted.
 const REPORTS: &[&str] = &["bpf_prog_report_rqspinlock_violation"];
 
@@ -75,7 +76,8 @@ pub struct Operation {
 pub struct Path {
     /// Operations in the order in which they ended.
     pub operations: Vec<Operation>,
-    /// Interrupts and exceptions that are no part of any operation, by entry, and reports to the user,
+    /// Interrupts and exceptions that are no part of any operation, by entry, and reports to the
+    /// user,
     /// by function.
     pub filtered: BTreeMap<String, u32>,
     /// Offset of the CPU's own variables from their symbols, as the code used it.
@@ -114,7 +116,7 @@ impl Default for Thread {
     }
 }
 
-/// The entry of an interrupt or exception that begins at `pc`.
+/// Returns the entry of an interrupt or exception that begins at `pc`.
 fn entry(symbols: &Symbols, pc: u64) -> Option<&str> {
     let (name, offset) = symbols.name(pc)?;
     let is_entry = match name {

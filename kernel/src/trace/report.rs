@@ -49,7 +49,8 @@ pub struct RowTrace {
     /// Operations that its calls executed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub operations: Vec<OperationTrace>,
-    /// Interrupts, exceptions and reports to the user that were filtered out, by name, over all calls.
+    /// Interrupts, exceptions and reports to the user that were filtered out, by name, over all
+    /// calls.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub filtered: BTreeMap<String, u32>,
 }
@@ -150,7 +151,8 @@ impl Trace {
     /// Reads a trace that was kept.
     ///
     /// # Errors
-    /// [`TraceError::Io`] if the file cannot be read, [`TraceError::Damaged`] if it is no trace, or one
+    /// [`TraceError::Io`] if the file cannot be read, [`TraceError::Damaged`] if it is no trace,
+    /// or one
     /// of a newer format.
     pub fn read(path: &Path) -> Result<Self, TraceError> {
         let io = |source| TraceError::Io { path: path.to_owned(), source };
@@ -202,7 +204,7 @@ impl Trace {
         format!("{head}\n")
     }
 
-    /// Operations with their rows.
+    /// Returns operations with their rows.
     pub fn operations(&self) -> impl Iterator<Item = (&RowTrace, &OperationTrace)> {
         self.rows.iter().flat_map(|row| row.operations.iter().map(move |of| (row, of)))
     }

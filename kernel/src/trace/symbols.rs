@@ -30,7 +30,7 @@ impl Symbols {
         Self { by_address, end, per_cpu }
     }
 
-    /// Whether there are none.
+    /// Returns whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.by_address.is_empty()
@@ -50,20 +50,21 @@ impl Symbols {
         self.name(at).filter(|(_, offset)| *offset == 0).map(|(name, _)| name)
     }
 
-    /// Whether an address is code outside the kernel image: of a BPF program, or of a module.
+    /// Returns whether an address is code outside the kernel image: of a BPF program, or of a
+    /// module.
     #[must_use]
     pub fn is_outside(&self, at: u64) -> bool {
         at >= self.end
     }
 
-    /// Whether an address lies in the kernel image.
+    /// Returns whether an address lies in the kernel image.
     #[must_use]
     pub fn is_inside(&self, at: u64) -> bool {
         const IMAGE: u64 = 0xffff_ffff_8000_0000;
         (IMAGE..self.end).contains(&at)
     }
 
-    /// Whether an address, the CPU's own offset taken away, is that of a per-CPU variable.
+    /// Returns whether an address, the CPU's own offset taken away, is that of a per-CPU variable.
     #[must_use]
     pub fn is_per_cpu(&self, at: u64) -> bool {
         self.per_cpu.is_some_and(|(start, end)| (start..end).contains(&at))

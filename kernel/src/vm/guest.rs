@@ -16,7 +16,8 @@ use crate::trace::TraceError;
 use crate::trace::host::{self, initramfs};
 use crate::trace::request::Fault;
 
-/// Longest wait for the first line of a guest, and for the answer beyond the window that it measures.
+/// Longest wait for the first line of a guest, and for the answer beyond the window that it
+/// measures.
 const PATIENCE: [(Engine, Duration); 2] =
     [(Engine::Kvm, Duration::from_secs(60)), (Engine::Instructions, Duration::from_secs(300))];
 const APPEND: &str = "console=ttyS0 panic=-1 oops=panic cryptomgr.notests quiet";
@@ -183,7 +184,7 @@ impl Guest {
         last_lines(&String::from_utf8_lossy(&text))
     }
 
-    /// How a guest ended whose line has ended.
+    /// Returns how a guest ended whose line has ended.
     fn gone(&mut self) -> VmError {
         let status = self.running.0.wait();
         let said = qemu::bytes(&self.complaints, &self.disk).unwrap_or_default();
@@ -211,7 +212,7 @@ impl Guest {
 }
 
 impl Machine {
-    /// Lines of the request that the guest reads.
+    /// Returns lines of the request that the guest reads.
     fn request(&self) -> Vec<String> {
         let mut lines = vec!["serve".to_owned()];
         lines.extend(self.rows.iter().map(|row| format!("row {row}")));

@@ -44,7 +44,7 @@ fn say(mut line: &File, value: &impl Serialize) -> io::Result<()> {
     line.write_all(&text)
 }
 
-/// What this kernel has of what is asked for.
+/// Returns what this kernel has of what is asked for.
 fn plan(lines: &Lines) -> Result<(Hello, Vec<Configuration>), Error> {
     let info = Kernel::probe()?;
     let wanted = |name: &String| lines.rows.is_empty() || lines.rows.contains(name);

@@ -38,7 +38,7 @@ pub enum AgainstError {
         /// Its file.
         path: PathBuf,
         /// Why.
-        source: ValidateError,
+        source: Box<ValidateError>,
     },
     /// A file with the validation of a host.
     #[error(transparent)]
@@ -167,7 +167,7 @@ fn predict(sets: Vec<DataSet>) -> Result<Vec<Compared>, AgainstError> {
 fn host(path: &Path) -> Result<Compared, AgainstError> {
     let measured: Measured = read_measured(path)?;
     let cpu = measured.microbenchmarks.cpu_model.clone();
-    let failed = |source| AgainstError::Host { path: path.to_owned(), source };
+    let failed = |source| AgainstError::Host { path: path.to_owned(), source: Box::new(source) };
     let validation = Validation::of(measured, DRAWS).map_err(failed)?;
     let name =
         path.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());

@@ -42,7 +42,7 @@ fn running() -> Result<PathBuf, TraceError> {
     )
 }
 
-/// A name that Debian's policy allows for a package, and the shell leaves alone.
+/// Returns a name that Debian's policy allows for a package, and the shell leaves alone.
 fn is_package(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.".contains(c);
     name.starts_with("linux-") && name.chars().all(allowed)
@@ -66,7 +66,8 @@ fn package(name: &str, cache: &Path) -> Result<PathBuf, TraceError> {
     check(&file)
 }
 
-/// Returns the image that `name` means: a file, Debian's package, or `running`. Images of packages are
+/// Returns the image that `name` means: a file, Debian's package, or `running`. Images of packages
+/// are
 /// kept in `cache`.
 ///
 /// # Errors

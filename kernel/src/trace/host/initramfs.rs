@@ -65,7 +65,7 @@ fn libraries(program: &Path) -> Result<Vec<PathBuf>, TraceError> {
     Ok(text.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect())
 }
 
-/// The archive of a program with its libraries and the lines of a request.
+/// Returns the archive of a program with its libraries and the lines of a request.
 fn archive(program: &Path, request: &[String]) -> Result<Vec<u8>, TraceError> {
     let mut archive = Archive { bytes: Vec::new(), number: 0 };
     let mut directories: BTreeSet<String> = BTreeSet::new();

@@ -185,12 +185,12 @@ impl<'a> Machine<'a> {
         Ok(String::from_utf8_lossy(&qemu::bytes(file, self.disk)?).into_owned())
     }
 
-    /// What the guest told.
+    /// Returns what the guest told.
     pub(super) fn told(&self) -> Result<String, TraceError> {
         self.text(&self.guest)
     }
 
-    /// What the plugin wrote.
+    /// Returns what the plugin wrote.
     pub(super) fn trace(&self) -> Result<Vec<u8>, TraceError> {
         qemu::bytes(&self.trace, self.disk)
     }

@@ -44,14 +44,14 @@ pub struct Request {
 }
 
 impl Request {
-    /// Every row of an image.
+    /// Returns every row of an image.
     #[must_use]
     pub fn new(image: PathBuf, program: PathBuf, cache: PathBuf) -> Self {
         Self { image, program, rows: Vec::new(), cache, silence: SILENCE, faults: Vec::new() }
     }
 }
 
-/// Names of every row there is, on whatever kernel.
+/// Returns names of every row there is, on whatever kernel.
 #[must_use]
 pub fn row_names() -> Vec<String> {
     OPERATIONS
@@ -69,7 +69,7 @@ pub fn row_names() -> Vec<String> {
         .collect()
 }
 
-/// An error of the file system, with the file.
+/// Returns an error of the file system, with the file.
 pub(crate) fn io(path: &Path) -> impl Fn(std::io::Error) -> TraceError + use<> {
     let path = path.to_owned();
     move |source| TraceError::Io { path: path.clone(), source }
@@ -113,8 +113,10 @@ fn boot(
     Ok(Boot { log, windows, ended })
 }
 
-/// Traces rows of an image. Rows that make the guest panic or hang are named in the outcome, with the
-/// last lines of the guest's console, and the others are traced all the same. `progress` is told each
+/// Traces rows of an image. Rows that make the guest panic or hang are named in the outcome, with
+/// the
+/// last lines of the guest's console, and the others are traced all the same. `progress` is told
+/// each
 /// row that the guest begins.
 ///
 /// # Errors
@@ -161,7 +163,8 @@ pub fn trace(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Trace,
     Err(TraceError::NoBoot { what: format!("did not come to its end in {BOOTS} boots") })
 }
 
-/// One trace of all boots. The kernel lies where it lay, so that what the last boot told of symbols
+/// Returns one trace of all boots. The kernel lies where it lay, so that what the last boot told
+/// of symbols
 /// and structures holds for all.
 fn whole(boots: Vec<(Log, Vec<Window>)>, wanted: &[String]) -> Trace {
     let (symbols, layouts) =
