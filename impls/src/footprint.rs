@@ -228,7 +228,7 @@ mod tests {
     fn operations_lock_as_often_as_published() {
         for cell in CELLS.iter().filter(|cell| cell.kind != CellKind::TaskWork) {
             let (set_callback, same_program, cancel, free) = match cell.id {
-                "spin-tas" | "spin-queued" | "rqspin" | "rqspin-6.15" => (3, 1, 1, 0),
+                "spin-tas" | "spin-queued" | "rqspin" => (3, 1, 1, 0),
                 "cmpxchg-state" | "cmpxchg-state-nmi" => (5, 2, 2, 1),
                 "mpmc-cell" | "seq-latch-v4" | "seq-latch-v6" | "seq-latch" => (5, 5, 1, 1),
                 "cmd-queue" => (5, 5, 1, 0),

@@ -231,7 +231,6 @@ cells! {
     "spin-tas" Timer Spinlock LOCKED "irq-saving test-and-set spinlock in the cell" => Locked<P, Timer, tas::Tas<P>>;
     "spin-queued" Timer Spinlock LOCKED "irq-saving queued spinlock in the cell" => Locked<P, Timer, queued::Queued<P>>;
     "rqspin" Timer Resilient LOCKED_RESILIENT "resilient queued spinlock in the cell" => Locked<P, Timer, resilient::Resilient<P>>;
-    "rqspin-6.15" Timer Resilient LOCKED_RESILIENT_615 "resilient queued spinlock of 6.15 to 6.18 in the cell" => Locked<P, Timer, resilient::Of<P, resilient::V615>>;
     "cmpxchg-state" Timer StateWord RFC_V1 "RFC v1: READY/BUSY/FREED state word, refcount, RCU" => State<P, Timer, false>;
     "cmpxchg-state-nmi" Timer StateWord RFC_V1_NMI "RFC v1 with updates allowed in NMI" => State<P, Timer, true>;
     "mpmc-cell" Timer Buffer V3 "v3: newest command in two slots under a sequence word, irq_work" => MpmcCell<P, Timer>;

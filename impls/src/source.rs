@@ -28,8 +28,6 @@ sources! {
     LOCKED = "locked, to 6.18", "2025-11-30", "Linux 6.18, kernel/bpf/helpers.c";
     /// The same under a lock that can fail: proposed in review, not published as code.
     LOCKED_RESILIENT = "locked, resilient", "", "ours: the locked cell of Linux 6.18 over rqspinlock";
-    /// The same with the lock of that time.
-    LOCKED_RESILIENT_615 = "locked, resilient 6.15", "", "ours: the locked cell of Linux 6.18 over its rqspinlock";
     /// The first patch that removes the lock.
     RFC_V1 = "RFC v1", "2025-10-31", "20251031-timer_nolock-v1-5-bf8266d2fb20@meta.com";
     /// The same with updates in NMI.

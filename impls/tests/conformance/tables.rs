@@ -26,13 +26,6 @@ pub(crate) fn errors(id: &str, kind: CellKind, cancels_async: bool) -> BTreeSet<
             (StartOp, &[EINVAL, EOPNOTSUPP]),
             (Cancel, &[EINVAL, EDEADLK]),
         ],
-        // An NMI between the fast path and its entry in the table misses AA (beb7021a6003).
-        (_, "rqspin-6.15") => &[
-            (Init, &[EPERM, ENOMEM, EBUSY, EINVAL, EDEADLK, ETIMEDOUT]),
-            (SetCallback, &[EPERM, ENOENT, EINVAL, EDEADLK, ETIMEDOUT]),
-            (StartOp, &[EINVAL, EOPNOTSUPP]),
-            (Cancel, &[EINVAL, EDEADLK]),
-        ],
         (_, "rqspin") => &[
             (Init, &[EPERM, ENOMEM, EBUSY, EINVAL, EDEADLK]),
             (SetCallback, &[EPERM, ENOENT, EINVAL, EDEADLK, ETIMEDOUT]),
