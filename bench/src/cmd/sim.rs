@@ -17,8 +17,8 @@ use super::run::EXIT_NOTHING;
 use super::{output, report, run};
 use crate::backend::sim::plan::plan;
 use crate::backend::sim::{Simulator, host, meter};
-use crate::check::validate::against::Comparison;
-use crate::check::validate::{self, Nothing, Validation};
+use crate::check::validate::against::{AgainstError, Comparison};
+use crate::check::validate::{self, Nothing, ReadMeasuredError, Validation};
 use crate::session::ctrl_c::CtrlC;
 use crate::session::plan::Shard;
 use crate::session::run::{self as session, Settings};
@@ -177,12 +177,19 @@ fn find_machine(name: &str) -> anyhow::Result<MachineModel> {
 /// Compares model and measurements, writes both down, and says by the exit status whether it holds.
 fn validate(args: &Args) -> anyhow::Result<ExitCode> {
     match compare(args) {
-        Err(error) if error.chain().any(|cause| cause.is::<Nothing>()) => {
+        Err(error) if error.chain().any(is_nothing) => {
             output::error(&error);
             Ok(ExitCode::from(EXIT_NOTHING))
         }
         outcome => outcome,
     }
+}
+
+/// Returns whether an error says that nothing counts. A transparent one hides its cause from the chain.
+fn is_nothing(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.is::<Nothing>()
+        || matches!(error.downcast_ref(), Some(ReadMeasuredError::Nothing(_)))
+        || matches!(error.downcast_ref(), Some(AgainstError::Nothing(_)))
 }
 
 fn compare(args: &Args) -> anyhow::Result<ExitCode> {
