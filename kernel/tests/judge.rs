@@ -166,7 +166,7 @@ fn live<C: AsyncCell<Traced>>(
         count("init", &|| cell.init(cpu, map, InitFlags::NONE).is_ok());
         count("set_empty", &|| set(cpu));
         count("set_same", &|| set(cpu));
-        count("set_nmi", &|| cpu.nmi(&set));
+        count("set_nmi", &|| cpu.nmi(set));
         if C::CANCELS {
             // A timer that was never armed has no base yet; those of the rows have one.
             let _ = cell.start(cpu, FAR);
