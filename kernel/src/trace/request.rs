@@ -1,4 +1,4 @@
-//! What the host asks of the guest: a line each, in the file [`FILE`].
+//! What the host asks of the guest: a line each, in the file `FILE`.
 //!
 //! ```text
 //! serve          measure as the host asks for, and trace nothing
