@@ -31,7 +31,7 @@ pub struct Merged {
 
 /// Writes a run below `out` that holds the rounds of all `inputs`, each under its host's label: the
 /// host's name if the run tells it, else its CPU model, numbered where that is not unique. An input
-/// is the directory of a run or a file that [`pack`](crate::pack) wrote. One that is itself merged
+/// is the directory of a run or a file that [`pack`](crate::pack()) wrote. One that is itself merged
 /// keeps its labels, numbered likewise.
 ///
 /// # Errors
