@@ -15,7 +15,7 @@ use serde::Serialize;
 /// twice the other's operations.
 const EVEN_JAIN: f64 = 0.9;
 
-/// What is to be guarded, and how.
+/// A use to advise on: threads, lengths, contexts, and what an operation may do.
 #[derive(Clone, Debug)]
 pub struct Use {
     /// Threads that work on one object.
@@ -40,7 +40,7 @@ pub struct Use {
 pub struct Candidate {
     /// Name of the cell or lock.
     pub id: String,
-    /// Why it cannot be used; none if it can.
+    /// Reason that rules the design out; none if it can be used.
     pub ruled_out: Option<String>,
 }
 

@@ -27,7 +27,7 @@ const OVERHEAD: Duration = Duration::from_millis(500);
 /// Boots of one kernel, the first not counted, before the run ends: its rows are not the trouble then.
 const REBOOTS: u32 = 16;
 
-/// What measures rows when it is asked: a guest, or what a test puts in its place.
+/// A source of answers to requests for rows: a guest, or a stand-in of a test.
 pub trait Measures {
     /// Measures a row once.
     ///

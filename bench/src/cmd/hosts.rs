@@ -1,14 +1,12 @@
 //! `cellbench hosts`: the packed runs that a repository keeps, checked and shown on one page.
 
-use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::anyhow;
 use cellbench_plots::report::Gallery;
-use cellbench_record::write_atomically;
 
-use super::output;
+use super::{output, report};
 
 /// Exit status when a file is rejected.
 const EXIT_REJECTED: u8 = 1;
@@ -43,15 +41,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     if let Some(page) = &args.page {
         let text = gallery.page(PAGE_COMMAND).map_err(|error| anyhow!(error))?;
-        for (path, svg) in gallery.figures().map_err(|error| anyhow!(error))? {
-            let path = page.with_file_name(path);
-            if let Some(parent) = path.parent() {
-                fs::create_dir_all(parent)?;
-            }
-            write_atomically(&path, svg.as_bytes())?;
-        }
-        write_atomically(page, text.as_bytes())?;
-        output::emit(&format!("{}\n", page.display()))?;
+        report::write_with_figures(
+            page,
+            &text,
+            gallery.figures().map_err(|error| anyhow!(error))?,
+        )?;
     }
     Ok(ExitCode::SUCCESS)
 }

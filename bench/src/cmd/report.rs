@@ -94,7 +94,17 @@ fn write_page(dir: &Path, page: &Path) -> anyhow::Result<ExitCode> {
         Err(error) => return Err(anyhow!("VERIFICATION.md: {error}")),
     };
     let text = kept.page(PAGE_COMMAND, verification.as_deref()).map_err(|error| anyhow!(error))?;
-    for (path, svg) in kept.figures().map_err(|error| anyhow!(error))? {
+    write_with_figures(page, &text, kept.figures().map_err(|error| anyhow!(error))?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes a page, and beside it the figures that it names; prints the page's path.
+pub(super) fn write_with_figures(
+    page: &Path,
+    text: &str,
+    figures: Vec<(PathBuf, String)>,
+) -> anyhow::Result<()> {
+    for (path, svg) in figures {
         let path = page.with_file_name(path);
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;
@@ -102,8 +112,7 @@ fn write_page(dir: &Path, page: &Path) -> anyhow::Result<ExitCode> {
         write_atomically(&path, svg.as_bytes())?;
     }
     write_atomically(page, text.as_bytes())?;
-    output::emit(&format!("{}\n", page.display()))?;
-    Ok(ExitCode::SUCCESS)
+    output::emit(&format!("{}\n", page.display()))
 }
 
 /// Writes the reports of a run (all if `only` is empty) and shows its table, or its summary as

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cellbench_plots::number;
 use cellbench_plots::options::ALPHA;
 use cellbench_plots::stats::power;
 use cellbench_record::Kind;
@@ -61,8 +62,10 @@ pub fn rounds<S>(plan: &Plan<S>) -> u32 {
 pub fn outlook<S: Configuration>(plan: &Plan<S>, rounds: u32, window: Duration) -> String {
     let comparisons = comparisons(plan);
     let what = format!(
-        "{} rows, {comparisons} comparisons, about {rounds} rounds of {} ms windows",
-        plan.len(),
+        "{}, {}, about {} of {} ms windows",
+        number::count(plan.len() as u64, "row"),
+        number::count(comparisons, "comparison"),
+        number::count(rounds, "round"),
         window.as_millis(),
     );
     match power::detectable_ratio(rounds, comparisons, ALPHA, NOISE) {

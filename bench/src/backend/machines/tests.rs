@@ -8,7 +8,7 @@ use cellbench_record::{Kind, Round, Source};
 
 use super::*;
 
-/// What the played guests did, in order: boots, and rows with their seeds.
+/// Log of the played guests, in order: boots, and rows with their seeds.
 type Diary = RefCell<Vec<String>>;
 
 struct Played<'d> {

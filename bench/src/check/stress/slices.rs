@@ -16,7 +16,7 @@ use crate::session::plan::{Block, Plan, Shard};
 use crate::session::rounds::{Observer, Rounds};
 use crate::session::run::SessionError;
 
-/// What every slice of a run has in common.
+/// Settings that every slice of a run shares.
 #[derive(Clone, Debug)]
 pub struct Common {
     /// Host CPU of each worker; a CPU may stand here more than once.
