@@ -119,7 +119,7 @@ impl<P: Platform, L: Lock<P>, const MASKED: bool> Trial<P> for OneLock<P, L, MAS
             let _masked = MASKED.then(|| cpu.irq_save());
             guarded.lock.run(cpu, move |_| {
                 guarded.enter();
-                P::spend(turns);
+                P::charge(turns);
             })
         });
     }

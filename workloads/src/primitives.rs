@@ -107,9 +107,7 @@ impl<P: Platform> SharedLines<P> {
         let outside = self.outside_turns;
         worker.tally.repeat(Op::Step, steps, || {
             step();
-            if outside > 0 {
-                P::spend(outside);
-            }
+            P::charge(outside);
             Ok::<_, Errno>(())
         });
     }

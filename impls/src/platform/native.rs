@@ -454,6 +454,9 @@ macro_rules! cores {
 
             #[inline(always)]
             fn charge(turns: u32) {
+                if turns == 0 {
+                    return;
+                }
                 in_series();
                 Self::spend(turns);
                 in_series();

@@ -87,7 +87,7 @@ impl<P: Platform, L> Guarded<P, L> {
         for line in &self.data {
             line.store(line.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         }
-        P::spend(turns);
+        P::charge(turns);
     }
 }
 
@@ -149,9 +149,7 @@ impl<P: Platform, L: Lock<P>> Trial<P> for PatternTrial<P, L> {
             let outcome = guarded.lock.run(cpu, move |_| guarded.enter(turns));
             worker.tally.count(Op::Lock, &outcome);
             let outside = self.outside_turns(worker);
-            if outside > 0 {
-                P::spend(outside);
-            }
+            P::charge(outside);
         }
     }
 
