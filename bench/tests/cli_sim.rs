@@ -156,7 +156,7 @@ fn measured(ticket_lock_ns: f64) -> String {
             "disturbed_ns": 52.0,
         },
         "rows": [
-            row("ticket-lock", "primitive", "", ticket_lock_ns),
+            row("ticket", "lock", "lock-0ns", ticket_lock_ns),
             row("spin-tas", "lock", "lock-50ns", 65.0),
         ],
     }})

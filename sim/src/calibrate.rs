@@ -6,7 +6,7 @@
 //! The searches run without random variation of latencies; windows of ownership vary as they do.
 
 use std::rc::Rc;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 
 use crate::machine::MachineModel;
 use crate::simulation::{SimError, Simulation};
@@ -18,6 +18,10 @@ use crate::word::SimU64;
 const ROUNDS: u64 = 300;
 /// Halvings of the interval in a search: from one to a millionth.
 const HALVINGS: u32 = 20;
+/// Additions of each side of a simulated contention.
+const ADDITIONS: u64 = 1_000;
+/// The largest share for additions that is searched: model files allow no larger one.
+const MOST_ADDITION_SHARE: f64 = 1.0;
 /// Ownership shares below this are none.
 const SHARE_RESOLUTION: f64 = 1e-6;
 
@@ -100,6 +104,46 @@ pub fn ownership_share_from_ping_pong(
     })?;
     // The search ends next to the border, not on it.
     Ok(if share < SHARE_RESOLUTION { 0.0 } else { share })
+}
+
+/// Returns the time of one of all the additions that two hardware threads make to one word, in
+/// nanoseconds.
+///
+/// # Errors
+/// As [`Simulation::spawn`] and [`Simulation::run`].
+pub fn contended_addition_ns(machine: &MachineModel, cores: [usize; 2]) -> Result<f64, SimError> {
+    let mut simulation = Simulation::new(&steady(machine), 1);
+    let sum = Rc::new(Shared(SimU64::new("sum", 0)));
+    for core in cores {
+        let sum = Rc::clone(&sum);
+        simulation.spawn(core, move || {
+            for _ in 0..ADDITIONS {
+                sum.0.fetch_add(1, SeqCst);
+            }
+        })?;
+    }
+    simulation.start_spread_ns(0.0);
+    let report = simulation.run()?;
+    Ok(report.duration_ns / (2 * ADDITIONS) as f64)
+}
+
+/// Finds the share for lines that were taken for an addition
+/// ([`crate::machine::DirectoryCosts::addition_share`]) at which additions to one word by two hardware
+/// threads take `measured_ns` each on the model. From 0, if additions are slower even without a window, to
+/// 1, if they are faster even with one.
+///
+/// # Errors
+/// As [`contended_addition_ns`].
+pub fn addition_share_from_contention(
+    machine: &MachineModel,
+    cores: [usize; 2],
+    measured_ns: f64,
+) -> Result<f64, SimError> {
+    search(MOST_ADDITION_SHARE, |addition_share| {
+        let mut machine = machine.clone();
+        machine.directory.addition_share = Some(addition_share);
+        Ok(contended_addition_ns(&machine, cores)? <= measured_ns)
+    })
 }
 
 /// Finds the smallest value up to `high` at which `reached` holds; it must hold from some value on.

@@ -6,7 +6,6 @@
 //! | Which configurations can be simulated, and on which hardware threads? | [`plan`] |
 //! | One configuration with one seed | [`trial`] |
 //! | The host as a machine to simulate | [`host`] |
-//! | Primitives that run natively and simulated | [`primitive`] |
 //! | How fast is that? | [`meter`] |
 //!
 //! Times are simulated. What a run writes depends on machine, choice and seed alone: neither on how
@@ -15,7 +14,6 @@
 pub mod host;
 pub mod meter;
 pub mod plan;
-pub mod primitive;
 pub mod trial;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -9,6 +9,7 @@
 //! | ping-pong by loads and stores, two lines | two CPUs | transfer |
 //! | additions to two lines in turn, one of which the other reads now and then | two CPUs | what a disturbed core loses |
 //! | ping-pong by compare-exchange, one line | two CPUs | ownership share |
+//! | additions to one word by both | two CPUs | share for a line taken for an addition |
 //! | ping-pong by loads and stores, one line and two lines | two CPUs | whether lines migrate |
 //!
 //! A ping-pong on two lines takes two transfers one way: the writer's copy has to become the only one,
@@ -22,8 +23,11 @@
 //! machine's sources say so.
 
 mod loops;
+mod window;
 
-use cellbench_sim::calibrate::{PingPong, ownership_share_from_ping_pong};
+use cellbench_sim::calibrate::{
+    PingPong, addition_share_from_contention, ownership_share_from_ping_pong,
+};
 use cellbench_sim::machine::{
     Distance, HitCosts, HostMeasurements, MachineError, Place, Source, SourceKind,
 };
@@ -65,6 +69,9 @@ pub struct Microbenchmarks {
     /// What the first CPU, which adds to two lines in turn, loses by a read of one of them by the
     /// second one: the transfer, and what it had executed ahead.
     pub disturbed_ns: f64,
+    /// An addition, of all that the first two CPUs make to one word; older measurements have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub addition_ns: Option<f64>,
 }
 
 /// Costs on one CPU that owns the line it uses.
@@ -149,6 +156,7 @@ pub fn measure(
         one_line_ns: loops::one_line(&cpus[..2], clock)?,
         chain_ns: loops::chain(&cpus[..2], clock)?,
         disturbed_ns: loops::disturbed(&cpus[..2], clock)?,
+        addition_ns: Some(loops::additions(&cpus[..2], clock)?),
     })
 }
 
@@ -178,6 +186,8 @@ impl Microbenchmarks {
         result.one_line_ns = middle(&|one| one.one_line_ns);
         result.chain_ns = middle(&|one| one.chain_ns);
         result.disturbed_ns = middle(&|one| one.disturbed_ns);
+        let mut additions: Vec<f64> = all.iter().filter_map(|one| one.addition_ns).collect();
+        result.addition_ns = (!additions.is_empty()).then(|| median(&mut additions));
         for from in 0..result.cpus.len() {
             for to in (0..result.cpus.len()).filter(|&to| to != from) {
                 let at = |matrix: &Vec<Vec<Option<f64>>>| matrix[from][to].unwrap_or(0.0);
@@ -247,6 +257,10 @@ impl Microbenchmarks {
         let style = PingPong::CompareExchange;
         fitted.directory.ownership_share =
             ownership_share_from_ping_pong(&fitted, [a, b], style, first_ns)?;
+        if let Some(addition_ns) = self.addition_ns {
+            let share = addition_share_from_contention(&fitted, [a, b], addition_ns)?;
+            fitted.directory.addition_share = Some(share);
+        }
         Ok(fitted)
     }
 
@@ -294,6 +308,12 @@ fn sources(base: &MachineModel) -> Vec<Source> {
             &["directory.ownership_share"],
             SourceKind::Measured,
             "The figure at which the model gives the measured ping-pong by compare-exchange."
+                .to_owned(),
+        ),
+        source(
+            &["directory.addition_share"],
+            SourceKind::Measured,
+            "The figure at which additions to one word by two CPUs take as long in the model."
                 .to_owned(),
         ),
         source(
@@ -358,12 +378,13 @@ pub(crate) mod tests {
             one_line_ns: 27.0,
             chain_ns: 29.0,
             disturbed_ns: 52.0,
+            addition_ns: Some(12.0),
         }
     }
 
     #[test]
     fn the_machine_gives_the_ping_pongs_it_was_made_from() {
-        use cellbench_sim::calibrate::{PingPong, ping_pong_ns};
+        use cellbench_sim::calibrate::{PingPong, contended_addition_ns, ping_pong_ns};
         let machine = measured(26.0, 54.0).machine().expect("possible figures");
         let one_way_ns = ping_pong_ns(&machine, [0, 1], PingPong::CompareExchange);
         let one_way_ns = one_way_ns.expect("it runs");
@@ -372,6 +393,8 @@ pub(crate) mod tests {
         let transfer_ns = machine.transfer.matrix_ns.as_ref().expect("measured")[0][1];
         assert!((transfer_ns - 27.0).abs() < 0.01, "{transfer_ns}");
         assert_eq!((machine.name.as_str(), machine.core.pause_ns), ("host", 24.0));
+        let addition_ns = contended_addition_ns(&machine, [0, 1]).expect("it runs");
+        assert!((addition_ns - 12.0).abs() < 2.0, "{addition_ns}");
         assert!(machine.directory.migratory);
         assert_eq!((machine.core.restart_ns, machine.core.operation_ns), (4.5, 1.0));
         assert!((machine.core.disturbed_ns - 25.0).abs() < 0.01, "less the transfer of 27");

@@ -187,9 +187,16 @@ fn json_files(folder: &Path) -> Result<Vec<PathBuf>, AgainstError> {
 }
 
 /// Returns a row of a host as one of ground truth. The same row of two hosts is in the same half.
-pub(super) fn as_truth(row: &MeasuredRow, predicted: truth::Prediction, is_current: bool) -> Row {
-    let name = format!("{} {}", row.subject, row.workload).trim_end().to_owned();
+pub(super) fn as_truth(
+    row: &MeasuredRow,
+    predicted: truth::Prediction,
+    is_to_be_predicted: bool,
+) -> Row {
     let primitive = row.kind == super::PRIMITIVE;
+    let workload =
+        Some(row.workload.as_str()).filter(|workload| !primitive || *workload != "shared");
+    let name = [Some(row.subject.as_str()), workload].into_iter().flatten().collect::<Vec<_>>();
+    let name = name.join(" ");
     Row {
         half: Half::of(&format!("hosts/{}/{name}", row.kind)),
         group: (!primitive).then(|| format!("{} {}", row.kind, row.workload)),
@@ -198,7 +205,7 @@ pub(super) fn as_truth(row: &MeasuredRow, predicted: truth::Prediction, is_curre
         measured: row.median_ns,
         quartiles: Some((row.lower_ns, row.upper_ns)),
         predicted,
-        is_one_regime: row.is_one_regime() && is_current,
+        is_one_regime: row.is_one_regime() && is_to_be_predicted,
     }
 }
 

@@ -1,22 +1,26 @@
-//! The host's side of a validation.
+//! The host's side of a validation: rounds of a session, each a pass over everything between two
+//! ping-pongs.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use cellbench_impls::machine::Charges;
-use cellbench_impls::platform::Native;
-
-use super::{DESIGNS, Measured, MeasuredRow, PRIMITIVE, selection};
-use crate::backend::cores::round::{Bench, Conditions, OnStuck, RoundError};
-use crate::backend::sim::host::{self, HostError, Microbenchmarks};
-use crate::backend::sim::primitive::{self, PRIMITIVES};
-use crate::session::ctrl_c::CtrlC;
-use crate::session::plan::Spec;
-use crate::session::plan::{Plan, PlanError};
-use cellbench_host::c2c::{C2cError, Effort};
+use cellbench_host::c2c::Effort;
 use cellbench_host::clock::median;
 use cellbench_host::cpus::CpuId;
 use cellbench_host::placement::{Placement, PlacementError};
 use cellbench_host::{Clock, Topology};
+use cellbench_impls::machine::Charges;
+use cellbench_record::Run;
+
+use super::{DESIGNS, KINDS, MeasuredRow, selection};
+use crate::backend::cores;
+use crate::backend::cores::round::{Bench, Conditions, OnStuck};
+use crate::backend::sim::host::{self, Microbenchmarks};
+use crate::backend::{Backend, BackendError, Measured, Pace};
+use crate::rng::Rng;
+use crate::session::ctrl_c::CtrlC;
+use crate::session::plan::{Block, Plan, PlanError, Shard, Spec};
+use crate::session::rounds::{Ended, Observer, Rounds};
+use crate::session::run::SessionError;
 
 /// Passes that are made.
 const PASSES: usize = 25;
@@ -28,28 +32,21 @@ const STILL_SHARE: f64 = 0.15;
 const WINDOW: Duration = Duration::from_millis(5);
 /// Of each ping-pong: some milliseconds.
 const EFFORT: Effort = Effort { samples: 60, round_trips: 200 };
+/// Seed of the order in each pass, and of every choice in it.
+const SEED: u64 = 1;
 
 /// Measuring failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MeasureError {
-    /// The microbenchmarks.
-    #[error(transparent)]
-    Host(#[from] HostError),
-    /// A ping-pong.
-    #[error(transparent)]
-    C2c(#[from] C2cError),
     /// Two CPUs.
     #[error("a validation needs two CPUs: {0}")]
     Placement(#[from] PlacementError),
     /// The rows.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// A lock or cell.
+    /// A pass.
     #[error(transparent)]
-    Round(#[from] RoundError),
-    /// A primitive.
-    #[error(transparent)]
-    Pin(#[from] cellbench_host::pin::PinError),
+    Session(#[from] SessionError),
     /// The hypervisor moved the CPUs, or others used them.
     #[error(
         "the host did not hold still: line transfers were alike in {kept} of {passes} passes only ({transfers_ns}); stop what else runs here, or measure on a host of your own"
@@ -67,28 +64,6 @@ pub enum MeasureError {
     Interrupted,
 }
 
-/// One pass over everything.
-struct Pass {
-    microbenchmarks: Microbenchmarks,
-    /// Compare-exchange ping-pong before and after.
-    before_ns: f64,
-    after_ns: f64,
-    /// By row; none where the round was disturbed.
-    rows_ns: Vec<Option<f64>>,
-}
-
-impl Pass {
-    fn held_still(&self) -> bool {
-        (self.after_ns / self.before_ns - 1.0).abs() < STILL_SHARE
-    }
-}
-
-/// What is measured.
-enum Subject {
-    Primitive(&'static str),
-    Spec(Box<Spec>),
-}
-
 /// Measures two CPUs of the host.
 ///
 /// # Errors
@@ -97,26 +72,38 @@ pub fn measure(
     topology: &Topology,
     ctrl_c: CtrlC,
     on_stuck: OnStuck,
-) -> Result<Measured, MeasureError> {
+) -> Result<super::Measured, MeasureError> {
     let cpus = topology.place(Placement::Compact, 2)?;
+    let mut plan = Plan { blocks: Vec::new(), skipped: Vec::new() };
+    for kind in KINDS {
+        let all = Plan::new(&selection(kind), topology)?;
+        let alone = |spec: &Spec| Block { specs: vec![spec.clone()], surveyed: false };
+        plan.blocks.extend(all.specs().map(alone));
+    }
     let bench = Bench::new(Clock::new(), &cpus.iter().copied().collect(), on_stuck);
-    let mut subjects: Vec<Subject> =
-        PRIMITIVES.iter().map(|one| Subject::Primitive(one.name)).collect();
-    for kind in ["lock", "timer"] {
-        let plan = Plan::new(&selection(kind), topology)?;
-        subjects.extend(plan.specs().map(|spec| Subject::Spec(Box::new(spec.clone()))));
+    let mut host = Host { bench, topology, cpus, passes: Vec::new() };
+    let mut times = Times { rows: plan.len(), passes: Vec::new() };
+    let rounds = Rounds {
+        first: 0,
+        most: PASSES as u32,
+        look_every: PASSES as u32,
+        shard: Shard::WHOLE,
+        window: WINDOW,
+        began: Instant::now(),
+        time_budget: None,
+        seed: SEED,
+        stop: &|| ctrl_c.is_requested(),
+        progress: &|_, _, _| {},
+    };
+    let (ended, _) = rounds.run(&plan, &mut host, &mut times, &mut Rng::new(SEED))?;
+    if ended == Ended::Interrupted {
+        return Err(MeasureError::Interrupted);
     }
-    let mut passes: Vec<Pass> = Vec::with_capacity(PASSES);
-    for number in 0..PASSES {
-        if ctrl_c.is_requested() {
-            return Err(MeasureError::Interrupted);
-        }
-        passes.push(pass(topology, &bench, &cpus, &subjects, number)?);
-    }
-    let mut transfers_ns: Vec<f64> = passes.iter().map(|pass| pass.before_ns).collect();
+    let mut passes: Vec<(Pass, Vec<Option<f64>>)> =
+        host.passes.into_iter().zip(times.passes).collect();
+    let mut transfers_ns: Vec<f64> = passes.iter().map(|(pass, _)| pass.before_ns).collect();
     let usual_ns = median(&mut transfers_ns.clone());
-    passes
-        .retain(|pass| pass.held_still() && (pass.before_ns / usual_ns - 1.0).abs() < STILL_SHARE);
+    passes.retain(|(pass, _)| pass.held_still(usual_ns));
     if passes.len() < FEWEST {
         let one_way = |ns: &mut f64| format!("{ns:.0}");
         let listed: Vec<String> = transfers_ns.iter_mut().map(one_way).collect();
@@ -126,74 +113,137 @@ pub fn measure(
             transfers_ns: format!("{} ns", listed.join(", ")),
         });
     }
-    let found = subjects.iter().enumerate().filter_map(|(index, subject)| {
-        let times_ns: Vec<f64> = passes.iter().filter_map(|pass| pass.rows_ns[index]).collect();
-        (times_ns.len() >= FEWEST).then(|| row(subject, times_ns))
+    let found = plan.specs().enumerate().filter_map(|(index, spec)| {
+        let times_ns: Vec<f64> = passes.iter().filter_map(|(_, rows)| rows[index]).collect();
+        (times_ns.len() >= FEWEST).then(|| row(spec, times_ns))
     });
     let rows = found.collect();
     let all: Vec<Microbenchmarks> =
-        passes.iter().map(|pass| pass.microbenchmarks.clone()).collect();
-    Ok(Measured {
+        passes.iter().map(|(pass, _)| pass.microbenchmarks.clone()).collect();
+    Ok(super::Measured {
         passes: PASSES,
         kept: passes.len(),
         designs: DESIGNS,
         microbenchmarks: Microbenchmarks::median_of(&all),
         rows,
+        left_out: Vec::new(),
     })
 }
 
-fn pass(
-    topology: &Topology,
-    bench: &Bench,
-    cpus: &[CpuId],
-    subjects: &[Subject],
-    number: usize,
-) -> Result<Pass, MeasureError> {
-    let clock = bench.clock();
-    let microbenchmarks = host::measure(topology, cpus, EFFORT, clock)?;
-    let pair = [cpus[0], cpus[1]];
-    let before_ns = host::one_way_ns(pair, EFFORT, clock)?;
-    let turn_ns = microbenchmarks.alone.turn_ns;
-    let conditions = Conditions {
-        warm_up: WINDOW / 5,
-        window: WINDOW,
-        sampled: false,
-        turns_per_us: (1e3 / turn_ns).round() as u32,
-        charges: Charges::default(),
-        interrupt_rate_hz: None,
-    };
-    let mut rows_ns = vec![None; subjects.len()];
-    // In another order each time: a host that drifts meets all alike.
-    let mut order: Vec<usize> = (0..subjects.len()).collect();
-    order.rotate_left(number * subjects.len() / PASSES);
-    for index in order {
-        rows_ns[index] = match &subjects[index] {
-            Subject::Primitive(name) => {
-                let batch = primitive::build::<Native>(name, turn_ns);
-                let window = primitive::measure(cpus, clock, WINDOW, &batch)?;
-                (!window.disturbed).then_some(window.step_ns)
-            }
-            Subject::Spec(spec) => {
-                let seed = number as u64 + 1;
-                let round = bench.measure(spec, &conditions, seed)?.round;
-                (round.disturbed.is_empty() && round.ok() > 0)
-                    .then(|| round.duration_s * 1e9 / round.ok() as f64)
-            }
-        };
-    }
-    let after_ns = host::one_way_ns(pair, EFFORT, clock)?;
-    Ok(Pass { microbenchmarks, before_ns, after_ns, rows_ns })
+/// What is known of the host in one pass over everything.
+struct Pass {
+    microbenchmarks: Microbenchmarks,
+    /// Compare-exchange ping-pong before.
+    before_ns: f64,
+    /// And after; none while the pass goes on.
+    after_ns: Option<f64>,
 }
 
-fn row(subject: &Subject, mut times_ns: Vec<f64>) -> MeasuredRow {
-    let (subject, kind, workload) = match subject {
-        Subject::Primitive(name) => ((*name).to_owned(), PRIMITIVE.to_owned(), String::new()),
-        Subject::Spec(spec) => {
-            (spec.subject.name.clone(), spec.subject.kind.to_string(), spec.workload.to_owned())
+impl Pass {
+    /// Returns whether lines took as long after the pass as before, and as in most passes.
+    fn held_still(&self, usual_ns: f64) -> bool {
+        let is_like = |one: f64, other: f64| (one / other - 1.0).abs() < STILL_SHARE;
+        self.after_ns.is_some_and(|after_ns| is_like(after_ns, self.before_ns))
+            && is_like(self.before_ns, usual_ns)
+    }
+}
+
+/// The cores of this host, with the microbenchmarks before each pass and a ping-pong after it.
+struct Host<'a> {
+    bench: Bench,
+    topology: &'a Topology,
+    cpus: Vec<CpuId>,
+    passes: Vec<Pass>,
+}
+
+impl Host<'_> {
+    fn one_way_ns(&self) -> Result<f64, BackendError> {
+        let pair = [self.cpus[0], self.cpus[1]];
+        host::one_way_ns(pair, EFFORT, self.bench.clock()).map_err(BackendError::failed)
+    }
+
+    /// Returns the pass that goes on, which it begins if none does.
+    fn pass(&mut self) -> Result<&Pass, BackendError> {
+        if self.passes.last().is_none_or(|pass| pass.after_ns.is_some()) {
+            let found = host::measure(self.topology, &self.cpus, EFFORT, self.bench.clock());
+            let microbenchmarks = found.map_err(BackendError::failed)?;
+            let before_ns = self.one_way_ns()?;
+            self.passes.push(Pass { microbenchmarks, before_ns, after_ns: None });
         }
-    };
+        Ok(self.passes.last().expect("one goes on"))
+    }
+}
+
+impl Backend for Host<'_> {
+    type Spec = Spec;
+
+    fn pace(&self) -> Pace {
+        Pace::Interleaved
+    }
+
+    fn describe(&self, _: &mut Run) {}
+
+    fn cost(&self, spec: &Spec, window: Duration) -> Duration {
+        cores::cost(spec, window)
+    }
+
+    fn measure(
+        &mut self,
+        batch: &[&Spec],
+        window: Duration,
+        seed: u64,
+    ) -> Result<Vec<Measured>, BackendError> {
+        let turn_ns = self.pass()?.microbenchmarks.alone.turn_ns;
+        let conditions = Conditions {
+            warm_up: window / 5,
+            window,
+            sampled: false,
+            turns_per_us: (1e3 / turn_ns).round() as u32,
+            charges: Charges::default(),
+            interrupt_rate_hz: None,
+        };
+        let measure = |spec: &&Spec| self.bench.measure(spec, &conditions, seed);
+        batch.iter().map(measure).collect::<Result<_, _>>().map_err(BackendError::failed)
+    }
+
+    fn end_round(&mut self) -> Result<(), BackendError> {
+        let after_ns = self.one_way_ns()?;
+        if let Some(pass) = self.passes.last_mut() {
+            pass.after_ns = Some(after_ns);
+        }
+        Ok(())
+    }
+}
+
+/// Times by pass and row; none where the round was disturbed.
+struct Times {
+    rows: usize,
+    passes: Vec<Vec<Option<f64>>>,
+}
+
+impl Observer<Spec> for Times {
+    fn measured(&mut self, block: usize, _: &Spec, found: Measured) -> Result<(), SessionError> {
+        let round = found.round;
+        if self.passes.len() <= round.round as usize {
+            self.passes.push(vec![None; self.rows]);
+        }
+        let pass = self.passes.last_mut().expect("pushed above");
+        pass[block] = (round.is_usable() && round.ok() > 0)
+            .then(|| round.duration_s * 1e9 / round.ok() as f64);
+        Ok(())
+    }
+}
+
+fn row(spec: &Spec, mut times_ns: Vec<f64>) -> MeasuredRow {
     times_ns.sort_by(f64::total_cmp);
     let last = times_ns.len() - 1;
     let (lower_ns, upper_ns) = (times_ns[last / 4], times_ns[last - last / 4]);
-    MeasuredRow { subject, kind, workload, median_ns: median(&mut times_ns), lower_ns, upper_ns }
+    MeasuredRow {
+        subject: spec.subject.name.clone(),
+        kind: spec.subject.kind.to_string(),
+        workload: spec.workload.to_owned(),
+        median_ns: median(&mut times_ns),
+        lower_ns,
+        upper_ns,
+    }
 }

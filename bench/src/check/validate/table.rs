@@ -24,7 +24,8 @@ impl Display for Validation {
              mispredicted branch {:.1}, refused operation {:.1}; \
              {:.1} ns for each load in a chain of lines that the other CPU wrote; {:.1} lost by \
              additions to two lines when the other CPU reads one; ping-pong one way {:.1} by \
-             compare-exchange, by loads and stores {:.1} on two lines and {:.1} on one.",
+             compare-exchange, by loads and stores {:.1} on two lines and {:.1} on one; additions by \
+             both to one word {}.",
             found.alone.atomic_ns,
             found.alone.load_ns,
             found.alone.store_ns,
@@ -38,6 +39,7 @@ impl Display for Validation {
             ping_pong(&found.compare_exchange_ns),
             ping_pong(&found.read_write_ns),
             found.one_line_ns,
+            found.addition_ns.map_or("not measured".to_owned(), |ns| format!("{ns:.1} each")),
         )?;
         writeln!(f)?;
         writeln!(
@@ -73,8 +75,12 @@ impl Display for Validation {
             writeln!(
                 f,
                 "Errors in brackets do not count: the passes or the seeds disagree, so that there is no one \
-                 time, or the design has changed since."
+                 time, or the design has changed since, or the model was calibrated by the like."
             )?;
+        }
+        if !self.measured.left_out.is_empty() {
+            let names = self.measured.left_out.join(", ");
+            writeln!(f, "Left out, as it is not measured any more: {names}.")?;
         }
         for inversion in &self.inversions {
             writeln!(

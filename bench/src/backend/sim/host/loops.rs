@@ -12,8 +12,7 @@ use cellbench_trials_native::Compiled;
 use cellbench_workloads::{Params, Subject, Worker};
 use crossbeam_utils::CachePadded;
 
-use super::Alone;
-use crate::backend::sim::primitive;
+use super::{Alone, window};
 use crate::rng::Rng;
 use cellbench_host::Clock;
 use cellbench_host::clock::median;
@@ -23,6 +22,8 @@ use cellbench_host::threads::together;
 
 /// Window of each microbenchmark of one CPU.
 const WINDOW: Duration = Duration::from_millis(2);
+/// Window of the additions of two CPUs, which share the line by turns of some microseconds.
+const ADDITIONS_WINDOW: Duration = Duration::from_millis(5);
 /// Windows of each, of which the median counts.
 const WINDOWS: usize = 5;
 /// The design, kind and workload whose operations are refused: on a cell that nobody initialised.
@@ -50,7 +51,7 @@ pub(super) fn alone(cpu: CpuId, clock: &Clock) -> Result<Alone, PinError> {
     let word = CachePadded::new(AtomicU64::new(0));
     let step_ns = |batch: &(dyn Fn(usize, u32) + Sync)| -> Result<f64, PinError> {
         let windows: Result<Vec<f64>, PinError> = (0..WINDOWS)
-            .map(|_| Ok(primitive::measure(&[cpu], clock, WINDOW, batch)?.step_ns))
+            .map(|_| Ok(window::measure(&[cpu], clock, WINDOW, batch)?.step_ns))
             .collect();
         Ok(median(&mut windows?))
     };
@@ -152,6 +153,22 @@ fn refused() -> impl Fn(usize, u32) + Sync {
         // It does not enter, which would initialise the cell.
         trial.batch(&cpu, &mut Worker::new(0, RANDOM_SEED), steps);
     }
+}
+
+/// Two CPUs add to one word as fast as they can; the time of one of all their additions.
+pub(super) fn additions(cpus: &[CpuId], clock: &Clock) -> Result<f64, PinError> {
+    let word = CachePadded::new(AtomicU64::new(0));
+    let windows: Result<Vec<f64>, PinError> = (0..WINDOWS)
+        .map(|_| {
+            let batch = |_: usize, steps: u32| {
+                for _ in 0..steps {
+                    black_box(word.fetch_add(1, SeqCst));
+                }
+            };
+            Ok(window::measure(cpus, clock, ADDITIONS_WINDOW, &batch)?.step_ns)
+        })
+        .collect();
+    Ok(median(&mut windows?))
 }
 
 /// Two CPUs pass one word back and forth by loads and stores; one way, the median of some.
