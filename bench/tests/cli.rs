@@ -631,3 +631,24 @@ fn two_runs_are_compared() {
     assert!(ran(&output), "{}", text(&output.stderr));
     assert!(merged.join("latest/summary.json").is_file());
 }
+
+#[test]
+fn two_binaries_are_two_cells_of_one_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let (binary, out) = (env!("CARGO_BIN_EXE_cellbench"), dir.path().to_str().unwrap());
+    let mut args = vec!["ab", binary, binary, "--out", out, "--json"];
+    args.extend("--cells spin-tas --workloads solo-start --kinds timer --threads 1".split(' '));
+    args.extend("--rounds 3 --window 1ms".split(' '));
+    let output = cellbench(&args);
+    assert!(ran(&output), "{}", text(&output.stderr));
+    let run = dir.path().join("latest/run.json");
+    let run: Value = serde_json::from_str(&std::fs::read_to_string(run).unwrap()).unwrap();
+    assert_eq!(run["baseline"], "cellbench");
+    let rounds = std::fs::read_to_string(dir.path().join("latest/rounds.jsonl")).unwrap();
+    let cells: Vec<String> = rounds
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["cell"].as_str().unwrap().into())
+        .collect();
+    let of = |name: &str| cells.iter().filter(|cell| *cell == name).count();
+    assert_eq!((of("cellbench"), of("cellbench+twin")), (3, 3));
+}

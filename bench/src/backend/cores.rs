@@ -15,16 +15,17 @@ mod signals;
 pub mod steps;
 mod time;
 
+use std::cell::OnceCell;
 use std::time::Duration;
 
 use cellbench_host::cpus::{CpuId, CpuSet};
 use cellbench_host::{Clock, Roots, Topology, describe, doctor};
 use cellbench_impls::machine;
 use cellbench_impls::registry::LOCKS;
-use cellbench_record::{ChargeCheck, Charges, Finding, Host, Run, Severity};
+use cellbench_record::{Calibration, ChargeCheck, Charges, Finding, Host, Run, Severity};
 use cellbench_workloads::EngineNeed;
 
-use self::calibrate::{Instruments, calibrate, charge_arrived};
+use self::calibrate::{Instruments, Lengths, calibrate, charge_arrived};
 use self::round::{Bench, Conditions, OnStuck};
 use super::{Backend, BackendError, Measured, Pace};
 use crate::session::budget::warm_up;
@@ -58,9 +59,11 @@ pub struct Cores<'a> {
     topology: &'a Topology,
     cpus: Vec<CpuId>,
     options: Options,
-    host: Host,
+    /// Described when first asked for: it reads the kernel's symbols.
+    host: OnceCell<Host>,
     findings: Vec<Finding>,
-    instruments: Option<Instruments>,
+    calibration: Calibration,
+    lengths: Option<Lengths>,
 }
 
 impl<'a> Cores<'a> {
@@ -76,23 +79,24 @@ impl<'a> Cores<'a> {
         Self {
             bench: Bench::new(Clock::new(), &used, on_stuck),
             topology,
-            host: describe::describe(&Roots::live(), topology, &used),
+            host: OnceCell::new(),
             cpus,
             options,
             findings: Vec::new(),
-            instruments: None,
+            calibration: Calibration::default(),
+            lengths: None,
         }
     }
 
     /// Returns how to measure in windows of this length.
-    fn conditions(&self, instruments: &Instruments, window: Duration) -> Conditions {
-        let turns = |ns: f64| instruments.charge_turns(ns);
+    fn conditions(&self, lengths: Lengths, window: Duration) -> Conditions {
+        let turns = |ns: f64| lengths.charge_turns(ns);
         let Charges { arm_timer_ns, queue_work_ns, irq_work_ns } = self.options.charges;
         Conditions {
             warm_up: warm_up(window),
             window,
             sampled: true,
-            turns_per_us: instruments.turns_per_us,
+            turns_per_us: lengths.turns_per_us,
             charges: machine::Charges {
                 irq_save: turns(self.options.irq_save_cost_ns),
                 arm_timer: turns(arm_timer_ns),
@@ -101,6 +105,22 @@ impl<'a> Cores<'a> {
             },
             interrupt_rate_hz: self.options.interrupt_rate_hz,
         }
+    }
+
+    /// Measures how long computing takes, and uses it from now on.
+    ///
+    /// # Errors
+    /// [`BackendError`] if the CPU cannot be used.
+    pub fn measure_lengths(&mut self) -> Result<Lengths, BackendError> {
+        let lengths = calibrate::lengths(self.bench.clock(), self.cpus[0]);
+        let lengths = lengths.map_err(BackendError::failed)?;
+        self.lengths = Some(lengths);
+        Ok(lengths)
+    }
+
+    /// Takes over what another calibration on this host found, in place of one of its own.
+    pub fn set_lengths(&mut self, lengths: Lengths) {
+        self.lengths = Some(lengths);
     }
 
     /// Changes the cost that is added to each interrupt-off section from now on.
@@ -149,8 +169,8 @@ impl Backend for Cores<'_> {
         self.findings = doctor::examine(self.topology, &self.cpus.iter().copied().collect(), watch);
         let effort = (short / 10).clamp(Duration::from_millis(3), Duration::from_millis(20));
         let instruments = calibrate(&self.bench, self.topology, &self.cpus, effort);
-        let mut instruments = instruments.map_err(BackendError::failed)?;
-        let conditions = self.conditions(&instruments, effort);
+        let Instruments { mut calibration, lengths } = instruments.map_err(BackendError::failed)?;
+        let conditions = self.conditions(lengths, effort);
         // A build may hold some of the registry alone.
         let is_built = |lock: &&&str| LOCKS.iter().any(|known| known.id == **lock);
         for lock in locks.iter().filter(is_built) {
@@ -162,19 +182,22 @@ impl Backend for Cores<'_> {
                 arrived_ns: arrived,
             };
             self.findings.extend(finding(&check));
-            instruments.calibration.charge_checks.push(check);
+            calibration.charge_checks.push(check);
         }
-        self.instruments = Some(instruments);
+        self.calibration = calibration;
+        self.lengths = Some(lengths);
         Ok(())
     }
 
     fn describe(&self, run: &mut Run) {
-        run.host = self.host.clone();
+        let used = || self.cpus.iter().copied().collect();
+        let host = || describe::describe(&Roots::live(), self.topology, &used());
+        run.host = self.host.get_or_init(host).clone();
         run.findings.clone_from(&self.findings);
         run.settings.irq_save_cost_ns = self.options.irq_save_cost_ns;
         run.settings.charges = Some(self.options.charges);
-        if let Some(instruments) = &self.instruments {
-            run.calibration = instruments.calibration.clone();
+        if self.lengths.is_some() {
+            run.calibration = self.calibration.clone();
         }
     }
 
@@ -188,8 +211,8 @@ impl Backend for Cores<'_> {
         window: Duration,
         seed: u64,
     ) -> Result<Vec<Measured>, BackendError> {
-        let instruments = self.instruments.as_ref().expect("a session prepares first");
-        let conditions = self.conditions(instruments, window);
+        let lengths = self.lengths.expect("a session prepares first");
+        let conditions = self.conditions(lengths, window);
         let measure = |spec: &&Spec| self.bench.measure(spec, &conditions, seed);
         batch.iter().map(measure).collect::<Result<_, _>>().map_err(BackendError::failed)
     }

@@ -22,6 +22,7 @@ use cellbench_impls::heap::HeapStats;
 use cellbench_record::{Run, Series};
 
 use super::{Backend, BackendError, Configuration, Measured, Pace};
+use crate::backend::cores::calibrate::Lengths;
 use crate::session::budget::warm_up;
 use crate::session::plan::{Block, Plan};
 use protocol::Ready;
@@ -30,6 +31,8 @@ pub use side::{Program, SideError};
 
 /// Time of a round beside its window and warm-up.
 const OVERHEAD: Duration = Duration::from_millis(3);
+/// Calibrations of each side.
+const CALIBRATIONS: usize = 9;
 
 /// A row of one revision.
 #[derive(Clone, Debug)]
@@ -89,6 +92,32 @@ impl Revisions {
     }
 }
 
+impl Revisions {
+    /// Has both sides charge alike. Charges are whole turns of a calibrated loop: by calibrations of
+    /// their own, which differ by noise and by the minute, the sides would differ in each operation
+    /// that is charged, for the whole run.
+    fn agree_on_lengths(&mut self) -> Result<(), SideError> {
+        let [old, new] = &mut self.sides;
+        let mut found = [const { Vec::new() }; 2];
+        for _ in 0..CALIBRATIONS {
+            // In turn, so that a host that drifts meets both.
+            found[0].push(old.calibrate()?);
+            found[1].push(new.calibrate()?);
+        }
+        let [old_lengths, new_lengths] = found.each_ref().map(|found| Lengths::median_of(found));
+        if old_lengths.agrees_with(&new_lengths) {
+            old.adopt(old_lengths)?;
+            return new.adopt(old_lengths);
+        }
+        self.notes.push(
+            "the two revisions compute at different speeds: their charges were calibrated apart"
+                .to_owned(),
+        );
+        old.adopt(old_lengths)?;
+        new.adopt(new_lengths)
+    }
+}
+
 /// Matches the rows of the two sides.
 fn plan(sides: &[Side; 2], labels: &[String; 2], pairs: &[Pair]) -> Result<Plan<Spec>, SideError> {
     let mut plan = Plan { blocks: Vec::new(), skipped: Vec::new() };
@@ -136,10 +165,11 @@ impl Backend for Revisions {
     }
 
     fn prepare(&mut self, time_budget: Option<Duration>) -> Result<(), BackendError> {
-        for side in &mut self.sides {
-            let ready = side.prepare(time_budget).map_err(BackendError::failed)?;
-            self.ready.get_or_insert(ready);
-        }
+        let [old, new] = &mut self.sides;
+        let first = old.prepare(time_budget).map_err(BackendError::failed)?;
+        new.prepare(time_budget).map_err(BackendError::failed)?;
+        self.ready = Some(first);
+        self.agree_on_lengths().map_err(BackendError::failed)?;
         Ok(())
     }
 

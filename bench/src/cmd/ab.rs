@@ -58,11 +58,6 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let finished = run_session(plan, &mut revisions, &settings, ctrl_c)?;
     drop(revisions);
     let answers = report::show(&finished.dir, args.measuring.output.json, &[])?;
-    // Seen in 13 of 19 tries with one binary: docs/studies.md.
-    super::output::note(
-        "two processes of one binary may differ by 1 to 3 % (where their memory lies): before you \
-         believe a smaller difference, compare BEFORE with itself",
-    );
     Ok(run::conclude(&finished, answers))
 }
 

@@ -11,6 +11,7 @@ use cellbench_impls::platform::{Memory, Native};
 use cellbench_record::{Calibration, Kind, Series, Source};
 use cellbench_workloads::EngineNeed;
 use cellbench_workloads::trial::Needs;
+use serde::{Deserialize, Serialize};
 
 use super::round::{Bench, Conditions, RoundError};
 use crate::session::plan::Spec;
@@ -24,27 +25,58 @@ use cellbench_host::{Placement, Topology, limits};
 
 /// CPUs between which line transfers are measured: pairs grow with the square.
 const MOST_CPUS: usize = 16;
-/// Repetitions, of which the median counts.
 /// Pairs of rounds that show whether a charge arrives.
 const CHARGE_PAIRS: usize = 5;
+/// Repetitions, of which the median counts.
 const REPETITIONS: usize = 9;
 /// Tries of each repetition to get an undisturbed one.
 const TRIES: usize = 3;
 /// The cell and workload whose throughput shows what sampling costs: a short operation.
 const SAMPLED: (&str, &str) = ("spin-queued", "solo-start");
 
-/// The host's own figures that rounds need.
+/// The host's own figures that rounds need, and those for the record.
 #[derive(Clone, Debug)]
 pub struct Instruments {
     /// For the record.
     pub calibration: Calibration,
+    /// Length of a charge.
+    pub lengths: Lengths,
+}
+
+/// How long computing takes on this host: what turns nanoseconds into turns.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Lengths {
     /// Turns of `Memory::spend` in a microsecond.
     pub turns_per_us: u32,
     /// Nanoseconds of a charge of no turns: what its fences cost.
     pub charge_fixed_ns: f64,
 }
 
-impl Instruments {
+impl Lengths {
+    /// Relative difference of two calibrations of one host up to which they are taken for equal.
+    const SAME_SHARE: f64 = 0.03;
+
+    /// Returns the median of several calibrations, figure by figure.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    pub fn median_of(all: &[Self]) -> Self {
+        let mut turns: Vec<f64> = all.iter().map(|one| f64::from(one.turns_per_us)).collect();
+        let mut fixed_ns: Vec<f64> = all.iter().map(|one| one.charge_fixed_ns).collect();
+        let turns_per_us = median(&mut turns).round() as u32;
+        Self { turns_per_us, charge_fixed_ns: median(&mut fixed_ns) }
+    }
+
+    /// Tells whether two calibrations found the same but for noise.
+    #[must_use]
+    pub fn agrees_with(&self, other: &Self) -> bool {
+        let (one, two) = (f64::from(self.turns_per_us), f64::from(other.turns_per_us));
+        let turn_ns = 1000.0 / one.min(two).max(1.0);
+        (one - two).abs() <= Self::SAME_SHARE * one.max(two)
+            && (self.charge_fixed_ns - other.charge_fixed_ns).abs() <= turn_ns
+    }
+
     /// Returns the turns of `Memory::charge` that take `ns`; at least one where anything is
     /// charged.
     #[must_use]
@@ -81,12 +113,12 @@ pub fn calibrate(
     let clock = bench.clock();
     let some: Vec<CpuId> = every_nth(cpus, MOST_CPUS);
     let limits = limits::measure(&some, Effort::QUICK, clock)?;
-    let turns_per_us = turns_per_us(clock, some[0]).map_err(C2cError::from)?;
+    let lengths = lengths(clock, some[0]).map_err(C2cError::from)?;
     let conditions = Conditions {
         warm_up: Duration::from_millis(1),
         window,
         sampled: true,
-        turns_per_us,
+        turns_per_us: lengths.turns_per_us,
         charges: Charges::default(),
         interrupt_rate_hz: None,
     };
@@ -129,8 +161,17 @@ pub fn calibrate(
         core_to_core: vec![limits.transfers.to_record()],
         ..Calibration::default()
     };
-    let charge_fixed_ns = charge_fixed_ns(clock, some[0], turns_per_us).map_err(C2cError::from)?;
-    Ok(Instruments { calibration, turns_per_us, charge_fixed_ns })
+    Ok(Instruments { calibration, lengths })
+}
+
+/// Measures how long computing takes on `cpu`; some 5 ms.
+///
+/// # Errors
+/// [`PinError`] if the CPU cannot be used.
+pub fn lengths(clock: &Clock, cpu: CpuId) -> Result<Lengths, PinError> {
+    let turns_per_us = turns_per_us(clock, cpu)?;
+    let charge_fixed_ns = charge_fixed_ns(clock, cpu, turns_per_us)?;
+    Ok(Lengths { turns_per_us, charge_fixed_ns })
 }
 
 /// Measures what arrives of the charge for masking interrupts around `lock`, in nanoseconds: a
@@ -245,6 +286,17 @@ fn every_nth(cpus: &[CpuId], most: usize) -> Vec<CpuId> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn calibrations_agree_within_noise_and_not_beyond() {
+        let found = |turns_per_us, charge_fixed_ns| Lengths { turns_per_us, charge_fixed_ns };
+        let one = found(1000, 4.0);
+        assert!(one.agrees_with(&found(1020, 4.5)) && found(1020, 4.5).agrees_with(&one));
+        assert!(!one.agrees_with(&found(1050, 4.0)), "another loop");
+        assert!(!one.agrees_with(&found(1000, 6.0)), "other fences: two turns more in each charge");
+        let all = [found(900, 4.0), found(1000, 3.0), found(1100, 5.0)];
+        assert_eq!(Lengths::median_of(&all), one);
+    }
 
     #[test]
     fn a_few_of_many_cpus_come_from_all_over() {

@@ -11,8 +11,10 @@ use hdrhistogram::Histogram;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::backend::cores::calibrate::Lengths;
+
 /// Version of the protocol; programs of another version are refused.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Rows that a program can measure.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -43,6 +45,10 @@ pub enum Request {
         /// Time budget, seconds.
         time_budget_s: Option<f64>,
     },
+    /// Measure again how long computing takes.
+    Calibrate,
+    /// Use these figures of an earlier calibration, in place of one of its own.
+    Adopt(Lengths),
     /// Measure a row once.
     Measure {
         /// Index of the row.
@@ -60,6 +66,10 @@ pub enum Request {
 pub enum Answer {
     /// To [`Request::Prepare`].
     Ready(Box<Ready>),
+    /// To [`Request::Calibrate`].
+    Calibrated(Lengths),
+    /// To [`Request::Adopt`].
+    Adopted,
     /// To [`Request::Measure`]: the round, and whole distributions by operation, each as
     /// [`cellbench_record::pack_histogram`] writes it.
     Measured(Box<Round>, Vec<(String, String)>),

@@ -31,6 +31,14 @@ pub fn serve(
     while let Some(request) = read_line(requests)? {
         let answer = match request {
             Request::Prepare { time_budget_s } => prepare(cores, time_budget_s),
+            Request::Calibrate => match cores.measure_lengths() {
+                Ok(lengths) => Answer::Calibrated(lengths),
+                Err(error) => failed(&error),
+            },
+            Request::Adopt(lengths) => {
+                cores.set_lengths(lengths);
+                Answer::Adopted
+            }
             Request::Measure { row, window_ns, seed } => match specs.get(row as usize) {
                 Some(spec) => measure(cores, spec, Duration::from_nanos(window_ns), seed),
                 None => Answer::Failed(format!("there is no row {row}")),

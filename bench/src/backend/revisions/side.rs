@@ -11,6 +11,7 @@ use hdrhistogram::Histogram;
 use serde::de::DeserializeOwned;
 
 use super::protocol::{Answer, Ready, Request, Rows, VERSION, read_line, unpack, write_line};
+use crate::backend::cores::calibrate::Lengths;
 
 /// A program and its name in the table.
 #[derive(Clone, Debug)]
@@ -94,7 +95,7 @@ impl Side {
         if side.rows.protocol != VERSION {
             let what =
                 format!("speaks version {} of the protocol, not {VERSION}", side.rows.protocol);
-            return Err(side.unexpected(what));
+            return Err(side.says(what));
         }
         Ok(side)
     }
@@ -104,8 +105,23 @@ impl Side {
         let time_budget_s = time_budget.map(|budget| budget.as_secs_f64());
         match self.ask(&Request::Prepare { time_budget_s })? {
             Answer::Ready(ready) => Ok(*ready),
-            Answer::Failed(what) => Err(self.unexpected(what)),
-            Answer::Measured(..) => Err(self.unexpected("answered something else".to_owned())),
+            answer => Err(self.unexpected(answer)),
+        }
+    }
+
+    /// Has the program measure again how long computing takes.
+    pub(super) fn calibrate(&mut self) -> Result<Lengths, SideError> {
+        match self.ask(&Request::Calibrate)? {
+            Answer::Calibrated(lengths) => Ok(lengths),
+            answer => Err(self.unexpected(answer)),
+        }
+    }
+
+    /// Has the program charge by these figures.
+    pub(super) fn adopt(&mut self, lengths: Lengths) -> Result<(), SideError> {
+        match self.ask(&Request::Adopt(lengths))? {
+            Answer::Adopted => Ok(()),
+            answer => Err(self.unexpected(answer)),
         }
     }
 
@@ -120,16 +136,15 @@ impl Side {
         let window_ns = u64::try_from(window.as_nanos()).unwrap_or(u64::MAX);
         match self.ask(&Request::Measure { row, window_ns, seed })? {
             Answer::Measured(round, packed) => {
-                let latencies = unpack(packed).map_err(|what| self.unexpected(what))?;
+                let latencies = unpack(packed).map_err(|what| self.says(what))?;
                 Ok((*round, latencies))
             }
-            Answer::Failed(what) => Err(self.unexpected(what)),
-            Answer::Ready(_) => Err(self.unexpected("answered something else".to_owned())),
+            answer => Err(self.unexpected(answer)),
         }
     }
 
     fn ask(&mut self, request: &Request) -> Result<Answer, SideError> {
-        let requests = self.requests.as_mut().expect("open until dropped");
+        let requests = self.requests.as_mut().expect("open until ended");
         match write_line(requests, request) {
             // The program has ended; the read below says how.
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(self.io(error)),
@@ -150,8 +165,17 @@ impl Side {
         SideError::Io { label, path, source }
     }
 
-    fn unexpected(&self, what: String) -> SideError {
+    fn says(&self, what: String) -> SideError {
         SideError::Answer { label: self.program.label.clone(), what }
+    }
+
+    fn unexpected(&self, answer: Answer) -> SideError {
+        match answer {
+            Answer::Failed(what) => self.says(what),
+            Answer::Ready(_) | Answer::Calibrated(_) | Answer::Adopted | Answer::Measured(..) => {
+                self.says("answered something else".to_owned())
+            }
+        }
     }
 
     fn ended(&mut self) -> SideError {
