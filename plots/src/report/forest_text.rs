@@ -1,6 +1,8 @@
 //! The forest plot in letters, for terminal and mail: a line for each design, its ratio to the
 //! baseline and the interval on a logarithmic axis.
 
+use std::iter::successors;
+
 use cellbench_record::Entry;
 
 use super::Report;
@@ -13,10 +15,15 @@ use crate::overview::{excess_failures, headline, overviews};
 /// behind it.
 const NAME: usize = 20;
 const BESIDE: usize = 42;
+/// Columns before the bars.
+const BEFORE_BAR: usize = 32;
 /// Columns of the narrowest bars.
 const LEAST_BAR: usize = 12;
 /// An axis reaches at most this far to either side of 1.
 const FARTHEST: f64 = 16.0;
+/// Ends of the axes to the right of 1, of which the first one that holds all is taken; the ends to
+/// the left are their inverses. Beyond, an axis ends at powers of two.
+const NARROW_ENDS: [f64; 2] = [1.05, 1.25];
 
 /// Returns the plots of the first `most` workloads that tell most, `width` columns wide; empty if
 /// nothing is compared.
@@ -47,8 +54,12 @@ pub(super) fn forest(report: &Report<'_>, most: usize, width: usize) -> String {
 #[must_use]
 pub fn bars(title: &str, rows: &[&Entry], base: Option<&Entry>, width: usize) -> Vec<String> {
     let axis = Axis::of(rows.iter().copied(), width.saturating_sub(BESIDE).max(LEAST_BAR));
-    let title: String = title.chars().take(NAME + 11).collect();
-    let mut lines = vec![format!("{title:<31} {}", axis.scale())];
+    let scale = axis.scale();
+    let mut lines = if title.chars().count() < BEFORE_BAR {
+        vec![format!("{title:<BEFORE_BAR$}{scale}")]
+    } else {
+        vec![title.to_owned(), format!("{:BEFORE_BAR$}{scale}", "")]
+    };
     for entry in rows {
         let name: String = ascii(&entry.series.cell).chars().take(NAME).collect();
         let mark = entry.verdict.map_or(' ', sign);
@@ -72,23 +83,28 @@ pub(super) const LEGEND: &str = "Bars: o ratio of goodput to the baseline's, = i
 struct Axis {
     low: f64,
     high: f64,
+    ticks: Vec<f64>,
     width: usize,
 }
 
 impl Axis {
     fn of<'a>(entries: impl Iterator<Item = &'a Entry>, width: usize) -> Self {
-        let (mut low, mut high) = (0.5_f64, 2.0_f64);
+        let (mut low, mut high) = (1.0_f64, 1.0_f64);
         for entry in entries {
             for end in [entry.ratio_low, entry.ratio, entry.ratio_high].into_iter().flatten() {
                 (low, high) = (low.min(end), high.max(end));
             }
         }
-        let power = |value: f64| libm::exp2(value);
-        Self {
-            low: power(libm::log2(low.max(1.0 / FARTHEST)).floor()),
-            high: power(libm::log2(high.min(FARTHEST)).ceil()),
-            width,
+        if let Some(end) = NARROW_ENDS.into_iter().find(|end| high <= *end && low >= 1.0 / end) {
+            return Self { low: 1.0 / end, high: end, ticks: vec![1.0 / end, 1.0, end], width };
         }
+        let (low, high) = (low.min(0.5), high.max(2.0));
+        let power = |value: f64| libm::exp2(value);
+        let low = power(libm::log2(low.max(1.0 / FARTHEST)).floor());
+        let high = power(libm::log2(high.min(FARTHEST)).ceil());
+        let ticks =
+            successors(Some(low), |tick| Some(tick * 2.0)).take_while(|t| *t <= high * 1.001);
+        Self { low, high, ticks: ticks.collect(), width }
     }
 
     /// Returns the column of a ratio, none beyond the ends.
@@ -97,14 +113,12 @@ impl Axis {
         (0.0..=1.0).contains(&share).then(|| (share * (self.width - 1) as f64).round() as usize)
     }
 
-    /// Powers of two over their columns.
+    /// Returns the ticks over their columns.
     fn scale(&self) -> String {
         let mut line = vec![' '; self.width];
         let mut free_from = 0;
-        let mut tick = self.low;
-        while tick <= self.high * 1.001 {
-            let text =
-                if tick < 1.0 { format!("1/{:.0}", 1.0 / tick) } else { format!("{tick:.0}") };
+        for &tick in &self.ticks {
+            let text = label(tick);
             if let Some(at) = self.place(tick.min(self.high)) {
                 let start = (at + 1).saturating_sub(text.len()).min(self.width - text.len());
                 if start >= free_from {
@@ -114,12 +128,12 @@ impl Axis {
                     free_from = start + text.len() + 1;
                 }
             }
-            tick *= 2.0;
         }
         let line: String = line.into_iter().collect();
         line.trim_end().to_owned()
     }
 
+    /// Returns the bar of an entry.
     fn bar(&self, entry: &Entry) -> String {
         let mut line = vec![' '; self.width];
         if let Some(one) = self.place(1.0) {
@@ -142,5 +156,43 @@ impl Axis {
             };
         }
         line.into_iter().collect()
+    }
+}
+
+/// Returns a tick in letters: whole numbers and their inverses as such, others with two digits.
+fn label(tick: f64) -> String {
+    match tick {
+        tick if tick <= 0.5 => format!("1/{:.0}", 1.0 / tick),
+        tick if tick == 1.0 || tick >= 2.0 => format!("{tick:.0}"),
+        _ => format!("{tick:.2}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cellbench_record::{Entry, Kind, Series, Source};
+
+    use super::bars;
+
+    fn entry(ratio: f64, half: f64) -> Entry {
+        let series = Series::new("new", Kind::Timer, "solo-set", 1, "compact", Source::Model);
+        Entry {
+            ratio: Some(ratio),
+            ratio_low: Some(ratio - half),
+            ratio_high: Some(ratio + half),
+            ..Entry::new(series)
+        }
+    }
+
+    #[test]
+    fn a_long_title_is_whole_and_small_differences_fill_the_axis() {
+        let title = "start-mostly-99/cmpxchg-state, 128 threads";
+        let lines = bars(title, &[&entry(1.02, 0.01)], None, 80);
+        assert_eq!(lines[0], title);
+        assert!(lines[1].ends_with("1.05") && lines[1].contains("0.95"), "{lines:?}");
+        let bar = lines[2].chars().filter(|letter| "=o".contains(*letter)).count();
+        assert!(bar > 5, "{lines:?}");
+        let wide = bars("short, 2 threads", &[&entry(3.0, 0.5)], None, 80);
+        assert!(wide[0].starts_with("short") && wide[0].contains("1/2"), "{wide:?}");
     }
 }
