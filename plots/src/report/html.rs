@@ -585,8 +585,11 @@ fn put(html: &mut String, arguments: std::fmt::Arguments<'_>) {
 
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
-    for letter in text.chars() {
+    let mut letters = text.chars().peekable();
+    while let Some(letter) = letters.next() {
         match letter {
+            // A number and its per cent stay on one line.
+            ' ' if letters.peek() == Some(&'%') => escaped += "&nbsp;",
             '&' => escaped += "&amp;",
             '<' => escaped += "&lt;",
             '>' => escaped += "&gt;",

@@ -139,7 +139,14 @@ pub(crate) fn host_lines(host: &Host) -> [String; 2] {
     named("preemption", &host.preemption);
     named("microcode", &host.microcode);
     named("governor", &host.governor);
-    named("SMT", &host.smt);
+    // sysfs writes these as one word.
+    let smt = host.smt.as_deref().map(|state| match state {
+        "notsupported" => "not supported".to_owned(),
+        "notimplemented" => "not implemented".to_owned(),
+        "forceoff" => "forced off".to_owned(),
+        other => other.to_owned(),
+    });
+    named("SMT", &smt);
     named("isolated CPUs", &host.isolation);
     match host.virtualisation.as_deref() {
         Some("none") => setup.push("bare metal".into()),
