@@ -135,12 +135,20 @@ pub struct MachineConfig {
     pub charges: Charges,
     /// The NUMA node of each CPU, for locks that prefer theirs; CPUs beyond the list are on node 0.
     pub numa_nodes: Vec<u16>,
+    /// How long a waiter of a lock with a time-out waits, in nanoseconds. The head of a resilient
+    /// lock's queue waits twice as long, its test-and-set form four times.
+    pub lock_timeout_ns: u64,
 }
 
+/// The kernel's time-out of a resilient lock (`RES_DEF_TIMEOUT`), in nanoseconds.
+pub const LOCK_TIMEOUT_NS: u64 = 250_000_000;
+
 impl MachineConfig {
-    /// Returns a machine with `cpus` CPUs that charges nothing.
+    /// Returns a machine with `cpus` CPUs that charges nothing and whose locks have the kernel's
+    /// time-out.
     pub fn new(cpus: u32) -> Self {
-        Self { cpus, charges: Charges::default(), numa_nodes: Vec::new() }
+        let charges = Charges::default();
+        Self { cpus, charges, numa_nodes: Vec::new(), lock_timeout_ns: LOCK_TIMEOUT_NS }
     }
 }
 

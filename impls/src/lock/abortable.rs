@@ -22,9 +22,6 @@ use crate::cell::Errno;
 use crate::machine::{Cpu, planted};
 use crate::platform::{Ordering, Platform, Word};
 
-/// How long a waiter waits.
-pub const TIMEOUT_NS: u64 = 250_000_000;
-
 /// See the module.
 pub struct AbortableMcs<P: Platform> {
     pub(super) tail: P::Ptr<WaitNode<P>>,
@@ -72,7 +69,7 @@ impl<P: Platform> RawLock<P> for AbortableMcs<P> {
         // Relaxed: the announcement publishes it to the one behind and in front.
         node.link.store(front.address(), Ordering::Relaxed);
         front.announce(node);
-        if self.wait(node) || !self.leave(cpu, node) {
+        if self.wait(cpu, node) || !self.leave(cpu, node) {
             return Ok(());
         }
         cpu.this.wait.pop();
@@ -125,14 +122,14 @@ fn is_granted<P: Platform>(node: &WaitNode<P>) -> bool {
 impl<P: Platform> AbortableMcs<P> {
     /// Waits for the lock; whether it came in time.
     #[cold]
-    fn wait(&self, node: &WaitNode<P>) -> bool {
+    fn wait(&self, cpu: &Cpu<'_, P>, node: &WaitNode<P>) -> bool {
         let mut began_ns = None;
         P::wait_until_or(
             || is_granted(node).then_some(true),
             || {
                 let now_ns = P::now_ns();
                 let began_ns = *began_ns.get_or_insert(now_ns);
-                (now_ns - began_ns >= TIMEOUT_NS).then_some(false)
+                (now_ns - began_ns >= cpu.machine().config().lock_timeout_ns).then_some(false)
             },
         )
     }

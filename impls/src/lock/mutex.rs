@@ -19,6 +19,9 @@
 //! assert!(balance.try_lock(&cpu).is_none());
 //! # Ok::<(), Errno>(())
 //! ```
+//!
+//! How long a lock with a time-out waits is the machine's:
+//! `MachineConfig { lock_timeout_ns: 1_000_000, ..MachineConfig::new(2) }`.
 
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
@@ -150,8 +153,9 @@ impl<P: Platform, L: RawLock<P>, T> Drop for MutexGuard<'_, '_, P, L, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lock::abortable::AbortableMcs;
     use crate::machine::{CpuId, Machine, MachineConfig};
-    use crate::platform::Native;
+    use crate::platform::{Memory as _, Native};
 
     fn counts_every_section<L: Lock<Native> + TryLock<Native>>() {
         const THREADS: u32 = 3;
@@ -187,6 +191,27 @@ mod tests {
         counts_every_section::<Tas<Native>>();
         counts_every_section::<Queued<Native>>();
         counts_every_section::<Resilient<Native>>();
+    }
+
+    fn gives_up_in_the_machines_time<L: RawLock<Native> + Lock<Native>>() {
+        let lock_timeout_ns = 1_000_000;
+        let config = MachineConfig { lock_timeout_ns, ..MachineConfig::new(2) };
+        let machine = Machine::<Native>::new(config);
+        let mutex = Mutex::<Native, L, ()>::new(());
+        let (holder, waiter) = (machine.cpu(CpuId(0)), machine.cpu(CpuId(1)));
+        let guard = mutex.lock(&holder).unwrap();
+        // Nobody ever releases it: with the kernel's quarter of a second this would still end.
+        let began_ns = Native::now_ns();
+        assert_eq!(mutex.lock(&waiter).err(), Some(Errno::ETIMEDOUT));
+        assert!(Native::now_ns() - began_ns >= lock_timeout_ns);
+        drop(guard);
+        assert!(mutex.lock(&waiter).is_ok());
+    }
+
+    #[test]
+    fn a_time_out_is_a_parameter() {
+        gives_up_in_the_machines_time::<Resilient<Native>>();
+        gives_up_in_the_machines_time::<AbortableMcs<Native>>();
     }
 
     #[test]

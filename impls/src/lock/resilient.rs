@@ -28,15 +28,18 @@ use super::queued::{
 };
 use super::{Lock, RawLock, with_raw};
 use crate::cell::Errno;
-use crate::machine::{Cpu, planted};
+use crate::machine::{Cpu, LOCK_TIMEOUT_NS, planted};
 use crate::platform::{Memory, Ordering, Platform, Word};
 
-/// How long the pending waiter waits, and whoever waits without a queue node.
-pub const TIMEOUT_NS: u64 = 250_000_000;
-/// How long the head of the queue waits: the owner and the pending waiter may both be ahead.
-pub const HEAD_TIMEOUT_NS: u64 = 2 * TIMEOUT_NS;
+/// How long the head of the queue waits, in time-outs of the machine: the owner and the pending waiter,
+/// which wait for one each, may both be ahead.
+const HEAD_TIMEOUTS: u64 = 2;
 /// How long the test-and-set form waits.
-pub const TAS_TIMEOUT_NS: u64 = 1_000_000_000;
+const TAS_TIMEOUTS: u64 = 4;
+/// How long the head of the queue waits on a machine with the kernel's time-out.
+pub const HEAD_TIMEOUT_NS: u64 = HEAD_TIMEOUTS * LOCK_TIMEOUT_NS;
+/// How long the test-and-set form waits there.
+pub const TAS_TIMEOUT_NS: u64 = TAS_TIMEOUTS * LOCK_TIMEOUT_NS;
 /// How often a waiter looks for an ABBA deadlock.
 pub const CYCLE_CHECK_NS: u64 = 1_000_000;
 /// Spins between two looks at the clock.
@@ -101,15 +104,15 @@ impl Generation for V72 {
 struct Patience<'a, 'm, P: Platform> {
     cpu: &'a Cpu<'m, P>,
     lock: *mut (),
-    timeout_ns: u64,
+    timeouts: u64,
     /// When the wait began and when a cycle was last looked for; `None` before the first check.
     began_ns: Option<u64>,
     checked_ns: u64,
 }
 
 impl<'a, 'm, P: Platform> Patience<'a, 'm, P> {
-    fn new(cpu: &'a Cpu<'m, P>, lock: *mut (), timeout_ns: u64) -> Self {
-        Self { cpu, lock, timeout_ns, began_ns: None, checked_ns: 0 }
+    fn new(cpu: &'a Cpu<'m, P>, lock: *mut (), timeouts: u64) -> Self {
+        Self { cpu, lock, timeouts, began_ns: None, checked_ns: 0 }
     }
 
     /// Returns why to give up, if there is a reason. `released` tells that the lock became free.
@@ -124,7 +127,7 @@ impl<'a, 'm, P: Platform> Patience<'a, 'm, P> {
             return None;
         };
         let now_ns = P::now_ns();
-        if now_ns - began_ns > self.timeout_ns {
+        if now_ns - began_ns > self.timeouts * self.cpu.machine().config().lock_timeout_ns {
             return Some(Errno::ETIMEDOUT);
         }
         if now_ns - self.checked_ns <= CYCLE_CHECK_NS {
@@ -229,7 +232,7 @@ impl<P: Platform, F: Form, G: Generation> Resilient<P, F, G> {
         if self.word.take_unlocked(before) {
             return Ok(());
         }
-        let mut patience = Patience::new(cpu, self.address(), TIMEOUT_NS);
+        let mut patience = Patience::new(cpu, self.address(), 1);
         let waited = P::wait_until_or_every(
             SPINS_BETWEEN_LOOKS,
             || self.word.try_pending().then_some(Ok(())),
@@ -269,7 +272,7 @@ impl<P: Platform, F: Form, G: Generation> Resilient<P, F, G> {
                 return Err(G::TOLD);
             }
         }
-        let mut patience = Patience::new(cpu, self.address(), HEAD_TIMEOUT_NS);
+        let mut patience = Patience::new(cpu, self.address(), HEAD_TIMEOUTS);
         let waited = P::wait_until_or_every(
             SPINS_BETWEEN_LOOKS,
             || self.word.try_head(tail).map(Ok),
@@ -314,7 +317,7 @@ impl<P: Platform, F: Form, G: Generation> Resilient<P, F, G> {
         if G::TRIES_ONCE {
             return if self.word.try_acquire() { Ok(()) } else { Err(Errno::EDEADLK) };
         }
-        let mut patience = Patience::new(cpu, self.address(), TIMEOUT_NS);
+        let mut patience = Patience::new(cpu, self.address(), 1);
         P::wait_until_or_every(
             SPINS_BETWEEN_LOOKS,
             || self.word.try_acquire().then_some(Ok(())),
@@ -380,7 +383,7 @@ impl<P: Platform> ResilientTas<P> {
         if planted!(cpu, TasEntryTwice) {
             cpu.this.held.enter(lock);
         }
-        let mut patience = Patience::new(cpu, lock, TAS_TIMEOUT_NS);
+        let mut patience = Patience::new(cpu, lock, TAS_TIMEOUTS);
         let acquired = P::wait_until_or_every(
             SPINS_BETWEEN_LOOKS,
             || self.word.try_acquire_fully().then_some(Ok(())),
@@ -396,7 +399,7 @@ impl<P: Platform> ResilientTas<P> {
 #[cfg(test)]
 mod tests {
     use super::{
-        Generation, HEAD_TIMEOUT_NS, Of, RawLock as _, Resilient, TIMEOUT_NS, V72, V615, V619,
+        Generation, HEAD_TIMEOUT_NS, LOCK_TIMEOUT_NS, Of, RawLock as _, Resilient, V72, V615, V619,
         encode_tail,
     };
     use crate::cell::Errno;
@@ -456,12 +459,12 @@ mod tests {
         assert!(took_ns >= HEAD_TIMEOUT_NS, "alone on its CPU it queues: {took_ns}");
         let (result, took_ns) = in_nmi::<V615>(&machine, &cpu);
         assert_eq!(result, Err(Errno::ETIMEDOUT));
-        assert!((TIMEOUT_NS..HEAD_TIMEOUT_NS).contains(&took_ns), "it spins: {took_ns}");
+        assert!((LOCK_TIMEOUT_NS..HEAD_TIMEOUT_NS).contains(&took_ns), "it spins: {took_ns}");
         let waiter = Claim::new(&cpu);
         let (result, took_ns) = in_nmi::<V72>(&machine, &cpu);
         drop(waiter);
         assert_eq!(result, Err(Errno::EDEADLK));
-        assert!(took_ns < TIMEOUT_NS, "it tries once: {took_ns}");
+        assert!(took_ns < LOCK_TIMEOUT_NS, "it tries once: {took_ns}");
     }
 
     /// CPU 1 holds what CPU 0 wants and wants what CPU 0 holds, while CPU 0 is the only one in the
