@@ -1,14 +1,16 @@
 //! From a plan to tasks, and to the jobs that hold them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{Kernels, Measure, Plan, Simulate};
+use crate::plan::{Kernels, Measure, Plan, Scheduling, Simulate};
 use crate::{Check, FleetError};
 
 /// Most tasks of one job array: Slurm's own limit, unless a site raised it.
 const MOST_IN_ARRAY: usize = 1000;
+/// Options of a task that has its node for itself.
+const WHOLE_NODE: [&str; 2] = ["--exclusive", "--mem=0"];
 
 /// One `cellbench` command on one node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,24 +94,16 @@ pub fn expand(plan: &Plan, check: Check<'_>) -> Result<(Vec<Task>, Vec<Job>), Fl
     let mut tasks = Vec::new();
     let mut jobs = Vec::new();
     for measure in &plan.measure {
+        let entry = measure.scheduling();
         let args = measured(measure);
-        let at = |what| FleetError::Refused(format!("[[measure]] {}: {what}", measure.name));
-        check(&args).map_err(at)?;
-        let mut options = ask("constraint", measure.constraint.as_ref());
-        options.extend(ask("time", measure.time_limit.as_ref()));
-        options.extend(asked(plan, measure.partition.as_ref()));
-        let job = (measure.name.clone(), options, measure.cellbench.clone());
-        let work = (&measure.name, Work::Measure { unfit: measure.unfit }, args);
-        add_nodes(&mut tasks, &mut jobs, &measure.nodes, job, work);
+        check(&args).map_err(|what| refused(&entry, what))?;
+        let work = Work::Measure { unfit: measure.unfit };
+        add_nodes(&mut tasks, &mut jobs, &measure.nodes, plan, &entry, (work, args));
     }
     for kernel in &plan.kernel {
+        let entry = kernel.scheduling();
         let args = of_kernel(kernel);
-        let at = |what| FleetError::Refused(format!("[[kernel]] {}: {what}", kernel.name));
-        check(&args).map_err(at)?;
-        let mut options = ask("constraint", kernel.constraint.as_ref());
-        options.extend(ask("time", kernel.time_limit.as_ref()));
-        options.extend(asked(plan, kernel.partition.as_ref()));
-        let job = (kernel.name.clone(), options, kernel.cellbench.clone());
+        check(&args).map_err(|what| refused(&entry, what))?;
         let unfit = kernel.unfit;
         let work = match kernel.boot.clone() {
             None => Work::Kernel { unfit },
@@ -118,52 +112,55 @@ pub fn expand(plan: &Plan, check: Check<'_>) -> Result<(Vec<Task>, Vec<Job>), Fl
                 Work::Kernels { unfit, boot, kernels, turns }
             }
         };
-        add_nodes(&mut tasks, &mut jobs, &kernel.nodes, job, (&kernel.name, work, args));
+        add_nodes(&mut tasks, &mut jobs, &kernel.nodes, plan, &entry, (work, args));
     }
     for simulate in &plan.simulate {
+        let entry = simulate.scheduling();
         let mut options = match simulate.cpus {
             Some(cpus) => vec![format!("--cpus-per-task={cpus}")],
-            None => vec!["--exclusive".to_owned(), "--mem=0".to_owned()],
+            None => WHOLE_NODE.map(str::to_owned).to_vec(),
         };
-        options.extend(ask("constraint", simulate.constraint.as_ref()));
-        options.extend(ask("time", simulate.time_limit.as_ref()));
-        options.extend(asked(plan, simulate.partition.as_ref()));
-        let at = |what| FleetError::Refused(format!("[[simulate]] {}: {what}", simulate.name));
+        options.extend(asked(plan, &entry));
         let mut tasks_of_job = Vec::new();
         for machine in &simulate.machines {
-            let configurations = check(&simulated(simulate, machine, None)).map_err(at)?;
+            let configurations =
+                check(&simulated(simulate, machine, None)).map_err(|what| refused(&entry, what))?;
             let of = simulate.shards;
             if of as usize > configurations {
                 let why = format!("{of} shards of {configurations} configurations; write fewer");
-                return Err(at(why));
+                return Err(refused(&entry, why));
             }
             for &seed in &simulate.seeds {
                 for shard in 1..=of {
                     let args = simulated(simulate, machine, Some((seed, shard, of)));
                     let work = Work::Simulate { machine: machine.clone(), seed, shard, of };
-                    tasks_of_job.push((&simulate.name, work, args));
+                    tasks_of_job.push((work, args));
                 }
             }
         }
-        let job = (simulate.name.clone(), options, simulate.cellbench.clone());
-        add(&mut tasks, &mut jobs, job, tasks_of_job);
+        add(&mut tasks, &mut jobs, &entry, (simulate.name.clone(), options), tasks_of_job);
     }
     Ok((tasks, jobs))
+}
+
+fn refused(entry: &Scheduling<'_>, what: String) -> FleetError {
+    FleetError::Refused(entry.at(what))
 }
 
 fn add(
     tasks: &mut Vec<Task>,
     jobs: &mut Vec<Job>,
-    (name, options, cellbench): (String, Vec<String>, Option<PathBuf>),
-    new: Vec<(&String, Work, Vec<String>)>,
+    entry: &Scheduling<'_>,
+    (name, options): (String, Vec<String>),
+    new: Vec<(Work, Vec<String>)>,
 ) {
     for (place, part) in new.chunks(MOST_IN_ARRAY).enumerate() {
         let script = if place == 0 { name.clone() } else { format!("{name}.{}", place + 1) };
         let (first, count) = (tasks.len() as u32, part.len() as u32);
-        let (options, cellbench) = (options.clone(), cellbench.clone());
+        let (options, cellbench) = (options.clone(), entry.cellbench.map(Path::to_owned));
         jobs.push(Job { script, first, count, options, cellbench });
-        for (entry, work, args) in part {
-            let (number, entry) = (tasks.len() as u32, (*entry).clone());
+        for (work, args) in part {
+            let (number, entry) = (tasks.len() as u32, entry.name.to_owned());
             tasks.push(Task { number, entry, work: work.clone(), args: args.clone() });
         }
     }
@@ -175,32 +172,35 @@ fn add_nodes(
     tasks: &mut Vec<Task>,
     jobs: &mut Vec<Job>,
     nodes: &[String],
-    (name, options, cellbench): (String, Vec<String>, Option<PathBuf>),
-    work: (&String, Work, Vec<String>),
+    plan: &Plan,
+    entry: &Scheduling<'_>,
+    work: (Work, Vec<String>),
 ) {
-    let whole = ["--exclusive".to_owned(), "--mem=0".to_owned()];
     let mut places: Vec<Option<&String>> = nodes.iter().map(Some).collect();
     if places.is_empty() {
         places.push(None);
     }
     for node in places {
-        let mut all = whole.to_vec();
-        all.extend(node.map(|node| format!("--nodelist={node}")));
-        all.extend(options.iter().cloned());
-        let name = node.map_or(name.clone(), |node| format!("{name}-{node}"));
-        add(tasks, jobs, (name, all, cellbench.clone()), vec![work.clone()]);
+        let mut options = WHOLE_NODE.map(str::to_owned).to_vec();
+        options.extend(node.map(|node| format!("--nodelist={node}")));
+        options.extend(asked(plan, entry));
+        let name = entry.name;
+        let name = node.map_or(name.to_owned(), |node| format!("{name}-{node}"));
+        add(tasks, jobs, entry, (name, options), vec![work.clone()]);
     }
 }
 
-fn ask(option: &str, value: Option<&String>) -> Vec<String> {
-    value.map(|value| format!("--{option}={value}")).into_iter().collect()
-}
-
-/// Returns what the plan asks of the scheduler for every job.
-fn asked(plan: &Plan, partition: Option<&String>) -> impl Iterator<Item = String> {
-    let partition = ask("partition", partition.or(plan.partition.as_ref()));
-    let rest = [ask("account", plan.account.as_ref()), ask("qos", plan.qos.as_ref())];
-    partition.into_iter().chain(rest.into_iter().flatten())
+/// Returns the options of `sbatch` for what an entry, and the plan for every entry, ask for.
+fn asked(plan: &Plan, entry: &Scheduling<'_>) -> Vec<String> {
+    let options = [
+        ("constraint", entry.constraint),
+        ("time", entry.time_limit),
+        ("partition", entry.partition.or(plan.partition.as_deref())),
+        ("account", plan.account.as_deref()),
+        ("qos", plan.qos.as_deref()),
+    ];
+    let given = options.into_iter().filter_map(|(option, value)| Some((option, value?)));
+    given.map(|(option, value)| format!("--{option}={value}")).collect()
 }
 
 /// Flags as the command line takes them.
@@ -286,8 +286,6 @@ fn simulated(simulate: &Simulate, machine: &String, part: Option<(u64, u32, u32)
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     fn plan(text: &str) -> Plan {
@@ -335,13 +333,13 @@ mod tests {
     #[test]
     fn kernels_are_tasks_of_whole_nodes() {
         let text = "name = \"x\"\n[[kernel]]\nname = \"own\"\nnodes = [\"n1\", \"n2\"]\nrounds = 3\n\
-            vm = \"new\"\nagainst = \"old\"\ninstructions = true\n\
+            vm = \"new\"\nagainst = \"old\"\nprogram = \"/bin/sh\"\ninstructions = true\n\
             [[kernel]]\nname = \"pair\"\nboot = \"/bin/sh\"\nkernels = [\"old\", \"new\"]\n";
         let (tasks, jobs) = expand(&plan(text), &|_| Ok(1)).unwrap();
         let scripts: Vec<&str> = jobs.iter().map(|job| job.script.as_str()).collect();
         assert_eq!(scripts, ["own-n1", "own-n2", "pair"]);
         assert!(jobs.iter().all(|job| job.options[0] == "--exclusive"));
-        let flags = "kernel --vm new --against old --instructions --rounds 3";
+        let flags = "kernel --vm new --against old --program /bin/sh --instructions --rounds 3";
         assert_eq!(tasks[0].args.join(" "), flags);
         let pair = Work::Kernels {
             unfit: false,
