@@ -156,7 +156,7 @@ fn finish(outcome: anyhow::Result<ExitCode>) -> ExitCode {
     })
 }
 
-/// Help and version as clap prints them; anything else as one line.
+/// Writes help and version as clap prints them, and anything else as one line.
 fn usage(error: &clap::Error) -> ExitCode {
     match error.kind() {
         ErrorKind::DisplayHelp

@@ -47,7 +47,7 @@ pub fn set_current(cpus: &CpuSet) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// CPU the calling thread is on right now.
+/// Returns the CPU that the calling thread is on right now.
 ///
 /// # Errors
 /// What `sched_getcpu(3)` reports.

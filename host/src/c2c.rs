@@ -104,7 +104,7 @@ impl Matrix {
         pairs.is_empty().not().then(|| median(&mut pairs))
     }
 
-    /// For a record.
+    /// Returns the matrix for a record.
     #[must_use]
     pub fn to_record(&self) -> cellbench_record::CoreMatrix {
         cellbench_record::CoreMatrix {
@@ -128,7 +128,7 @@ pub fn measure(
     measure_while(cpus, method, effort, clock, &mut |_, _| true)
 }
 
-/// As [`measure`], asking before each pair, with the number of pairs measured and of all, whether
+/// Measures as [`measure`] does, asking before each pair, with the number of pairs measured and of all, whether
 /// to
 /// go on. Pairs that were not measured are `None` in the matrix.
 ///
@@ -341,7 +341,7 @@ fn await_value(line: &Line, value: bool) {
 mod tests {
     use super::*;
 
-    /// The CPU this thread is pinned to from now on.
+    /// Pins this thread to the CPU that it is on, which it returns.
     fn pinned() -> CpuId {
         let cpu = affinity::current_cpu().unwrap();
         pin(cpu).unwrap();

@@ -87,7 +87,7 @@ impl Clock {
         self.ns_per_tick
     }
 
-    /// By how much `quanta`'s own calibration differs from this one, in parts per million: a
+    /// Returns by how much `quanta`'s own calibration differs from this one, in parts per million: a
     /// cross-check of two methods on one counter. Beyond some hundred, suspect the host's clocks.
     #[must_use]
     pub fn calibration_difference_ppm(&self) -> f64 {
@@ -192,7 +192,7 @@ fn monotonic_ns() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-/// Counter and system clock at the same moment, within half the width of the tightest bracket.
+/// Reads counter and system clock at the same moment, within half the width of the tightest bracket.
 fn together(counter: &quanta::Clock) -> (u64, f64) {
     let bracket = |_| {
         let before = monotonic_ns();

@@ -60,7 +60,7 @@ impl Reading {
         matches!(self, Self::Counted { enabled_ns, running_ns, .. } if running_ns < enabled_ns)
     }
 
-    /// For a record.
+    /// Returns them in the form of the record.
     #[must_use]
     pub fn to_record(&self) -> cellbench_record::Counter {
         match self {
@@ -178,7 +178,7 @@ pub enum Unavailable {
 }
 
 impl Unavailable {
-    /// From the error of `perf_event_open(2)` for an event that needs a paranoia level of at most
+    /// Explains the error of `perf_event_open(2)` for an event that needs a paranoia level of at most
     /// `needed` when unprivileged; `has_pmu` tells whether the kernel has a PMU for the CPU.
     #[must_use]
     pub fn from_error(error: &std::io::Error, roots: &Roots, needed: i64, has_pmu: bool) -> Self {

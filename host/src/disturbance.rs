@@ -97,7 +97,7 @@ fn thread_usage() -> libc::rusage {
     unsafe { usage.assume_init() }
 }
 
-/// From the text of `/proc/PID/sched`.
+/// Reads the text of `/proc/PID/sched`.
 fn migrations(sched: &str) -> Option<u64> {
     let line = sched.lines().find(|line| line.starts_with("se.nr_migrations"))?;
     line.split_once(':')?.1.trim().parse().ok()

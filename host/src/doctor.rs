@@ -61,7 +61,7 @@ impl Fitness {
         }
     }
 
-    /// Exit status that tells it to scripts.
+    /// Returns the exit status that tells it to scripts.
     #[must_use]
     pub fn exit_status(self) -> u8 {
         match self {

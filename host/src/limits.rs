@@ -43,7 +43,7 @@ impl Limits {
         self.transfers.median_ns()
     }
 
-    /// For a record, with the matrix. A timestamp is half of a start and a stop.
+    /// Returns the limits for a record, with the matrix. A timestamp is half of a start and a stop.
     #[must_use]
     pub fn to_record(&self) -> cellbench_record::Calibration {
         cellbench_record::Calibration {

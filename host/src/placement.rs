@@ -179,7 +179,7 @@ fn compact(mut groups: Vec<Group>) -> Vec<Core> {
     groups.into_iter().flat_map(|group| group.cores).collect()
 }
 
-/// In turn over packages, within each over nodes, within each over groups.
+/// Takes CPUs in turn over packages, within each over nodes, within each over groups.
 fn spread(groups: Vec<Group>) -> Vec<Core> {
     let packages = split_by(groups, |group| group.package).into_iter().map(|package| {
         let nodes = split_by(package, |group| group.node).into_iter();

@@ -50,7 +50,7 @@ struct Hierarchy {
 }
 
 impl Hierarchy {
-    /// From a line of `mountinfo` (see proc_pid_mountinfo(5)) and the contents of `cgroup`.
+    /// Reads a line of `mountinfo` (see proc_pid_mountinfo(5)) and the contents of `cgroup`.
     fn parse(mount: &str, cgroups: &str) -> Option<Self> {
         let (fields, after) = mount.split_once(" - ")?;
         let mut fields = fields.split(' ').skip(3);

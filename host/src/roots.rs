@@ -20,13 +20,13 @@ impl Default for Roots {
 }
 
 impl Roots {
-    /// This machine.
+    /// Returns the trees of this machine.
     #[must_use]
     pub fn live() -> Self {
         Self::at("/sys", "/proc")
     }
 
-    /// Saved or made trees.
+    /// Returns saved or made trees.
     pub fn at(sys: impl Into<PathBuf>, proc: impl Into<PathBuf>) -> Self {
         Self { sys: sys.into(), proc: proc.into() }
     }

@@ -10,7 +10,7 @@ use super::virtualisation::Virtualisation;
 #[cfg(target_arch = "x86_64")]
 use super::virtualisation::cpuid_signature;
 
-/// Frequency governors of `cpus`; empty if frequency is not in the kernel's hands.
+/// Returns the frequency governors of `cpus`; empty if frequency is not in the kernel's hands.
 #[must_use]
 pub fn governors(roots: &Roots, cpus: impl Iterator<Item = CpuId>) -> BTreeSet<String> {
     cpus.filter_map(|cpu| {
@@ -38,7 +38,7 @@ pub struct Isolation {
 }
 
 impl Isolation {
-    /// As sysfs lists them; empty where it does not.
+    /// Returns them as sysfs lists them; empty where it does not.
     #[must_use]
     pub fn read(roots: &Roots) -> Self {
         // Without any, the kernel prints an empty line, or "(null)", which is not a list either.
@@ -77,7 +77,7 @@ struct KvmFeatures {
     dedicated: bool,
 }
 
-/// By the hypervisor's CPUID leaves, which begin with its signature (Linux,
+/// Names the hypervisor by its CPUID leaves, which begin with its signature (Linux,
 /// `Documentation/virt/kvm/x86/cpuid.rst`).
 #[cfg(target_arch = "x86_64")]
 fn kvm_features() -> Option<KvmFeatures> {

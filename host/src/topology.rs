@@ -101,7 +101,7 @@ pub enum TopologyError {
 }
 
 impl Topology {
-    /// This machine, as this process may use it.
+    /// Reads this machine, as this process may use it.
     ///
     /// # Errors
     /// [`TopologyError`] if sysfs lists no CPUs or none may be used.
@@ -186,7 +186,7 @@ impl Topology {
         known_count(self.cpus.iter().filter_map(|cpu| cpu.numa_node))
     }
 
-    /// Most CPUs online on one core: 1 without SMT.
+    /// Returns the most CPUs online on one core: 1 without SMT.
     #[must_use]
     pub fn smt_width(&self) -> usize {
         self.cpus.iter().map(|cpu| cpu.smt_index as usize + 1).max().unwrap_or(1)

@@ -71,7 +71,7 @@ fn in_guest(roots: &Roots) -> Option<bool> {
     }
 }
 
-/// CPUID leaf 1, ECX bit 31: reserved for hypervisors to tell their guests.
+/// Reads CPUID leaf 1, ECX bit 31: reserved for hypervisors to tell their guests.
 #[cfg(target_arch = "x86_64")]
 fn guest_bit() -> Option<bool> {
     Some(std::arch::x86_64::__cpuid(1).ecx & 1 << 31 != 0)

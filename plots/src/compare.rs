@@ -306,7 +306,7 @@ fn without_source(series: &Series) -> Series {
     Series { host, source: Source::Model, machine, engine, ..series.clone() }
 }
 
-/// Both sides of a row, not yet compared.
+/// Collects both sides of a row, not yet compared.
 fn describe(of_a: &Row, of_b: &Row) -> ComparedRow {
     let goodput = |row: &Row| {
         median(

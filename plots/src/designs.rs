@@ -71,7 +71,7 @@ impl Designs {
         Self(designs)
     }
 
-    /// Place of a design, after all others for one that is not known.
+    /// Returns the place of a design, after all others for one that is not known.
     #[must_use]
     pub fn rank(&self, cell: &str) -> usize {
         self.0.get(cell).map_or(usize::MAX, |design| design.rank)

@@ -138,7 +138,7 @@ impl OverHosts {
         }
     }
 
-    /// `faster on 2 of 3 hosts; slower on c`: the majority by its number, the others by name.
+    /// Writes `faster on 2 of 3 hosts; slower on c`: the majority by its number, the others by name.
     fn by_verdict(&self) -> String {
         let all = self.hosts.len();
         let verdicts = [

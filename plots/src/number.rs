@@ -2,7 +2,7 @@
 //!
 //! ASCII only, so that every format can use them. An unknown is `-`, never 0.
 
-/// `45.1M` for 45.1 million: three significant digits and a prefix, for rates and counts.
+/// Writes `45.1M` for 45.1 million: three significant digits and a prefix, for rates and counts.
 #[must_use]
 pub fn si(value: Option<f64>) -> String {
     let Some(value) = finite(value) else { return "-".into() };
@@ -16,7 +16,7 @@ pub fn si(value: Option<f64>) -> String {
     significant(value)
 }
 
-/// Three significant digits for 1 to 999; fewer decimals above, at most three below, and powers of
+/// Writes three significant digits for 1 to 999; fewer decimals above, at most three below, and powers of
 /// ten where those would show nothing.
 #[must_use]
 pub fn significant(value: f64) -> String {
@@ -46,7 +46,7 @@ pub fn ratio_ends(low: Option<f64>, high: Option<f64>) -> Option<[String; 2]> {
     Some([with_decimals(low, decimals), with_decimals(high, decimals)])
 }
 
-/// `1.70 .. 1.90`, or `-`.
+/// Writes `1.70 .. 1.90`, or `-`.
 #[must_use]
 pub fn interval(low: Option<f64>, high: Option<f64>) -> String {
     ratio_ends(low, high).map_or("-".into(), |[low, high]| format!("{low} .. {high}"))
@@ -127,7 +127,7 @@ pub fn bytes(value: u64) -> String {
     format!("{value} B")
 }
 
-/// `1 thread`, `2 threads`.
+/// Writes `1 thread` or `2 threads`.
 #[must_use]
 pub fn count(number: impl Into<u64>, noun: &str) -> String {
     let number = number.into();

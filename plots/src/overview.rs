@@ -55,7 +55,7 @@ fn is_beside(a: &Series, b: &Series) -> bool {
 }
 
 impl<'a> Overview<'a> {
-    /// The summary is sorted, so that threads rise within a workload.
+    /// Adds a row of the summary, which is sorted: threads rise within a workload.
     fn enter(&mut self, entry: &'a Entry) {
         let series = &entry.series;
         let column = match self.workloads.iter().position(|(name, _)| *name == series.workload) {

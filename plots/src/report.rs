@@ -128,7 +128,7 @@ pub fn write_all(run_dir: &Path) -> Result<Written, ReportError> {
     write_formats(run_dir, |_| (), |format| !format.is_on_demand())
 }
 
-/// [`write_all`] with other options than the run's own and for some formats only.
+/// Writes as [`write_all`] does, with other options than the run's own and for some formats only.
 ///
 /// # Errors
 /// As [`write_all`].

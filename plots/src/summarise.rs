@@ -140,7 +140,7 @@ fn has_modes(entry: &Entry, baseline_ops_s: f64) -> bool {
     is_outside && libm::log(of_rates / ratio).abs() > libm::log1p(CONTRADICTION_SHARE)
 }
 
-/// Order of the summary: rows of one comparison stand together, threads rise, cells stand by
+/// Orders the summary: rows of one comparison stand together, threads rise, cells stand by
 /// generation.
 pub(crate) fn by_conditions(designs: &Designs, a: &Series, b: &Series) -> Ordering {
     conditions(a)
@@ -180,7 +180,7 @@ impl<'a> Calibrations<'a> {
         Self { own: &run.calibration, by_label }
     }
 
-    /// That of the host that measured the series; none for simulated and unknown hosts.
+    /// Returns that of the host that measured the series; none for simulated and unknown hosts.
     fn of_row(&self, series: &Series) -> Option<&'a Calibration> {
         match (&series.host, &series.source) {
             (_, Source::Sim) => None,
@@ -250,7 +250,7 @@ fn describe(row: &Row, calibration: Option<&Calibration>) -> Entry {
 /// Samples that must lie beyond a percentile for it to be shown.
 const SAMPLES_BEYOND: f64 = 10.0;
 
-/// The latencies of a row, of all samples together where there are logs.
+/// Returns the latencies of a row, of all samples together where there are logs.
 fn enter_latency(entry: &mut Entry, row: &Row, pooled: Option<&Named<Latency>>) {
     entry.latency_pooled = pooled.is_some();
     entry.latency = match pooled {

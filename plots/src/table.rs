@@ -198,7 +198,7 @@ impl Table {
     }
 }
 
-/// Fewest rounds with which a row takes part: the least for which each row that has them could be
+/// Returns the fewest rounds with which a row takes part: the least for which each row that has them could be
 /// decided in a table of all rows that have them.
 fn fewest_to_decide(pairs: &[(usize, Paired)], alpha: f64) -> usize {
     let mut rounds: Vec<usize> = pairs
@@ -428,7 +428,7 @@ impl Row {
         self.rounds.iter().filter_map(|(_, round)| round.as_ref())
     }
 
-    /// Log of goodput of the rounds that count; a window without success as half an operation.
+    /// Returns the log of goodput of the rounds that count; a window without success as half an operation.
     pub(crate) fn log_goodput(&self) -> Vec<f64> {
         self.counted()
             .map(|round| libm::log((round.ok as f64).max(0.5) / round.duration_s))
@@ -503,7 +503,7 @@ fn add_outcomes(sums: &mut Named<OutcomeCounts>, counts: &BTreeMap<String, BTree
 mod tests {
     use super::*;
 
-    /// A comparison whose interval of the median excludes 0, with its simulated rounds.
+    /// Makes a comparison whose interval of the median excludes 0, with its simulated rounds.
     fn drawn(log_ratios: &[f64]) -> (Interval, f64) {
         let mut found = Comparison {
             pairs: log_ratios.len() as u32,

@@ -17,7 +17,7 @@ pub struct Named<V> {
 }
 
 impl<V> Named<V> {
-    /// No names.
+    /// Returns a map without names.
     #[must_use]
     pub const fn new() -> Self {
         Self { items: Vec::new() }

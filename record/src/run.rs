@@ -311,7 +311,7 @@ pub struct Verification {
     pub command_line: String,
 }
 
-/// `2026-11-21T09:10:23Z` for seconds since 1970.
+/// Writes seconds since 1970 as `2026-11-21T09:10:23Z`.
 ///
 /// Days to civil date after Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
 #[must_use]

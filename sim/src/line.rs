@@ -86,7 +86,7 @@ impl Line {
         self.exclusive && self.owner == cache
     }
 
-    /// Its owner writes some of its words.
+    /// Notes that its owner writes some of its words.
     #[inline]
     pub(crate) fn note_written(&mut self, words: u16) {
         self.version = self.version.wrapping_add(1);

@@ -41,12 +41,12 @@ pub struct Field<P: Platform, C> {
 pub const CALLBACKS: usize = 2;
 
 impl<P: Platform, C: AsyncCell<P>> Field<P, C> {
-    /// `cells` uninitialised cells and `programs` programs whose callbacks only count.
+    /// Makes `cells` uninitialised cells and `programs` programs whose callbacks only count.
     pub fn new(params: &Params, layout: Layout, cells: usize, programs: usize) -> Self {
         Self::with_callback(params, layout, cells, programs, (count_only, 0))
     }
 
-    /// As [`new`](Self::new) with callbacks that do something, all with the same data.
+    /// Makes as [`new`](Self::new) does, with callbacks that do something, all with the same data.
     pub fn with_callback(
         params: &Params,
         layout: Layout,

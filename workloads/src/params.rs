@@ -32,7 +32,7 @@ pub struct Params {
 const STALL_NS: u64 = 700_000_000;
 
 impl Params {
-    /// For `threads` workers, everything else plain.
+    /// Returns those for `threads` workers, everything else plain.
     pub fn new(threads: u32, seed: u64) -> Self {
         Self {
             threads,

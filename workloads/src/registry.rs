@@ -191,7 +191,7 @@ pub fn trial<P: Platform>(
     build::<P, false>(id, subject, Build { workload, params })
 }
 
-/// As [`trial`], of the workloads that are interrupted and run no callbacks. `None` for the others.
+/// Builds as [`trial`] does, of the workloads that are interrupted and run no callbacks. `None` for the others.
 pub fn interrupted_trial<P: Platform>(
     id: &str,
     subject: Subject,
@@ -213,7 +213,7 @@ fn build<P: Platform, const INTERRUPTED: bool>(
     }
 }
 
-/// As [`trial`], for the locks of others, which exist on real cores only.
+/// Builds as [`trial`] does, for the locks of others, which exist on real cores only.
 pub fn peer_trial<P>(lock: &str, workload: &str, params: &Params) -> Option<Arc<dyn Trial<P>>>
 where
     P: HasPeers,
@@ -221,7 +221,7 @@ where
     P::visit_peer(lock, Build::<false> { workload, params }).flatten()
 }
 
-/// As [`trial`], for cells, locks and peers alike: a platform of real cores has them all.
+/// Builds as [`trial`] does, for cells, locks and peers alike: a platform of real cores has them all.
 pub fn any_trial<P: HasPeers>(
     id: &str,
     subject: Subject,

@@ -40,7 +40,7 @@ impl<P: Platform> Stall<P> {
         }
     }
 
-    /// Worker 0: waits until the others are out.
+    /// Waits, as worker 0, until the others are out.
     pub(crate) fn wait_for_others(&self) {
         // After the phase was set, before the looks: see `attempt`.
         P::fence();
@@ -50,7 +50,7 @@ impl<P: Platform> Stall<P> {
         }
     }
 
-    /// Worker 0 stands still where it is: by a handler on top of it, or by itself.
+    /// Stands still, as worker 0, where it is: by a handler on top of it, or by itself.
     pub(crate) fn stand_still(&self) {
         let until_ns = P::now_ns() + self.duration_ns;
         // Release pairs with the acquire in `attempt`: what it did so far is seen.
@@ -61,7 +61,7 @@ impl<P: Platform> Stall<P> {
         self.phase.store(ALONE, Ordering::Release);
     }
 
-    /// Any other worker: makes its attempt as soon as worker 0 stands still. `None` if it did not
+    /// Makes, as any other worker, the attempt as soon as worker 0 stands still. `None` if it did not
     /// for a while.
     pub(crate) fn attempt<R>(&self, worker: u32, attempt: impl FnOnce() -> R) -> Option<R> {
         let inside = &self.inside[worker as usize];

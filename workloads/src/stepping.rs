@@ -23,7 +23,7 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Worker 0 and its handler.
+    /// Returns worker 0 and its handler.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self { worker: Worker::new(0, seed), handler: Worker::new(0, seed.wrapping_add(1)) }

@@ -178,14 +178,14 @@ pub trait Trial<P: Platform>: Send + Sync {
     /// tally; none where a worker waits for another in vain, as at the end of a round.
     fn batch(&self, cpu: &Cpu<'_, P>, worker: &mut Worker, steps: u32);
 
-    /// What a handler does that interrupts this worker's `batch`, in the context of `cpu`: at most
+    /// Does what a handler does that interrupts this worker's `batch`, in the context of `cpu`: at most
     /// one attempt, counted in the handler's own `worker`. Async-signal-safe: it takes no lock of
     /// the process, and memory from the machine only.
     fn interrupt(&self, cpu: &Cpu<'_, P>, worker: &mut Worker) {
         let _ = (cpu, worker);
     }
 
-    /// At rest: frees everything, settles the machine and checks what must hold. `total` is the
+    /// Frees everything, at rest, settles the machine and checks what must hold. `total` is the
     /// sum of the tallies of workers and handlers.
     ///
     /// # Errors

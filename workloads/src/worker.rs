@@ -15,7 +15,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Worker `index` of a trial with this `seed`.
+    /// Makes worker `index` of a trial with this `seed`.
     pub fn new(index: u32, seed: u64) -> Self {
         // SplitMix64 (Steele, Lea, Flood 2014) spreads neighbouring seeds.
         let mut state = seed ^ u64::from(index).wrapping_mul(0x9e37_79b9_7f4a_7c15);

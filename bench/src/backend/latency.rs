@@ -29,7 +29,7 @@ pub(crate) enum Attribution {
 }
 
 impl Attribution {
-    /// By what a worker did while it warmed up.
+    /// Decides by what a worker did while it warmed up.
     pub(crate) fn of(warm_up: &Tally) -> Self {
         let mut counted = (0..Op::ALL.len()).filter(|op| attempts(warm_up, *op) > 0);
         match (counted.next(), counted.next()) {
@@ -38,7 +38,7 @@ impl Attribution {
         }
     }
 
-    /// To be called before a step that is timed.
+    /// Begins a step that is timed.
     #[inline(always)]
     pub(crate) fn before(&mut self, tally: &Tally) {
         if let Self::Changed(copy) = self {
@@ -70,7 +70,7 @@ pub(crate) fn changed(before: &Tally, after: &Tally) -> Option<usize> {
 }
 
 impl Latencies {
-    /// With histograms for the operations that `warm_up` counts, their memory touched.
+    /// Makes histograms for the operations that `warm_up` counts, their memory touched.
     pub(crate) fn for_ops_of(warm_up: &Tally) -> Self {
         let mut latencies = Self { by_op: vec![None; Op::ALL.len() + 1] };
         for op in (0..Op::ALL.len()).filter(|op| attempts(warm_up, *op) > 0) {

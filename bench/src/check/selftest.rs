@@ -272,7 +272,7 @@ fn slowed(spec: &Spec, percent: f64, turns: u32) -> Spec {
     Spec { series, subject, ..spec.clone() }
 }
 
-/// Both parts together, judged.
+/// Judges both parts together.
 #[must_use]
 pub fn judge(aa: AaCheck, planted: Vec<PlantedCheck>, run: &Run) -> SelfTest {
     let aa_holds = aa.comparisons > 0

@@ -107,7 +107,7 @@ impl Output {
     }
 }
 
-/// `cellbench` below the target directory that Cargo uses for the current project.
+/// Returns `cellbench` below the target directory that Cargo uses for the current project.
 pub(super) fn default_out() -> PathBuf {
     if let Some(target) = std::env::var_os("CARGO_TARGET_DIR") {
         return PathBuf::from(target).join("cellbench");
@@ -188,7 +188,7 @@ impl Choice {
     }
 }
 
-/// `90s`, `5m`, `1h30m`, `500ms`; a bare number is seconds.
+/// Reads `90s`, `5m`, `1h30m` or `500ms`; a bare number is seconds.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is no time; write 90s, 5m, 1h30m or 500ms");
     let mut total = Duration::ZERO;

@@ -138,7 +138,7 @@ fn directory(fleet: &Path) -> anyhow::Result<PathBuf> {
     Ok(plan.directory.join(plan.name))
 }
 
-/// This build of cellbench.
+/// Describes this build of cellbench.
 fn tool(cellbench: &Path) -> anyhow::Result<Tool> {
     let revision = option_env!("CELLBENCH_GIT_REVISION");
     Tool::of(cellbench, env!("CARGO_PKG_VERSION"), revision)

@@ -21,7 +21,7 @@ pub(super) fn emit_json(value: &impl Serialize) -> anyhow::Result<()> {
     emit(&text)
 }
 
-/// One line on standard error.
+/// Writes one line to standard error.
 pub(super) fn error(error: &anyhow::Error) {
     say(&format!("cellbench: error: {}", one_line(&with_causes(error))));
 }
@@ -38,7 +38,7 @@ fn with_causes(error: &anyhow::Error) -> String {
     })
 }
 
-/// Something the user should know, on standard error.
+/// Tells the user something on standard error.
 pub(super) fn note(text: &str) {
     say(&format!("cellbench: {}", one_line(text)));
 }

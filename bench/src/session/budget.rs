@@ -172,7 +172,7 @@ fn candidates() -> impl Iterator<Item = Duration> {
     (least..=most).rev().step_by(500).map(Duration::from_micros)
 }
 
-/// Whatever is largest goes first.
+/// Returns the place of a block in the order of importance: whatever is largest goes first.
 fn unimportance<S: Configuration>(block: &Block<S>, all: u32) -> u32 {
     let threads = block.threads();
     let kind = block.specs.first().map(|spec| &spec.series().kind);

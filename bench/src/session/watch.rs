@@ -273,7 +273,7 @@ mod tests {
         assert!(text.contains("40 rounds"), "{text}");
     }
 
-    /// Before the first round, and in a terminal that is too small for anything.
+    /// Draws before the first round, and in a terminal that is too small for anything.
     #[test]
     fn a_view_without_rows_or_room_is_drawn() {
         assert!(screen(80, 24, Vec::new()).contains("0 of 0 comparisons decided"));

@@ -226,7 +226,7 @@ impl Table {
         self.events.iter().filter(on_cpu)
     }
 
-    /// perf's `config` and `config1` for one of the table's events.
+    /// Returns perf's `config` and `config1` for one of the table's events.
     #[must_use]
     pub fn config(&self, event: &TableEvent) -> (u64, u64) {
         match self.format {

@@ -124,7 +124,7 @@ impl Task {
     }
 }
 
-/// User and system time from the text of a `stat`; `None` for kernel threads.
+/// Reads user and system time from the text of a `stat`; `None` for kernel threads.
 fn user_thread_ticks(stat: &str) -> Option<u64> {
     // The name in parentheses may contain anything, so fields count from its end: state is 3.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
@@ -134,7 +134,7 @@ fn user_thread_ticks(stat: &str) -> Option<u64> {
     (flags & KERNEL_THREAD == 0).then_some(utime + stime)
 }
 
-/// Throttling events of all cores and packages since boot (x86 only). The counters of a core and
+/// Counts throttling events of all cores and packages since boot (x86 only). The counters of a core and
 /// of a package show at each of their CPUs; that siblings repeat them does not matter, since only
 /// growth does.
 fn throttled(roots: &Roots, topology: &Topology) -> Option<u64> {

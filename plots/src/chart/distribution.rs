@@ -87,7 +87,7 @@ impl Counts {
         self.by_class.iter().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
-    /// Middle of a class, and the share of samples in it.
+    /// Returns the middle of a class, and the share of samples in it.
     fn places(&self) -> impl Iterator<Item = (f64, f64)> + '_ {
         let total = self.total().max(1) as f64;
         self.by_class.iter().zip(self.first..).map(move |(count, class)| {

@@ -272,13 +272,13 @@ fn polygon(svg: &mut String, points: &[(f64, f64)], paint: &str) {
     *svg += &format!("<polygon points=\"{}\" {paint}/>\n", points.join(" "));
 }
 
-/// An arrow at the end of the axis: the value lies beyond.
+/// Draws an arrow at the end of the axis: the value lies beyond.
 pub(super) fn arrow(svg: &mut String, (x, y): (f64, f64), to_the_right: bool, colour: &str) {
     let tip = if to_the_right { 7.0 } else { -7.0 };
     polygon(svg, &[(x, y - 6.0), (x + tip, y), (x, y + 6.0)], &format!("fill=\"{colour}\""));
 }
 
-/// The shape of a look.
+/// Returns the shape of a look.
 pub(super) fn shape(svg: &mut String, (x, y): (f64, f64), look: Look) {
     let colour = hex(look.colour);
     let paint = if look.is_hollow {

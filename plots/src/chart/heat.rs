@@ -85,7 +85,7 @@ impl Heat {
         root.present().map_err(fail)
     }
 
-    /// The value in its square; its colour follows the square, not the viewer's scheme.
+    /// Writes the value in its square; its colour follows the square, not the viewer's scheme.
     fn number(
         &self,
         root: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
@@ -99,7 +99,7 @@ impl Heat {
     }
 }
 
-/// Least and greatest of the values; none if there is no value.
+/// Returns least and greatest of the values; none if there is no value.
 pub(super) fn span(values: &[Vec<Option<f64>>]) -> Option<(f64, f64)> {
     let values = || values.iter().flatten().flatten().copied();
     let (least, most) =
@@ -107,12 +107,12 @@ pub(super) fn span(values: &[Vec<Option<f64>>]) -> Option<(f64, f64)> {
     (least <= most).then_some((least, most))
 }
 
-/// Place of a value on a scale: 0 at its low end.
+/// Returns the place of a value on a scale: 0 at its low end.
 pub(super) fn share(value: f64, (low, high): (f64, f64)) -> f64 {
     if high > low { (value - low) / (high - low) } else { 0.0 }
 }
 
-/// From light to dark in one hue, so that it survives grey printing.
+/// Returns a colour from light to dark in one hue, so that it survives grey printing.
 pub(super) fn shade(share: f64) -> RGBColor {
     let mix =
         |light: f64, dark: f64| (light + (dark - light) * share.clamp(0.0, 1.0)).round() as u8;

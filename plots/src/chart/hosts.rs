@@ -46,7 +46,7 @@ struct Condition<'a> {
     hosts: Vec<(&'a str, Vec<&'a Entry>)>,
 }
 
-/// For each kind the workload that compares most hosts, of equals the one that repeats what failed.
+/// Chooses for each kind the workload that compares most hosts, of equals the one that repeats what failed.
 fn conditions<'a>(report: &Report<'a>) -> Vec<Condition<'a>> {
     let mut found: Vec<Condition<'_>> = Vec::new();
     let mut places: HashMap<Series, usize> = HashMap::new();
@@ -165,7 +165,7 @@ impl Condition<'_> {
     }
 }
 
-/// `8 threads`.
+/// Writes `8 threads`.
 fn threads(rows: &[&Entry]) -> String {
     let threads = rows.first().map_or(0, |entry| entry.series.threads);
     number::count(threads, "thread")

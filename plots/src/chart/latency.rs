@@ -54,7 +54,7 @@ impl Chart for Percentiles {
     }
 }
 
-/// `1.25 us`, for axes.
+/// Writes `1.25 us`, for axes.
 pub(super) fn time(ns: f64) -> String {
     number::time_ns(Some(ns))
 }

@@ -143,7 +143,7 @@ impl Scale {
     }
 }
 
-/// 1, 2 or 5 times a power of ten, at least `least`.
+/// Returns 1, 2 or 5 times a power of ten, at least `least`.
 pub(super) fn nice_step(least: f64) -> f64 {
     let decade = 10_f64.powf(least.log10().floor());
     [1.0, 2.0, 5.0, 10.0]
@@ -263,7 +263,7 @@ impl Lines {
         Ok(marks)
     }
 
-    /// ` (low to high)`, where there is an interval.
+    /// Writes ` (low to high)`, where there is an interval.
     fn interval(&self, point: &Point) -> String {
         if point.low < point.high {
             format!(" ({} to {})", (self.y_text)(point.low), (self.y_text)(point.high))

@@ -29,7 +29,7 @@ pub(super) struct Grid {
 }
 
 impl Grid {
-    /// Left upper corner of a panel, below its title.
+    /// Returns the left upper corner of a panel, below its title.
     pub(super) fn corner(&self, index: usize) -> (f64, f64) {
         let (column, row) = (index % self.across, index / self.across);
         let x = MARGIN + self.left + column as f64 * (self.panel.0 + GAP);

@@ -8,7 +8,7 @@ use super::file_name;
 use crate::number;
 use crate::run::Report;
 
-/// `12.5M`, for axes.
+/// Writes `12.5M`, for axes.
 pub(super) fn si(value: f64) -> String {
     number::si(Some(value))
 }

@@ -67,17 +67,17 @@ impl Look {
     }
 }
 
-/// Look of a cell or lock.
+/// Returns the look of a cell or lock.
 pub(super) fn look(designs: &Designs, cell: &str) -> Look {
     designs.get(cell).map_or(Look::of(usize::MAX, 0), |it| Look::of(it.group, it.number))
 }
 
-/// Look of what is no design, by its number in the chart.
+/// Returns the look of what is no design, by its number in the chart.
 pub(super) fn numbered(number: usize) -> Look {
     Look::of(number % COLOURS.len(), number)
 }
 
-/// Colour of a cell or lock as `#rrggbb`, for style sheets.
+/// Returns the colour of a cell or lock as `#rrggbb`, for style sheets.
 #[must_use]
 pub fn colour_hex(designs: &Designs, cell: &str) -> String {
     hex(look(designs, cell).colour)
@@ -151,7 +151,7 @@ pub(super) fn escape(text: &str) -> String {
 mod tests {
     use super::{COLOURS, Look, finish};
 
-    /// Relative luminance and contrast after the Web Content Accessibility Guidelines 2.1.
+    /// Computes relative luminance and contrast after the Web Content Accessibility Guidelines 2.1.
     fn contrast(a: [u8; 3], b: [u8; 3]) -> f64 {
         let luminance = |colour: [u8; 3]| {
             let linear = colour.map(|part| {

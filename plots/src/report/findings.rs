@@ -125,7 +125,7 @@ fn refused(report: &Report<'_>, overview: &Overview<'_>) -> Option<String> {
     ))
 }
 
-/// For which line the cores wait, under the baseline and under the design with most goodput.
+/// Says for which line the cores wait, under the baseline and under the design with most goodput.
 fn waiting(overview: &Overview<'_>, report: &Report<'_>) -> Option<String> {
     let column = *overview.telling().first()?;
     let base = overview.entry(&report.summary.baseline, column)?;

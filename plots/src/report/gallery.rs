@@ -171,7 +171,7 @@ pub fn figure_path(host: &str, figure: &str) -> String {
     format!("results/figures/hosts/{host}-{figure}.svg")
 }
 
-/// The host, its headline ratios, and what bears on them.
+/// Writes the host, its headline ratios, and what bears on them.
 fn host(page: &mut Page, name: &str, loaded: &Loaded) {
     let report = loaded.report();
     page.section(name);
@@ -189,7 +189,7 @@ fn host(page: &mut Page, name: &str, loaded: &Loaded) {
     page.outcome(&outcome(&report));
 }
 
-/// `2026-11-29`.
+/// Writes a day as `2026-11-29`.
 fn date(loaded: &Loaded) -> String {
     rfc3339_utc(loaded.run.started_unix_s)[..10].to_owned()
 }

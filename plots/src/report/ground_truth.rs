@@ -79,7 +79,7 @@ fn pairs<'a>(entries: &[&'a Entry], form: Option<Spinlocks>) -> Vec<Pair<'a>> {
     of(&Source::Kernel).filter(|entry| entry.series.workload != EMPTY).filter_map(pair).collect()
 }
 
-/// Of the two-by-two comparisons among `rows`, those that both sides put in the same order, and
+/// Counts, of the two-by-two comparisons among `rows`, those that both sides put in the same order, and
 /// all.
 /// Share within which two rows count as equal and are not compared.
 fn agreement(rows: &[&Pair<'_>]) -> (usize, usize) {
@@ -101,7 +101,7 @@ fn agreement(rows: &[&Pair<'_>]) -> (usize, usize) {
     (same, all)
 }
 
-/// Agreement within each group of `pairs` that share a key, as list items.
+/// Writes the agreement within each group of `pairs` that share a key, as list items.
 fn agreements(pairs: &[Pair<'_>], key: impl Fn(&Pair<'_>) -> String) -> String {
     let mut groups: BTreeMap<String, Vec<&Pair<'_>>> = BTreeMap::new();
     for pair in pairs {
@@ -118,7 +118,7 @@ fn agreements(pairs: &[Pair<'_>], key: impl Fn(&Pair<'_>) -> String) -> String {
     text
 }
 
-/// Cost of masking interrupts in the kernel, in nanoseconds: the resilient lock's pair with it
+/// Returns the cost of masking interrupts in the kernel, in nanoseconds: the resilient lock's pair with it
 /// against the one without, on one thread.
 fn masking_ns(entries: &[&Entry]) -> Option<f64> {
     let pair_ns = |cell: &str| {
@@ -142,7 +142,7 @@ pub(super) struct Background {
 }
 
 impl Background {
-    /// That of `runs`, which are all from one host.
+    /// Returns that of `runs`, which are all from one host.
     pub(super) fn of<'a>(runs: impl Iterator<Item = &'a Run>) -> Self {
         runs.fold(Self::default(), |known, run| Self {
             form: known.form.or(run.host.spinlocks),
@@ -151,7 +151,7 @@ impl Background {
     }
 }
 
-/// The section, if model and kernel have rows in common.
+/// Writes the section, if model and kernel have rows in common.
 pub(super) fn section(page: &mut Page, entries: &[&Entry], background: Background) {
     let Background { form, charged_ns } = background;
     let pairs = pairs(entries, form);

@@ -76,7 +76,7 @@ fn page(report: &Report<'_>, drawings: &Drawings<'_>) -> Result<String, String> 
     Ok(html)
 }
 
-/// The outcome: cautions, the sentence, a line for each design, the forest plots.
+/// Writes the outcome: cautions, the sentence, a line for each design, the forest plots.
 fn first(html: &mut String, report: &Report<'_>, drawings: &Drawings<'_>) -> Result<(), String> {
     let found = outcome(report);
     *html +=
@@ -138,7 +138,7 @@ fn verdicts(html: &mut String, report: &Report<'_>) {
     *html += "</section>\n";
 }
 
-/// Each row over the hosts that measured it; those on which hosts disagree come first.
+/// Writes each row over the hosts that measured it; those on which hosts disagree come first.
 fn over_hosts(html: &mut String, rows: &[OverHosts]) {
     if rows.is_empty() {
         return;
@@ -175,7 +175,7 @@ fn headline_list(html: &mut String, headlines: &[String]) {
     *html += "</ul>\n";
 }
 
-/// Cells by workloads, coloured, each with its sign for readers who see no colour.
+/// Writes cells by workloads, coloured, each with its sign for readers who see no colour.
 fn glances(html: &mut String, report: &Report<'_>) {
     let summary = report.summary;
     let overviews = overviews(report);
@@ -394,7 +394,7 @@ struct Picked {
     rounds: Vec<(u32, f64)>,
 }
 
-/// The picker, over the rows that the matrix shows.
+/// Writes the picker, over the rows that the matrix shows.
 fn pairs(html: &mut String, report: &Report<'_>, rows: usize) -> Result<(), String> {
     let rounds_each = MOST_ROUNDS.checked_div(rows).unwrap_or(0);
     let mut data = String::from("[");
@@ -436,7 +436,7 @@ fn pairs(html: &mut String, report: &Report<'_>, rows: usize) -> Result<(), Stri
     Ok(())
 }
 
-/// Four significant digits: enough to compare, and short.
+/// Writes four significant digits: enough to compare, and short.
 fn rounded(value: f64) -> f64 {
     if value == 0.0 || !value.is_finite() {
         return 0.0;

@@ -89,7 +89,7 @@ impl Kept {
         Ok(Self { runs, ground_truth, traces: Traces::read(dir) })
     }
 
-    /// For a simulated run with fields on lines of their own: the one with every field in its
+    /// Returns, for a simulated run with fields on lines of their own: the one with every field in its
     /// place.
     fn base_of(&self, padded: &Loaded) -> Option<(&str, &Loaded)> {
         let place = |loaded: &Loaded| {

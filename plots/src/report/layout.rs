@@ -27,7 +27,7 @@ impl<'a> Group<'a> {
     }
 }
 
-/// `timer, update, 2 threads, compact`, with engine, rate, source and machine where they tell.
+/// Writes `timer, update, 2 threads, compact`, with engine, rate, source and machine where they tell.
 pub(super) fn title(series: &Series) -> String {
     let threads = number::count(series.threads, "thread");
     let mut title =
@@ -55,7 +55,7 @@ pub(super) fn place(series: &Series) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join(", "))
 }
 
-/// Word of a source for readers.
+/// Returns the word of a source for readers.
 pub(super) fn source_word(source: &Source) -> String {
     match source {
         Source::Model => "real cores".into(),
@@ -97,7 +97,7 @@ fn same_conditions(a: &Series, b: &Series) -> bool {
         && *threads == b.threads
 }
 
-/// Word of a row's verdict: `baseline`, `error`, `no baseline`, or the verdict.
+/// Returns the word of a row's verdict: `baseline`, `error`, `no baseline`, or the verdict.
 pub(super) fn verdict_word(summary: &Summary, entry: &Entry) -> String {
     if !entry.violations.is_empty() {
         return "ERROR".into();
@@ -110,7 +110,7 @@ pub(super) fn verdict_word(summary: &Summary, entry: &Entry) -> String {
     }
 }
 
-/// Host in two lines: what it is, and how it is set up.
+/// Describes a host in two lines: what it is, and how it is set up.
 pub(crate) fn host_lines(host: &Host) -> [String; 2] {
     let topology = &host.topology;
     let mut hardware = vec![host.cpu_model.clone().unwrap_or_else(|| "unknown CPU".into())];
@@ -156,7 +156,7 @@ pub(crate) fn host_lines(host: &Host) -> [String; 2] {
     [hardware.join(", "), setup.join(", ")]
 }
 
-/// Label and run of every host in the report: one without label for a run of one host.
+/// Returns label and run of every host in the report: one without label for a run of one host.
 pub(super) fn hosts(run: &Run) -> Vec<(Option<&str>, &Run)> {
     if run.merged_from.is_empty() {
         vec![(None, run)]
@@ -178,7 +178,7 @@ pub(super) fn described_hosts(run: &Run) -> (Vec<(Option<&str>, &Run)>, Option<S
     (all, more)
 }
 
-/// ASCII only: what is not becomes `?`, control characters and line ends a space.
+/// Keeps ASCII only: what is not becomes `?`, control characters and line ends a space.
 pub(super) fn ascii(text: &str) -> String {
     text.chars()
         .map(|c| match c {
@@ -289,7 +289,7 @@ impl Columns {
         Self { headers, rows: Vec::new() }
     }
 
-    /// As a table in Markdown with aligned columns.
+    /// Writes a table in Markdown with aligned columns.
     pub(super) fn markdown(&self) -> String {
         let escape = |cell: &str| cell.replace('|', "\\|").replace(['\n', '\r'], " ");
         let rows: Vec<Vec<String>> =

@@ -26,12 +26,12 @@ impl Page {
         self.text += &format!("\n##{} {title}\n\n", "#".repeat(self.depth));
     }
 
-    /// A section within the last.
+    /// Begins a section within the last.
     pub(super) fn part(&mut self, title: &str) {
         self.text += &format!("###{} {title}\n\n", "#".repeat(self.depth));
     }
 
-    /// Cautions, the answer, a line for each design, and why this row.
+    /// Writes cautions, the answer, a line for each design, and why this row.
     pub(super) fn outcome(&mut self, outcome: &Outcome) {
         for caution in &outcome.cautions {
             self.line(&format!("**{caution}**\n"));
@@ -52,7 +52,7 @@ impl Page {
     }
 }
 
-/// Host, findings and command of every run in the report.
+/// Writes host, findings and command of every run in the report.
 pub(super) fn measured(page: &mut Page, run: &Run) {
     page.section("Host and command");
     let (described, more) = described_hosts(run);
@@ -174,7 +174,7 @@ const FIELDS_SHOWN: usize = 3;
 /// A field is named if its line takes this share of the threads' time.
 const FIELD_SHARE: f64 = 0.01;
 
-/// Simulated runs: for which fields' lines the cores wait, at the most threads of each row.
+/// Writes of simulated runs for which fields' lines the cores wait, at the most threads of each row.
 pub(super) fn waits(page: &mut Page, summary: &Summary) {
     let mut columns = Columns::new(&[
         ("kind, workload", false),

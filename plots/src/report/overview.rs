@@ -16,7 +16,7 @@ pub(super) const LEGEND: &str = "Goodput against the baseline's in the same roun
 /// Share of failures below which none is named.
 const NAMED_FAILURES: f64 = 0.005;
 
-/// `timer against spin-queued`, with placement, engine and place where they tell.
+/// Writes `timer against spin-queued`, with placement, engine and place where they tell.
 pub(super) fn title(overview: &Overview<'_>, summary: &Summary) -> String {
     let series = overview.series;
     let mut title = format!("{} against {}", series.kind, summary.baseline);
@@ -32,12 +32,12 @@ pub(super) fn title(overview: &Overview<'_>, summary: &Summary) -> String {
     title
 }
 
-/// `same-cell, 2 threads`.
+/// Writes `same-cell, 2 threads`.
 pub(super) fn heading((workload, threads): (&str, u32)) -> String {
     format!("{workload}, {}", number::count(threads, "thread"))
 }
 
-/// `1.65 + (43 %)`.
+/// Writes `1.65 + (43 %)`.
 pub(super) fn glance(entry: &Entry) -> String {
     if !entry.violations.is_empty() {
         return "ERROR".into();
@@ -61,7 +61,7 @@ pub(super) fn sign(verdict: Verdict) -> char {
     }
 }
 
-/// Every overview as a table in Markdown, each a part of the section that is open.
+/// Writes every overview as a table in Markdown, each a part of the section that is open.
 pub(super) fn tables(page: &mut Page, report: &Report<'_>) {
     let summary = report.summary;
     for (index, overview) in overviews(report).iter().enumerate() {

@@ -40,7 +40,7 @@ impl Format for Png {
     }
 }
 
-/// No font but the one that is here.
+/// Returns options with no font but the one that is here.
 fn options() -> Options<'static> {
     let mut fonts = Database::new();
     fonts.load_font_data(FONT.to_vec());

@@ -111,7 +111,7 @@ fn reading(summary: &Summary) -> String {
     )
 }
 
-/// Each row over the hosts that measured it; those on which hosts disagree come first.
+/// Writes each row over the hosts that measured it; those on which hosts disagree come first.
 fn over_hosts(page: &mut Page, rows: &[OverHosts]) {
     if rows.is_empty() {
         return;

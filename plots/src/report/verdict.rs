@@ -201,7 +201,7 @@ fn more(entry: &Entry) -> String {
     }
 }
 
-/// `41 % of attempts fail with EBUSY`; none if nothing failed.
+/// Writes `41 % of attempts fail with EBUSY`; none if nothing failed.
 fn failures(entry: &Entry) -> Option<String> {
     let share = entry.failure_share.filter(|share| *share > 0.0)?;
     // Where one operation does the failing, its name and its own share say more.

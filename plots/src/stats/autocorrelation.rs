@@ -12,7 +12,7 @@ const OUTLIER_CUT: f64 = 3.5;
 /// Largest value reported. More would say that the rounds are one round.
 pub const MAX_RHO: f64 = 0.9;
 
-/// Lag-1 autocorrelation of `values`, from 0 (independent; negative values count as 0, which errs
+/// Returns the lag-1 autocorrelation of `values`, from 0 (independent; negative values count as 0, which errs
 /// to the safe side) to [`MAX_RHO`].
 ///
 /// Normal scores of the ranks take the place of the values. Outliers (more than 3.5 robust standard
@@ -53,7 +53,7 @@ pub fn lag1(values: &[f64]) -> f64 {
     ((raw + 1.0 / n) / (1.0 - 4.0 / n)).clamp(0.0, MAX_RHO)
 }
 
-/// Factor by which the variance of a mean of `n` signs grows when the values are a Gaussian
+/// Returns the factor by which the variance of a mean of `n` signs grows when the values are a Gaussian
 /// autoregression with coefficient `rho`: 1 + 2 sum (1 - k/n) r(rho^k), where r is the correlation
 /// of signs, 2/pi asin(rho) (W. Sheppard 1899).
 #[must_use]

@@ -1,6 +1,6 @@
 //! Fairness: evenness of the threads' successes.
 
-/// Jain's fairness index, (sum x)^2 / (n sum x^2) (R. Jain, D. Chiu, W. Hawe, DEC TR-301, 1984):
+/// Returns Jain's fairness index, (sum x)^2 / (n sum x^2) (R. Jain, D. Chiu, W. Hawe, DEC TR-301, 1984):
 /// 1 if all are equal, 1/n if one has everything. None if nobody has anything.
 #[must_use]
 pub fn jain(shares: &[f64]) -> Option<f64> {

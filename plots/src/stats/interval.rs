@@ -50,7 +50,7 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// Interval of the exponentials: from log ratios to ratios.
+    /// Returns the interval of the exponentials: from log ratios to ratios.
     #[must_use]
     pub fn exp(self) -> Self {
         Self {
@@ -80,7 +80,7 @@ impl Bootstrap {
         Self { seed, confidence, drawn: Mutex::default() }
     }
 
-    /// Interval of the median of `values`, which are in the order of their rounds.
+    /// Returns the interval of the median of `values`, which are in the order of their rounds.
     /// None for fewer than [`MIN_VALUES`].
     #[must_use]
     pub fn median(&self, values: &[f64]) -> Option<Interval> {
@@ -165,19 +165,19 @@ impl Sample {
         (self.sorted.len(), (self.rho / RHO_STEP).round() as u8)
     }
 
-    /// For the degree of freedom spent on the centre.
+    /// Corrects for the degree of freedom spent on the centre.
     fn widening(&self) -> f64 {
         let n = self.sorted.len() as f64;
         (n / (n - 1.0)).sqrt()
     }
 
-    /// Standard deviation of the median of many uniform values with this dependence.
+    /// Returns the standard deviation of the median of many uniform values with this dependence.
     fn normal_deviation(&self) -> f64 {
         let n = self.sorted.len();
         0.5 * (autocorrelation::sign_variance_factor(n, self.rho) / n as f64).sqrt()
     }
 
-    /// Quantile by interpolation between order statistics, the k-th at level k / (n + 1).
+    /// Returns the quantile by interpolation between order statistics, the k-th at level k / (n + 1).
     fn quantile(&self, level: f64) -> f64 {
         let last = self.sorted.len() - 1;
         let place = (level * (last as f64 + 2.0) - 1.0).clamp(0.0, last as f64);
@@ -192,7 +192,7 @@ mod tests {
     use super::super::autocorrelation::tests::autoregression;
     use super::*;
 
-    /// Share of intervals that enclose the true median, of `repeats` simulated series.
+    /// Returns the share of intervals that enclose the true median, of `repeats` simulated series.
     fn coverage(n: usize, rho: f64, outlier_share: f64, one_sided: bool, repeats: usize) -> f64 {
         let bootstrap = Bootstrap::new(1, 0.95);
         // Outliers on one side lie all above the bulk, so the median moves to this quantile of it.

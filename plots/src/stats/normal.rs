@@ -2,13 +2,13 @@
 
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
-/// Probability of a value below `x`.
+/// Returns the probability of a value below `x`.
 #[must_use]
 pub fn cdf(x: f64) -> f64 {
     0.5 * libm::erfc(-x * FRAC_1_SQRT_2)
 }
 
-/// Value below which lies probability `p`; infinite at 0 and 1.
+/// Returns the value below which lies probability `p`; infinite at 0 and 1.
 ///
 /// Starts from the expansion 26.2.23 of Abramowitz and Stegun (error below 5e-4), then Newton's
 /// and Halley's correction against [`cdf`] until it stands still.

@@ -93,7 +93,7 @@ pub fn detectable_ratio(rounds: u32, comparisons: u32, alpha: f64, noise: f64) -
     Some(libm::exp(by_ranks.max(by_signs)))
 }
 
-/// Quantile of Student's law where the normal law has `z`, to third order (R. Fisher, E. Cornish
+/// Returns the quantile of Student's law where the normal law has `z`, to third order (R. Fisher, E. Cornish
 /// 1960).
 fn student(z: f64, rounds: u32) -> f64 {
     let freedom = f64::from(rounds.max(2) - 1);
@@ -117,7 +117,7 @@ pub fn rounds_to_detect(ratio: f64, comparisons: u32, alpha: f64, noise: f64) ->
     low
 }
 
-/// Level of one comparison at the end, before what rows share is known: Bonferroni's.
+/// Returns the level of one comparison at the end, before what rows share is known: Bonferroni's.
 fn per_comparison(comparisons: u32, alpha: f64) -> f64 {
     final_alpha(alpha) / f64::from(comparisons.max(1))
 }

@@ -23,7 +23,7 @@ impl SplitMix64 {
         Self::new(Self::new(seed).next_u64() ^ Self::new(!part).next_u64())
     }
 
-    /// 64 random bits.
+    /// Draws 64 random bits.
     pub fn next_u64(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.state;
@@ -32,12 +32,12 @@ impl SplitMix64 {
         mixed ^ (mixed >> 31)
     }
 
-    /// Uniform in the open interval (0, 1).
+    /// Draws from the open interval (0, 1), uniformly.
     pub fn uniform(&mut self) -> f64 {
         ((self.next_u64() >> 11) as f64 + 0.5) * (1.0 / (1_u64 << 53) as f64)
     }
 
-    /// Two independent standard normal values (Box and Muller, 1958).
+    /// Draws two independent standard normal values (Box and Muller, 1958).
     pub fn normal_pair(&mut self) -> [f64; 2] {
         let radius = (-2.0 * libm::log(self.uniform())).sqrt();
         let angle = std::f64::consts::TAU * self.uniform();

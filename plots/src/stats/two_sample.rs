@@ -64,7 +64,7 @@ impl TwoSample {
         self.a.iter().flat_map(|a| self.b.iter().map(move |b| a - b))
     }
 
-    /// Probability of at most `count` differences on one side.
+    /// Returns the probability of at most `count` differences on one side.
     fn lower_tail(&self, count: usize) -> f64 {
         let (n, m) = (self.a.len() as f64, self.b.len() as f64);
         let deviation = (n * m * (n + m + 1.0) / 12.0).sqrt();

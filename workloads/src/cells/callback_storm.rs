@@ -72,7 +72,7 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    /// From now on no callback starts a cell: a field can come to rest.
+    /// Lets no callback, from now on, start a cell: a field can come to rest.
     pub(super) fn end(&self) {
         self.over.store(true, Ordering::Relaxed);
     }
@@ -83,7 +83,7 @@ impl Ring {
     }
 }
 
-/// The callback of every cell.
+/// Runs as the callback of every cell.
 fn on_fire<P: Platform, C: AsyncCell<P>>(
     cpu: &Cpu<'_, P>,
     callback: &Callback<P>,

@@ -118,7 +118,7 @@ struct MixTrial<P: Platform, C> {
 }
 
 impl<P: Platform, C: AsyncCell<P>> MixTrial<P, C> {
-    /// One random operation on a random cell.
+    /// Does one random operation on a random cell.
     fn attempt(&self, cpu: &Cpu<'_, P>, worker: &mut Worker) {
         let cell = self.field.cell(worker.below(CELLS as u64) as usize);
         let program = worker.below(PROGRAMS as u64) as usize;

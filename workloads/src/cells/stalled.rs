@@ -81,7 +81,7 @@ impl<P: Platform, C: AsyncCell<P>> StalledTrial<P, C> {
         cpu.return_to_user();
     }
 
-    /// Worker 0 works until it was suspended.
+    /// Works, as worker 0, until it was suspended.
     fn be_stalled(&self, cpu: &Cpu<'_, P>, worker: &mut Worker) {
         self.stall.wait_for_others();
         // Relaxed, here and below: between this CPU and its handler.

@@ -277,7 +277,7 @@ fn turns_per_us(clock: &Clock, cpu: CpuId) -> Result<u32, cellbench_host::pin::P
     measured.map_err(PinError::from)?.remove(0)
 }
 
-/// At most `most` of `cpus`, from all over the list.
+/// Returns at most `most` of `cpus`, from all over the list.
 fn every_nth(cpus: &[CpuId], most: usize) -> Vec<CpuId> {
     let step = cpus.len().div_ceil(most).max(1);
     cpus.iter().copied().step_by(step).collect()

@@ -80,7 +80,7 @@ impl<'a> OnFailure<'a> {
         Self(Some(gate))
     }
 
-    /// All went well.
+    /// Takes back the alarm: all went well.
     pub(crate) fn disarm(mut self) {
         self.0 = None;
     }

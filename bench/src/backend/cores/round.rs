@@ -142,7 +142,7 @@ impl Bench {
         }
     }
 
-    /// As [`measure`](Self::measure), of a trial that the caller built, whose freed memory is
+    /// Measures as [`measure`](Self::measure) does, a trial that the caller built, whose freed memory is
     /// poisoned: what it shows is whether the cell is right, not how fast it is.
     ///
     /// # Errors
@@ -157,7 +157,7 @@ impl Bench {
         Runner { bench: self, spec, conditions, seed }.run_trial(trial)
     }
 
-    /// Machine CPUs that a trial for [`audit`](Self::audit) needs beyond those of its `workers`.
+    /// Returns how many CPUs of the machine a trial for [`audit`](Self::audit) needs beyond those of its `workers`.
     #[must_use]
     pub fn audit_extra_cpus(workers: u32) -> u32 {
         <NativeAudit as Drive>::extra_cpus(workers)

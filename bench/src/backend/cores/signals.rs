@@ -58,7 +58,7 @@ impl<'a, P: Platform> Interruptible<'a, P> {
         Self { inner, in_batch: AtomicBool::new(false) }
     }
 
-    /// Read by a handler on the same thread, so it only has to stay in program order.
+    /// Tells a handler on the same thread, for which program order is enough, whether a batch runs.
     fn is_in_batch(&self) -> bool {
         self.in_batch.load(Ordering::Relaxed)
     }

@@ -312,7 +312,7 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// The code of a virtual core.
+/// Runs the code of a virtual core.
 fn run_worker(
     trial: &dyn Trial<Sim>,
     mut worker: Worker,

@@ -62,7 +62,7 @@ pub(super) fn of(
     Measured { round, latencies, objects: HeapStats { allocated: 0, freed: 0 } }
 }
 
-/// Operation, outcome and how many of them came between two counts.
+/// Returns operation, outcome and how many of them came between two counts.
 pub(crate) fn counted<'a>(
     before: &'a Tally,
     after: &'a Tally,

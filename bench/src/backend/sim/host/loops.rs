@@ -155,7 +155,7 @@ fn refused() -> impl Fn(usize, u32) + Sync {
     }
 }
 
-/// Two CPUs add to one word as fast as they can; the time of one of all their additions.
+/// Measures the time of one of all additions that two CPUs make to one word as fast as they can.
 pub(super) fn additions(cpus: &[CpuId], clock: &Clock) -> Result<f64, PinError> {
     let word = CachePadded::new(AtomicU64::new(0));
     let windows: Result<Vec<f64>, PinError> = (0..WINDOWS)
@@ -171,7 +171,7 @@ pub(super) fn additions(cpus: &[CpuId], clock: &Clock) -> Result<f64, PinError> 
     Ok(median(&mut windows?))
 }
 
-/// Two CPUs pass one word back and forth by loads and stores; one way, the median of some.
+/// Measures how long two CPUs take to pass one word by loads and stores, one way; the median of some.
 pub(super) fn one_line(cpus: &[CpuId], clock: &Clock) -> Result<f64, PinError> {
     let play = || -> Result<f64, PinError> {
         let ball = CachePadded::new(AtomicU64::new(0));
