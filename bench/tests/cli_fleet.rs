@@ -73,6 +73,29 @@ done
 echo 7
 "#;
 
+/// Read by a stand-in at its start: ends the client at the call whose number stands in `KILL_AT`, as
+/// `3-before` or `3-after`, before or after the stand-in has done its work.
+const TRAP: &str = r#"
+echo >> "$SITE/calls"
+call=$(wc -l < "$SITE/calls")
+[ "$KILL_AT" != "$call-before" ] || { kill -9 $PPID; exit 1; }
+[ "$KILL_AT" != "$call-after" ] || trap 'kill -9 $PPID' EXIT
+"#;
+
+/// Queues the tasks of the array, and lets them wait.
+const SBATCH_QUEUES: &str = r#"#!/bin/bash
+. "$SITE/trap"
+for word in "$@"; do script=$word; done
+case "$*" in *--test-only*) exit 0 ;; esac
+indices=${2#--array=}
+echo "$(basename "$script") $indices" >> "$SITE/submitted"
+name=$(sed -n 's/^#SBATCH --job-name=//p' "$script")
+for index in $(seq "${indices%-*}" "${indices#*-}"); do
+    echo "$name|7|$index|PENDING||0:00|Resources" >> "$SITE/queue"
+done
+echo 7
+"#;
+
 impl Site {
     fn new() -> Self {
         let site = Self { home: tempfile::tempdir().expect("a directory") };
@@ -88,6 +111,14 @@ impl Site {
         site
     }
 
+    /// Names the command in the plan, so that it is not copied: it has a hundred megabytes here.
+    fn without_copies(&self) {
+        let here = self.path("cellbench");
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_cellbench"), here).expect("a link");
+        let plan = PLAN.replace("]]\n", "]]\ncellbench = \"cellbench\"\n");
+        fs::write(self.path("plan.toml"), plan).expect("a plan");
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.home.path().join(name)
     }
@@ -99,12 +130,18 @@ impl Site {
     }
 
     fn cellbench(&self, args: &[&str]) -> Output {
+        self.cellbench_killed_at("never", args)
+    }
+
+    /// Runs the command, whose call `at` of Slurm kills it.
+    fn cellbench_killed_at(&self, at: &str, args: &[&str]) -> Output {
         let path = std::env::var("PATH").unwrap_or_default();
         Command::new(env!("CARGO_BIN_EXE_cellbench"))
             .args(args)
             .current_dir(self.home.path())
             .env("PATH", format!("{}:{path}", self.path("slurm").display()))
             .env("SITE", self.home.path())
+            .env("KILL_AT", at)
             .stdin(Stdio::null())
             .output()
             .expect("the binary starts")
@@ -260,15 +297,57 @@ fn what_is_wrong_is_one_line_and_nothing_is_submitted() {
     assert!(line.contains("sinfo is not on this host") && line.lines().count() == 1, "{line}");
 }
 
+/// The client dies between any two of its steps: before Slurm is asked, after the plan is written and
+/// nothing is submitted, after one job of two, or before it hears that a job is in.
+#[test]
+fn a_client_that_is_killed_at_any_call_of_slurm_loses_nothing_and_repeats_nothing() {
+    let site = Site::new();
+    site.without_copies();
+    fs::write(site.path("trap"), TRAP).expect("a file");
+    site.program("sbatch", SBATCH_QUEUES);
+    site.program("sinfo", "#!/bin/bash\n. \"$SITE/trap\"\necho one\n");
+    site.program(
+        "squeue",
+        "#!/bin/bash\n. \"$SITE/trap\"\ncat \"$SITE/queue\" 2>/dev/null; exit 0\n",
+    );
+    let mut kills = 0;
+    for call in 1.. {
+        let mut died = false;
+        for side in ["before", "after"] {
+            let at = format!("{call}-{side}");
+            let submitted = site.cellbench_killed_at(&at, &["fleet", "submit", "plan.toml"]);
+            died = submitted.status.code().is_none();
+            kills += u32::from(died);
+            site.says(0, &["fleet", "resume", "plan.toml"]);
+            let mut jobs: Vec<String> = site.submitted().lines().map(str::to_owned).collect();
+            jobs.sort();
+            assert_eq!(jobs, ["here.sh 0", "sweep.sh 0-2"], "killed at {at}");
+            for of_fleet in ["shared", "queue", "submitted", "calls"] {
+                let path = site.path(of_fleet);
+                let removed =
+                    if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+                removed.unwrap_or_else(|error| panic!("{of_fleet}, killed at {at}: {error}"));
+            }
+        }
+        if !died {
+            break;
+        }
+    }
+    // sinfo, two tests of scripts, squeue and two submissions, each from both sides.
+    assert_eq!(kills, 12);
+}
+
 #[test]
 fn a_plan_that_changed_after_it_was_submitted_is_refused() {
     let site = Site::new();
+    site.without_copies();
     let all = "0\n1\n2\n";
     fs::write(site.path("skip"), all).expect("a file");
     site.says(0, &["fleet", "submit", "plan.toml"]);
     // The same again is a resume.
     site.says(0, &["fleet", "submit", "plan.toml"]);
-    fs::write(site.path("plan.toml"), PLAN.replace("shards = 3", "shards = 2")).expect("a plan");
+    let plan = fs::read_to_string(site.path("plan.toml")).expect("a plan");
+    fs::write(site.path("plan.toml"), plan.replace("shards = 3", "shards = 2")).expect("a plan");
     let line = site.error(&["fleet", "submit", "plan.toml"]);
     assert!(line.contains("another plan of this name was submitted"), "{line}");
 }

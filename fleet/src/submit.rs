@@ -67,7 +67,10 @@ pub fn submit(path: &Path, how: How<'_>, check: Check<'_>) -> Result<Submitted, 
         }
         Some(store) if is_submitted => return Err(other_fleet(&store, how.tool)),
         _ => {
-            copy_tool(how.cellbench, &dir)?;
+            // Entries may all name one of their own.
+            if jobs.iter().any(|job| job.cellbench.is_none()) {
+                copy_tool(how.cellbench, &dir)?;
+            }
             let text = fs::read(path).map_err(|e| FleetError::io(path, "read it", e))?;
             write_atomically(&dir.join("plan.toml"), &text)?;
             Store::create(&dir, Fleet::new(how.tool.clone(), tasks, jobs))?
