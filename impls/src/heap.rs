@@ -21,6 +21,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use core::sync::atomic::AtomicU64;
 
+use cellbench_mutations::mutated;
 use crossbeam_utils::CachePadded;
 
 use crate::machine::{Context, Cpu};
@@ -157,7 +158,7 @@ impl<P: Platform> Heap<P> {
         // SAFETY: a free slot, large and aligned enough for `T` (see `class`), now this caller's.
         unsafe { memory.write(make(memory.as_ptr())) };
         // Relaxed: only this CPU and its interrupts add here.
-        self.books[cpu.id().index()].allocated.fetch_add(1, Ordering::Relaxed);
+        self.books_of(cpu).allocated.fetch_add(1, Ordering::Relaxed);
         Some(memory)
     }
 
@@ -183,7 +184,12 @@ impl<P: Platform> Heap<P> {
             class.push(&class.free[cpu.id().index()], object.cast());
         }
         // Relaxed: as in `alloc`.
-        self.books[cpu.id().index()].freed.fetch_add(1, Ordering::Relaxed);
+        self.books_of(cpu).freed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    #[inline(always)]
+    fn books_of(&self, cpu: &Cpu<'_, P>) -> &Books {
+        &self.books[if mutated!(BooksOfOneCpu) { 0 } else { cpu.id().index() }]
     }
 
     #[inline(always)]
@@ -267,7 +273,7 @@ impl<P: Platform> Class<P> {
         if let Some(slot) = (1..count).find_map(|step| self.pop(&self.free[(own + step) % count])) {
             return Some(slot);
         }
-        if cpu.context() >= Context::Hardirq {
+        if cpu.context() >= Context::Hardirq && !mutated!(HeapGrowsInNmi) {
             return None;
         }
         let _irq_off = cpu.irq_save();
@@ -318,7 +324,8 @@ impl<P: Platform> Class<P> {
 
     fn pop(&self, stack: &FreeStack<P>) -> Option<NonNull<u8>> {
         // Acquire pairs with the release in `push`: `below` and the slot's content.
-        let mut head = stack.head.load(Ordering::Acquire);
+        let order = if mutated!(PopRelaxed) { Ordering::Relaxed } else { Ordering::Acquire };
+        let mut head = stack.head.load(order);
         loop {
             let slot = head as u32;
             if slot == NONE {
@@ -328,7 +335,7 @@ impl<P: Platform> Class<P> {
             let index = (slot - chunk.first_slot) as usize;
             let below = chunk.below[index].load(Ordering::Relaxed);
             // The tag makes the exchange fail if the slot left the stack and came back.
-            let tag = (head >> 32).wrapping_add(1);
+            let tag = (head >> 32).wrapping_add(u64::from(!mutated!(FreeListUntagged)));
             let next = tag << 32 | u64::from(below);
             match stack.head.cas(head, next, Ordering::Acquire, Ordering::Acquire) {
                 Ok(_) => return Some(chunk.slot(index, self.size)),
@@ -351,7 +358,8 @@ impl<P: Platform> Class<P> {
             below.store(head as u32, Ordering::Relaxed);
             let next = head & !u64::from(u32::MAX) | u64::from(slot);
             // Release pairs with the acquire in `pop`.
-            match stack.head.cas(head, next, Ordering::Release, Ordering::Relaxed) {
+            let order = if mutated!(PushRelaxed) { Ordering::Relaxed } else { Ordering::Release };
+            match stack.head.cas(head, next, order, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(found) => head = found,
             }
@@ -395,3 +403,6 @@ fn alloc_or_abort(layout: Layout) -> NonNull<u8> {
     let memory = unsafe { alloc(layout) };
     NonNull::new(memory).unwrap_or_else(|| handle_alloc_error(layout))
 }
+
+#[cfg(test)]
+mod tests;

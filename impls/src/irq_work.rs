@@ -15,7 +15,7 @@ use core::ptr;
 use core::sync::atomic::AtomicPtr;
 
 use crate::engine::Handler;
-use crate::machine::Cpu;
+use crate::machine::{Cpu, planted};
 use crate::platform::{IntWord, Ordering, Platform, Word};
 
 /// Queued, and its handler has not begun.
@@ -74,7 +74,9 @@ impl<P: Platform> IrqWork<P> {
         let work = unsafe { &*this };
         // A full barrier, as `atomic_fetch_or` is: what the caller did before is seen by the handler
         // that is to begin; a `true` here sees what the last one did.
-        if work.flags.fetch_or(CLAIMED, Ordering::SeqCst) & PENDING != 0 {
+        let order =
+            if planted!(cpu, IrqWorkClaimRelaxed) { Ordering::Relaxed } else { Ordering::SeqCst };
+        if work.flags.fetch_or(CLAIMED, order) & PENDING != 0 {
             return false;
         }
         cpu.this.irq_works.push(this.cast_mut());
@@ -94,14 +96,17 @@ impl<P: Platform> IrqWork<P> {
         // From here on it may be queued again: whoever finds it PENDING before this relies on the
         // handler, which sees what came before by the barrier.
         self.flags.store(flags, Ordering::Relaxed);
-        P::fence();
+        if !planted!(cpu, IrqWorkRunUnfenced) {
+            P::fence();
+        }
         // SAFETY: only ever stored from a `Handler`.
         let handler: Handler<P> =
             unsafe { mem::transmute::<*mut (), Handler<P>>(self.handler.load(Ordering::Relaxed)) };
         // SAFETY: the contract of `Handler`: `owner` is what it was made with.
         unsafe { handler(self.owner, cpu) };
         // A full barrier, as `atomic_cmpxchg` is. It fails where the item was queued again.
-        let _ = self.flags.cas(flags, flags & !BUSY, Ordering::SeqCst, Ordering::Relaxed);
+        let idle = if planted!(cpu, IrqWorkStaysBusy) { flags } else { flags & !BUSY };
+        let _ = self.flags.cas(flags, idle, Ordering::SeqCst, Ordering::Relaxed);
     }
 }
 
@@ -151,6 +156,71 @@ impl<P: Platform> IrqWorkList<P> {
             item = work.next.load(Ordering::Relaxed);
             // SAFETY: this loop's alone.
             unsafe { work.run(cpu) };
+            if planted!(cpu, IrqWorkNextReadLate) {
+                item = work.next.load(Ordering::Relaxed);
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::ptr;
+
+    use super::IrqWork;
+    use crate::machine::{Cpu, MachineConfig};
+    use crate::platform::{Ordering, Stepped, Word};
+    use crate::{CpuId, Machine};
+
+    /// What a handler does: counts, and queues its item again so often.
+    struct Note {
+        work: Cell<*const IrqWork<Stepped>>,
+        runs: Cell<u32>,
+        again: Cell<u32>,
+    }
+
+    unsafe fn handler(owner: *mut (), cpu: &Cpu<'_, Stepped>) {
+        // SAFETY: the test's note, which outlives the item's last run.
+        let note = unsafe { &*owner.cast::<Note>() };
+        note.runs.set(note.runs.get() + 1);
+        if let Some(left) = note.again.get().checked_sub(1) {
+            note.again.set(left);
+            // SAFETY: the item lives as long as its note.
+            assert!(unsafe { IrqWork::queue(note.work.get(), cpu) }, "its handler runs");
+        }
+    }
+
+    /// Two items are in the list when the interrupt arrives. The first one queues itself again, so that its
+    /// link leads elsewhere before the second has run.
+    #[test]
+    fn an_item_that_queues_itself_again_loses_nobody_behind_it() {
+        let machine = Machine::<Stepped>::new(MachineConfig::new(1));
+        let cpu = machine.cpu(CpuId(0));
+        let notes = [0, 2].map(|again| {
+            let (work, runs) = (Cell::new(ptr::null()), Cell::new(0));
+            Box::new(Note { work, runs, again: Cell::new(again) })
+        });
+        let works = notes.each_ref().map(|note| {
+            let owner = ptr::from_ref(&**note).cast_mut().cast();
+            let work = Box::new(IrqWork::<Stepped>::new(handler, owner));
+            note.work.set(&raw const *work);
+            work
+        });
+        {
+            let _irq_off = cpu.irq_save();
+            for work in &works {
+                // SAFETY: the item outlives its run, and nothing waits for a grace period here.
+                assert!(unsafe { IrqWork::queue(&raw const **work, &cpu) });
+                // SAFETY: as above.
+                assert!(!unsafe { IrqWork::queue(&raw const **work, &cpu) }, "queued already");
+            }
+            assert_eq!(notes.each_ref().map(|note| note.runs.get()), [0, 0], "interrupts are off");
+        }
+        assert_eq!(notes.each_ref().map(|note| note.runs.get()), [1, 3]);
+        for work in &works {
+            assert_eq!(work.flags.load(Ordering::Relaxed), 0, "idle at rest");
+        }
+        assert!(machine.rest(CpuId(0)).is_clean());
     }
 }

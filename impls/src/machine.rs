@@ -532,12 +532,10 @@ impl<'m, P: Platform> Cpu<'m, P> {
         self.this.task.exit(self);
     }
 
-    /// Returns whether a bug is switched on. Constant `false` unless the crate is built for the
-    /// tests
-    /// that plant bugs.
+    /// Returns whether a bug is switched on, in this machine or in the process.
     #[cfg(feature = "planted")]
     pub(crate) fn planted(&self, bug: crate::planted::Bug) -> bool {
-        self.machine.bug == Some(bug)
+        self.machine.bug == Some(bug) || cellbench_mutations::is_on(bug)
     }
 }
 
@@ -569,8 +567,9 @@ impl<P: Platform> Drop for IrqOff<'_, '_, P> {
     }
 }
 
-/// Whether a known bug is switched on, for the tests that show that the checkers find it.
-/// Expands to `false` in every other build.
+/// Whether a known bug is switched on, for the tests that show that the checkers find it: in the
+/// machine of a CPU or in the process. Expands to `false` in every other build. Where no CPU is at
+/// hand the code asks [`cellbench_mutations::mutated!`], which knows those of the process.
 macro_rules! planted {
     ($cpu:expr, $bug:ident) => {{
         #[cfg(feature = "planted")]
@@ -578,7 +577,7 @@ macro_rules! planted {
         #[cfg(not(feature = "planted"))]
         let on = {
             let _ = &$cpu;
-            false
+            cellbench_mutations::mutated!($bug)
         };
         on
     }};

@@ -21,6 +21,8 @@ pub use qsbr::{Qsbr, QsbrReclaim};
 use core::cell::Cell;
 use core::ptr;
 
+use cellbench_mutations::mutated;
+
 use crate::machine::Cpu;
 use crate::platform::{Ordering, Platform, Word};
 
@@ -118,7 +120,8 @@ impl<P: Platform> HeadStack<P> {
             // SAFETY: as above.
             unsafe { (*head).next.store(top, Ordering::Relaxed) };
             // Release pairs with the acquire in `take`: `next` and `function`.
-            match self.top.cas(top, head, Ordering::Release, Ordering::Relaxed) {
+            let order = if mutated!(DeferRelaxed) { Ordering::Relaxed } else { Ordering::Release };
+            match self.top.cas(top, head, order, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(found) => top = found,
             }

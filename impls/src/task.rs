@@ -12,6 +12,8 @@
 use core::ptr;
 use core::sync::atomic::AtomicU64;
 
+use cellbench_mutations::mutated;
+
 use crate::cell::Errno;
 use crate::engine::Handler;
 use crate::machine::Cpu;
@@ -115,8 +117,9 @@ impl<P: Platform> Task<P> {
     /// The item is in no list, and valid until its handler has begun or it was cancelled.
     pub unsafe fn add(&self, item: *const TaskItem<P>) -> bool {
         let mut top = self.works.load(Ordering::Relaxed);
+        let mut looks = true;
         loop {
-            if top == self.exited() {
+            if top == self.exited() && looks {
                 return false;
             }
             // SAFETY: valid by contract, and this caller's alone until it is in the list.
@@ -127,6 +130,7 @@ impl<P: Platform> Task<P> {
                 Ok(_) => return true,
                 Err(found) => top = found,
             }
+            looks = !mutated!(ExitNotSeenAgain);
         }
     }
 
@@ -189,7 +193,8 @@ impl<P: Platform> Task<P> {
             {
                 // A cancel that saw the items in the list has the lock: wait until it is through.
                 let _irq_off = cpu.irq_save();
-                let waited = self.pi_lock.with(cpu, || ());
+                let waited =
+                    if mutated!(CancelNotAwaited) { Ok(()) } else { self.pi_lock.with(cpu, || ()) };
                 debug_assert!(waited.is_ok(), "task context interrupts no holder of its CPU");
             }
             while !item.is_null() {
@@ -326,6 +331,35 @@ mod tests {
         task.put();
         assert!(!task.get(), "gone");
         assert!(machine.rest(CpuId(0)).is_clean());
+    }
+
+    /// The task exits before each access of an addition from another CPU: what was added has run, or
+    /// is refused; nothing stays on the list of a task that is gone.
+    #[test]
+    fn an_addition_that_meets_the_exit_runs_or_is_refused() {
+        for place in 0.. {
+            let machine = Machine::<Stepped>::new(MachineConfig::new(2));
+            let cpu = machine.cpu(CpuId(1));
+            let journal = RefCell::new(Vec::new());
+            let notes = notes(&journal, 2);
+            let task = machine.task(CpuId(1));
+            add(task, &notes[1..]);
+            let (added, fired) = interrupt_at(
+                place,
+                || cpu.exit_task(),
+                // SAFETY: in no list; it has run or was refused when the test ends.
+                || unsafe { task.add(item(&notes[0])) },
+            );
+            if !fired {
+                cpu.exit_task();
+            }
+            let expected: &[u32] = if added { &[0, 1] } else { &[1] };
+            assert_eq!(*journal.borrow(), expected, "step {place}");
+            assert!(!task.has_works(), "step {place}");
+            if !fired {
+                return;
+            }
+        }
     }
 
     /// An NMI that cancels at every access of a cancel that it interrupts: where the lock is held

@@ -11,6 +11,7 @@
 
 use std::collections::HashMap;
 
+use cellbench_mutations::mutated;
 use cellbench_record::{Host, Run, Series, Source, Verdict};
 use serde::Serialize;
 
@@ -155,7 +156,11 @@ pub fn compare(a: &Loaded, b: &Loaded) -> RunComparison {
     for (index, (of_a, of_b)) in pairs.iter().enumerate() {
         let mut row = describe(of_a, of_b);
         // Nothing drifts between simulated rounds.
-        let drift = if paired { 0.0 } else { spreads[index].unwrap_or(usual).max(usual) };
+        let drift = if paired || mutated!(DriftNotAdded) {
+            0.0
+        } else {
+            spreads[index].unwrap_or(usual).max(usual)
+        };
         if !row.broken
             && let Some(found) = tests.interval(index)
         {
@@ -210,6 +215,7 @@ impl Tests {
             });
             let rows: Vec<Test> = rows.collect();
             let tested = rows.iter().filter(|test| matches!(test, Test::Apart(Some(_)))).count();
+            let tested = if mutated!(CompareUncorrected) { 1 } else { tested };
             return Self { rows, level: alpha / tested.max(1) as f64 };
         }
         let differences: Vec<Paired> =

@@ -288,12 +288,12 @@ impl Paired {
             while others.next_if(|(other, _)| other < number).is_some() {}
             let Some((_, theirs)) = others.next_if(|(other, _)| other == number) else { continue };
             let (Some(ours), Some(theirs)) = (ours, theirs) else {
-                pairs.disturbed += 1;
+                pairs.disturbed += u32::from(!cellbench_mutations::mutated!(DisturbedUncounted));
                 continue;
             };
             // A window without any success says "less than one": half an operation stands for it.
             // If neither side had one, the round says nothing about their ratio.
-            if ours.ok > 0 || theirs.ok > 0 {
+            if ours.ok > 0 || theirs.ok > 0 || cellbench_mutations::mutated!(EmptyRoundsPaired) {
                 let rate = |side: &Counted| (side.ok as f64).max(0.5) / side.duration_s;
                 pairs.rounds.push(*number);
                 pairs.log_ratios.push(libm::log(rate(ours) / rate(theirs)));

@@ -5,6 +5,7 @@
 mod fixture;
 
 use cellbench_plots::stats::random::SplitMix64;
+use cellbench_plots::stats::two_sample::TwoSample;
 use cellbench_plots::{Decision, Loaded, Options, Table, compare, summarise};
 use cellbench_record::{Entry, Kind, OK, Round, Run, Series, Source, Summary, Verdict};
 use proptest::prelude::*;
@@ -294,4 +295,119 @@ fn equal_runs_differ_in_at_most_5_percent_of_the_comparisons() {
         assert_eq!(rows, 40 * CELLS.len(), "{source}");
         assert!(wrong <= 6, "{source}: {wrong} of 40 comparisons");
     }
+}
+
+/// Two runs that drift within themselves by as much as they differ: the difference is not called one.
+#[test]
+fn what_a_run_drifts_by_widens_a_comparison() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |name: &str, level: f64| {
+        let mut random = SplitMix64::new(5);
+        let rounds: Vec<Round> = (0..24)
+            .map(|number| {
+                let drift = if number < 12 { 0.0 } else { 0.2 };
+                let noise = 0.01 * random.normal_pair()[0];
+                one("a", "update", number, 1e7 * (level + drift + noise).exp())
+            })
+            .collect();
+        let run = Run { seed: 7, baseline: "a".to_owned(), ..fixture::run() };
+        let written = fixture::written(&dir.path().join(name), run, &rounds);
+        Loaded::read(&written, |_| {}).unwrap()
+    };
+    let found = compare(&run("before", 0.0), &run("after", 0.19));
+    assert_eq!(found.rows[0].verdict, Some(Verdict::Undecided), "{:?}", found.rows[0]);
+    assert!(found.a_a_spread_share > Some(0.15), "{:?}", found.a_a_spread_share);
+}
+
+/// A cell as much faster as another is slower: neither verdict is easier to get.
+#[test]
+fn faster_and_slower_are_mirror_images() {
+    for (size, noise) in [(0.004, 0.001), (0.02, 0.004), (0.02, 0.05), (0.3, 0.05), (0.06, 0.2)] {
+        let table = |sign: f64| {
+            let mut random = SplitMix64::new(11);
+            let mut all = Vec::new();
+            for number in 0..20 {
+                let own = sign * (size + noise * random.normal_pair()[0]);
+                all.push(one("spin-queued", "update", number, 1e9));
+                all.push(one("a", "update", number, 1e9 * own.exp()));
+            }
+            summary(&all)
+        };
+        let [up, down] = [1.0, -1.0].map(|sign| {
+            let table = table(sign);
+            table.entries.iter().find(|entry| entry.series.cell == "a").unwrap().clone()
+        });
+        let mirrored = match down.verdict {
+            Some(Verdict::Slower) => Some(Verdict::Faster),
+            Some(Verdict::Faster) => Some(Verdict::Slower),
+            other => other,
+        };
+        assert_eq!(up.verdict, mirrored, "{size} {noise}: {up:?} {down:?}");
+        let turned = 1.0 / down.ratio.unwrap();
+        assert!((up.ratio.unwrap() - turned).abs() < 1e-6, "{up:?} {down:?}");
+    }
+}
+
+/// A row whose own probability is below alpha, in a table of many rows that show nothing: it is not
+/// called different, and its corrected probability says so.
+#[test]
+fn a_row_that_surprises_alone_does_not_surprise_in_a_table() {
+    let mut found = 0;
+    for part in 0..40 {
+        let cells: Vec<String> = (0..12).map(|cell| format!("c{cell}")).collect();
+        let mut named: Vec<(&str, f64)> = vec![("spin-queued", 0.0)];
+        named.extend(cells.iter().map(|cell| (cell.as_str(), 0.0)));
+        let table = summary(&rounds(7_000 + part, Host::Quiet, 20, &named));
+        for entry in table.entries.iter().filter(|entry| entry.p_value.is_some()) {
+            // Between alpha over the number of rows and alpha.
+            if entry.p_value > Some(0.01) && entry.p_value <= Some(0.04) {
+                found += 1;
+                assert!(entry.p_adjusted > Some(0.05), "{entry:?}");
+                assert!(!is_called(entry), "{entry:?}");
+            }
+        }
+    }
+    assert!(found >= 5, "{found} rows that surprise alone");
+}
+
+/// A row whose own probability lies between alpha over the number of rows and alpha: it differs where it is
+/// compared alone, and not among others. Both halves of each run are equal, so that nothing drifts.
+#[test]
+fn a_row_that_differs_alone_does_not_in_a_comparison_of_many() {
+    const CELLS: [&str; 12] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
+    let values = |part| {
+        let mut random = SplitMix64::for_part(3, part);
+        let half: Vec<f64> = (0..12).map(|_| 0.05 * random.normal_pair()[0]).collect();
+        half.repeat(2)
+    };
+    let (before, drawn) = (values(0), values(1));
+    let moved = |shift: f64| drawn.iter().map(|value| value + shift).collect::<Vec<f64>>();
+    let after = (0..2_000)
+        .map(|step| moved(f64::from(step) * 0.0002))
+        .find(|after| {
+            let test = TwoSample::new(after, &before).unwrap();
+            test.interval(0.05).unwrap().low > 0.0 && test.p_value() > 0.02
+        })
+        .expect("a shift that just suffices");
+    let dir = tempfile::tempdir().unwrap();
+    let run = |name: &str, cells: usize, first: &[f64]| {
+        let mut all = Vec::new();
+        for (index, cell) in CELLS.iter().take(cells).enumerate() {
+            let values = if index == 0 { first } else { &before };
+            for (number, value) in (0..).zip(values) {
+                all.push(one(cell, "update", number, 1e9 * value.exp()));
+            }
+        }
+        let run = Run { seed: 7, baseline: "a".to_owned(), ..fixture::run() };
+        let written = fixture::written(&dir.path().join(name), run, &all);
+        Loaded::read(&written, |_| {}).unwrap()
+    };
+    let verdict = |cells: usize| {
+        let [one, other] = [("before", &before), ("after", &after)]
+            .map(|(name, first)| run(&format!("{name}-{cells}"), cells, first));
+        let found = compare(&one, &other);
+        found.rows.iter().find(|row| row.series.cell == "a").unwrap().verdict
+    };
+    assert_eq!(verdict(1), Some(Verdict::Faster));
+    assert_eq!(verdict(CELLS.len()), Some(Verdict::Undecided));
 }

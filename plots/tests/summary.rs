@@ -123,6 +123,18 @@ fn a_cell_without_any_success_is_slower_not_an_infinity() {
 }
 
 #[test]
+fn a_round_without_any_success_on_either_side_says_nothing() {
+    let mut random = SplitMix64::new(8);
+    let mut rounds = planted(&mut random, 20, 0.0, 0.01);
+    for round in rounds.iter_mut().filter(|round| round.round < 4) {
+        round.ops.clear();
+        round.count("set_callback", "EBUSY", 1_000);
+    }
+    let summary = summarise(&Run::default(), &rounds, &options());
+    assert_eq!(find(&summary, "slow").pairs, 16);
+}
+
+#[test]
 fn few_rounds_are_a_survey() {
     let rounds = planted(&mut SplitMix64::new(9), 4, 0.5, 0.01);
     let summary = summarise(&Run::default(), &rounds, &options());

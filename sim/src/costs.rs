@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use cellbench_mutations::mutated;
+
 use crate::bitset::bits;
 use crate::machine::{Distance, MachineModel};
 use crate::rng::Rng;
@@ -24,6 +26,11 @@ pub(crate) fn ns(ps: Ps) -> f64 {
     // Processors convert signed numbers, and need several instructions for others. (A time that never
     // comes is as far off when the last half of what can be counted is cut off.)
     ps.min(NEVER >> 1).cast_signed() as f64 / 1e3
+}
+
+/// The factor of a constant that a mutation doubles.
+fn twice(mutated: bool) -> f64 {
+    if mutated { 2.0 } else { 1.0 }
 }
 
 /// Multiplies a duration by a factor in 1/65536.
@@ -136,27 +143,41 @@ impl Costs {
             first_thread.iter().flat_map(row).collect()
         });
         let hit = |factor: f64| HitPs {
-            load: ps(model.hit.load_ns * factor).max(1),
-            store: ps(model.hit.store_ns * factor).max(1),
-            atomic: ps(model.hit.atomic_ns * factor).max(1),
+            load: ps(model.hit.load_ns * factor * twice(mutated!(LoadDoubled))).max(1),
+            store: ps(model.hit.store_ns * factor * twice(mutated!(StoreDoubled))).max(1),
+            atomic: ps(model.hit.atomic_ns * factor * twice(mutated!(AtomicDoubled))).max(1),
             partial_store: ps(model.hit.partial_store_ns * factor),
-            fence: ps(model.hit.fence_ns * factor),
-            pause: ps(model.core.pause_ns * factor).max(1),
-            clock: ps(model.core.clock_ns * factor),
+            fence: ps(model.hit.fence_ns * factor * twice(mutated!(FenceDoubled))),
+            pause: ps(model.core.pause_ns * factor * twice(mutated!(PauseDoubled))).max(1),
+            clock: ps(model.core.clock_ns * factor * twice(mutated!(ClockDoubled))),
         };
         let alone = hit(1.0);
         let transfer = &model.transfer;
         let by_distance =
             [0.0, transfer.same_llc_ns, transfer.cross_llc_ns, transfer.cross_socket_ns].map(ps);
+        let by_distance = if mutated!(SocketsAsOne) {
+            [by_distance[0], by_distance[1], by_distance[2], by_distance[2]]
+        } else if mutated!(LlcsAsOne) {
+            [by_distance[0], by_distance[1], by_distance[1], by_distance[3]]
+        } else {
+            by_distance
+        };
         let window = ps(model.directory.ownership_window_ns);
         Self {
-            hit: [alone, hit(model.core.smt_slowdown)],
+            hit: [
+                alone,
+                hit(if mutated!(SiblingsIgnored) { 1.0 } else { model.core.smt_slowdown }),
+            ],
             smt_slowdown: model.core.smt_slowdown,
-            llc_fill: ps(model.fill.llc_ns),
-            memory_fill: ps(model.fill.memory_ns),
-            remote_memory_fill: ps(model.fill.remote_memory_ns),
-            service: ps(model.directory.service_ns),
-            snoop_issue: ps(model.directory.snoop_issue_ns),
+            llc_fill: ps(model.fill.llc_ns * twice(mutated!(LlcFillDoubled))),
+            memory_fill: ps(model.fill.memory_ns * twice(mutated!(MemoryFillDoubled))),
+            remote_memory_fill: ps(if mutated!(RemoteMemoryAsLocal) {
+                model.fill.memory_ns
+            } else {
+                model.fill.remote_memory_ns
+            }),
+            service: ps(model.directory.service_ns * twice(mutated!(ServiceDoubled))),
+            snoop_issue: ps(model.directory.snoop_issue_ns * twice(mutated!(SnoopIssueDoubled))),
             hold_atomic: window.max(alone.atomic),
             hold_store: window.max(alone.store),
             ownership_share: (model.directory.ownership_share * 65536.0) as u64,
@@ -167,16 +188,16 @@ impl Costs {
                 }
                 _ => 1 << 16,
             },
-            migratory: model.directory.migratory,
+            migratory: model.directory.migratory && !mutated!(MigrationUnseen),
             store_buffer_entries: model.store_buffer.entries as usize,
             drained_by_atomics: model.store_buffer.drained_by_atomics,
-            restart: ps(model.core.restart_ns),
+            restart: ps(model.core.restart_ns * twice(mutated!(RestartDoubled))),
             run_ahead: model.core.run_ahead,
             atomics_run_ahead: model.core.atomics_run_ahead,
-            through_home: model.transfer.through_home,
-            squash: ps(model.core.disturbed_ns),
-            interrupt: ps(model.core.interrupt_ns),
-            context_switch: ps(model.core.context_switch_ns),
+            through_home: model.transfer.through_home && !mutated!(HomePassedBy),
+            squash: ps(model.core.disturbed_ns * twice(mutated!(SquashDoubled))),
+            interrupt: ps(model.core.interrupt_ns * twice(mutated!(InterruptDoubled))),
+            context_switch: ps(model.core.context_switch_ns * twice(mutated!(SwitchDoubled))),
             jitter: (model.core.jitter * 65536.0) as u64,
             cache_of,
             caches,
@@ -252,6 +273,9 @@ impl Costs {
         }
         let CachePlace { llc, socket } = self.caches[to as usize];
         let (llc, socket) = (usize::from(llc), usize::from(socket));
+        if mutated!(FarthestIgnored) {
+            return 0;
+        }
         let mut dearest = 0;
         for (word, &set) in set.iter().enumerate() {
             let own = if word == usize::from(to / 64) { 1 << (to % 64) } else { 0 };

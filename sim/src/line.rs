@@ -1,5 +1,7 @@
 //! One cache line, and the requests for it.
 
+use cellbench_mutations::mutated;
+
 use crate::costs::{Costs, NEVER, Ps, scale};
 use crate::queue::RequestQueue;
 use crate::stats::{LineTotals, Member};
@@ -106,7 +108,7 @@ impl Line {
     #[inline]
     pub(crate) fn schedule_grant(&mut self, costs: &Costs, arrives_at: Ps, cost: Ps) -> Ps {
         let mut at = (arrives_at + cost / 4).max(self.free_at);
-        if self.exclusive && self.kept {
+        if self.exclusive && self.kept && !mutated!(WindowIgnored) {
             let window = scale(scale(cost, costs.ownership_share), self.kept_factor);
             at = at.max(self.owner_ready_at + window);
         }

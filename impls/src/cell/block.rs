@@ -316,7 +316,9 @@ impl<'a, P: Platform> Cancelling<'a, P> {
         let raised = Self(Some(&block.cancelling));
         // Raise mine, then look at theirs; the other callback does the same: one sees the other
         // (`smp_mb__after_atomic`, as the addition returns no value).
-        P::fence_after_rmw();
+        if !planted!(cpu, CancellingUnfenced) {
+            P::fence_after_rmw();
+        }
         // SAFETY: the running block's callback is on this CPU, so the block is not freed.
         if unsafe { &*running.cancelling }.load(Ordering::Relaxed) > 0 {
             return Err(Errno::EDEADLK);

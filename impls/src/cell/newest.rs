@@ -129,7 +129,9 @@ impl<P: Platform, B: Buffer<P>> Words<P, B> {
                     let claim = || {
                         self.last.cas(last, number, Ordering::Release, Ordering::Relaxed).is_ok()
                     };
-                    if planted!(cpu, CommandNotClaimed) || claim() {
+                    let unclaimed = planted!(cpu, CommandNotClaimed)
+                        || planted!(cpu, CancelNotClaimed) && command == Command::Cancel;
+                    if unclaimed || claim() {
                         return Next::Run(command);
                     }
                 }

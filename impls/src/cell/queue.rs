@@ -158,7 +158,7 @@ unsafe fn push<P: Platform, K: Kind>(
         }
     }
     // A list that was not empty waits for an `irq_work` that somebody else queues.
-    if head.is_null() {
+    if head.is_null() || planted!(cpu, QueuedAgain) {
         // SAFETY: only the run that is asked for here takes the list, and with it the reference
         // that keeps the block.
         unsafe { IrqWork::queue(&own.irq_work, cpu) };

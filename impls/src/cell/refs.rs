@@ -2,6 +2,8 @@
 //! `refcount_inc_not_zero()`: the map holds one reference to a control block, every start in
 //! progress and every pending command another.
 
+use cellbench_mutations::mutated;
+
 use crate::platform::{IntWord, Memory, Ordering, Word};
 
 /// See the module.
@@ -17,9 +19,10 @@ impl<P: Memory> Refs<P> {
     #[inline(always)]
     pub(crate) fn try_get(&self) -> bool {
         let mut seen = self.0.load(Ordering::Relaxed);
-        while seen != 0 {
+        while seen != 0 || mutated!(TakenFromZero) {
             // Acquire: what is done under the reference comes after it was taken.
-            match self.0.cas(seen, seen + 1, Ordering::Acquire, Ordering::Relaxed) {
+            let order = if mutated!(GetRelaxed) { Ordering::Relaxed } else { Ordering::Acquire };
+            match self.0.cas(seen, seen + 1, order, Ordering::Relaxed) {
                 Ok(_) => return true,
                 Err(found) => seen = found,
             }
@@ -32,6 +35,7 @@ impl<P: Memory> Refs<P> {
     #[must_use]
     pub(crate) fn put(&self) -> bool {
         // AcqRel: what was done under any reference comes before what the last put leads to.
-        self.0.fetch_sub(1, Ordering::AcqRel) == 1
+        let order = if mutated!(PutRelaxed) { Ordering::Relaxed } else { Ordering::AcqRel };
+        self.0.fetch_sub(1, order) == 1
     }
 }

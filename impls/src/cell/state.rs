@@ -98,6 +98,7 @@ impl<P: Platform, K: Kind> StateBlock<P, K> {
         // may have cleared before this wrote.
         match state.cas(BUSY, READY, Ordering::SeqCst, Ordering::Acquire) {
             Ok(_) => result,
+            Err(_) if planted!(cpu, FreedUpdateSaysOk) => result,
             Err(_) => self.drop_freed(cpu),
         }
     }

@@ -12,6 +12,7 @@ use core::ptr;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
+use cellbench_mutations::mutated;
 use crossbeam_utils::CachePadded;
 
 use super::{Cancelled, Engine, EngineKind, Expiry, Handler};
@@ -221,7 +222,8 @@ fn with_base<P: Platform, R>(
         let base = &*bases[number as usize];
         let done = base.change(|queue| {
             // Relaxed: an item leaves a base only under the base's lock, which is held.
-            (item.base.load(Ordering::Relaxed) == number).then(|| body(number, base, queue))
+            let stays = item.base.load(Ordering::Relaxed) == number || mutated!(BaseNotLookedAt);
+            stays.then(|| body(number, base, queue))
         });
         if done.is_some() {
             return done;
@@ -265,7 +267,7 @@ fn enqueue<P: Platform>(
             if was_queued {
                 queue.remove(item);
             }
-            if number == this || base.runs(item) {
+            if number == this || base.runs(item) && !mutated!(RunningItemMoved) {
                 queue.insert(item, expires_ns);
                 return Enqueue::Done { was_queued };
             }
@@ -340,7 +342,7 @@ fn dequeue<P: Platform>(cpu: &Cpu<'_, P>, bases: &[CachePadded<Base<P>>], item: 
         // that still runs may yet do so: only an item that does not run ends the loop.
         let found = try_dequeue(cpu, bases, item, true);
         was_queued |= found.was_queued;
-        if !found.runs {
+        if !found.runs || found.was_queued && mutated!(RearmedNotAwaited) {
             return was_queued;
         }
         P::wait_until(|| {

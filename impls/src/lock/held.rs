@@ -7,6 +7,8 @@
 
 use core::ptr;
 
+use cellbench_mutations::mutated;
+
 use crate::machine::{Cpu, CpuId, planted};
 use crate::platform::{Ordering, Platform, Word};
 
@@ -42,6 +44,13 @@ impl<P: Platform> HeldTable<P> {
         // Relaxed: changed by this CPU alone. An interrupt in between finds and leaves the table
         // as it was.
         let count = self.count.load(Ordering::Relaxed);
+        if mutated!(HeldEntryFirst)
+            && let Some(entry) = self.locks.get(count as usize)
+        {
+            entry.store(lock, Ordering::Relaxed);
+            self.count.store(count + 1, Ordering::Relaxed);
+            return;
+        }
         // The count first: an NMI that arrives between the two makes its entry above this one.
         self.count.store(count + 1, Ordering::Relaxed);
         if let Some(entry) = self.locks.get(count as usize) {
@@ -88,7 +97,8 @@ impl<P: Platform> HeldTable<P> {
 /// AA: whether `cpu` waits for a lock that it holds itself (`check_deadlock_AA`).
 pub(crate) fn is_held_here<P: Platform>(cpu: &Cpu<'_, P>, lock: *mut ()) -> bool {
     let held = &cpu.this.held;
-    held.holds(lock, held.len().min(CAPACITY))
+    let capacity = if planted!(cpu, HeldTableShort) { CAPACITY - 1 } else { CAPACITY };
+    held.holds(lock, held.len().min(capacity))
 }
 
 /// ABBA: whether some other CPU holds `lock`, for which this CPU waits, and waits itself for a
@@ -109,7 +119,8 @@ pub(crate) fn is_cycle<P: Platform>(
         }
         // A CPU in a cycle holds a lock and waits for one. Where the table was too small, what it waits
         // for is not in it.
-        if other == cpu.id() || !(2..=CAPACITY).contains(&count) {
+        let most = if planted!(cpu, CycleTableShort) { CAPACITY - 1 } else { CAPACITY };
+        if other == cpu.id() || !(2..=most).contains(&count) {
             continue;
         }
         // Relaxed: only compared.
@@ -130,6 +141,62 @@ pub(crate) fn leave_failed<P: Platform>(cpu: &Cpu<'_, P>) {
     cpu.this.held.clear_newest();
     // Before the next entry: whoever holds the lock that this CPU failed to take must not find it
     // wanted here beside a lock that is taken later.
-    P::fence_writes();
+    if !planted!(cpu, FailedEntryUnfenced) {
+        P::fence_writes();
+    }
     cpu.this.held.leave();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CAPACITY, is_cycle, is_held_here};
+    use crate::machine::MachineConfig;
+    use crate::platform::Stepped;
+    use crate::{CpuId, Machine};
+
+    fn lock(number: usize) -> *mut () {
+        core::ptr::without_provenance_mut(0x1000 + 64 * number)
+    }
+
+    /// Tables of every size, and beyond what they hold.
+    #[test]
+    fn every_entry_is_found_but_the_newest() {
+        for entries in 1..=CAPACITY + 2 {
+            let machine = Machine::<Stepped>::new(MachineConfig::new(1));
+            let cpu = machine.cpu(CpuId(0));
+            let held = &cpu.this.held;
+            (0..entries).for_each(|number| held.enter(lock(number)));
+            let stored = entries.min(CAPACITY);
+            for number in 0..entries {
+                let found = is_held_here(&cpu, lock(number));
+                assert_eq!(found, number + 1 < stored, "entry {number} of {entries}");
+            }
+            assert!(!is_held_here(&cpu, lock(CAPACITY + 9)));
+            for _ in 0..entries {
+                held.clear_newest();
+                held.leave();
+            }
+            assert!(held.is_empty());
+            assert!(!is_held_here(&cpu, lock(0)));
+        }
+    }
+
+    /// Two CPUs wait for each other, and the other one holds more and more besides.
+    #[test]
+    fn a_cycle_is_found_in_tables_of_every_size() {
+        for entries in 2..=CAPACITY + 1 {
+            let machine = Machine::<Stepped>::new(MachineConfig::new(2));
+            let [cpu, other] = [0, 1].map(|number| machine.cpu(CpuId(number)));
+            let [mine, theirs] = [100, 101].map(lock);
+            cpu.this.held.enter(mine);
+            cpu.this.held.enter(theirs);
+            (2..entries).for_each(|number| other.this.held.enter(lock(number)));
+            other.this.held.enter(theirs);
+            other.this.held.enter(mine);
+            let found = is_cycle(&cpu, theirs, || false);
+            assert_eq!(found, entries <= CAPACITY, "{entries} entries");
+            assert!(!is_cycle(&cpu, theirs, || true), "it became free");
+            assert!(!is_cycle(&cpu, lock(200), || false), "nobody holds it");
+        }
+    }
 }

@@ -11,8 +11,8 @@
 //! Waiters here spin for ever and never halt: workers are alone on their CPUs.
 
 use super::queued::{
-    Claim, GO, LOCKED, LOCKED_MASK, LOCKED_PENDING, PENDING, TAIL_MASK, announce, decode_tail,
-    encode_tail, remove_tail, wait_for_next, wait_for_turn,
+    Claim, LOCKED, LOCKED_MASK, LOCKED_PENDING, PENDING, TAIL_MASK, announce, decode_tail,
+    encode_tail, hand_on, remove_tail, wait_for_turn,
 };
 use super::{Lock, RawLock, with_raw};
 use crate::cell::Errno;
@@ -87,8 +87,7 @@ impl<P: Platform> Paravirt<P> {
         });
         self.value.clear_second_byte();
         if !remove_tail::<P>(&self.value, tail) {
-            // Release pairs with the acquire in `wait_for_turn`.
-            wait_for_next(node).turn.store(GO, Ordering::Release);
+            hand_on(node);
         }
     }
 

@@ -20,6 +20,8 @@ use core::ptr;
 
 use super::{Lock, RawLock, with_raw};
 use crate::cell::Errno;
+use cellbench_mutations::mutated;
+
 use crate::machine::{Cpu, CpuId, CpuLocal, Machine};
 use crate::platform::{Memory, Ordering, Platform, SplitWord, Word};
 
@@ -112,7 +114,9 @@ impl<'a, P: Platform> Claim<'a, P> {
 
     /// Returns the node, made ready; `None` if all levels are in use.
     pub(crate) fn node(&self) -> Option<&'a QueueNode<P>> {
-        let node = self.nodes.nodes.get(self.level as usize)?;
+        let level = self.level as usize;
+        let level = if mutated!(FifthWaiterWraps) { level % LEVELS } else { level };
+        let node = self.nodes.nodes.get(level)?;
         // Relaxed: the exchange of the tail publishes them.
         node.next.store(ptr::null_mut(), Ordering::Relaxed);
         node.turn.store(0, Ordering::Relaxed);
@@ -129,7 +133,8 @@ impl<P: Platform> Drop for Claim<'_, P> {
 /// Returns the name of a node in the word's high half; never 0.
 pub(crate) fn encode_tail(cpu: CpuId, level: u32) -> u16 {
     debug_assert!(cpu.0 < MAX_CPUS && level < LEVELS as u32);
-    ((cpu.0 + 1) << LEVEL_BITS | level) as u16
+    let name = (cpu.0 + 1) << LEVEL_BITS | level;
+    if mutated!(TailInEightBits) { u16::from(name as u8) } else { name as u16 }
 }
 
 /// Returns the node that a word's high half names; `None` for 0.
@@ -187,12 +192,14 @@ impl Form for WordForm {
     #[inline(always)]
     fn try_fast<P: Memory>(word: &QueuedWord<P, Self>) -> Result<(), u32> {
         // Acquire pairs with the last release.
-        word.value.cas(0, LOCKED, Ordering::Acquire, Ordering::Relaxed).map(|_| ())
+        let order = if mutated!(TakenRelaxed) { Ordering::Relaxed } else { Ordering::Acquire };
+        word.value.cas(0, LOCKED, order, Ordering::Relaxed).map(|_| ())
     }
 
     fn try_pending<P: Memory>(word: &QueuedWord<P, Self>) -> bool {
         // Acquire pairs with the release of the holder before.
-        let free = word.value.load(Ordering::Acquire) & LOCKED_MASK == 0;
+        let order = if mutated!(PendingRelaxed) { Ordering::Relaxed } else { Ordering::Acquire };
+        let free = word.value.load(order) & LOCKED_MASK == 0;
         if free {
             // Only the pending waiter writes the low half now.
             word.value.store_low_half(LOCKED as u16);
@@ -208,8 +215,10 @@ impl Form for WordForm {
 
     fn try_head<P: Memory>(word: &QueuedWord<P, Self>, tail: u16) -> Option<bool> {
         // Acquire pairs with the release of the holder before.
-        let value = word.value.load(Ordering::Acquire);
-        if value & LOCKED_PENDING != 0 {
+        let order = if mutated!(HeadRelaxed) { Ordering::Relaxed } else { Ordering::Acquire };
+        let value = word.value.load(order);
+        let taken = if mutated!(HeadOvertakes) { LOCKED_MASK } else { LOCKED_PENDING };
+        if value & taken != 0 {
             return None;
         }
         // Relaxed: the load above acquired.
@@ -351,7 +360,7 @@ impl<P: Memory, F: Form> QueuedWord<P, F> {
             return Some(before);
         }
         // Somebody was faster. Take the bit back, unless it was theirs.
-        if before & PENDING == 0 {
+        if before & PENDING == 0 || mutated!(PendingOfAnotherTaken) {
             self.clear_pending();
         }
         None
@@ -407,13 +416,22 @@ pub(crate) fn wait_for_next<P: Platform>(node: &QueueNode<P>) -> &QueueNode<P> {
 /// Tells the waiter in front who is behind it.
 pub(crate) fn announce<P: Platform>(front: &QueueNode<P>, node: &QueueNode<P>) {
     // Release pairs with the acquire in `wait_for_next`: the node is ready.
-    front.next.store(ptr::from_ref(node).cast_mut(), Ordering::Release);
+    let order = if mutated!(AnnouncedRelaxed) { Ordering::Relaxed } else { Ordering::Release };
+    front.next.store(ptr::from_ref(node).cast_mut(), order);
+}
+
+/// Makes the waiter behind `node` the head of the queue.
+pub(crate) fn hand_on<P: Platform>(node: &QueueNode<P>) {
+    // Release pairs with the acquire in `wait_for_turn`: what the word was set to before.
+    let order = if mutated!(QueueTurnRelaxed) { Ordering::Relaxed } else { Ordering::Release };
+    wait_for_next(node).turn.store(GO, order);
 }
 
 /// Waits for the waiter in front to leave; returns what it said.
 pub(crate) fn wait_for_turn<P: Platform>(node: &QueueNode<P>) -> u32 {
     // Acquire pairs with the release of `turn` by the waiter in front.
-    P::wait_until(|| Some(node.turn.load(Ordering::Acquire)).filter(|turn| *turn != 0))
+    let order = if mutated!(TurnReadRelaxed) { Ordering::Relaxed } else { Ordering::Acquire };
+    P::wait_until(|| Some(node.turn.load(order)).filter(|turn| *turn != 0))
 }
 
 /// See the module. First come, first served, but for the pending waiter's one place.
@@ -483,11 +501,13 @@ impl<P: Platform, F: Form> Queued<P, F> {
         }
         let last = P::wait_until(|| self.word.try_head(tail));
         if !last {
-            // Release pairs with the acquire in `wait_for_turn`.
-            wait_for_next(node).turn.store(GO, Ordering::Release);
+            hand_on(node);
         }
     }
 }
+
+#[cfg(test)]
+mod names;
 
 /// The queue's order: here, where the word shows who has come.
 #[cfg(all(test, feature = "shuttle"))]

@@ -23,8 +23,8 @@ use core::marker::PhantomData;
 
 use super::held::{is_cycle, is_held_here, leave_failed};
 use super::queued::{
-    Claim, Form, GO, LOCKED_MASK, LOCKED_PENDING, QueueNode, QueuedWord, WordForm, announce,
-    decode_tail, encode_tail, wait_for_next, wait_for_turn,
+    Claim, Form, LOCKED_MASK, LOCKED_PENDING, QueueNode, QueuedWord, WordForm, announce,
+    decode_tail, encode_tail, hand_on, wait_for_next, wait_for_turn,
 };
 use super::{Lock, RawLock, with_raw};
 use crate::cell::Errno;
@@ -131,6 +131,9 @@ impl<'a, 'm, P: Platform> Patience<'a, 'm, P> {
             return Some(Errno::ETIMEDOUT);
         }
         if now_ns - self.checked_ns <= CYCLE_CHECK_NS {
+            if planted!(self.cpu, CycleCheckRestarts) {
+                self.checked_ns = now_ns;
+            }
             return None;
         }
         self.checked_ns = now_ns;
@@ -191,14 +194,15 @@ impl<P: Platform, F: Form, G: Generation> RawLock<P> for Resilient<P, F, G> {
     #[inline(always)]
     fn release(&self, cpu: &Cpu<'_, P>) {
         let held = &cpu.this.held;
-        if !G::EARLY {
+        let early = G::EARLY && !planted!(cpu, EntryClearedFirst);
+        if !early {
             held.clear_newest();
         }
         // Before the entry is cleared, since 6.19: an NMI in between that wants the lock finds an entry
         // for a free lock, and fails; the other way round it would wait for a lock that nobody seems to
         // hold.
         self.word.release();
-        if G::EARLY {
+        if early {
             held.clear_newest();
         }
         held.leave();
@@ -247,14 +251,14 @@ impl<P: Platform, F: Form, G: Generation> Resilient<P, F, G> {
     fn acquire_queued(&self, cpu: &Cpu<'_, P>) -> Result<(), Errno> {
         // A waiter in the queue cannot look: one that waited there for its own CPU's interrupted
         // pending waiter would keep the head in front of it from the lock until that timed out.
-        if G::EARLY && is_held_here(cpu, self.address()) {
+        if G::EARLY && !planted!(cpu, QueuesBehindItself) && is_held_here(cpu, self.address()) {
             return Err(Errno::EDEADLK);
         }
         let claim = Claim::new(cpu);
         // An NMI over a waiter of its own CPU stays out of the queues. That waiter may be the head of
         // one and cannot watch the clock meanwhile; two NMIs that wait, each behind the other's
         // interrupted head, would wait for ever.
-        if cpu.in_nmi() && (!G::EARLY || claim.level > 0) {
+        if cpu.in_nmi() && (!G::EARLY || claim.level > 0) && !planted!(cpu, NmiQueues) {
             return self.acquire_without_node(cpu);
         }
         let Some(node) = claim.node() else { return self.acquire_without_node(cpu) };
@@ -324,12 +328,6 @@ impl<P: Platform, F: Form, G: Generation> Resilient<P, F, G> {
             || patience.lost::<G>(|| self.word.is_released(u32::MAX)).map(Err),
         )
     }
-}
-
-/// Makes the next waiter the head of the queue.
-fn hand_on<P: Platform>(node: &QueueNode<P>) {
-    // Release pairs with the acquire in `wait_for_turn`.
-    wait_for_next(node).turn.store(GO, Ordering::Release);
 }
 
 /// The test-and-set form, for hosts on which a waiter's CPU may not run: as in a guest of Linux
@@ -503,5 +501,41 @@ mod tests {
         fails::<V615>();
         fails::<V619>();
         fails::<V72>();
+    }
+}
+
+/// The clock of the deadlock checks, in steps that are not their interval.
+#[cfg(all(test, feature = "shuttle"))]
+mod clock {
+    use super::{CYCLE_CHECK_NS, HEAD_TIMEOUTS, Patience, V72};
+    use crate::cell::Errno;
+    use crate::machine::MachineConfig;
+    use crate::platform::Shuttle;
+    use crate::platform::shuttle::advance_ns;
+    use crate::{CpuId, Machine};
+
+    /// Two CPUs hold what the other wants; the clock is looked at three times a millisecond.
+    #[test]
+    fn a_cycle_is_looked_for_once_in_its_interval_however_often_the_clock_is_read() {
+        let story = || {
+            let machine = Machine::<Shuttle>::new(MachineConfig::new(2));
+            let [cpu, other] = [0, 1].map(|number| machine.cpu(CpuId(number)));
+            let [mine, theirs] = [0x1000, 0x2000].map(core::ptr::without_provenance_mut);
+            for (cpu, wanted) in [(&cpu, [mine, theirs]), (&other, [theirs, mine])] {
+                wanted.into_iter().for_each(|lock| cpu.this.held.enter(lock));
+            }
+            let mut patience = Patience::new(&cpu, theirs, HEAD_TIMEOUTS);
+            let mut looks = 0;
+            let errno = loop {
+                looks += 1;
+                if let Some(errno) = patience.lost::<V72>(|| false) {
+                    break errno;
+                }
+                advance_ns(CYCLE_CHECK_NS / 3);
+            };
+            assert_eq!(errno, Errno::EDEADLK);
+            assert!((4..=6).contains(&looks), "found at look {looks}");
+        };
+        shuttle::check_random(story, 1);
     }
 }

@@ -9,6 +9,7 @@ use core::cell::Cell;
 use core::marker::PhantomData;
 use core::ptr;
 
+use cellbench_mutations::mutated;
 use crossbeam_utils::CachePadded;
 
 use super::{HeadStack, RcuFn, RcuHead, Reclaim, ReclaimKind, run_list};
@@ -86,12 +87,15 @@ impl<P: Platform> Reclaim<P> for QsbrReclaim<P> {
         self.state(cpu.id()).answered.store(period, Ordering::Relaxed);
         // Before this CPU's first read: a period that does not see it online began before, and
         // what it protects was detached before that read.
-        P::fence();
+        if !mutated!(OnlineUnfenced) {
+            P::fence();
+        }
     }
 
     fn offline(&self, cpu: &Cpu<'_, P>) {
         // Release pairs with the acquire in `has_ended`: this CPU's reads come before.
-        self.state(cpu.id()).answered.store(OFFLINE, Ordering::Release);
+        let order = if mutated!(OfflineRelaxed) { Ordering::Relaxed } else { Ordering::Release };
+        self.state(cpu.id()).answered.store(OFFLINE, order);
     }
 
     #[inline(always)]
@@ -112,7 +116,9 @@ impl<P: Platform> Reclaim<P> for QsbrReclaim<P> {
         if state.answered.load(Ordering::Relaxed) != period {
             // Full barriers on both sides: this CPU's earlier reads come before the answer, and
             // its later reads see what was detached before the period was asked for.
-            P::fence();
+            if !mutated!(AnswerUnfenced) {
+                P::fence();
+            }
             state.answered.store(period, Ordering::Release);
             P::fence();
         }
@@ -147,9 +153,11 @@ impl<P: Platform> QsbrReclaim<P> {
             state.waiting.set(state.incoming.take());
             // After the heads were detached, before the period is read: a CPU that answers a
             // later period cannot reach them any more.
-            P::fence();
+            if !mutated!(RequestUnfenced) {
+                P::fence();
+            }
             let period = self.period.load(Ordering::Relaxed);
-            state.target.set(period + 1);
+            state.target.set(if mutated!(PeriodOfThePast) { period } else { period + 1 });
             state.states_until_scan.set(0);
             // Ask for it, unless somebody did since. AcqRel: what was detached before is seen by
             // whoever answers.
@@ -178,7 +186,8 @@ impl<P: Platform> QsbrReclaim<P> {
     /// Returns whether every online CPU answered period `target`.
     fn has_ended(&self, target: u64) -> bool {
         // Acquire pairs with the release of each answer: the reads before it are done.
-        let ended = self.cpus.iter().all(|state| state.answered.load(Ordering::Acquire) >= target);
+        let cpus = &self.cpus[usize::from(mutated!(PeriodSkipsFirstCpu))..];
+        let ended = cpus.iter().all(|state| state.answered.load(Ordering::Acquire) >= target);
         if ended {
             // A CPU that was seen offline may come online now; its fence in `online` and this
             // one order its first read after what was detached.
@@ -198,3 +207,6 @@ impl<P: Platform> QsbrReclaim<P> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -92,10 +92,8 @@ impl<C: AsyncCell<Recorded>> Scene<C> {
             "task" => self.call(cpu, call),
             "softirq" => self.call(&cpu.interrupted(Context::Softirq), call),
             "nmi" => cpu.nmi(|nmi| self.call(nmi, call)),
-            "irqs off" => {
-                let _irq_off = cpu.irq_save();
-                self.call(cpu, call)
-            }
+            // All calls in one section.
+            "irqs off" => self.call(cpu, call),
             _ => panic!("{context}: no such context"),
         }
     }
@@ -137,6 +135,7 @@ impl CellVisitor<Recorded> for Follow<'_> {
             words.borrow_mut().take(event);
         };
         let (returned, _) = record(before, || {
+            let _irq_off = (path.context == "irqs off").then(|| cpu.irq_save());
             let results = path.call.iter().map(|call| scene.call_in(&cpu, &path.context, call));
             results.last().expect("something is called")
         });

@@ -4,6 +4,8 @@
 //! report intervals that are too narrow. The estimate must survive the outliers that an unpinned
 //! host throws in, which ordinary autocorrelation does not.
 
+use cellbench_mutations::mutated;
+
 use super::{median, normal};
 
 /// Distance from the median, in robust standard deviations, beyond which a value is an outlier.
@@ -50,6 +52,9 @@ pub fn lag1(values: &[f64]) -> f64 {
     let share = (kept - 1) as f64 / kept as f64;
     let raw = products.iter().sum::<f64>() / products.len() as f64 / variance * share;
     let n = kept as f64;
+    if mutated!(RoundsIndependent) {
+        return 0.0;
+    }
     ((raw + 1.0 / n) / (1.0 - 4.0 / n)).clamp(0.0, MAX_RHO)
 }
 

@@ -1,5 +1,7 @@
 //! Fairness: evenness of the threads' successes.
 
+use cellbench_mutations::mutated;
+
 /// Returns Jain's fairness index, (sum x)^2 / (n sum x^2) (R. Jain, D. Chiu, W. Hawe, DEC TR-301, 1984):
 /// 1 if all are equal, 1/n if one has everything. None if nobody has anything.
 #[must_use]
@@ -16,7 +18,8 @@ pub fn jain(shares: &[f64]) -> Option<f64> {
 pub fn worst_share(shares: &[f64]) -> Option<f64> {
     let mean = shares.iter().sum::<f64>() / shares.len() as f64;
     let worst = shares.iter().copied().min_by(f64::total_cmp)?;
-    (mean > 0.0).then(|| worst / mean)
+    let whole = if mutated!(WorstOfSum) { shares.iter().sum() } else { mean };
+    (mean > 0.0).then(|| worst / whole)
 }
 
 #[cfg(test)]

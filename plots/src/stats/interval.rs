@@ -18,6 +18,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use cellbench_mutations::mutated;
 use rayon::prelude::*;
 
 use super::random::SplitMix64;
@@ -85,7 +86,8 @@ impl Bootstrap {
     #[must_use]
     pub fn median(&self, values: &[f64]) -> Option<Interval> {
         let sample = Sample::new(values)?;
-        let tail = (1.0 - self.confidence) / 2.0;
+        let tails = if mutated!(OneTailForBoth) { 1.0 } else { 2.0 };
+        let tail = (1.0 - self.confidence) / tails;
         let spread = if sample.sorted.len() >= NORMAL_LIMIT {
             -normal::quantile(tail) * sample.normal_deviation()
         } else {

@@ -13,6 +13,8 @@
 
 use std::sync::OnceLock;
 
+use cellbench_mutations::mutated;
+
 use super::interval::Interval;
 use super::normal;
 
@@ -67,7 +69,8 @@ impl SignedRank {
     pub fn p_value(&self) -> f64 {
         let n = self.sorted.len();
         let not_above = self.count_up_to(0.0);
-        let not_below = pairs(n) - self.count_up_to((0.0_f64).next_down());
+        let below = if mutated!(TiesCountForIt) { 0.0 } else { (0.0_f64).next_down() };
+        let not_below = pairs(n) - self.count_up_to(below);
         (2.0 * lower_tail(n, not_above.min(not_below))).min(1.0)
     }
 
@@ -80,7 +83,7 @@ impl SignedRank {
         let left_out = critical(n, level)?;
         Some(Interval {
             estimate: self.estimate(),
-            low: self.nth(left_out),
+            low: self.nth(left_out + usize::from(mutated!(IntervalOneShort))),
             high: self.nth(pairs(n) - 1 - left_out),
         })
     }

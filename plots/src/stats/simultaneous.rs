@@ -14,6 +14,7 @@
 
 use std::collections::HashMap;
 
+use cellbench_mutations::mutated;
 use rayon::prelude::*;
 
 use super::normal;
@@ -80,6 +81,9 @@ impl Simultaneous {
     /// most `alpha`.
     #[must_use]
     pub fn level(&self, alpha: f64) -> f64 {
+        if mutated!(TableUncorrected) {
+            return alpha;
+        }
         let bonferroni = alpha / self.comparisons.max(1) as f64;
         let units = (alpha * (self.smallest.len() + 1) as f64).floor() as usize;
         let resampled = match units.checked_sub(1) {
@@ -94,6 +98,9 @@ impl Simultaneous {
     /// most the level for that alpha.
     #[must_use]
     pub fn adjust(&self, p_value: f64) -> f64 {
+        if mutated!(ProbabilityUnadjusted) {
+            return p_value;
+        }
         let bonferroni = p_value * self.comparisons.max(1) as f64;
         let not_above = self.smallest.partition_point(|smallest| *smallest <= p_value);
         let resampled = (not_above + 1) as f64 / (self.smallest.len() + 1) as f64;
@@ -166,6 +173,7 @@ impl Extremes {
 /// Returns the rank of a member's magnitude in each of `rounds`, 0 where it has none.
 fn ranks(member: &Member, rounds: &[u32]) -> Option<Vec<u64>> {
     let centre = SignedRank::new(&member.differences)?.estimate();
+    let centre = if mutated!(TableUncentred) { 0.0 } else { centre };
     let mut order: Vec<usize> = (0..member.differences.len()).collect();
     let size = |index: usize| (member.differences[index] - centre).abs();
     order.sort_by(|a, b| size(*a).total_cmp(&size(*b)));
@@ -225,6 +233,21 @@ mod tests {
             assert!(table.adjust(level * 1.01) > alpha);
         }
         assert_eq!(table.adjust(1.0), 1.0);
+    }
+
+    #[test]
+    fn a_row_that_differs_takes_nothing_from_the_others() {
+        let mut random = SplitMix64::new(6);
+        let equal: Vec<Vec<f64>> = (0..12).map(|_| noise(&mut random, 20)).collect();
+        let level = |shift: f64| {
+            let rows = equal.iter().enumerate().map(|(number, row)| {
+                // Every second row differs.
+                let shift = if number % 2 == 0 { shift } else { 0.0 };
+                member(number / 4, row.iter().map(|value| value + shift).collect())
+            });
+            Simultaneous::new(8, &rows.collect::<Vec<_>>()).level(0.05)
+        };
+        assert_eq!(level(0.0), level(7.0));
     }
 
     #[test]

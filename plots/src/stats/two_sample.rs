@@ -9,6 +9,8 @@
 //! estimate is their median, the interval runs between two of them (Hodges, Lehmann 1963). The law is
 //! the normal limit of the rank sum (H. Mann, D. Whitney 1947), whose tails are heavier than the law's.
 
+use cellbench_mutations::mutated;
+
 use super::interval::Interval;
 use super::normal;
 
@@ -67,7 +69,8 @@ impl TwoSample {
     /// Returns the probability of at most `count` differences on one side.
     fn lower_tail(&self, count: usize) -> f64 {
         let (n, m) = (self.a.len() as f64, self.b.len() as f64);
-        let deviation = (n * m * (n + m + 1.0) / 12.0).sqrt();
+        let more = if mutated!(RankSumNarrow) { 0.0 } else { n };
+        let deviation = (n * m * (more + m + 1.0) / 12.0).sqrt();
         normal::cdf((count as f64 + 0.5 - n * m / 2.0) / deviation)
     }
 }

@@ -1,5 +1,6 @@
 //! From an interval to a word, and how many more rounds it takes to get one.
 
+use cellbench_mutations::mutated;
 use cellbench_record::Verdict;
 
 use super::interval::Interval;
@@ -27,11 +28,18 @@ impl Rule {
     #[must_use]
     pub fn judge(&self, log_ratio: &Interval) -> Verdict {
         let threshold = self.log_threshold();
-        if -threshold <= log_ratio.low && log_ratio.high <= threshold {
+        let within = if mutated!(SameByEstimate) {
+            log_ratio.estimate.abs() <= threshold
+        } else {
+            -threshold <= log_ratio.low && log_ratio.high <= threshold
+        };
+        if within {
             Verdict::Same
         } else if log_ratio.low > 0.0 {
             Verdict::Faster
-        } else if log_ratio.high < 0.0 {
+        } else if log_ratio.high < 0.0
+            || mutated!(SlowerByEstimate) && log_ratio.estimate < -threshold
+        {
             Verdict::Slower
         } else {
             Verdict::Undecided
@@ -83,6 +91,15 @@ mod tests {
         ];
         for (interval, expected) in cases {
             assert_eq!(RULE.judge(&interval), expected, "{interval:?}");
+            // Seen from the other side.
+            let Interval { estimate, low, high } = interval;
+            let mirrored = Interval { estimate: -estimate, low: -high, high: -low };
+            let expected = match expected {
+                Verdict::Faster => Verdict::Slower,
+                Verdict::Slower => Verdict::Faster,
+                other => other,
+            };
+            assert_eq!(RULE.judge(&mirrored), expected, "{mirrored:?}");
         }
     }
 

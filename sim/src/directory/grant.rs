@@ -1,5 +1,7 @@
 //! Requests in the queue of their line: when each is granted, who supplies the line, who loses it.
 
+use cellbench_mutations::mutated;
+
 use super::Directory;
 use crate::core::{Core, State};
 use crate::costs::{Costs, NEVER, Ps, scale};
@@ -135,6 +137,7 @@ impl Directory {
         match outcome.next_supplier {
             Supplier::Owner => {}
             Supplier::Llc => entry.owner = NO_CACHE,
+            Supplier::Reader if mutated!(ReaderNotForwarder) => {}
             Supplier::Reader => {
                 entry.owner = cache;
                 entry.owner_ready_at = here_at;
@@ -192,7 +195,7 @@ impl Directory {
         entry.exclusive = true;
         entry.dirty = true;
         entry.owner_ready_at = here_at;
-        entry.free_at = here_at + hold;
+        entry.free_at = here_at + if mutated!(OwnerHoldsNothing) { 0 } else { hold };
         entry.kept = kept;
         entry.written = if request.want == Want::Own { request.words } else { 0 };
         entry.totals.invalidations += invalidated;
@@ -262,7 +265,8 @@ fn count_source(
     request: &Request,
 ) {
     // Written by somebody else meanwhile, but nothing of what is wanted: false sharing.
-    let falsely = u64::from(entry.written != 0 && entry.written & request.words == 0);
+    let falsely = entry.written != 0 && entry.written & request.words == 0;
+    let falsely = u64::from(falsely && !mutated!(FalseSharingUncounted));
     row.false_sharing += falsely;
     entry.totals.false_sharing += falsely;
     if source != Source::Owner && source != Source::Home {
@@ -273,7 +277,7 @@ fn count_source(
     let cache = request.cache;
     let from = if source == Source::Owner { entry.owner } else { entry.home };
     row.transfers[costs.borders(from, cache)] += 1;
-    row.hitms += u64::from(entry.dirty);
+    row.hitms += u64::from(entry.dirty || mutated!(CleanCountedAsModified));
     // Otherwise it was read ahead of everything that could have gone wrong by it.
     if request.by == Requester::Access
         || request.by != Requester::StoreBuffer && core.prefetcher.missed_line == line

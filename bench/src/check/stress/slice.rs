@@ -105,8 +105,7 @@ pub enum SliceError {
 fn known_bugs() -> String {
     #[cfg(feature = "planted")]
     {
-        let names: Vec<_> =
-            cellbench_impls::planted::Bug::ALL.iter().map(|bug| bug.name()).collect();
+        let names: Vec<_> = cellbench_impls::planted::hunted().map(|bug| bug.name()).collect();
         format!("; known are {}", names.join(", "))
     }
     #[cfg(not(feature = "planted"))]
@@ -180,12 +179,9 @@ fn build(order: &Order, spec: &Spec) -> Result<Arc<dyn Trial<NativeAudit>>, Slic
 
 #[cfg(feature = "planted")]
 fn bug(order: &Order) -> Result<Option<cellbench_impls::planted::Bug>, SliceError> {
-    use cellbench_impls::planted::Bug;
     let find = |name: &String| {
-        Bug::ALL
-            .iter()
+        cellbench_impls::planted::hunted()
             .find(|bug| bug.name() == name)
-            .copied()
             .ok_or_else(|| SliceError::NoBug { name: name.clone() })
     };
     order.planted.as_ref().map(find).transpose()

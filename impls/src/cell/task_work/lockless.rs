@@ -359,7 +359,7 @@ unsafe fn cancel_step<P: Platform, V: Variant<P>>(owner: *mut (), cpu: &Cpu<'_, 
 /// The handler of the `irq_work` after `schedule`: hands the work to the task.
 unsafe fn irq_step<P: Platform, V: Variant<P>>(owner: *mut (), cpu: &Cpu<'_, P>) {
     // Keeps the block when the callback has already run, and ended the round.
-    let _rcu = cpu.rcu_read();
+    let _rcu = (!planted!(cpu, IrqStepWithoutSection)).then(|| cpu.rcu_read());
     let block = NonNull::new(owner.cast::<Block<P, V>>()).expect("not null");
     // SAFETY: the round keeps it, then the RCU section.
     let this = unsafe { block.as_ref() };
@@ -412,7 +412,7 @@ unsafe fn callback<P: Platform, V: Variant<P>>(item: *mut (), cpu: &Cpu<'_, P>) 
     // The irq step may not have written SCHEDULED yet: that is tried first, as published.
     let first = if planted!(cpu, CallbackMissesScheduling) { SCHEDULED } else { SCHEDULING };
     let begun = match begin(first) {
-        Err(SCHEDULED) => begin(SCHEDULED),
+        Err(SCHEDULED) if !planted!(cpu, CallbackMissesScheduled) => begin(SCHEDULED),
         begun => begun,
     };
     let freed = match begun {
