@@ -48,7 +48,8 @@ pub enum PlacementError {
     },
     /// Sibling placement on a host, or cpuset, that has fewer siblings.
     #[error(
-        "asked for {asked} SMT siblings, but only {with_siblings} of the {usable} usable CPUs are on cores with two or more usable siblings; use placement compact or spread, or turn SMT on"
+        "asked for {asked} SMT sibling{s}, but only {with_siblings} of the {usable} usable CPUs are on cores with two or more usable siblings; use placement compact or spread, or turn SMT on",
+        s = if *asked == 1 { "" } else { "s" }
     )]
     NotEnoughSiblings {
         /// CPUs asked for.

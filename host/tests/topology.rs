@@ -344,3 +344,11 @@ fn a_few_per_cent_of_capacity_are_not_another_kind_of_core() {
     let topology = Topology::read_with(&Roots::at(dir.path(), &proc), None).unwrap();
     assert_eq!(kinds(&topology), [Performance; 4]);
 }
+
+#[test]
+fn one_sibling_is_asked_for_in_the_singular() {
+    let vm = &MACHINES.vm;
+    let line = |n| vm.place(Placement::Smt, n).expect_err("it has no SMT").to_string();
+    assert!(line(1).starts_with("asked for 1 SMT sibling, but"), "{}", line(1));
+    assert!(line(2).starts_with("asked for 2 SMT siblings, but"), "{}", line(2));
+}

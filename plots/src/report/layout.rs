@@ -258,6 +258,9 @@ fn shell_words(command: &str) -> Vec<&str> {
     let mut words = Vec::new();
     let mut start = None;
     let mut quote = None;
+    // Within `$'...'` a backslash quotes too.
+    let mut escapes = true;
+    let mut before = ' ';
     let mut is_escaped = false;
     for (at, letter) in command.char_indices() {
         if letter == ' ' && quote.is_none() && !is_escaped {
@@ -267,11 +270,18 @@ fn shell_words(command: &str) -> Vec<&str> {
         start.get_or_insert(at);
         match (letter, quote) {
             _ if is_escaped => is_escaped = false,
-            ('\\', None | Some('"')) => is_escaped = true,
-            ('\'' | '"', None) => quote = Some(letter),
-            (letter, Some(open)) if letter == open => quote = None,
+            ('\\', _) if escapes => is_escaped = true,
+            ('\'' | '"', None) => {
+                quote = Some(letter);
+                escapes = letter == '"' || before == '$';
+            }
+            (letter, Some(open)) if letter == open => {
+                quote = None;
+                escapes = true;
+            }
             _ => {}
         }
+        before = letter;
     }
     words.extend(start.map(|start| &command[start..]));
     words
@@ -373,6 +383,17 @@ mod tests {
         assert!(wrapped.contains("\"say \\\" x\""), "{wrapped}");
         let joined = wrapped.replace(" \\\n", " ");
         assert_eq!(shell_words(&joined), shell_words(command));
+    }
+
+    #[test]
+    fn quotes_of_every_kind_end_where_a_shell_ends_them() {
+        for word in
+            [r"$'it\'s a\x0ab c'", r"'a\'", r"'it'\''s a'", r#""a \" b""#, r"a\ b", r"$'\\'", "''"]
+        {
+            let command = format!("cellbench run --out {word} --seed 1");
+            assert_eq!(shell_words(&command)[3], word, "{command}");
+            assert_eq!(shell_words(&command).len(), 6, "{command}");
+        }
     }
 
     #[test]
