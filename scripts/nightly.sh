@@ -35,7 +35,8 @@ step browser 300 plots/browser/install-deps.sh
 step optional 2400 cargo test -p cellbench -p cellbench-plots -p cellbench-kernel \
     --features "$features" --test cli_stress --test browser "${bpf[@]}"
 step reuse 600 scripts/reuse.sh
-step inputs 3600 env CELLBENCH_INPUTS="${INPUTS:-10000}" cargo test -p cellbench-record --test inputs
+step inputs 3600 env CELLBENCH_INPUTS="${INPUTS:-10000}" cargo test -p cellbench-record \
+    -p cellbench-host -p cellbench-sim --test inputs
 step packages 300 scripts/packages.sh
 step proof 3600 "${models[@]}" --test proof
 step proof-deeper 14400 env CELLBENCH_PREEMPTIONS=3 "${models[@]}" --test proof -- bounded/
