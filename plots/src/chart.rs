@@ -54,6 +54,10 @@ pub trait Chart: Sync {
     fn name(&self) -> &'static str;
     /// Returns an explanation in a sentence.
     fn about(&self) -> &'static str;
+    /// Returns whether the chart is about the hosts of a merged run: the page shows those first.
+    fn compares_hosts(&self) -> bool {
+        false
+    }
     /// Draws all charts of this kind that the data have something for.
     ///
     /// # Errors

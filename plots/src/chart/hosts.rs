@@ -26,6 +26,10 @@ impl Chart for RatiosByHost {
         "hosts"
     }
 
+    fn compares_hosts(&self) -> bool {
+        true
+    }
+
     fn about(&self) -> &'static str {
         "A panel for each host, all on one logarithmic axis: goodput of each design by that of the \
          baseline, with its 95 % interval, at the most threads of the host. Filled: decided; hollow: \
@@ -208,6 +212,10 @@ pub(super) struct CoreToCoreByHost;
 impl Chart for CoreToCoreByHost {
     fn name(&self) -> &'static str {
         "hosts-core-to-core"
+    }
+
+    fn compares_hosts(&self) -> bool {
+        true
     }
 
     fn about(&self) -> &'static str {

@@ -450,7 +450,10 @@ fn charts(html: &mut String, drawings: &Drawings<'_>) -> Result<(), String> {
         <p class=\"soft\">Point at a mark for its value, or go to a chart with the tab key and from mark to mark with \
         the arrow keys.</p>\n";
     let mut bytes = 0;
-    for (index, (chart, drawings)) in CHARTS.iter().zip(drawings.get()?).enumerate() {
+    let mut charts: Vec<_> = CHARTS.iter().zip(drawings.get()?).enumerate().collect();
+    // Of many hosts the other charts, one for each, fill the page: what compares hosts goes before.
+    charts.sort_by_key(|(_, (chart, _))| !chart.compares_hosts());
+    for (index, (chart, drawings)) in charts {
         // The first forest plot is at the head of the page.
         let drawings = if index == 0 { drawings.get(1..).unwrap_or_default() } else { drawings };
         if drawings.is_empty() {
