@@ -3,7 +3,7 @@
 //! [`AsyncCell`] is what every design implements, for timers ([`Timer`]) and work items ([`Wq`])
 //! alike. Each design is one file below this one. What they share: [`block`], the control block
 //! and its callback; [`slot`], the map value without a lock; [`worker`] and [`counted`], two ways
-//! of giving a block back.
+//! of giving a block back; [`direct`], the frame of the counter-proposals.
 //!
 //! Operations return what the kernel returns. Which errors a design may return, and when, is part
 //! of its interface: a lockless design that answers EBUSY instead of waiting has made a different
@@ -12,13 +12,22 @@
 pub mod block;
 pub mod command;
 pub mod counted;
+mod counted_life;
+pub mod direct;
 pub mod errno;
+pub mod exchanged;
 pub mod kind;
 pub mod latch;
+pub mod life_hazard;
+pub mod life_percpu;
+pub mod life_rcu;
 pub mod locked;
 pub mod mpmc;
 pub mod newest;
 pub mod outlined;
+pub mod pair_rcu;
+pub mod pair_seqlock;
+pub mod pair_wide;
 pub mod queue;
 pub mod refs;
 pub mod slot;
@@ -84,6 +93,8 @@ pub struct Promises {
     pub update_in_nmi: bool,
     /// So do `start` and `cancel_and_free`.
     pub start_in_nmi: bool,
+    /// `set_callback` takes memory, and fails where this context may take none.
+    pub update_allocates: bool,
     /// Operations go on while another one stands still in the middle.
     pub lockless: bool,
     /// `set_callback` looks at the map's user count.
@@ -116,6 +127,7 @@ impl Promises {
         init_in_nmi: false,
         update_in_nmi: false,
         start_in_nmi: false,
+        update_allocates: false,
         lockless: true,
         update_needs_user: false,
         start_needs_program: true,

@@ -233,6 +233,12 @@ mod tests {
                 "mpmc-cell" | "seq-latch-v4" | "seq-latch-v6" | "seq-latch" => (5, 5, 1, 1),
                 "cmd-queue" => (5, 5, 1, 0),
                 "cmd-queue-xchg" => (6, 6, 2, 0),
+                // The reference, the allocation, the exchange, the put and the list of those that
+                // wait for a grace period.
+                "rcu-pair" => (5, 5, 1, 0),
+                "cas16-pair" => (3, 3, 1, 0),
+                "seqlock-pair" => (3, 1, 1, 0),
+                "rcu-alone" | "hazard-ref" | "percpu-ref" => (6, 6, 2, 0),
                 id => panic!("{id}: say here how often it locks"),
             };
             let cancel = (cell.kind == CellKind::Timer).then_some(cancel);

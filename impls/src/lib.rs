@@ -47,6 +47,7 @@ pub mod irq_work;
 pub mod lock;
 pub mod machine;
 pub mod map;
+mod percpu;
 pub mod platform;
 pub mod program;
 pub mod rcu;

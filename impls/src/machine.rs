@@ -10,6 +10,7 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
 use crossbeam_utils::CachePadded;
 
+use crate::cell::life_hazard::Hazards;
 use crate::engine::Engine;
 use crate::heap::Heap;
 use crate::irq_work::IrqWorkList;
@@ -17,6 +18,7 @@ use crate::lock::futex::Sleepers;
 use crate::lock::held::HeldTable;
 use crate::lock::node::{WaitArray, WaitNodes};
 use crate::lock::queued::QueueNodes;
+use crate::percpu::Counters;
 use crate::platform::{Platform, Word};
 use crate::rcu::Reclaim;
 use crate::task::Task;
@@ -81,6 +83,8 @@ pub(crate) struct PerCpu<P: Platform> {
     pub(crate) queue: CachePadded<QueueNodes<P>>,
     /// Nodes and words of the other queue locks.
     pub(crate) wait: CachePadded<WaitNodes<P>>,
+    /// Blocks that it uses now; others read them before they free one.
+    pub(crate) hazards: CachePadded<Hazards<P>>,
     /// The NUMA node it is on.
     numa_node: u16,
     /// Locks this CPU holds or waits for; others read them when they look for a deadlock.
@@ -160,6 +164,8 @@ pub struct Machine<P: Platform> {
     engine: P::Engine,
     wait_array: WaitArray<P>,
     sleepers: Sleepers<P>,
+    // Boxed: counters point to it. Behind those who free blocks, which have counters.
+    percpu: Box<Counters<P>>,
     // Last: it frees the memory that the others' lists point into.
     heap: Heap<P>,
     #[cfg(feature = "planted")]
@@ -176,6 +182,7 @@ impl<P: Platform> Machine<P> {
                     CachePadded::new(PerCpu {
                         queue: CachePadded::new(QueueNodes::new(CpuId(cpu as u32))),
                         wait: CachePadded::new(WaitNodes::new()),
+                        hazards: CachePadded::new(Hazards::new()),
                         numa_node: config.numa_nodes.get(cpu).copied().unwrap_or_default(),
                         held: CachePadded::new(HeldTable::new()),
                         irq_works: CachePadded::new(IrqWorkList::new()),
@@ -192,6 +199,7 @@ impl<P: Platform> Machine<P> {
             engine: P::Engine::new(cpus),
             wait_array: WaitArray::new(),
             sleepers: Sleepers::new(),
+            percpu: Box::new(Counters::new(cpus)),
             heap: Heap::new(cpus),
             config,
             #[cfg(feature = "planted")]
@@ -277,6 +285,17 @@ impl<P: Platform> Machine<P> {
     #[inline(always)]
     pub(crate) fn sleepers(&self) -> &Sleepers<P> {
         &self.sleepers
+    }
+
+    /// Returns the counters of which each CPU has its own.
+    #[inline(always)]
+    pub(crate) fn percpu(&self) -> &Counters<P> {
+        &self.percpu
+    }
+
+    /// Returns what each CPU uses now.
+    pub(crate) fn hazards(&self) -> impl Iterator<Item = &Hazards<P>> {
+        self.per_cpu.iter().map(|this| &*this.hazards)
     }
 
     /// Returns what is left of a CPU's activity; clean when nobody runs there.

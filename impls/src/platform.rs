@@ -18,6 +18,7 @@ use crate::rcu::{Reclaim, ReclaimKind};
 
 #[cfg(any(feature = "loom", feature = "shuttle"))]
 pub mod checked;
+mod double;
 #[cfg(feature = "loom")]
 pub mod loom;
 pub mod native;
@@ -105,6 +106,25 @@ pub trait SplitWord: IntWord<u32> {
     fn store_low_byte_one(&self);
 }
 
+/// Two words of 64 bits side by side that are compared and exchanged as one (`cmpxchg16b`, `casp`).
+///
+/// Takes 16 bytes on every platform that measures and has the instruction.
+pub trait DoubleWord: Send + Sync {
+    /// Returns two words named `label` that hold `halves`.
+    fn new(label: Label, halves: [u64; 2]) -> Self;
+    /// Atomic load of one half, 0 or 1.
+    ///
+    /// # Panics
+    /// If there is no such half.
+    fn load_half(&self, half: usize, order: Ordering) -> u64;
+    /// Compare-exchange (strong) of both: `Err(found)` if they held something else than `current`, and
+    /// are unchanged. A platform may do it as a full barrier whatever the order.
+    ///
+    /// # Errors
+    /// What the words held.
+    fn cas(&self, current: [u64; 2], new: [u64; 2], order: Ordering) -> Result<(), [u64; 2]>;
+}
+
 /// A mutual exclusion for data that is not part of any design under study: the timer bases and
 /// work lists of the engines (`raw_spinlock_t` in the kernel). Platforms that check models supply
 /// their checker's own, which explores fewer steps than a spinning one.
@@ -142,6 +162,11 @@ pub trait Memory: Sized + Send + Sync + 'static {
     type U64: IntWord<u64>;
     /// Pointer word.
     type Ptr<T: 'static>: Word<*mut T>;
+    /// Two words that are exchanged as one.
+    type Double: DoubleWord;
+    /// Whether they are, by one instruction. Else a lock stands in for it: not to be used in NMI, and by code
+    /// that has interrupts off alone.
+    const DOUBLE_WORD_AT_ONCE: bool = true;
     /// Exclusive access to engine data.
     type Exclusive<T: Send>: Exclusive<T>;
 
@@ -226,6 +251,8 @@ impl<M: Memory, R: ReclaimKind, E: EngineKind> Memory for World<M, R, E> {
     type U32 = M::U32;
     type U64 = M::U64;
     type Ptr<T: 'static> = M::Ptr<T>;
+    type Double = M::Double;
+    const DOUBLE_WORD_AT_ONCE: bool = M::DOUBLE_WORD_AT_ONCE;
     type Exclusive<T: Send> = M::Exclusive<T>;
 
     #[inline(always)]

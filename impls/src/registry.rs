@@ -6,9 +6,16 @@
 use crate::cell::task_work::{TaskWork, locked::LockedWork, lockless};
 use crate::cell::{
     AsyncCell, CellKind, Promises, Timer, Wq,
+    direct::Direct,
     latch::{SeqLatch, SeqLatchV4, SeqLatchV6},
+    life_hazard::HazardRef,
+    life_percpu::PercpuRef,
+    life_rcu::RcuAlone,
     locked::Locked,
     mpmc::MpmcCell,
+    pair_rcu::RcuPair,
+    pair_seqlock::SeqlockPair,
+    pair_wide::WidePair,
     queue::CmdQueue,
     state::State,
 };
@@ -64,6 +71,10 @@ pub enum Group {
     Buffer,
     /// A list of commands.
     Commands,
+    /// Program and callback that are replaced as one.
+    Pair,
+    /// Blocks kept by something else than a count.
+    Lifetime,
     /// Task work without a lock.
     TaskWork,
     /// A lock of others.
@@ -79,9 +90,17 @@ impl Group {
             Self::StateWord => "state-word",
             Self::Buffer => "buffer",
             Self::Commands => "commands",
+            Self::Pair => "pair",
+            Self::Lifetime => "lifetime",
             Self::TaskWork => "task-work",
             Self::Peer => "peer",
         }
+    }
+
+    /// Returns whether its designs are counter-proposals of ours, and no published generation or its
+    /// repair.
+    pub const fn is_proposal(self) -> bool {
+        matches!(self, Self::Pair | Self::Lifetime)
     }
 }
 
@@ -239,6 +258,12 @@ cells! {
     "seq-latch" Timer Buffer V6_REPAIRED "v6 to v8, repaired: a command runs once" => SeqLatch<P, Timer>;
     "cmd-queue" Timer Commands MERGED "merged: refcount, exchanged program, stored callback, commands through irq_work" => CmdQueue<P, Timer, false>;
     "cmd-queue-xchg" Timer Commands MERGED_REPAIRED "merged, repaired: the callback is exchanged as well" => CmdQueue<P, Timer, true>;
+    "rcu-pair" Timer Pair RCU_PAIR "counter-proposal: immutable pair behind one pointer, freed by RCU" => Direct<P, Timer, RcuPair>;
+    "cas16-pair" Timer Pair CAS16_PAIR "counter-proposal: pair in 16 bytes, one compare-exchange" => Direct<P, Timer, WidePair>;
+    "seqlock-pair" Timer Pair SEQLOCK_PAIR "counter-proposal: pair under a sequence lock, read without it" => Direct<P, Timer, SeqlockPair>;
+    "rcu-alone" Timer Lifetime RCU_ALONE "counter-proposal: no refcount, RCU and a second cancel" => Direct<P, Timer, RcuAlone>;
+    "hazard-ref" Timer Lifetime HAZARD_REF "counter-proposal: hazard pointers in place of the refcount" => Direct<P, Timer, HazardRef>;
+    "percpu-ref" Timer Lifetime PERCPU_REF "counter-proposal: refcount on each CPU, summed to free" => Direct<P, Timer, PercpuRef>;
     "spin-tas" Wq Spinlock LOCKED "irq-saving test-and-set spinlock in the cell" => Locked<P, Wq, tas::Tas<P>>;
     "spin-queued" Wq Spinlock LOCKED "irq-saving queued spinlock in the cell" => Locked<P, Wq, queued::Queued<P>>;
     "rqspin" Wq Resilient LOCKED_RESILIENT "resilient queued spinlock in the cell" => Locked<P, Wq, resilient::Resilient<P>>;
@@ -250,6 +275,12 @@ cells! {
     "seq-latch" Wq Buffer V6_REPAIRED "v6 to v8, repaired: a command runs once" => SeqLatch<P, Wq>;
     "cmd-queue" Wq Commands MERGED "merged: refcount, exchanged program, stored callback, commands through irq_work" => CmdQueue<P, Wq, false>;
     "cmd-queue-xchg" Wq Commands MERGED_REPAIRED "merged, repaired: the callback is exchanged as well" => CmdQueue<P, Wq, true>;
+    "rcu-pair" Wq Pair RCU_PAIR "counter-proposal: immutable pair behind one pointer, freed by RCU" => Direct<P, Wq, RcuPair>;
+    "cas16-pair" Wq Pair CAS16_PAIR "counter-proposal: pair in 16 bytes, one compare-exchange" => Direct<P, Wq, WidePair>;
+    "seqlock-pair" Wq Pair SEQLOCK_PAIR "counter-proposal: pair under a sequence lock, read without it" => Direct<P, Wq, SeqlockPair>;
+    "rcu-alone" Wq Lifetime RCU_ALONE "counter-proposal: no refcount, RCU and a second cancel" => Direct<P, Wq, RcuAlone>;
+    "hazard-ref" Wq Lifetime HAZARD_REF "counter-proposal: hazard pointers in place of the refcount" => Direct<P, Wq, HazardRef>;
+    "percpu-ref" Wq Lifetime PERCPU_REF "counter-proposal: refcount on each CPU, summed to free" => Direct<P, Wq, PercpuRef>;
     "task-work" TaskWork TaskWork TASK_WORK_MERGED "merged: six states, refcount, cancel from irq_work" => TaskWork<P, lockless::Lockless<P, lockless::Merged>>;
     "task-work-cancel-now" TaskWork TaskWork TASK_WORK_SEED "six states, freed by the party that finds FREED, cancel at once" => TaskWork<P, lockless::Lockless<P, lockless::CancelNow>>;
     "task-work-cancel-irq" TaskWork TaskWork TASK_WORK_SEED_IRQ "six states, freed by the party that finds FREED, cancel from irq_work" => TaskWork<P, lockless::Lockless<P, lockless::CancelIrq>>;

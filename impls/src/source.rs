@@ -44,6 +44,18 @@ sources! {
     MERGED_REPAIRED = "merged, repaired", "", "ours: the merged form with the callback exchanged";
     /// As merged, with the fixes up to 7.0.
     MERGED = "merged, 7.0", "2026-02-04", "1bfbc267ec91, a7e172aa4ca2, 7d49635e3775, 64873307e888, 81502d7f20bf, 5000a097f82c, 1ace9bac1ad2";
+    /// McKenney's way, proposed here.
+    RCU_PAIR = "RCU pair", "", "ours: the pair behind one RCU-protected pointer (McKenney and Slingwine, 1998)";
+    /// SLUB's way, proposed here.
+    CAS16_PAIR = "16-byte pair", "", "ours: the pair changed as SLUB changes freelist and counters (system_has_cmpxchg128())";
+    /// A sequence lock, proposed here.
+    SEQLOCK_PAIR = "sequence lock", "", "ours: the pair under a seqlock_t (Linux, include/linux/seqlock.h)";
+    /// No count, proposed here.
+    RCU_ALONE = "RCU alone", "", "ours: cmd-queue-xchg in tasks, its count replaced by the RCU section of a start";
+    /// Hazard pointers, proposed here.
+    HAZARD_REF = "hazard pointers", "", "ours: cmd-queue-xchg in tasks with hazard pointers (Michael, TPDS 2004; hazptr RFCs, 2024)";
+    /// A count on each CPU, proposed here.
+    PERCPU_REF = "per-CPU ref", "", "ours: cmd-queue-xchg in tasks with percpu_ref (215e262f2aeb)";
     /// Task work as first posted.
     TASK_WORK_SEED = "seed", "2025-08-15", "bpf_task_work_schedule kfuncs, mail of 2025-08-15";
     /// Its author's way out of the review's finding.

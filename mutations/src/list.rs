@@ -121,6 +121,42 @@ mutations! {
     /// Task work: an irq step whose task took no work does not expect that the late irq step of an
     /// earlier round wrote SCHEDULED (as published).
     LateIrqStep: Hunt,
+    /// `rcu-pair`: a pair that was taken out is freed without a grace period.
+    PairFreedAtOnce: Hunt,
+    /// `rcu-pair`: a pair is published without release.
+    PairPublishedRelaxed: Hunt,
+    /// `rcu-pair`: a work's handler reads the pair before it opens its RCU section.
+    PairReadOutside: Hunt,
+    /// `cas16-pair`: the halves are exchanged one after the other.
+    WideInHalves: Hunt,
+    /// `cas16-pair`: a failed exchange counts as one that was done.
+    WideFailureIgnored: Hunt,
+    /// `cas16-pair`: the program that was seen first is put, not the one that was exchanged away.
+    WideFirstSeenPut: Hunt,
+    /// `seqlock-pair`: the sequence is not odd while the words are written.
+    SequenceStaysEven: Hunt,
+    /// `seqlock-pair`: the odd sequence is not ordered before the words.
+    SequenceUnordered: Hunt,
+    /// `seqlock-pair`: writers do not take the lock.
+    WritersMeet: Hunt,
+    /// `rcu-alone`: a start arms when its RCU section has ended.
+    ArmedOutsideSection: Hunt,
+    /// `rcu-alone`: the second cancel comes before the grace period.
+    SecondCancelTooEarly: Hunt,
+    /// `rcu-alone`: a block is freed without a grace period.
+    FreedInSection: Hunt,
+    /// `hazard-ref`: who has named a block does not look whether it is still there.
+    HazardUnconfirmed: Hunt,
+    /// `hazard-ref`: naming a block and looking for it are not ordered.
+    HazardUnordered: Hunt,
+    /// `hazard-ref`: who frees does not look at the names.
+    HazardNotLookedFor: Hunt,
+    /// `percpu-ref`: the counters are added up before a grace period has ended.
+    SummedAtOnce: Hunt,
+    /// `percpu-ref`: a reference on a dead block is put on the CPU's own counter.
+    PutOnDeadCounter: Hunt,
+    /// `percpu-ref`: the bias stays in the count.
+    BiasKept: Hunt,
     /// Ticket lock: a number is drawn by a load and a store.
     TicketDrawnTwice: Hunt,
     /// Ticket lock: a release shows the number after the next.

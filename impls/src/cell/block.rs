@@ -13,9 +13,30 @@ use crate::program::{Callback, Program};
 use crate::rcu::{RcuFn, RcuHead, Reclaim};
 
 /// What a design adds to the block.
-pub trait Own: Send + Sync + 'static {
+pub trait Own<P: Platform>: Send + Sync + 'static {
     /// What it adds behind the engine's node.
     type Tail: Send + Sync + 'static;
+    /// Whether a grace period frees what the callback is read from, so that the handler opens its RCU
+    /// section before it reads.
+    const READ_UNDER_RCU: bool = false;
+
+    /// Reads the callback, for the handler; null: none.
+    #[inline(always)]
+    fn callback(&self, header: &Header<P>) -> *mut Callback<P> {
+        // Acquire pairs with the release that published the callback.
+        header.callback.load(Ordering::Acquire)
+    }
+
+    /// Returns what the block refers to.
+    fn inspect(&self, header: &Header<P>) -> Inspection<P> {
+        header.inspect()
+    }
+
+    /// Puts the program that the block still has: nobody else can reach the block.
+    fn put_last(&self, cpu: &Cpu<'_, P>, header: &Header<P>) {
+        // Relaxed: a grace period came before.
+        header.put_program(cpu, header.program.load(Ordering::Relaxed));
+    }
 }
 
 /// What every block begins with: the first words of the kernel's `struct bpf_async_cb`, at its
@@ -35,7 +56,7 @@ pub struct Header<P: Platform> {
 /// A control block. Which words share a line is part of a design: the order is that of the kernel's
 /// structures, `own` in place of what follows `rcu` there, then the hrtimer or the work.
 #[repr(C)]
-pub struct Block<P: Platform, K: Kind, X: Own> {
+pub struct Block<P: Platform, K: Kind, X: Own<P>> {
     header: Header<P>,
     /// The design's own words.
     pub(crate) own: X,
@@ -46,7 +67,7 @@ pub struct Block<P: Platform, K: Kind, X: Own> {
     pub(crate) tail: X::Tail,
 }
 
-impl<P: Platform, K: Kind, X: Own> core::ops::Deref for Block<P, K, X> {
+impl<P: Platform, K: Kind, X: Own<P>> core::ops::Deref for Block<P, K, X> {
     type Target = Header<P>;
 
     #[inline(always)]
@@ -57,11 +78,11 @@ impl<P: Platform, K: Kind, X: Own> core::ops::Deref for Block<P, K, X> {
 
 // SAFETY: `map` and `value` are addresses that are dereferenced only under the contract of
 // `AsyncCell::new`; everything else is `Sync`.
-unsafe impl<P: Platform, K: Kind, X: Own> Sync for Block<P, K, X> {}
+unsafe impl<P: Platform, K: Kind, X: Own<P>> Sync for Block<P, K, X> {}
 // SAFETY: as above.
-unsafe impl<P: Platform, K: Kind, X: Own> Send for Block<P, K, X> {}
+unsafe impl<P: Platform, K: Kind, X: Own<P>> Send for Block<P, K, X> {}
 
-impl<P: Platform, K: Kind, X: Own> Block<P, K, X> {
+impl<P: Platform, K: Kind, X: Own<P>> Block<P, K, X> {
     /// Offset of the design's own words, for the assertions beside each design.
     pub(crate) const OWN_AT: usize = offset_of!(Self, own);
     /// Offset of the hrtimer or work.
@@ -127,16 +148,16 @@ impl<P: Platform, K: Kind, X: Own> Block<P, K, X> {
 
     /// The handler of the node: reads the callback once and runs it.
     unsafe fn fire(owner: *mut (), cpu: &Cpu<'_, P>) {
-        let _from_the_beginning = K::HANDLED_UNDER_RCU.then(|| cpu.rcu_read());
+        let early = K::HANDLED_UNDER_RCU || X::READ_UNDER_RCU && !planted!(cpu, PairReadOutside);
+        let _from_the_beginning = early.then(|| cpu.rcu_read());
         // SAFETY: the engine calls it for a node that was not cancelled; its block is freed only
         // after the node came to rest.
         let block = unsafe { &*owner.cast::<Self>() };
-        // Acquire pairs with the release that published the callback.
-        let callback = block.callback.load(Ordering::Acquire);
+        let callback = block.own.callback(&block.header);
         // SAFETY: programs and their callbacks outlive the machine's rest.
         let Some(callback) = (unsafe { callback.as_ref() }) else { return };
         // Keeps the map value that the callback is given.
-        let _value = (!K::HANDLED_UNDER_RCU).then(|| cpu.rcu_read());
+        let _value = (!early).then(|| cpu.rcu_read());
         let timer = cpu.context() == Context::Softirq;
         let before =
             timer.then(|| cpu.set_running(Running { block: owner, cancelling: &block.cancelling }));
@@ -203,7 +224,19 @@ impl<P: Platform, K: Kind, X: Own> Block<P, K, X> {
         Ok(())
     }
 
-    /// As [`update`](Self::update), for any number of callers at once, in any context: repeats
+    /// Puts the program that the block still has: nobody else can reach the block.
+    pub(crate) fn put_last(&self, cpu: &Cpu<'_, P>) {
+        self.own.put_last(cpu, &self.header);
+    }
+
+    /// Returns what the block refers to.
+    pub(crate) fn inspect(&self) -> Inspection<P> {
+        self.own.inspect(&self.header)
+    }
+}
+
+impl<P: Platform> Header<P> {
+    /// As [`Block::update`], for any number of callers at once, in any context: repeats
     /// until what is in the block is what was written, so that program and callback of the last
     /// one stay together. A caller repeats only if another one wrote in between.
     ///
@@ -254,7 +287,7 @@ impl<P: Platform, K: Kind, X: Own> Block<P, K, X> {
 
     /// Puts a program that was taken out of the block: by the one who took it out.
     #[inline(always)]
-    fn put_program(&self, cpu: &Cpu<'_, P>, old: *mut Program<P>) {
+    pub(crate) fn put_program(&self, cpu: &Cpu<'_, P>, old: *mut Program<P>) {
         // SAFETY: the reference that the block held keeps the program, and its memory outlives
         // the machine's rest.
         if let Some(old) = unsafe { old.as_ref() } {
@@ -265,12 +298,6 @@ impl<P: Platform, K: Kind, X: Own> Block<P, K, X> {
                 old.put();
             }
         }
-    }
-
-    /// Puts the program that the block still has: nobody else can reach the block.
-    pub(crate) fn put_last(&self, cpu: &Cpu<'_, P>) {
-        // Relaxed: a grace period came before.
-        self.put_program(cpu, self.program.load(Ordering::Relaxed));
     }
 
     /// Returns what the block refers to.
@@ -285,7 +312,7 @@ impl<P: Platform, K: Kind, X: Own> Block<P, K, X> {
 
 /// Returns a program and a callback as the block holds them; null for none.
 #[inline(always)]
-fn pointers<P: Platform>(
+pub(crate) fn pointers<P: Platform>(
     new: Option<(&Program<P>, &Callback<P>)>,
 ) -> (*mut Program<P>, *mut Callback<P>) {
     new.map_or((ptr::null_mut(), ptr::null_mut()), |(program, callback)| {
@@ -303,7 +330,7 @@ impl<'a, P: Platform> Cancelling<'a, P> {
     /// # Errors
     /// EDEADLK: this is the block's own callback, or somebody is cancelling the timer whose
     /// callback this is.
-    pub(crate) fn begin<K: Kind, X: Own>(
+    pub(crate) fn begin<K: Kind, X: Own<P>>(
         cpu: &Cpu<'_, P>,
         block: &'a Block<P, K, X>,
     ) -> Result<Self, Errno> {

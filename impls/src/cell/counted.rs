@@ -19,7 +19,7 @@ use crate::platform::Platform;
 use crate::rcu::RcuHead;
 
 /// A design whose blocks are freed by their reference count.
-pub trait Counted<P: Platform>: Own {
+pub trait Counted<P: Platform>: Own<P> {
     /// References to the block.
     fn refs(&self) -> &Refs<P>;
     /// Returns the `irq_work` through which a last put with interrupts off goes, in designs in
@@ -68,19 +68,40 @@ pub(crate) unsafe fn put<P: Platform, K: Kind, X: Counted<P>>(
     }
 }
 
-/// A grace period has ended since the last put.
-unsafe fn readers_gone<P: Platform, K: Kind, X: Counted<P>>(
-    head: *mut RcuHead<P>,
+/// Frees a block after a grace period, as the last put does.
+///
+/// # Safety
+/// Nobody but readers in open sections can reach the block, and nobody starts it any more once these
+/// have ended; done once.
+pub(crate) unsafe fn free_after_grace_period<P: Platform, K: Kind, X: Own<P>>(
     cpu: &Cpu<'_, P>,
+    block: NonNull<Block<P, K, X>>,
 ) {
-    let block = Block::<P, K, X>::of_head(head);
+    // SAFETY: by contract.
+    unsafe { Block::defer(cpu, block, readers_gone::<P, K, X>) };
+}
+
+/// A grace period has ended since the last put.
+unsafe fn readers_gone<P: Platform, K: Kind, X: Own<P>>(head: *mut RcuHead<P>, cpu: &Cpu<'_, P>) {
+    // SAFETY: a grace period came before, and it is not deferred now.
+    unsafe { free_unless_running(cpu, Block::<P, K, X>::of_head(head)) };
+}
+
+/// Cancels and frees a block, or tries again after another grace period if its callback runs.
+///
+/// # Safety
+/// Nobody can reach the block but its callback; it is not deferred.
+pub(crate) unsafe fn free_unless_running<P: Platform, K: Kind, X: Own<P>>(
+    cpu: &Cpu<'_, P>,
+    block: NonNull<Block<P, K, X>>,
+) {
     // SAFETY: freed below, or after another grace period.
     let this = unsafe { block.as_ref() };
-    let cancels = !planted!(cpu, FreedWithoutSecondCancel);
+    let cancels = !planted!(cpu, FreedWithoutSecondCancel) && !planted!(cpu, SecondCancelTooEarly);
     let runs = cancels && K::try_cancel(cpu, &this.node) == Cancelled::Running;
     if runs && !planted!(cpu, FreedUnderCallback) {
         // SAFETY: still nobody but the callback knows the block, and it is not deferred now.
-        unsafe { Block::defer(cpu, block, readers_gone::<P, K, X>) };
+        unsafe { free_after_grace_period(cpu, block) };
         return;
     }
     // An update that found the block before it was detached may have ended after that: what it

@@ -35,7 +35,7 @@ pub struct Words<P: Platform, K> {
     kind: PhantomData<fn() -> (P, K)>,
 }
 
-impl<P: Platform, K: Kind> Own for Words<P, K> {
+impl<P: Platform, K: Kind> Own<P> for Words<P, K> {
     type Tail = Worker<P>;
 }
 

@@ -88,7 +88,7 @@ pub struct Words<P: Platform, B> {
     buffer: B,
 }
 
-impl<P: Platform, B: Buffer<P>> Own for Words<P, B> {
+impl<P: Platform, B: Buffer<P>> Own<P> for Words<P, B> {
     type Tail = ();
 }
 

@@ -49,7 +49,7 @@ pub struct Words<P: Platform> {
     commands: P::Ptr<Item<P>>,
 }
 
-impl<P: Platform> Own for Words<P> {
+impl<P: Platform> Own<P> for Words<P> {
     type Tail = ();
 }
 

@@ -11,12 +11,12 @@ use crate::platform::{Ordering, Platform, Word};
 
 /// A pointer and nothing else. It keeps the 16 bytes that the map value reserves.
 #[repr(C)]
-pub struct Slot<P: Platform, K: Kind, X: Own> {
+pub struct Slot<P: Platform, K: Kind, X: Own<P>> {
     block: P::Ptr<Block<P, K, X>>,
     _reserved: u64,
 }
 
-impl<P: Platform, K: Kind, X: Own> Slot<P, K, X> {
+impl<P: Platform, K: Kind, X: Own<P>> Slot<P, K, X> {
     /// Without a block.
     pub(crate) fn new() -> Self {
         Self { block: P::Ptr::new("cell.block", ptr::null_mut()), _reserved: 0 }

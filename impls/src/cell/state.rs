@@ -47,7 +47,7 @@ pub struct Words<P: Platform> {
     state: P::U32,
 }
 
-impl<P: Platform> Own for Words<P> {
+impl<P: Platform> Own<P> for Words<P> {
     type Tail = Worker<P>;
 }
 

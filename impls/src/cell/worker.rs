@@ -22,7 +22,7 @@ pub struct Worker<P: Platform> {
 }
 
 /// A design whose blocks are freed by a worker.
-pub trait ByWorker<P: Platform>: Own<Tail = Worker<P>> {
+pub trait ByWorker<P: Platform>: Own<P, Tail = Worker<P>> {
     /// Whether every start is ordered before the cancel that precedes freeing, by a lock or a
     /// reference. Else a start may come after that cancel, as long as its RCU section is open,
     /// and the block is cancelled once more when the grace period has ended.

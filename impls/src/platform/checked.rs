@@ -178,7 +178,7 @@ macro_rules! checked_memory {
         use $checker::thread::yield_now;
 
         use super::checked::{Checked, Strength, checked_int_word, checked_word};
-        use super::{Exclusive, IntWord, Label, Memory, SplitWord, Word};
+        use super::{DoubleWord, Exclusive, IntWord, Label, Memory, SplitWord, Word};
 
         /// The memory of a checked execution; see the module.
         pub struct Model;
@@ -267,6 +267,30 @@ macro_rules! checked_memory {
             }
         }
 
+        /// Two words behind the checker's mutex, as it has no access of two: in an order that all
+        /// agree on, each access acquires and releases.
+        pub struct ModelDouble(Checked<Mutex<[u64; 2]>, $life>);
+
+        impl DoubleWord for ModelDouble {
+            #[track_caller]
+            fn new(label: Label, halves: [u64; 2]) -> Self {
+                Self(Checked::wrap(label, Mutex::new(halves)))
+            }
+            #[track_caller]
+            fn load_half(&self, half: usize, _: Ordering) -> u64 {
+                self.0.get().lock().expect("a panic ends the execution")[half]
+            }
+            #[track_caller]
+            fn cas(&self, current: [u64; 2], new: [u64; 2], _: Ordering) -> Result<(), [u64; 2]> {
+                let mut halves = self.0.get().lock().expect("a panic ends the execution");
+                if *halves != current {
+                    return Err(*halves);
+                }
+                *halves = new;
+                Ok(())
+            }
+        }
+
         /// The checker's own mutex: one step to explore where a spinning lock has many.
         pub struct ModelExclusive<T>(Mutex<T>);
 
@@ -286,6 +310,7 @@ macro_rules! checked_memory {
             type U32 = Checked<AtomicU32, $life>;
             type U64 = Checked<AtomicU64, $life>;
             type Ptr<T: 'static> = Checked<AtomicPtr<T>, $life>;
+            type Double = ModelDouble;
             type Exclusive<T: Send> = ModelExclusive<T>;
 
             fn fence() {

@@ -5,6 +5,7 @@ use core::arch::asm;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 
+use super::double::{self, AtomicDouble};
 use super::{Exclusive, IntWord, Label, Memory, SplitWord, Word};
 
 /// The memory of real cores.
@@ -387,6 +388,8 @@ macro_rules! cores {
             type U32 = AtomicU32;
             type U64 = AtomicU64;
             type Ptr<T: 'static> = AtomicPtr<T>;
+            type Double = AtomicDouble;
+            const DOUBLE_WORD_AT_ONCE: bool = double::AT_ONCE;
             type Exclusive<T: Send> = SpinExclusive<T>;
 
             #[inline(always)]

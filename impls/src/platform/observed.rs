@@ -5,8 +5,9 @@
 use core::marker::PhantomData;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
+use super::double::AtomicDouble;
 use super::native::{Cores, SpinExclusive};
-use super::{IntWord, Label, Memory, SplitWord, Word};
+use super::{DoubleWord, IntWord, Label, Memory, SplitWord, Word};
 
 /// What an access wants of the cache line it touches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +66,12 @@ operations! {
     CompareExchange = "cmpxchg", Locked;
     /// Compare-exchange of the high half.
     CompareExchangeHighHalf = "cmpxchg.half1", Locked;
+    /// Load of the first of two words.
+    LoadFirst = "load.word0", Read;
+    /// Load of the second of two words.
+    LoadSecond = "load.word1", Read;
+    /// Compare-exchange of two words as one.
+    CompareExchangeDouble = "cmpxchg16", Locked;
     /// Addition.
     Add = "add", Locked;
     /// Subtraction.
@@ -233,6 +240,19 @@ impl<O: Observer> SplitWord for Observed<AtomicU32, O> {
     }
 }
 
+impl<O: Observer> DoubleWord for Observed<AtomicDouble, O> {
+    fn new(label: Label, halves: [u64; 2]) -> Self {
+        Self::wrap(label, AtomicDouble::new(label, halves))
+    }
+    fn load_half(&self, half: usize, order: Ordering) -> u64 {
+        let operation = if half == 0 { Operation::LoadFirst } else { Operation::LoadSecond };
+        self.told(operation, order).load_half(half, order)
+    }
+    fn cas(&self, current: [u64; 2], new: [u64; 2], order: Ordering) -> Result<(), [u64; 2]> {
+        self.told(Operation::CompareExchangeDouble, order).cas(current, new, order)
+    }
+}
+
 /// Native memory whose accesses are told to `O`.
 pub struct ObservedCores<O>(PhantomData<fn() -> O>);
 
@@ -242,6 +262,8 @@ impl<O: Observer> Memory for ObservedCores<O> {
     type U32 = Observed<AtomicU32, O>;
     type U64 = Observed<AtomicU64, O>;
     type Ptr<T: 'static> = Observed<AtomicPtr<T>, O>;
+    type Double = Observed<AtomicDouble, O>;
+    const DOUBLE_WORD_AT_ONCE: bool = Cores::DOUBLE_WORD_AT_ONCE;
     type Exclusive<T: Send> = SpinExclusive<T>;
 
     fn fence() {

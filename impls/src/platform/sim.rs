@@ -9,7 +9,7 @@ use core::sync::atomic::Ordering;
 
 use cellbench_sim::{Integer, SimWord, Value, advance, fence, now_ns, pause, read_clock_ns};
 
-use super::{Exclusive, IntWord, Label, Memory, SplitWord, Word};
+use super::{DoubleWord, Exclusive, IntWord, Label, Memory, SplitWord, Word};
 
 /// The memory of a simulated machine.
 pub struct Simulated;
@@ -93,6 +93,44 @@ impl SplitWord for Virtual<u32> {
     }
 }
 
+/// Two words of a simulated machine, in 16 bytes. The simulator has no access of two words: what is charged
+/// is one access to the first, and the values, which no other virtual core sees meanwhile, change
+/// with it.
+#[repr(C, align(16))]
+pub struct VirtualDouble {
+    charged: Virtual<u64>,
+    halves: Box<[core::cell::Cell<u64>; 2]>,
+}
+
+// SAFETY: as with words: those used on another OS thread than their simulation's panic, and every
+// access to the values follows one to a word.
+unsafe impl Sync for VirtualDouble {}
+// SAFETY: as above.
+unsafe impl Send for VirtualDouble {}
+
+impl DoubleWord for VirtualDouble {
+    fn new(label: Label, halves: [u64; 2]) -> Self {
+        let halves = Box::new(halves.map(core::cell::Cell::new));
+        Self { charged: Virtual::new(label, 0), halves }
+    }
+    fn load_half(&self, half: usize, order: Ordering) -> u64 {
+        self.charged.load(order);
+        self.halves[half].get()
+    }
+    fn cas(&self, current: [u64; 2], new: [u64; 2], order: Ordering) -> Result<(), [u64; 2]> {
+        // Changes the word, so that who waits for it looks again.
+        self.charged.fetch_add(1, order);
+        let found = self.halves.each_ref().map(core::cell::Cell::get);
+        if found != current {
+            return Err(found);
+        }
+        for (half, value) in self.halves.iter().zip(new) {
+            half.set(value);
+        }
+        Ok(())
+    }
+}
+
 /// A test-and-set lock around a value, charged like every other access.
 pub struct SimExclusive<T> {
     taken: Virtual<u32>,
@@ -130,6 +168,7 @@ impl Memory for Simulated {
     type U32 = Virtual<u32>;
     type U64 = Virtual<u64>;
     type Ptr<T: 'static> = Virtual<*mut T>;
+    type Double = VirtualDouble;
     type Exclusive<T: Send> = SimExclusive<T>;
 
     fn fence() {

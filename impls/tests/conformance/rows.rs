@@ -188,6 +188,14 @@ pub(crate) fn memory_rows<C: AsyncCell<P>>(seen: &Seen) {
     let hardirq = cpu.interrupted(Context::Hardirq);
     assert_eq!(scene.perform(&hardirq, Init), Err(Errno::ENOMEM));
     assert!(!scene.cell.inspect().initialised);
+    if promise.update_allocates {
+        // Before any update in a task, which makes room for more.
+        assert_eq!(scene.perform(&cpu, Init), Ok(true));
+        assert_eq!(scene.perform(&hardirq, SetCallback), Err(Errno::ENOMEM));
+        assert!(scene.cell.inspect().program.is_null());
+        scene.cell.cancel_and_free(&cpu);
+        scene.machine.settle(&cpu);
+    }
     scene.make_ready(&cpu);
     if C::PROMISES.cancel_needs_irqs {
         let memoryless = Err(Errno::ENOMEM);

@@ -58,6 +58,37 @@ pub(crate) fn errors(id: &str, kind: CellKind, cancels_async: bool) -> BTreeSet<
             (Cancel, &[EINVAL, EDEADLK]),
             (CancelAsync, &[EPERM, ENOENT, ENOMEM, EINVAL, EDEADLK, ECANCELED]),
         ],
+        (_, "rcu-pair") => &[
+            (Init, &[EPERM, ENOMEM, EBUSY, EINVAL]),
+            (SetCallback, &[ENOENT, ENOMEM, EINVAL]),
+            (StartOp, &[ENOENT, EINVAL, EOPNOTSUPP]),
+            (Cancel, &[EINVAL, EDEADLK]),
+        ],
+        (_, "cas16-pair") => &[
+            (Init, &[EPERM, ENOMEM, EBUSY, EINVAL]),
+            (SetCallback, &[ENOENT, EINVAL]),
+            (StartOp, &[ENOENT, EINVAL, EOPNOTSUPP]),
+            (Cancel, &[EINVAL, EDEADLK]),
+        ],
+        (_, "seqlock-pair") => &[
+            (Init, &[EPERM, ENOMEM, EBUSY, EINVAL]),
+            (SetCallback, &[ENOENT, EINVAL, EOPNOTSUPP]),
+            (StartOp, &[ENOENT, EINVAL, EOPNOTSUPP]),
+            (Cancel, &[EINVAL, EDEADLK]),
+        ],
+        // Neither has a count that could be 0.
+        (_, "rcu-alone" | "hazard-ref") => &[
+            (Init, &[EPERM, ENOMEM, EBUSY, EINVAL]),
+            (SetCallback, &[ENOENT, EINVAL]),
+            (StartOp, &[EINVAL, EOPNOTSUPP]),
+            (Cancel, &[EINVAL, EDEADLK]),
+        ],
+        (_, "percpu-ref") => &[
+            (Init, &[EPERM, ENOMEM, EBUSY, EINVAL, EOPNOTSUPP]),
+            (SetCallback, &[ENOENT, EINVAL]),
+            (StartOp, &[ENOENT, EINVAL, EOPNOTSUPP]),
+            (Cancel, &[EINVAL, EDEADLK]),
+        ],
         _ => panic!("{id} {kind}: say here what the design may return"),
     };
     let listed = rows.iter().flat_map(|(op, errnos)| errnos.iter().map(|errno| (*op, *errno)));

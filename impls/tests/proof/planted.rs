@@ -352,6 +352,45 @@ fn hunt(bug: Bug) -> Hunt {
                 visit_cell::<Loom, _>(id, kind, LateIrqStep(bug)).expect("registered");
             }),
         },
+        Bug::PairFreedAtOnce => {
+            Hunt::case(bug, ("rcu-pair", CellKind::Timer), Armed, &[&[Set(1)], &[Fire]], FREED)
+        }
+        Bug::PairPublishedRelaxed => {
+            Hunt::case(bug, ("rcu-pair", CellKind::Timer), Armed, &[&[Set(1)], &[Fire]], NO_ORDER)
+        }
+        Bug::PairReadOutside => {
+            Hunt::case(bug, ("rcu-pair", CellKind::Wq), Armed, &[&[Set(1)], &[Fire]], FREED)
+        }
+        Bug::WideInHalves => {
+            let symptom = "the callback is another program's";
+            let cell = ("cas16-pair", CellKind::Timer);
+            Hunt::case(bug, cell, Ready, &[&[Set(1)], &[Set(0)]], symptom)
+        }
+        Bug::WideFailureIgnored | Bug::WideFirstSeenPut => {
+            let cell = ("cas16-pair", CellKind::Timer);
+            Hunt::case(bug, cell, Ready, &[&[Set(1)], &[Set(1)]], REFERENCES)
+        }
+        Bug::SequenceStaysEven | Bug::SequenceUnordered | Bug::WritersMeet => {
+            let cell = ("seqlock-pair", CellKind::Timer);
+            match bug {
+                Bug::WritersMeet => {
+                    Hunt::case(bug, cell, Ready, &[&[Set(1)], &[Set(1)]], REFERENCES)
+                }
+                _ => Hunt::case(bug, cell, Armed, &[&[Set(1)], &[Fire]], "of two updates"),
+            }
+        }
+        Bug::ArmedOutsideSection | Bug::SecondCancelTooEarly | Bug::FreedInSection => {
+            Hunt::case(bug, ("rcu-alone", CellKind::Timer), Ready, &[&[Start], &[Free]], FREED)
+        }
+        Bug::HazardUnconfirmed | Bug::HazardUnordered | Bug::HazardNotLookedFor => {
+            Hunt::case(bug, ("hazard-ref", CellKind::Timer), Ready, &[&[Start], &[Free]], FREED)
+        }
+        Bug::SummedAtOnce => {
+            Hunt::case(bug, ("percpu-ref", CellKind::Timer), Ready, &[&[Start], &[Free]], FREED)
+        }
+        Bug::PutOnDeadCounter | Bug::BiasKept => {
+            Hunt::case(bug, ("percpu-ref", CellKind::Timer), Ready, &[&[Start], &[Free]], "leak")
+        }
         Bug::TicketDrawnTwice => Hunt::on(bug, "ticket", Scene::TwoTwice, NO_ORDER),
         Bug::TicketSkipped => Hunt::on(bug, "ticket", Scene::TwoTwice, HANGS),
         Bug::TicketShownRelaxed => Hunt::on(bug, "ticket", Scene::TwoTwice, NO_ORDER),

@@ -1,0 +1,149 @@
+//! Counters of which every CPU has its own (`alloc_percpu(unsigned long)`): adding is no business of
+//! other CPUs, reading all is a line of each.
+//!
+//! A CPU's copies of some counters lie together on lines that no other CPU's are on.
+
+use core::ptr::NonNull;
+use std::sync::{Mutex, PoisonError};
+
+use crate::machine::CpuId;
+use crate::platform::{Ordering, Platform, Word};
+
+/// Counters whose copies lie together.
+const TOGETHER: usize = 8;
+
+/// The copies of one CPU; aligned to pairs of lines, which some cores fetch together.
+#[repr(align(128))]
+struct Copies<P: Platform>([P::U64; TOGETHER]);
+
+/// The counters of a machine; it stays where it is.
+pub(crate) struct Counters<P: Platform> {
+    cpus: usize,
+    state: Mutex<State<P>>,
+}
+
+struct State<P: Platform> {
+    /// For each group, the copies of each CPU; boxes.
+    groups: Vec<NonNull<[Copies<P>]>>,
+    /// Group and place of those that nobody has.
+    free: Vec<(NonNull<Copies<P>>, usize)>,
+}
+
+// SAFETY: the pointers are those of `groups`, which are freed with the whole.
+unsafe impl<P: Platform> Send for State<P> {}
+
+impl<P: Platform> Drop for State<P> {
+    fn drop(&mut self) {
+        for group in &self.groups {
+            // SAFETY: made from a box, and no counter outlives the machine.
+            drop(unsafe { Box::from_raw(group.as_ptr()) });
+        }
+    }
+}
+
+/// A counter, as long as it is held.
+pub(crate) struct Counter<P: Platform> {
+    /// The copies of CPU 0; those of the others follow.
+    copies: NonNull<Copies<P>>,
+    place: usize,
+    counters: NonNull<Counters<P>>,
+}
+
+// SAFETY: what it points to belongs to the machine, which outlives its blocks, and is used through
+// atomic words and the lock.
+unsafe impl<P: Platform> Send for Counter<P> {}
+// SAFETY: as above.
+unsafe impl<P: Platform> Sync for Counter<P> {}
+
+impl<P: Platform> Counters<P> {
+    /// Returns none, for a machine with so many CPUs.
+    pub(crate) fn new(cpus: usize) -> Self {
+        Self { cpus, state: Mutex::new(State { groups: Vec::new(), free: Vec::new() }) }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State<P>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns a counter at 0. Takes a lock: not in an interrupt.
+    pub(crate) fn alloc(&self) -> Counter<P> {
+        let mut state = self.state();
+        if state.free.is_empty() {
+            let word = |_| P::U64::new("cpu.counter", 0);
+            let copies = || Copies(core::array::from_fn(word));
+            let group: Box<[Copies<P>]> = (0..self.cpus).map(|_| copies()).collect();
+            let group = NonNull::from(Box::leak(group));
+            state.groups.push(group);
+            // In model checkers one alone, and that once, as with memory.
+            let used = if P::QUARANTINE { 1 } else { TOGETHER };
+            state.free.extend((0..used).rev().map(|place| (group.cast(), place)));
+        }
+        let (copies, place) = state.free.pop().expect("made above");
+        Counter { copies, place, counters: NonNull::from(self) }
+    }
+}
+
+impl<P: Platform> Counter<P> {
+    /// Returns a CPU's copy.
+    #[inline(always)]
+    pub(crate) fn of(&self, cpu: CpuId) -> &P::U64 {
+        // SAFETY: a group has copies for each CPU of the machine.
+        &unsafe { self.copies.add(cpu.index()).as_ref() }.0[self.place]
+    }
+
+    /// Returns the sum of all copies, wrapping. Exact when nobody adds.
+    pub(crate) fn sum(&self) -> u64 {
+        // SAFETY: the machine outlives the counter.
+        let cpus = unsafe { self.counters.as_ref() }.cpus as u32;
+        // Relaxed: callers order it.
+        let copies = (0..cpus).map(|cpu| self.of(CpuId(cpu)).load(Ordering::Relaxed));
+        copies.fold(0, u64::wrapping_add)
+    }
+}
+
+impl<P: Platform> Drop for Counter<P> {
+    fn drop(&mut self) {
+        if P::QUARANTINE {
+            return;
+        }
+        // SAFETY: the machine outlives the counter.
+        let counters = unsafe { self.counters.as_ref() };
+        for cpu in 0..counters.cpus as u32 {
+            // Relaxed: the lock below publishes it.
+            self.of(CpuId(cpu)).store(0, Ordering::Relaxed);
+        }
+        counters.state().free.push((self.copies, self.place));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Counters, TOGETHER};
+    use crate::machine::CpuId;
+    use crate::platform::Native;
+    use core::sync::atomic::Ordering;
+
+    #[test]
+    fn copies_add_up_and_a_counter_begins_at_0_again() {
+        let counters = Counters::<Native>::new(3);
+        let counter = counters.alloc();
+        counter.of(CpuId(0)).store(5, Ordering::Relaxed);
+        // Put on another CPU than it was taken on.
+        counter.of(CpuId(2)).store(2_u64.wrapping_neg(), Ordering::Relaxed);
+        assert_eq!(counter.sum(), 3);
+        drop(counter);
+        let counters: Vec<_> = (0..=TOGETHER).map(|_| counters.alloc()).collect();
+        assert!(counters.iter().all(|counter| counter.sum() == 0));
+    }
+
+    #[test]
+    fn no_two_cpus_share_a_line() {
+        let counters = Counters::<Native>::new(2);
+        let (one, other) = (counters.alloc(), counters.alloc());
+        let line = |counter: &super::Counter<Native>, cpu| {
+            core::ptr::from_ref(counter.of(CpuId(cpu))).addr() / 128
+        };
+        assert_eq!(line(&one, 0), line(&other, 0), "the counters of a CPU lie together");
+        assert_ne!(line(&one, 0), line(&one, 1));
+    }
+}
