@@ -39,6 +39,8 @@ mod job;
 pub mod mcs;
 pub mod mutex;
 pub mod node;
+#[cfg(all(test, feature = "shuttle"))]
+mod order;
 pub mod paravirt;
 #[cfg(feature = "peers")]
 pub mod peers;

@@ -80,6 +80,14 @@ impl<P: Platform> Lock<P> for Hmcs<P> {
     }
 }
 
+#[cfg(all(test, feature = "shuttle"))]
+impl<P: Platform> Hmcs<P> {
+    /// Returns the last of a node's queue, for the test of the order.
+    pub(super) fn last_of(&self, node: usize) -> *mut WaitNode<P> {
+        self.nodes[node].tail.load(Ordering::Relaxed)
+    }
+}
+
 impl<P: Platform> RawLock<P> for Hmcs<P> {
     #[inline(always)]
     fn acquire(&self, cpu: &Cpu<'_, P>) -> Result<(), Errno> {
