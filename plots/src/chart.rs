@@ -25,6 +25,7 @@ mod multiples;
 mod panel;
 mod scaling;
 mod style;
+mod sweep;
 mod transfers;
 
 use std::cell::OnceCell;
@@ -77,6 +78,7 @@ pub const CHARTS: &[&dyn Chart] = &[
     &contexts::Contexts,
     &fairness::Fairness,
     &transfers::Transfers,
+    &sweep::Sweep,
     &model_and_kernel::ModelAndKernel,
     &core_to_core::CoreToCore,
     &hosts::RatiosByHost,

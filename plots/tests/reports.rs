@@ -380,6 +380,49 @@ fn charts_of_scaling_load_and_distribution() {
     assert!(gone.path == logs[1] && gone.line.is_none(), "{gone}");
 }
 
+/// A sweep over sections and times between two, of two locks: a map for each number of lines.
+#[test]
+fn charts_of_a_sweep() {
+    let out = tempfile::tempdir().unwrap();
+    let mut writer = RunWriter::create(out.path(), fixture::run()).unwrap();
+    let mut random = SplitMix64::new(5);
+    let behaviour = &fixture::CELLS[0];
+    for number in 0..8 {
+        // The second lock wins where the section is long, by far.
+        for (lock, short, long) in [("mcs", 9e6, 1e6), ("cna", 6e6, 3e6)] {
+            for (section, rate) in [(0, short), (2000, long)] {
+                for lines in [1, 8] {
+                    let series = Series {
+                        kind: Kind::Lock,
+                        cell: lock.into(),
+                        ..fixture::series(
+                            lock,
+                            &format!("sweep-{section}-500-{lines}"),
+                            2,
+                            Source::Model,
+                        )
+                    };
+                    let round = fixture::round(&mut random, series, number, rate, behaviour);
+                    writer.append(&round).unwrap();
+                }
+            }
+        }
+    }
+    let loaded = Loaded::read(writer.dir(), |_| ()).unwrap();
+    let chart = CHARTS.iter().find(|chart| chart.name() == "sweep").unwrap();
+    let maps = chart.draw(&loaded.report()).unwrap();
+    assert_eq!(maps.len(), 2, "one for each number of lines");
+    for map in &maps {
+        assert_eq!(map.svg.matches("class=\"hover\"").count(), 2, "{}", map.description);
+        for part in [
+            "section 0 ns, 500 ns between two: mcs, 1.",
+            "section 2.00 us, 500 ns between two: cna, ",
+        ] {
+            assert!(map.description.contains(part), "{part}: {}", map.description);
+        }
+    }
+}
+
 /// On demand alone, one picture for each chart, whatever the names in the data.
 #[cfg(feature = "png")]
 #[test]

@@ -7,6 +7,8 @@ pub(crate) mod free_vs_start;
 pub(crate) mod map;
 pub(crate) mod nmi;
 pub(crate) mod own_cell;
+pub(crate) mod reader_share;
+pub(crate) mod recycled;
 pub(crate) mod same_cell;
 pub(crate) mod solo;
 pub(crate) mod stalled;

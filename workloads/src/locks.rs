@@ -3,6 +3,7 @@
 
 pub(crate) mod cycle;
 pub(crate) mod pattern;
+pub(crate) mod rings;
 pub(crate) mod stalled;
 
 use std::sync::Arc;

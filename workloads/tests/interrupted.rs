@@ -86,12 +86,38 @@ fn nmi_on_the_same_cell_at_every_access() {
                 assert!(nmi.failed(op, Errno::EBUSY) > 0, "{name}: never found a round");
                 assert!(nmi.ok(op) > 0, "{name}");
             }
+            // Starts that arm at once are refused in NMI.
+            () if !promises.start_in_nmi => {
+                assert_eq!(nmi.attempts() - nmi.ok(op), attempts(&nmi, Op::Start), "{name}");
+                assert_eq!(nmi.ok(Op::Start), 0, "{name}");
+                assert!(nmi.ok(op) > 0, "{name}");
+            }
             // Commands: an update never meets another.
             () => {
                 assert_eq!(nmi.attempts() - nmi.ok(op), attempts(&nmi, Op::Start), "{name}");
                 assert!(nmi.ok(Op::Start) > 0, "{name}");
             }
         }
+    }
+}
+
+/// A handler that takes the locks of a ring on top of a task that does: it never waits for ever, and where
+/// it is told why, it is told that it would.
+#[test]
+fn rings_of_locks_with_an_nmi_at_every_access() {
+    for lock in ["rqspin", "rqspin-6.15", "rqspin-byte", "rqspin-tas", "guard-try"] {
+        let trial = interrupted_trial(lock, Subject::Lock, "lock-rings", &Params::new(1, 1));
+        let trial: Arc<dyn Trial<Stepped>> = trial.expect("listed");
+        let mut pair = Pair::new(1);
+        for place in 0.. {
+            let cpu = trial.machine().cpu(CpuId(0));
+            if !pair.step(&*trial, &cpu, place, Context::Nmi) {
+                break;
+            }
+        }
+        let nmi = finish(pair, lock, &trial);
+        let refused = nmi.attempts() - nmi.ok(Op::LockCycle);
+        assert!(refused > 0 && nmi.ok(Op::LockCycle) > 0, "{lock}: {nmi:?}");
     }
 }
 
