@@ -77,7 +77,7 @@ impl<'a> Cores<'a> {
     ) -> Self {
         let used: CpuSet = cpus.iter().copied().collect();
         Self {
-            bench: Bench::new(Clock::new(), &used, on_stuck),
+            bench: Bench::new(Clock::new(), &used, on_stuck).on_nodes_of(topology),
             topology,
             host: OnceCell::new(),
             cpus,

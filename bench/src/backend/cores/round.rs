@@ -19,6 +19,7 @@ use crate::session::subject::Reclaim;
 use cellbench_host::cpus::{CpuId, CpuSet};
 use cellbench_host::pin::PinError;
 use cellbench_host::threads::NoThread;
+use cellbench_host::topology::{Cpu, Topology};
 use cellbench_host::{Clock, counters};
 
 pub(crate) use outcome::counted;
@@ -105,6 +106,8 @@ pub struct Bench {
     on_stuck: OnStuck,
     /// What to count on each CPU that is used.
     counters: BTreeMap<CpuId, counters::Plan>,
+    /// The NUMA node of each CPU, for locks that prefer theirs; those that are not known are on node 0.
+    nodes: BTreeMap<CpuId, u16>,
 }
 
 impl Bench {
@@ -113,7 +116,19 @@ impl Bench {
     pub fn new(clock: Clock, cpus: &CpuSet, on_stuck: OnStuck) -> Self {
         let roots = cellbench_host::Roots::live();
         let counters = cpus.iter().map(|cpu| (cpu, counters::Plan::full(&roots, cpu))).collect();
-        Self { clock, on_stuck, counters }
+        Self { clock, on_stuck, counters, nodes: BTreeMap::new() }
+    }
+
+    /// Returns the same with the NUMA nodes of a host, as far as it says them.
+    #[must_use]
+    pub fn on_nodes_of(self, topology: &Topology) -> Self {
+        let node = |cpu: &Cpu| Some((cpu.id, u16::try_from(cpu.numa_node?).ok()?));
+        Self { nodes: topology.cpus.iter().filter_map(node).collect(), ..self }
+    }
+
+    /// Returns the NUMA node of each of these CPUs.
+    fn nodes_of(&self, cpus: &[CpuId]) -> Vec<u16> {
+        cpus.iter().map(|cpu| self.nodes.get(cpu).copied().unwrap_or_default()).collect()
     }
 
     /// Returns the clock.
@@ -169,4 +184,23 @@ pub(crate) fn message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "no message".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Bench;
+    use cellbench_host::Clock;
+    use cellbench_host::cpus::{CpuId, CpuSet};
+    use cellbench_host::topology::Topology;
+
+    #[test]
+    fn workers_know_the_numa_nodes_that_the_host_says() {
+        let mut topology = Topology::read().expect("a host that tests run on");
+        let known = topology.cpus[0].id;
+        topology.cpus[0].numa_node = Some(3);
+        let bench = Bench::new(Clock::new(), &CpuSet::default(), Box::new(|_| ()));
+        assert_eq!(bench.nodes_of(&[known]), [0], "not asked yet");
+        let bench = bench.on_nodes_of(&topology);
+        assert_eq!(bench.nodes_of(&[CpuId(u32::MAX), known]), [0, 3]);
+    }
 }

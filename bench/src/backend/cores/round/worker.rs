@@ -110,6 +110,7 @@ impl Runner<'_> {
                 irq_save: self.conditions.charges.irq_save + subject.extra_turns,
                 ..self.conditions.charges
             },
+            numa_nodes: self.bench.nodes_of(cpus),
             ..Params::new(threads, self.seed)
         };
         thread::scope(|scope| {
