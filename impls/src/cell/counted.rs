@@ -97,7 +97,8 @@ pub(crate) unsafe fn free_unless_running<P: Platform, K: Kind, X: Own<P>>(
 ) {
     // SAFETY: freed below, or after another grace period.
     let this = unsafe { block.as_ref() };
-    let cancels = !planted!(cpu, FreedWithoutSecondCancel) && !planted!(cpu, SecondCancelTooEarly);
+    let mut cancels = !planted!(cpu, FreedWithoutSecondCancel);
+    cancels &= !planted!(cpu, SecondCancelTooEarly);
     let runs = cancels && K::try_cancel(cpu, &this.node) == Cancelled::Running;
     if runs && !planted!(cpu, FreedUnderCallback) {
         // SAFETY: still nobody but the callback knows the block, and it is not deferred now.

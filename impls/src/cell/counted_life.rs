@@ -5,7 +5,7 @@
 use core::ptr::NonNull;
 
 use super::counted;
-use super::direct::{DirectBlock, DirectSlot, Lives, Variant};
+use super::direct::{DirectBlock, DirectSlot, Found, Lives, Variant};
 use super::refs::Refs;
 use super::{Errno, Kind, Outcome, Start};
 use crate::machine::Cpu;
@@ -24,7 +24,7 @@ impl<P: Platform> Lives<P> for Refs<P> {
     fn find<'a, K: Kind, V: Variant<P, Lives = Self>>(
         cpu: &'a Cpu<'_, P>,
         slot: &DirectSlot<P, K, V>,
-    ) -> Result<(Self::Held<'a>, NonNull<DirectBlock<P, K, V>>), Errno> {
+    ) -> Found<Self::Held<'a>, P, K, V> {
         let rcu = cpu.rcu_read();
         Ok((rcu, slot.get()?))
     }

@@ -82,6 +82,8 @@ pub trait Keeps<P: Platform>: Send + Sync + Sized + 'static {
 
 /// A block of a variant.
 pub type DirectBlock<P, K, V> = Block<P, K, Words<P, V>>;
+/// A block that was found, with what keeps it.
+pub type Found<H, P, K, V> = Result<(H, NonNull<DirectBlock<P, K, V>>), Errno>;
 /// The map value of a variant.
 pub type DirectSlot<P, K, V> = Slot<P, K, Words<P, V>>;
 
@@ -102,7 +104,7 @@ pub trait Lives<P: Platform>: Send + Sync + Sized + 'static {
     fn find<'a, K: Kind, V: Variant<P, Lives = Self>>(
         cpu: &'a Cpu<'_, P>,
         slot: &DirectSlot<P, K, V>,
-    ) -> Result<(Self::Held<'a>, NonNull<DirectBlock<P, K, V>>), Errno>;
+    ) -> Found<Self::Held<'a>, P, K, V>;
     /// Arms the timer or queues the work of a block, and lets go of it.
     ///
     /// # Errors

@@ -16,9 +16,9 @@
 use core::ptr::{self, NonNull};
 
 use super::block::Block;
-use super::direct::{DirectBlock, DirectSlot, Lives, Variant};
+use super::direct::{DirectBlock, DirectSlot, Found, Lives, Variant};
 use super::exchanged::Exchanged;
-use super::{Errno, Kind, Outcome, Start};
+use super::{Kind, Outcome, Start};
 use crate::engine::Cancelled;
 use crate::machine::{Context, Cpu, planted};
 use crate::platform::{Ordering, Platform, Word};
@@ -74,7 +74,7 @@ impl<P: Platform> Lives<P> for Hazard {
     fn find<'a, K: Kind, V: Variant<P, Lives = Self>>(
         cpu: &'a Cpu<'_, P>,
         slot: &DirectSlot<P, K, V>,
-    ) -> Result<(Named<'a, P>, NonNull<DirectBlock<P, K, V>>), Errno> {
+    ) -> Found<Named<'a, P>, P, K, V> {
         let mut block = slot.get()?;
         let word = &cpu.this.hazards.0[cpu.context() as usize];
         loop {

@@ -18,7 +18,7 @@ use core::ptr::NonNull;
 
 use super::block::Block;
 use super::counted;
-use super::direct::{DirectBlock, DirectSlot, Lives, Variant};
+use super::direct::{DirectBlock, DirectSlot, Found, Lives, Variant};
 use super::exchanged::Exchanged;
 use super::{Errno, Kind, Outcome, Start};
 use crate::machine::{Context, Cpu, planted};
@@ -77,7 +77,7 @@ impl<P: Platform> PercpuCount<P> {
         true
     }
 
-    /// Returns a reference; whether it was the last. Inside an RCU section.
+    /// Returns a reference, inside an RCU section, and whether it was the last.
     #[inline(always)]
     fn put(&self, cpu: &Cpu<'_, P>) -> bool {
         if self.is_alive() || planted!(cpu, PutOnDeadCounter) {
@@ -114,7 +114,7 @@ impl<P: Platform> Lives<P> for PercpuCount<P> {
     fn find<'a, K: Kind, V: Variant<P, Lives = Self>>(
         cpu: &'a Cpu<'_, P>,
         slot: &DirectSlot<P, K, V>,
-    ) -> Result<(Self::Held<'a>, NonNull<DirectBlock<P, K, V>>), Errno> {
+    ) -> Found<Self::Held<'a>, P, K, V> {
         let rcu = cpu.rcu_read();
         Ok((rcu, slot.get()?))
     }

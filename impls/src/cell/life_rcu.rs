@@ -12,9 +12,9 @@
 use core::ptr::NonNull;
 
 use super::counted;
-use super::direct::{DirectBlock, DirectSlot, Lives, Variant};
+use super::direct::{DirectBlock, DirectSlot, Found, Lives, Variant};
 use super::exchanged::Exchanged;
-use super::{Errno, Kind, Outcome, Start};
+use super::{Kind, Outcome, Start};
 use crate::machine::{Cpu, planted};
 use crate::platform::Platform;
 use crate::rcu::Reclaim;
@@ -43,7 +43,7 @@ impl<P: Platform> Lives<P> for Section {
     fn find<'a, K: Kind, V: Variant<P, Lives = Self>>(
         cpu: &'a Cpu<'_, P>,
         slot: &DirectSlot<P, K, V>,
-    ) -> Result<(Self::Held<'a>, NonNull<DirectBlock<P, K, V>>), Errno> {
+    ) -> Found<Self::Held<'a>, P, K, V> {
         let rcu = cpu.rcu_read();
         Ok((rcu, slot.get()?))
     }

@@ -31,7 +31,7 @@ impl<P: Platform> Variant<P> for WidePair {
     type Lives = Refs<P>;
 }
 
-/// Program and callback, as addresses: see [`PROGRAM`] and [`CALLBACK`].
+/// Program and callback, as addresses.
 #[repr(transparent)]
 pub struct Wide<P: Memory> {
     pair: P::Double,

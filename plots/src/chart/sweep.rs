@@ -116,7 +116,7 @@ const TOP: i32 = 70;
 const WIDTH: i32 = 150;
 const HEIGHT: i32 = 46;
 
-/// A length of time, short.
+/// Returns a length of time, short.
 fn time(ns: u32) -> String {
     if ns >= 1000 && ns.is_multiple_of(100) {
         format!("{} us", number::significant(f64::from(ns) / 1e3))
@@ -188,7 +188,7 @@ impl Map<'_> {
     }
 }
 
-/// How far it is ahead.
+/// Says how far it is ahead.
 fn ahead(winner: &Winner<'_>) -> String {
     match (winner.tied, winner.ahead) {
         (Some(_), _) => "not told apart".into(),

@@ -82,7 +82,7 @@ impl<P: Platform, L: Lock<P>> RingsTrial<P, L> {
         let first = worker.index as usize + usize::from(cpu.in_nmi());
         let [first, second] = [first, first + 1].map(|number| &self.ring[number % LOCKS]);
         let outer: Result<Outcome, Errno> = first.with(cpu, || {
-            P::spend(self.hold_turns);
+            P::charge(self.hold_turns);
             second.with(cpu, || ())
         });
         match outer {
