@@ -30,6 +30,9 @@ fn point(workload: &str) -> Option<(Point, u32)> {
     numbers.next().is_none().then_some((Point { section_ns, outside_ns }, lines))
 }
 
+/// The entries of a map by point.
+type Points<'a> = BTreeMap<Point, Vec<&'a Entry>>;
+
 /// Who wins at a point.
 #[derive(Debug, PartialEq)]
 struct Winner<'a> {
@@ -69,7 +72,7 @@ impl Chart for Sweep {
     }
 
     fn draw(&self, report: &Report<'_>) -> Result<Vec<Drawing>, String> {
-        let mut maps: Vec<((Panel, u32, u32), BTreeMap<Point, Vec<&Entry>>)> = Vec::new();
+        let mut maps: Vec<((Panel, u32, u32), Points<'_>)> = Vec::new();
         for entry in &report.summary.entries {
             let series = &entry.series;
             let Some((point, lines)) = point(&series.workload) else { continue };
