@@ -43,11 +43,28 @@ pub struct CountTimer<P: Platform> {
     _node: [u64; 2],
     expires: P::U64,
     _softexpires_and_function: [u64; 2],
-    /// The CPU it was armed on last, from 1, or [`NO_BASE`].
+    /// The CPU it was armed on last, from 1, or [`NO_BASE`]; a pointer of eight bytes there.
     base: P::U32,
+    _base: u32,
+    /// A byte there, with flags behind it.
     state: P::U32,
-    _flags: u64,
+    _flags: u32,
 }
+
+// Where `struct hrtimer` (include/linux/hrtimer_types.h, Linux 6.18 and 7.0) has them. From 7.1 on the
+// node has two more words, and what is behind it lies 16 bytes further.
+const _: () = {
+    use core::mem::offset_of;
+
+    use crate::platform::Native;
+
+    type Timer = CountTimer<Native>;
+    assert!(offset_of!(Timer, node) == 0);
+    assert!(offset_of!(Timer, expires) == 24);
+    assert!(offset_of!(Timer, base) == 48);
+    assert!(offset_of!(Timer, state) == 56);
+    assert!(size_of::<Timer>() == 64);
+};
 
 /// A work item that is queued or not.
 #[repr(C)]
@@ -84,6 +101,7 @@ impl<P: Platform> Engine<P> for CountEngine<P> {
             expires: P::U64::new("timer.expires", 0),
             _softexpires_and_function: [0; 2],
             base: P::U32::new("timer.base", NO_BASE),
+            _base: 0,
             state: P::U32::new("timer.state", IDLE),
             _flags: 0,
         }
