@@ -135,7 +135,7 @@ pub struct Series {
     pub host: Option<String>,
     /// Model, simulator or kernel.
     pub source: Source,
-    /// Simulated machine; none on real cores.
+    /// Simulated machine, or what runs the kernel of a virtual machine; none on the host itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<String>,
     /// Timer, work queue, task work or lock.

@@ -113,7 +113,7 @@ impl<'a> Machines<'a> {
         if let [old, new] = sides.as_mut_slice() {
             [old.label, new.label] = distinct([old.label.clone(), new.label.clone()]);
         }
-        let plan = plan(&sides, cpus, wanted)?;
+        let plan = plan(&sides, engine, cpus, wanted)?;
         let cpus: CpuSet = cpus.iter().copied().collect();
         let host = describe::describe(&Roots::live(), topology, &cpus);
         let (findings, ends) = (Vec::new(), Vec::new());
@@ -195,6 +195,7 @@ impl<'a> Machines<'a> {
 /// Plans what one kernel has, or what both have.
 fn plan(
     sides: &[Side<'_>],
+    engine: Engine,
     cpus: &[CpuId],
     wanted: &dyn Fn(&Series) -> bool,
 ) -> Result<Plan<Spec>, VmError> {
@@ -207,6 +208,7 @@ fn plan(
                 continue;
             }
             let mut series = info.series.clone();
+            series.machine = Some(engine.name().to_owned());
             if sides.len() > 1 {
                 // The same lock is called the same; the same cell need not be.
                 series.workload = format!("{}/{}", info.name, series.workload);

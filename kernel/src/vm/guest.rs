@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 
@@ -20,6 +20,10 @@ use crate::trace::request::Fault;
 /// measures.
 const PATIENCE: [(Engine, Duration); 2] =
     [(Engine::Kvm, Duration::from_secs(60)), (Engine::Instructions, Duration::from_secs(300))];
+/// Between two looks at what QEMU complains of.
+const LOOK: Duration = Duration::from_millis(200);
+/// QEMU stops the machine and stays, where KVM cannot execute an instruction.
+const STOPPED: &str = "KVM internal error";
 const APPEND: &str = "console=ttyS0 panic=-1 oops=panic cryptomgr.notests quiet";
 
 /// What executes a guest's instructions.
@@ -29,6 +33,17 @@ pub enum Engine {
     Kvm,
     /// QEMU's code generator, on one processor whose clock counts instructions.
     Instructions,
+}
+
+impl Engine {
+    /// Returns the name of the machine, as records have it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kvm => "QEMU with KVM",
+            Self::Instructions => "QEMU counting instructions",
+        }
+    }
 }
 
 /// A machine to be booted.
@@ -116,7 +131,11 @@ impl Guest {
             Opening::Failed(what) => return Err(VmError::Refused { what }),
         };
         if machine.engine == Engine::Kvm {
-            pin_processors(guest.running.0.id(), &machine.cpus);
+            let pinned = pin_processors(guest.running.0.id(), &machine.cpus);
+            if pinned != machine.cpus.len() {
+                let what = format!("only {pinned} of {} processors are pinned", machine.cpus.len());
+                return Err(VmError::Refused { what });
+            }
         }
         Ok((guest, hello))
     }
@@ -166,7 +185,20 @@ impl Guest {
     }
 
     fn read<T: DeserializeOwned>(&mut self, patience: Duration) -> Result<T, VmError> {
-        match self.answers.recv_timeout(patience) {
+        let end = Instant::now() + patience;
+        let answer = loop {
+            let left = end.saturating_duration_since(Instant::now());
+            match self.answers.recv_timeout(left.min(LOOK)) {
+                Err(RecvTimeoutError::Timeout) if !left.is_zero() => {
+                    if let Some(said) = self.stopped() {
+                        let how = format!("is gone: {QEMU} stopped it: {said}");
+                        return Err(VmError::Gone { how, by_itself: true });
+                    }
+                }
+                answer => break answer,
+            }
+        };
+        match answer {
             Ok(line) => serde_json::from_str(&line).map_err(|error| VmError::Refused {
                 what: format!("{error}: {}", line.chars().take(80).collect::<String>()),
             }),
@@ -177,6 +209,14 @@ impl Guest {
             }
             Err(RecvTimeoutError::Disconnected) => Err(self.gone()),
         }
+    }
+
+    /// Returns what QEMU said if it stopped the machine.
+    fn stopped(&self) -> Option<String> {
+        let said = qemu::bytes(&self.complaints, &self.disk).unwrap_or_default();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        let from = said.lines().position(|line| line.contains(STOPPED))?;
+        Some(said.lines().skip(from).take(2).map(str::trim).collect::<Vec<_>>().join(": "))
     }
 
     fn last_lines(&self) -> String {
@@ -245,8 +285,9 @@ impl Machine {
     }
 }
 
-/// Pins each processor of a machine to one of the host's. A thread that is gone is no error.
-fn pin_processors(process: u32, cpus: &[u32]) {
+/// Pins each processor of a machine to one of the host's; returns how many it pinned.
+fn pin_processors(process: u32, cpus: &[u32]) -> usize {
+    let mut pinned = 0;
     let tasks = format!("/proc/{process}/task");
     for entry in fs::read_dir(&tasks).into_iter().flatten().flatten() {
         let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
@@ -259,9 +300,11 @@ fn pin_processors(process: u32, cpus: &[u32]) {
         // SAFETY: the set is this function's own; the kernel reads as many bytes as are given.
         unsafe {
             libc::CPU_SET(*cpu as usize, &mut set);
-            libc::sched_setaffinity(thread, size_of_val(&set), &raw const set);
+            let set = libc::sched_setaffinity(thread, size_of_val(&set), &raw const set);
+            pinned += usize::from(set == 0);
         }
     }
+    pinned
 }
 
 #[cfg(test)]
@@ -335,6 +378,39 @@ mod tests {
         let process = guest.process();
         drop(guest);
         assert!(!Path::new(&format!("/proc/{process}")).exists());
+    }
+
+    #[test]
+    fn a_machine_that_kvm_cannot_run_is_not_waited_for() {
+        let script = "echo 'KVM internal error. Suberror: 1' >&2; echo 'emulation failure' >&2; \
+                      exec sleep 1000";
+        // Its patience is minutes.
+        let text = played(script, "").measure(&request()).unwrap_err().to_string();
+        assert!(text.contains("Suberror: 1: emulation failure"), "{text}");
+        assert!(!text.contains('\n'));
+    }
+
+    #[test]
+    fn each_processor_is_pinned_and_counted() {
+        // SAFETY: has no arguments.
+        let cpu = unsafe { libc::sched_getcpu() }.unsigned_abs();
+        let (tell, told) = sync_channel(0);
+        let (end, ended) = sync_channel::<()>(0);
+        let processor = std::thread::Builder::new().name("CPU 0/KVM".to_owned()).spawn(move || {
+            tell.send(()).unwrap();
+            ended.recv().unwrap();
+            // SAFETY: a set of bits, for which zero is a value; the kernel writes as many bytes.
+            unsafe {
+                let mut set: libc::cpu_set_t = std::mem::zeroed();
+                libc::sched_getaffinity(0, size_of_val(&set), &raw mut set);
+                (libc::CPU_COUNT(&set), libc::CPU_ISSET(cpu as usize, &set))
+            }
+        });
+        told.recv().unwrap();
+        assert_eq!(pin_processors(std::process::id(), &[cpu]), 1);
+        end.send(()).unwrap();
+        assert_eq!(processor.unwrap().join().unwrap(), (1, true));
+        assert_eq!(pin_processors(std::process::id(), &[]), 0);
     }
 
     #[test]

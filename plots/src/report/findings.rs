@@ -60,7 +60,10 @@ fn source(name: &str, report: &Report<'_>, overview: &Overview<'_>) -> String {
     match (&overview.series.source, &overview.series.machine) {
         (Source::Sim, Some(machine)) => format!("simulated on {machine}, `results/{name}`"),
         (Source::Sim, None) => format!("simulated, `results/{name}`"),
-        (Source::Kernel, _) => {
+        (Source::Kernel, Some(machine)) => {
+            format!("in a guest's kernel ({machine}) on {hardware}, `results/{name}`")
+        }
+        (Source::Kernel, None) => {
             let kernel = report.run.host.kernel.as_deref().unwrap_or("an unknown kernel");
             format!("in {kernel} on {hardware}, `results/{name}`")
         }
@@ -184,8 +187,12 @@ fn in_kernel(name: &str, report: &Report<'_>) -> Option<Finding> {
     }
     let kernel = report.run.host.kernel.as_deref().unwrap_or("an unknown kernel");
     let [hardware, _] = host_lines(&report.run.host);
+    let (whose, kernel) = match &first.series.machine {
+        Some(machine) => ("a guest's kernel", format!("a guest's kernel ({machine})")),
+        None => ("the running kernel", kernel.to_owned()),
+    };
     Some(Finding {
-        text: format!("In the running kernel, on one CPU, {}.", parts.join(", ")),
+        text: format!("In {whose}, on one CPU, {}.", parts.join(", ")),
         source: format!("in {kernel} on {hardware}, `results/{name}`"),
         figure: None,
     })

@@ -72,6 +72,7 @@ fn results(report: &Report<'_>, drawings: &Drawings<'_>) -> Result<String, Strin
         page.section(&match &source {
             Source::Model => "Measured: the designs on real cores".to_owned(),
             Source::Sim => "Simulated: the model on simulated machines".to_owned(),
+            Source::Kernel if in_guests(summary) => "Kernel: the guests' own cells".to_owned(),
             Source::Kernel => "Kernel: the running kernel's own cells".to_owned(),
             Source::Other(name) => format!("Source {name}"),
         });
@@ -128,6 +129,13 @@ fn over_hosts(page: &mut Page, rows: &[OverHosts]) {
         let more = number::count((rows.len() - ROWS_SHOWN) as u64, "further row");
         page.line(&format!("\n{more} in `summary.json`."));
     }
+}
+
+/// Returns whether the kernels are those of virtual machines.
+fn in_guests(summary: &Summary) -> bool {
+    let of_kernel = |entry: &&Entry| entry.series.source == Source::Kernel;
+    let mut entries = summary.entries.iter().filter(of_kernel).peekable();
+    entries.peek().is_some() && entries.all(|entry| entry.series.machine.is_some())
 }
 
 /// Sources in the order of the summary.

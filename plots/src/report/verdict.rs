@@ -178,8 +178,12 @@ pub(super) fn scene(series: &Series) -> String {
     match (&series.source, machine, host) {
         (Source::Sim, Some(machine), _) => format!("Simulated on {machine}"),
         (Source::Sim, None, _) => "Simulated".into(),
-        (Source::Kernel, _, Some(host)) => format!("In the kernel of {host}"),
-        (Source::Kernel, _, None) => "In this host's kernel".into(),
+        (Source::Kernel, Some(machine), Some(host)) => {
+            format!("In a guest's kernel ({machine}) on {host}")
+        }
+        (Source::Kernel, Some(machine), None) => format!("In a guest's kernel ({machine})"),
+        (Source::Kernel, None, Some(host)) => format!("In the kernel of {host}"),
+        (Source::Kernel, None, None) => "In this host's kernel".into(),
         (_, _, Some(host)) => format!("On {host}"),
         (_, _, None) => "On this host".into(),
     }
@@ -228,4 +232,23 @@ fn failures(entry: &Entry) -> Option<String> {
     let with =
         if errors.len() == 1 { format!("with {most}") } else { format!("mostly with {most}") };
     Some(format!("{} of {what} fail {with}", number::percent(Some(share))))
+}
+
+#[cfg(test)]
+mod tests {
+    use cellbench_record::Kind;
+
+    use super::*;
+
+    #[test]
+    fn a_kernel_is_the_hosts_or_a_guests() {
+        let host = Series::new("locked", Kind::Timer, "solo-start", 1, "compact", Source::Kernel);
+        assert_eq!(scene(&host), "In this host's kernel");
+        let guest = Series { machine: Some("QEMU with KVM".to_owned()), ..host.clone() };
+        assert_eq!(scene(&guest), "In a guest's kernel (QEMU with KVM)");
+        let named = Series { host: Some("epyc".to_owned()), ..guest };
+        assert_eq!(scene(&named), "In a guest's kernel (QEMU with KVM) on epyc");
+        let named = Series { host: Some("epyc".to_owned()), ..host };
+        assert_eq!(scene(&named), "In the kernel of epyc");
+    }
 }

@@ -89,6 +89,9 @@ fn rows_of_both_kernels_are_compared_and_the_others_named() {
     let both = |row| vec![(row, "6.18"), (row, "7.1")];
     assert_eq!(blocks, [both("start"), both("cancel"), both("set")]);
     assert_eq!(plan.skipped, ["cancel_async/solo: only 7.1 has it"]);
+    // A report tells them from those of the host's own kernel.
+    let machine = Some("QEMU counting instructions");
+    assert!(plan.specs().all(|spec| spec.series.machine.as_deref() == machine));
 }
 
 #[test]
