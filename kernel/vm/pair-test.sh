@@ -76,6 +76,16 @@ unshare -m sh -c 'mount -t tmpfs none /dev && exec "$@"' sh \
 refused() { [ $status = 2 ] && [ "$(grep -c 'error: no /dev/kvm' "$work/err")" = 1 ]; }
 check "no KVM: no times, in one line" refused
 
+status=0
+"$cellbench" kernel "${flags[@]}" --workloads timer-set_callback --rounds 8 >"$work/out" 2>"$work/err" ||
+    status=$?
+timed() { [ $status = 0 ] && is_paired && rounds | grep -q '"machine":"QEMU with KVM"'; }
+in_a_line() { [ $status = 2 ] && [ "$(grep -c 'error: ' "$work/err")" = 1 ] && grep -q kvm "$work/err"; }
+timed_or_refused() { timed || in_a_line || { cat "$work/err"; return 1; }; }
+check "with this machine's KVM: times, or one line why not" timed_or_refused
+grep 'error: ' "$work/err" || true
+rm -rf "$work/runs"
+
 check "a panic in each: the run goes on" measured --workloads timer-set_callback,timer-start --rounds 2 \
     --fault panic:timer-start
 check "the row is named" grep -q "timer-start (.*the guest panicked: .*sysrq triggered crash" <(run)

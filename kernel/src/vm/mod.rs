@@ -4,6 +4,7 @@
 //! Machine            what to boot, with which processors
 //! Guest::boot()        boots it with kernelproof as its first process, which tells its rows
 //!   .measure(..)         has it measure one of them
+//! kvm::obstacle()    why this host cannot run one at its own speed
 //! serve::serve()     the part in the guest
 //! ```
 //!
@@ -12,6 +13,7 @@
 //! instructions then, and is called that.
 
 mod guest;
+pub mod kvm;
 pub mod protocol;
 pub(crate) mod qemu;
 #[cfg(feature = "bpf")]

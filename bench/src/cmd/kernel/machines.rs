@@ -1,20 +1,17 @@
 //! `cellbench kernel --vm`: kernels in virtual machines.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::bail;
 use cellbench_host::Topology;
 use cellbench_kernel::trace::host;
 use cellbench_kernel::trace::request::Fault;
-use cellbench_kernel::vm::{Engine, Guest, Machine};
+use cellbench_kernel::vm::{Engine, Guest, Machine, kvm};
 use cellbench_record::Series;
 
 use crate::backend::machines::{Boot, Machines, Measures};
 use crate::cmd::{args::default_out, run::seed_from_clock};
-
-/// The way to real processors.
-const KVM: &str = "/dev/kvm";
 
 /// Flags for virtual machines.
 #[derive(clap::Args, Debug)]
@@ -40,10 +37,12 @@ pub(super) struct Flags {
 pub(super) fn run(args: &super::Args, image: &str) -> anyhow::Result<ExitCode> {
     let flags = &args.machines;
     let engine = if flags.instructions { Engine::Instructions } else { Engine::Kvm };
-    if engine == Engine::Kvm && !is_writable(Path::new(KVM)) {
+    if engine == Engine::Kvm
+        && let Some(obstacle) = kvm::obstacle()
+    {
         bail!(
-            "no {KVM} that this user may open: a virtual machine would be emulated, and its times \
-             would be those of the emulator; --instructions counts instructions instead"
+            "{obstacle}: a virtual machine would be emulated, and its times would be those of the \
+             emulator; --instructions counts instructions instead"
         );
     }
     let known = host::row_names();
@@ -108,10 +107,6 @@ fn threads(args: &super::Args, engine: Engine, topology: &Topology) -> anyhow::R
         topology.place(args.placement, count as usize)?;
     }
     Ok(threads)
-}
-
-fn is_writable(path: &Path) -> bool {
-    std::fs::OpenOptions::new().read(true).write(true).open(path).is_ok()
 }
 
 /// Returns the guest's program, which is built beside this one.
