@@ -116,6 +116,7 @@ impl Bench {
         };
         let name = match row.context {
             Context::Task => operation.program.to_owned(),
+            Context::Softirq => format!("soft_{}", operation.program),
             Context::Hardirq | Context::Nmi => format!("irq_{}", operation.program),
         };
         let sizes = Sizes { cells, threads: options.threads };
@@ -124,13 +125,16 @@ impl Bench {
         if operation.prepare {
             programs.push("prepare");
         }
+        if row.context == Context::Softirq {
+            programs.push("soft_end");
+        }
         let object = load(row, options.layout, sizes, &programs)?;
         let mut bench = Self { row: row.clone(), options, cells, object };
         bench.fill_keys()?;
         if operation.prepare {
             bench.prepare()?;
         }
-        if row.context != Context::Task {
+        if matches!(row.context, Context::Hardirq | Context::Nmi) {
             // Says before the measurement whether the host has the event.
             interrupt::open_event(&bench.row)?;
         }
@@ -237,15 +241,16 @@ impl Bench {
         })
     }
 
-    /// Runs a program once; it adds to the counts in `args`.
-    pub(crate) fn enter(&self, program: &ProgramMut<'_>, args: &mut Args) -> Result<(), Error> {
+    /// Runs a program once; it adds to the counts in `args`. Returns what the program returned.
+    pub(crate) fn enter(&self, program: &ProgramMut<'_>, args: &mut Args) -> Result<u32, Error> {
         let mut bytes = to_bytes(args);
         let input = ProgramInput { context_in: Some(&mut bytes), ..ProgramInput::default() };
-        program.test_run(input).map_err(self.run_error("running the program"))?;
+        let output = program.test_run(input).map_err(self.run_error("running the program"))?;
+        let returned = output.return_value;
         for (into, from) in args.iter_mut().zip(to_words(&bytes)) {
             *into = from;
         }
-        Ok(())
+        Ok(returned)
     }
 
     /// Returns counts from the words of a run, and the thread's failures by operation and errno,

@@ -1,4 +1,5 @@
-//! Attempts from interrupts: a perf event on the thread itself enters the program at every overflow.
+//! Attempts from interrupts: a perf event on the thread itself enters the program at every overflow; in
+//! softirq, the callback of a BPF timer does, which arms itself again.
 //!
 //! The CPU clock event is driven by an hrtimer and overflows in hardirq context on any host. A
 //! hardware counter overflows in NMI context, where there is one. The thread meanwhile spins in user
@@ -9,7 +10,7 @@ use perf_event::events::{Hardware, Software};
 use perf_event::{Builder, Counter};
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 
-use crate::bench::{Args, Worker, monotonic_ns, to_bytes, to_words, word};
+use crate::bench::{Args, Bench, Worker, monotonic_ns, to_bytes, to_words, word};
 use crate::error::Error;
 use crate::rows::{Context, Row};
 
@@ -25,7 +26,7 @@ const ATTEMPTS: u64 = 32;
 /// Opens the event of the row's context on this thread.
 pub(crate) fn open_event(row: &Row) -> Result<Counter, Error> {
     let mut builder = match row.context {
-        Context::Task | Context::Hardirq => {
+        Context::Task | Context::Softirq | Context::Hardirq => {
             let mut builder = Builder::new(Software::CPU_CLOCK);
             builder.sample_period(CLOCK_PERIOD_NS);
             builder
@@ -70,15 +71,6 @@ pub(crate) fn run_until(
     map.update(&key, &to_bytes(args), MapFlags::ANY)
         .map_err(bench.run_error("writing the arguments"))?;
 
-    let program = bench.program(&format!("irq_{}", row.operation.program))?;
-    let options = PerfEventOpts { cookie: worker.thread.into(), ..PerfEventOpts::default() };
-    let event = open_event(row)?.into_raw_fd();
-    // Switches the event on, and takes the descriptor, which it closes with the link.
-    let link = program.attach_perf_event_with_opts(event, options).map_err(|error| {
-        // SAFETY: the descriptor was taken out of its owner above, and libbpf takes it only on success.
-        drop(unsafe { OwnedFd::from_raw_fd(event) });
-        bench.run_error("attaching to the perf event")(error)
-    })?;
     let read = |args: &mut Args| -> Result<(), Error> {
         let value = map
             .lookup(&key, MapFlags::ANY)
@@ -89,6 +81,32 @@ pub(crate) fn run_until(
         }
         Ok(())
     };
+    if row.context == Context::Softirq {
+        arm_entry(bench, worker.thread, CLOCK_PERIOD_NS, Some(CLOCK_PERIOD_NS))?;
+        await_interrupts(args, deadline_ns, &read)?;
+        end_entries(bench, worker.thread)?;
+        return read(args);
+    }
+    let program = bench.program(&format!("irq_{}", row.operation.program))?;
+    let options = PerfEventOpts { cookie: worker.thread.into(), ..PerfEventOpts::default() };
+    let event = open_event(row)?.into_raw_fd();
+    // Switches the event on, and takes the descriptor, which it closes with the link.
+    let link = program.attach_perf_event_with_opts(event, options).map_err(|error| {
+        // SAFETY: the descriptor was taken out of its owner above, and libbpf takes it only on success.
+        drop(unsafe { OwnedFd::from_raw_fd(event) });
+        bench.run_error("attaching to the perf event")(error)
+    })?;
+    await_interrupts(args, deadline_ns, &read)?;
+    drop(link);
+    read(args)
+}
+
+/// Spins until the deadline, and beyond it until a first interrupt came.
+fn await_interrupts(
+    args: &mut Args,
+    deadline_ns: u64,
+    read: &dyn Fn(&mut Args) -> Result<(), Error>,
+) -> Result<(), Error> {
     while monotonic_ns() < deadline_ns {
         std::hint::spin_loop();
     }
@@ -96,6 +114,34 @@ pub(crate) fn run_until(
     while args[word::ENTRIES] == 0 && monotonic_ns() < deadline_ns + FIRST_INTERRUPT_NS {
         read(args)?;
     }
-    drop(link);
-    read(args)
+    Ok(())
+}
+
+/// Arms the timer whose callback enters the row's program on this CPU, once, or every `period_ns`.
+pub(crate) fn arm_entry(
+    bench: &Bench,
+    thread: u32,
+    delay_ns: u64,
+    period_ns: Option<u64>,
+) -> Result<(), Error> {
+    let mut args: Args = [0; word::COUNT];
+    args[word::THREAD] = thread.into();
+    args[word::FLAGS] = delay_ns;
+    args[word::SAMPLE_EVERY] = period_ns.unwrap_or(0);
+    let program = format!("soft_{}", bench.row().operation.program);
+    match bench.enter(&bench.program(&program)?, &mut args)? {
+        0 => Ok(()),
+        _ => Err(Error::Run {
+            row: bench.row().name(),
+            what: "arming the timer that enters the program",
+            reason: "the kernel refused it".to_owned(),
+        }),
+    }
+}
+
+/// Cancels the timer of [`arm_entry`] and waits for its callback.
+pub(crate) fn end_entries(bench: &Bench, thread: u32) -> Result<(), Error> {
+    let mut args: Args = [0; word::COUNT];
+    args[word::THREAD] = thread.into();
+    bench.enter(&bench.program("soft_end")?, &mut args).map(drop)
 }

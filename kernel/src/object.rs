@@ -78,7 +78,7 @@ fn try_load(
     for mut map in object.maps_mut() {
         let entries = match map.name().to_str() {
             Some("cells" | "scheduled_ns") => sizes.cells,
-            Some("failures" | "keys" | "interrupt_args") => sizes.threads,
+            Some("failures" | "keys" | "interrupt_args" | "entries") => sizes.threads,
             _ => continue,
         };
         map.set_max_entries(entries)?;

@@ -12,6 +12,8 @@ use crate::operations::{OPERATIONS, Operation, Source};
 pub enum Context {
     /// A system call: interrupts on, may be preempted.
     Task,
+    /// The callback of a BPF timer.
+    Softirq,
     /// A software perf event's timer interrupt.
     Hardirq,
     /// A hardware perf event's overflow.
@@ -19,11 +21,15 @@ pub enum Context {
 }
 
 impl Context {
+    /// Every context, in the order of rows.
+    pub const ALL: [Self; 4] = [Self::Task, Self::Softirq, Self::Hardirq, Self::Nmi];
+
     /// Returns the name as records have it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Task => "task",
+            Self::Softirq => "softirq",
             Self::Hardirq => "hardirq",
             Self::Nmi => "nmi",
         }
@@ -112,7 +118,7 @@ impl Row {
         match self.context {
             Context::Task => self.operation.layouts,
             // An interrupt's CPU is its own; contention comes from the same cell alone.
-            Context::Hardirq | Context::Nmi => &[Layout::Same],
+            Context::Softirq | Context::Hardirq | Context::Nmi => &[Layout::Same],
         }
     }
 
@@ -192,10 +198,13 @@ fn cell_name(operation: &Operation, info: &KernelInfo) -> String {
     generation.map_or("none", |g| g.name()).to_owned()
 }
 
-fn skip_reason(operation: &Operation, info: &KernelInfo) -> Option<String> {
-    let lacking: Vec<String> = operation
-        .needs
-        .iter()
+fn skip_reason(operation: &Operation, context: Context, info: &KernelInfo) -> Option<String> {
+    // A timer enters the program there.
+    let entry = (context == Context::Softirq).then_some("bpf_timer_init");
+    let needs = operation.needs.iter().copied();
+    let entry = entry.filter(|name| !operation.needs.contains(name));
+    let lacking: Vec<String> = needs
+        .chain(entry)
         .filter(|any_of| !any_of.split('|').any(|name| info.has(name)))
         .map(|any_of| any_of.replace('|', " or "))
         .collect();
@@ -210,16 +219,15 @@ fn skip_reason(operation: &Operation, info: &KernelInfo) -> Option<String> {
 /// opened.
 #[must_use]
 pub fn rows(info: &KernelInfo) -> Vec<Row> {
-    let contexts = [Context::Task, Context::Hardirq, Context::Nmi];
     OPERATIONS
         .iter()
-        .flat_map(|operation| contexts.map(|context| (operation, context)))
+        .flat_map(|operation| Context::ALL.map(|context| (operation, context)))
         .filter(|(operation, context)| *context == Context::Task || operation.any_context)
         .map(|(operation, context)| Row {
             operation,
             context,
             cell: cell_name(operation, info),
-            skipped: skip_reason(operation, info),
+            skipped: skip_reason(operation, context, info),
         })
         .collect()
 }
@@ -291,6 +299,14 @@ mod tests {
             reason("timer-cancel_async").unwrap(),
             "Linux 6.9 has no bpf_timer_cancel_async"
         );
+    }
+
+    #[test]
+    fn a_row_in_softirq_needs_the_timer_that_enters_it() {
+        let rows = rows(&info(Generation::Locked, &["bpf_res_spin_lock", "bpf_loop"]));
+        let reason = |name: &str| rows.iter().find(|r| r.name() == name).unwrap().skipped.clone();
+        assert_eq!(reason("bpf_res_spin_lock@hardirq"), None);
+        assert_eq!(reason("bpf_res_spin_lock@softirq").unwrap(), "Linux 6.9 has no bpf_timer_init");
     }
 
     #[test]

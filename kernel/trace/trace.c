@@ -22,6 +22,8 @@
  *                            of the size, bit 7 set for a store
  *   'E' u32                  end of window
  *
+ * A window is of the processor that began it: what another one executes meanwhile is left out.
+ *
  * A repeated string instruction is written once for each time that it repeats. QEMU's header is not
  * packaged by distributions; what is used of version 1 of the interface is declared here.
  */
@@ -88,6 +90,8 @@ static qemu_plugin_id_t self;
 static FILE *out;
 static uint32_t window;
 static bool open_window;
+/* The processor that began the window. */
+static unsigned int owner;
 /* Between `ready`, once old translations are gone, and `rest`. */
 static bool instrument;
 
@@ -117,7 +121,7 @@ static void on_insn(unsigned int vcpu, void *data)
 	const struct insn *insn = data;
 	uint8_t record[10 + MAX_INSN] = { 'I' };
 
-	if (!open_window)
+	if (!open_window || vcpu != owner)
 		return;
 	memcpy(record + 1, &insn->vaddr, 8);
 	record[9] = insn->size;
@@ -129,7 +133,7 @@ static void on_access(unsigned int vcpu, qemu_plugin_meminfo_t info, uint64_t va
 {
 	uint8_t record[10] = { 'M' };
 
-	if (!open_window)
+	if (!open_window || vcpu != owner)
 		return;
 	memcpy(record + 1, &vaddr, 8);
 	record[9] = qemu_plugin_mem_size_shift(info) | (qemu_plugin_mem_is_store(info) ? 0x80 : 0);
@@ -156,8 +160,10 @@ static void on_marker(unsigned int vcpu, void *data)
 			errno = EPROTO;
 			die("a window began before the plugin was ready");
 		}
-		if (!open_window)
+		if (!open_window) {
 			put_boundary('B');
+			owner = vcpu;
+		}
 		open_window = true;
 		break;
 	case END:

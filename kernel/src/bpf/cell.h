@@ -88,6 +88,7 @@ enum {
 	SUB_BITS = 5,        /* 32 buckets per power of two: at most 3.2 % wide */
 	NR_KEYS = 4096,
 	DEADLINE_EVERY = 128,
+	STOP_ROUNDS_MAX = 2 << 20, /* of a stop whose other call never begins */
 	CELL_BITS = 24,      /* of a key: the cell; the rest is a random choice */
 };
 
@@ -152,13 +153,43 @@ struct {
 	__type(value, __u64);
 } callbacks SEC(".maps");
 
-/* Arguments of the programs that a perf event enters, by thread. */
+/* Arguments of the programs that a perf event or a timer enters, by thread. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1); /* set to the number of threads before loading */
 	__type(key, __u32);
 	__type(value, struct args);
 } interrupt_args SEC(".maps");
+
+/* The timers whose callbacks enter the programs of rows in softirq, by thread. */
+struct entry {
+	struct bpf_timer timer;
+	__u64 period_ns;     /* armed again for so long from each callback; 0 for once */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1); /* set to the number of threads before loading */
+	__type(key, __u32);
+	__type(value, struct entry);
+} entries SEC(".maps");
+
+/* Where another CPU is stopped in the middle of an operation, and for how long. */
+struct hold {
+	__u64 armed;         /* in: stop at the next breakpoint */
+	__u64 entered;       /* out: stopped */
+	__u64 begun;         /* in: the other CPU begins its operation */
+	__u64 over;          /* in: it has ended its own */
+	__u64 left;          /* out: goes on */
+	__u64 rounds;        /* in: longest stop from `begun` on, in rounds of the loop */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct hold);
+} stops SEC(".maps");
 
 /* A run while it runs; on the stack, where counting costs an increment of a hot line. */
 struct run {
@@ -328,9 +359,10 @@ SEC("syscall") int name(struct args *a)						\
 }
 
 /*
- * The same, entered also from a perf event as `irq_name`: hardirq or NMI, as the event delivers. And as
+ * The same, entered also from a perf event as `irq_name`: hardirq or NMI, as the event delivers. As
  * `nmi_name` from the tracepoint in the kernel's NMI handler, for machines whose NMIs come from no
- * performance counter.
+ * performance counter. And in softirq from the callback of a timer, which `soft_name` arms: after
+ * args.flags nanoseconds once, after args.sample_every again and again if that is not 0.
  */
 #define ROW_ANY_CONTEXT(name, BODY)						\
 ROW(name, BODY)									\
@@ -351,6 +383,55 @@ SEC("perf_event") int irq_##name(void *ctx)					\
 		return 0;							\
 	RUN(a, name##_loop);							\
 	return 0;								\
+}										\
+static int name##_entered(void *map, int *key, struct entry *e)			\
+{										\
+	__u32 thread = *key;							\
+	struct args *a = bpf_map_lookup_elem(&interrupt_args, &thread);		\
+	if (!a)									\
+		return 0;							\
+	RUN(a, name##_loop);							\
+	if (e->period_ns)							\
+		bpf_timer_start(&e->timer, e->period_ns, 0);			\
+	return 0;								\
+}										\
+SEC("syscall") int soft_##name(struct args *a)					\
+{										\
+	__u32 thread = a->thread;						\
+	struct entry *e = bpf_map_lookup_elem(&entries, &thread);		\
+	if (!e)									\
+		return 1;							\
+	e->period_ns = a->sample_every;						\
+	bpf_timer_init(&e->timer, &entries, CLOCK_MONOTONIC);			\
+	if (bpf_timer_set_callback(&e->timer, name##_entered))			\
+		return 2;							\
+	return bpf_timer_start(&e->timer, a->flags, 0) ? 3 : 0;			\
+}
+
+/* Ends the timer of a thread and waits for its callback. For objects with rows of any context. */
+#define ENTRIES()								\
+SEC("syscall") int soft_end(struct args *a)					\
+{										\
+	__u32 thread = a->thread;						\
+	struct entry *e = bpf_map_lookup_elem(&entries, &thread);		\
+	if (!e)									\
+		return 1;							\
+	e->period_ns = 0;							\
+	bpf_timer_cancel(&e->timer);						\
+	return 0;								\
+}
+
+/* One round of a stop: 1 to go on. */
+static long stopped(__u32 i, __u64 *since_begun)
+{
+	__u32 zero = 0;
+	struct hold *h = bpf_map_lookup_elem(&stops, &zero);
+
+	if (!h || *(volatile __u64 *)&h->over)
+		return 1;
+	if (*(volatile __u64 *)&h->begun)
+		++*since_begun;
+	return *since_begun > h->rounds;
 }
 
 /* Where a cell lies, and the first words of its value and of the object that the value points to. */
@@ -381,6 +462,25 @@ SEC("syscall") int addresses(struct addresses *a)				\
 	_Pragma("unroll") for (int i = 0; i < 16; i++)				\
 		a->block_words[i] = block[i];					\
 	return 0;								\
+}
+
+/*
+ * Entered where a hardware breakpoint stands on this thread's way through the kernel: stops there until
+ * the other CPU's operation is over, or, should that wait for this one, for a bounded time.
+ */
+SEC("perf_event") int stop(void *ctx)
+{
+	__u32 zero = 0;
+	struct hold *h = bpf_map_lookup_elem(&stops, &zero);
+	__u64 since_begun = 0;
+
+	if (!h || !h->armed)
+		return 0;
+	h->armed = 0;
+	*(volatile __u64 *)&h->entered = 1;
+	bpf_loop(STOP_ROUNDS_MAX, stopped, &since_begun, 0);
+	*(volatile __u64 *)&h->left = 1;
+	return 0;
 }
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";

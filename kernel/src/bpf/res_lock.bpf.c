@@ -18,6 +18,7 @@ struct {
 } cells SEC(".maps");
 
 ADDRESSES()
+ENTRIES()
 
 extern int bpf_res_spin_lock(struct bpf_res_spin_lock *lock) __weak __ksym;
 extern void bpf_res_spin_unlock(struct bpf_res_spin_lock *lock) __weak __ksym;

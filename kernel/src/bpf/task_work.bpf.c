@@ -17,6 +17,7 @@ struct {
 } cells SEC(".maps");
 
 ADDRESSES()
+ENTRIES()
 
 /* When each cell was last scheduled with success, for the latency until its callback. */
 struct {

@@ -17,6 +17,7 @@ struct {
 } cells SEC(".maps");
 
 ADDRESSES()
+ENTRIES()
 
 extern int bpf_timer_cancel_async(struct bpf_timer *timer) __weak __ksym;
 

@@ -17,6 +17,7 @@ struct {
 } cells SEC(".maps");
 
 ADDRESSES()
+ENTRIES()
 
 typedef int wq_callback(void *map, int *key, void *value);
 

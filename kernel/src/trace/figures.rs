@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::decode::{Flags, Flow};
 use super::objects::{Objects, Place};
-use super::path::Operation;
+use super::path::{Executed, Operation};
 use super::raw::Window;
 use super::symbols::Symbols;
 
@@ -44,6 +44,14 @@ pub struct Figures {
     pub lines_written_by_object: BTreeMap<String, u32>,
     /// Accesses by object and field: loads, stores, locked.
     pub fields: BTreeMap<String, [u32; 3]>,
+    /// Rounds of a loop that waits for another processor which only repeat the round before; they are in
+    /// none of the other figures.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub waits: u32,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Figures {
@@ -178,6 +186,41 @@ struct Taken {
     word: u64,
 }
 
+/// Leaves out the rounds of waiting loops that repeat the round before, instruction by instruction; a round
+/// begins at a `pause`. Returns how many there were.
+fn without_repeated_waits(steps: &[Executed], window: &Window) -> (Vec<Executed>, u32) {
+    let pc = |step: &Executed| window.steps[step.at].pc;
+    let mut kept: Vec<Executed> = Vec::new();
+    let mut pauses: Vec<usize> = Vec::new();
+    let mut left_out = 0;
+    for step in steps {
+        if step.class.mnemonic == "pause" {
+            if let [.., before, last] = pauses[..]
+                && kept[before..last].iter().map(pc).eq(kept[last..].iter().map(pc))
+            {
+                kept.truncate(last);
+                pauses.pop();
+                left_out += 1;
+            }
+            pauses.push(kept.len());
+        }
+        kept.push(step.clone());
+    }
+    (kept, left_out)
+}
+
+/// An operation in figures and as a script.
+#[derive(Clone, Debug, Default)]
+pub struct Counted {
+    /// The figures.
+    pub figures: Figures,
+    /// The script.
+    pub script: Vec<Touch>,
+    /// For each step of the script, the position in the window of the instruction behind it; none behind
+    /// the last.
+    pub next: Vec<Option<usize>>,
+}
+
 /// Counts an operation and writes its script down.
 #[must_use]
 pub fn count(
@@ -185,10 +228,13 @@ pub fn count(
     window: &Window,
     symbols: &Symbols,
     objects: &mut Objects<'_>,
-) -> (Figures, Vec<Touch>) {
+) -> Counted {
     let mut figures = Figures::default();
     let mut script: Vec<Touch> = Vec::new();
-    let steps = || operation.steps.iter().map(|e| (&window.steps[e.at], &e.class));
+    let (kept, waits) = without_repeated_waits(&operation.steps, window);
+    figures.waits = waits;
+    let mut next: Vec<Option<usize>> = Vec::new();
+    let steps = || kept.iter().map(|e| (&window.steps[e.at], &e.class));
     let stacks: BTreeSet<u64> = steps()
         .filter(|(_, class)| class.stack)
         .filter_map(|(step, class)| match class.flow {
@@ -204,6 +250,8 @@ pub fn count(
     let mut under_lock: BTreeSet<usize> = BTreeSet::new();
     let mut before: Option<(u64, Flow, &str)> = None;
     for (index, (step, class)) in steps().enumerate() {
+        // Behind the instruction before this one, for whatever that one added.
+        next.resize(script.len(), kept.get(index).map(|e| e.at));
         let repeated = class.repeats && before.is_some_and(|(pc, ..)| pc == step.pc);
         figures.instructions += u32::from(!repeated);
         figures.locked += u32::from(class.locked);
@@ -291,15 +339,53 @@ pub fn count(
             }
         }
     }
+    next.resize(script.len(), None);
     figures.lines_read = read.len() as u32;
     figures.lines_written = written.len() as u32;
     for (object, _) in written {
         *figures.lines_written_by_object.entry(object).or_default() += 1;
     }
     figures.instructions_under_lock = under_lock.len() as u32;
-    (figures, script)
+    Counted { figures, script, next }
 }
 
 fn touch(act: Act, place: &Place) -> Touch {
     Touch { act, line: format!("{}#{}", place.object, place.line), field: place.field.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::decode::Classes;
+    use super::super::raw::Step;
+    use super::*;
+
+    /// A window that executes instructions of a loop, by their number; the one numbered 0 is `pause`.
+    fn window(numbers: &[u64]) -> (Window, Vec<Executed>) {
+        let code = |number: u64| if number == 0 { vec![0xf3, 0x90] } else { vec![0x90] };
+        let step = |n: &u64| Step { pc: 0x1000 + n, code: code(*n), accesses: Vec::new() };
+        let window = Window { number: 0, steps: numbers.iter().map(step).collect() };
+        let mut classes = Classes::default();
+        let executed = window.steps.iter().enumerate();
+        let executed = executed
+            .map(|(at, step)| Executed { at, class: classes.of(step.pc, &step.code) })
+            .collect();
+        (window, executed)
+    }
+
+    #[test]
+    fn a_wait_is_one_round_however_long_it_takes() {
+        let kept = |numbers: &[u64]| {
+            let (window, steps) = window(numbers);
+            let (kept, waits) = without_repeated_waits(&steps, &window);
+            let pcs = kept.iter().map(|e| window.steps[e.at].pc - 0x1000).collect::<Vec<_>>();
+            (pcs, waits)
+        };
+        let once = vec![1, 2, 0, 2, 0, 2, 3];
+        assert_eq!(kept(&once), (once.clone(), 0));
+        assert_eq!(kept(&[1, 2, 0, 2, 0, 2, 0, 2, 0, 2, 3]), (once, 2));
+        // A round that looks at the clock is another one.
+        let other = vec![2, 0, 2, 0, 2, 4, 0, 2, 3];
+        assert_eq!(kept(&other), (other.clone(), 0));
+        assert_eq!(kept(&[1, 2, 3]), (vec![1, 2, 3], 0));
+    }
 }

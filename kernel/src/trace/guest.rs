@@ -18,17 +18,19 @@
 //! done
 //! ```
 
-use std::arch::asm;
-use std::fmt::Write as _;
+mod port;
+mod types;
+
 use std::fs;
 use std::io;
 use std::os::fd::IntoRawFd as _;
 use std::time::{Duration, Instant};
 
-use libbpf_rs::{Link, MapCore, MapFlags, PerfEventOpts, ProgramInput, ProgramMut};
+use libbpf_rs::{Link, Map, MapCore, MapFlags, PerfEventOpts, ProgramInput, ProgramMut};
 
-use super::request::{FILE, Fault, Lines};
-use super::{CALLS, MIXED_ATTEMPTS, STRUCTURES, WAITING_CALLS};
+use super::contended::{TRACED, while_stopped};
+use super::request::{CONTENDED, FILE, Fault, Lines};
+use super::{CALLS, CONTENDED_CALLS, MIXED_ATTEMPTS, WAITING_CALLS};
 use crate::bench::{Bench, to_bytes, to_words, word};
 use crate::btf::Btf;
 use crate::error::Error;
@@ -36,87 +38,20 @@ use crate::info::{Kernel, KernelInfo, VMLINUX_BTF};
 use crate::interrupt;
 use crate::options::Options;
 use crate::rows::{Context, Layout, Row, rows};
+use port::{Host, PORT, marker, raise_nmi, say};
+use types::{layouts, symbols};
 
-/// Port of QEMU's debug console.
-const PORT: u16 = 0xe9;
-/// Port of the ib700 watchdog that sets its time: 15 stands for none.
-const WATCHDOG: u16 = 0x443;
 /// After each call, for what the call left to run later.
 const LATER: Duration = Duration::from_millis(3);
 /// After the boot, for what the kernel does by itself then: tests of its cryptography.
 const BOOT: Duration = Duration::from_secs(5);
 /// Longest wait for an interrupt, in the guest's time.
 const INTERRUPTS: Duration = Duration::from_secs(2);
+/// From arming the timer that enters a program in softirq to its callback: longer than it takes to come to
+/// the window's beginning.
+const ENTRY: Duration = Duration::from_micros(500);
 /// Words of `struct addresses`.
 const ADDRESS_WORDS: usize = 20;
-
-/// Markers of the plugin: instructions without effect, see `trace/trace.c`.
-mod marker {
-    use std::arch::asm;
-
-    macro_rules! marker {
-        ($name:ident, $code:literal) => {
-            #[inline(never)]
-            pub(super) fn $name() {
-                // SAFETY: a no-operation with an address that is not accessed.
-                unsafe {
-                    asm!(
-                        ".byte 0x0f, 0x1f, 0x84, 0x00",
-                        concat!(".long 0x0ce11b00 + ", $code),
-                        options(nostack, preserves_flags)
-                    );
-                }
-            }
-        };
-    }
-    marker!(ready, "0");
-    marker!(begin, "1");
-    marker!(end, "2");
-    marker!(rest, "3");
-}
-
-/// The line to the host.
-struct Host {
-    text: String,
-}
-
-impl Host {
-    fn open() -> io::Result<Self> {
-        // SAFETY: asks for access to two ports, which nothing but this module uses.
-        let granted =
-            unsafe { libc::ioperm(PORT.into(), 1, 1) | libc::ioperm(WATCHDOG.into(), 1, 1) };
-        match granted {
-            0 => Ok(Self { text: String::new() }),
-            _ => Err(io::Error::last_os_error()),
-        }
-    }
-
-    fn say(&mut self, line: std::fmt::Arguments<'_>) {
-        // Formatting into a string does not fail.
-        let _ = writeln!(self.text, "{line}");
-        if self.text.len() >= 4096 {
-            self.flush();
-        }
-    }
-
-    fn flush(&mut self) {
-        // SAFETY: access to the port was granted; the instruction reads the text and nothing else.
-        unsafe {
-            asm!(
-                "rep outsb",
-                in("dx") PORT,
-                inout("rcx") self.text.len() => _,
-                inout("rsi") self.text.as_ptr() => _,
-                options(nostack, readonly, preserves_flags)
-            );
-        }
-        self.text.clear();
-    }
-}
-
-macro_rules! say {
-    ($host:expr, $($arg:tt)*) => { $host.say(format_args!($($arg)*)) };
-}
 
 fn run_error(row: &Row, what: &'static str) -> impl Fn(String) -> Error {
     let row = row.name();
@@ -130,11 +65,12 @@ struct Tracer<'h> {
 }
 
 impl Tracer<'_> {
-    fn row(&mut self, row: &Row) -> Result<(), Error> {
+    /// Traces a row; `stop`: an address at which a second processor is stopped meanwhile.
+    fn row(&mut self, row: &Row, stop: Option<u64>) -> Result<(), Error> {
         let same = row.layouts().iter().find(|layout| **layout == Layout::Same);
         let options = Options {
             layout: *same.unwrap_or(&row.layouts()[0]),
-            threads: row.threads_min().max(1),
+            threads: row.threads_min().max(if stop.is_some() { 2 } else { 1 }),
             sample_every: 0,
             seed: 0,
         };
@@ -144,13 +80,14 @@ impl Tracer<'_> {
             let in_task = Row { context: Context::Task, ..row.clone() };
             Bench::open_with(&in_task, options, &["addresses", &entered_by_nmi])
         } else {
-            Bench::open_with(row, options, &["addresses"])
+            Bench::open_with(row, options, &["addresses", "stop"])
         }?;
         marker::ready();
         // Lets the plugin throw old translations away before the first window.
         std::thread::yield_now();
         let traced = match row.context {
-            Context::Task => self.calls(row, &bench),
+            Context::Task => self.calls(row, &bench, stop),
+            Context::Softirq => self.softirqs(row, &bench),
             Context::Hardirq => {
                 let event = interrupt::open_event(row)?.into_raw_fd();
                 let cookie = PerfEventOpts::default();
@@ -196,11 +133,15 @@ impl Tracer<'_> {
         Ok(())
     }
 
-    fn calls(&mut self, row: &Row, bench: &Bench) -> Result<(), Error> {
+    fn calls(&mut self, row: &Row, bench: &Bench, stop: Option<u64>) -> Result<(), Error> {
         let mut worker = bench.worker(0)?;
         let program = bench.program(row.operation.program)?;
         let attempts = if row.operation.program == "mixed" { MIXED_ATTEMPTS } else { 1 };
-        let calls = if row.operation.program == "lock_aa" { WAITING_CALLS } else { CALLS };
+        let calls = match row.operation.program {
+            _ if stop.is_some() => CONTENDED_CALLS,
+            "lock_aa" => WAITING_CALLS,
+            _ => CALLS,
+        };
         for call in 0..calls {
             self.objects(row, bench)?;
             let n = self.windows;
@@ -208,11 +149,17 @@ impl Tracer<'_> {
             self.host.flush();
             let mut args = worker.args;
             args[word::ATTEMPTS_MAX] = attempts;
-            marker::begin();
-            let entered = bench.enter(&program, &mut args);
-            std::thread::sleep(LATER);
-            marker::end();
-            entered?;
+            let mut traced_call = || {
+                marker::begin();
+                let entered = bench.enter(&program, &mut args);
+                std::thread::sleep(LATER);
+                marker::end();
+                entered
+            };
+            match stop {
+                Some(at) => while_stopped(bench, at, traced_call)?,
+                None => traced_call()?,
+            };
             // What the call made is known only now; the later address is kept.
             self.objects(row, bench)?;
             self.windows += 1;
@@ -222,6 +169,39 @@ impl Tracer<'_> {
                     say!(self.host, "outcome {n} {op}={outcome}");
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Returns a window for each softirq, which makes one attempt.
+    fn softirqs(&mut self, row: &Row, bench: &Bench) -> Result<(), Error> {
+        let worker = bench.worker(0)?;
+        let mut args = worker.args;
+        args[word::ATTEMPTS_MAX] = 1;
+        let failed = |what| run_error(row, what);
+        let map = bench.map("interrupt_args")?;
+        let key = 0_u32.to_ne_bytes();
+        map.update(&key, &to_bytes(&args), MapFlags::ANY)
+            .map_err(|error| failed("writing the arguments")(error.to_string()))?;
+        for call in 0..CALLS {
+            self.objects(row, bench)?;
+            say!(self.host, "window {} {call}", self.windows);
+            self.host.flush();
+            // Before the window: what arms the timer is none of the row's operations.
+            interrupt::arm_entry(bench, 0, ENTRY.as_nanos() as u64, None)?;
+            let end = Instant::now() + INTERRUPTS;
+            marker::begin();
+            let mut seen = 0;
+            while seen <= call.into() && Instant::now() < end {
+                for _ in 0..100_000 {
+                    std::hint::spin_loop();
+                }
+                seen = entries(row, &map)?;
+            }
+            std::thread::sleep(LATER);
+            marker::end();
+            self.objects(row, bench)?;
+            self.windows += 1;
         }
         Ok(())
     }
@@ -247,12 +227,6 @@ impl Tracer<'_> {
         say!(self.host, "window {} 0", self.windows);
         self.host.flush();
         let link = attach(&program).map_err(|e| failed("attaching to the event")(e.to_string()))?;
-        let entries = || -> Result<u64, Error> {
-            let value = map
-                .lookup(&key, MapFlags::ANY)
-                .map_err(|error| failed("reading the counts")(error.to_string()))?;
-            Ok(to_words(&value.unwrap_or_default()).get(word::ENTRIES).copied().unwrap_or(0))
-        };
         let end = Instant::now() + INTERRUPTS;
         marker::begin();
         let mut seen = 0;
@@ -263,7 +237,7 @@ impl Tracer<'_> {
             for _ in 0..100_000 {
                 std::hint::spin_loop();
             }
-            seen = entries()?;
+            seen = entries(row, &map)?;
         }
         marker::end();
         drop(link);
@@ -273,77 +247,12 @@ impl Tracer<'_> {
     }
 }
 
-/// Raises an NMI: the watchdog runs out at once, and the machine is told to make an NMI of that.
-fn raise_nmi() {
-    // SAFETY: access to the port was granted; it belongs to a watchdog that nothing else uses.
-    unsafe {
-        asm!("out dx, al", in("dx") WATCHDOG, in("al") 0x0f_u8, options(nostack, nomem));
-    }
-}
-
-fn layouts(host: &mut Host, btf: &Btf) {
-    for (name, depth) in STRUCTURES {
-        let (Some(size), Some(fields)) = (btf.size(name), btf.fields(name, *depth)) else {
-            continue;
-        };
-        say!(host, "layout {name} {size}");
-        for field in fields {
-            say!(host, "field {} {} {}", field.offset, field.size, field.name);
-        }
-    }
-}
-
-/// Symbols of the kernel proper. Those of modules and BPF programs come and go.
-fn symbols(host: &mut Host) -> io::Result<()> {
-    let mut before = 0_u64;
-    for line in fs::read_to_string("/proc/kallsyms")?.lines() {
-        let mut words = line.split_ascii_whitespace();
-        let (Some(address), Some(kind), Some(name), None) =
-            (words.next(), words.next(), words.next(), words.next())
-        else {
-            continue;
-        };
-        let noise = [
-            "__pfx_",
-            "__ksym",
-            "__kstr",
-            "__crc_",
-            "__cfi_",
-            ".L",
-            "__func__",
-            "__tracepoint_",
-            "__bpf_trace",
-            "__initcall",
-            "__already",
-            "__msg",
-            "__key",
-            "__event_",
-            "event_",
-            "types__",
-            "args__",
-            "__syscall_meta",
-            "__p_syscall",
-            "trace_event_",
-            "print_fmt",
-            "__export",
-            "__x64_sys_",
-            "__ia32_sys",
-            "__do_sys_",
-            "__se_sys",
-            "__UNIQUE_ID",
-            "__BTF_ID",
-            "_RN",
-        ];
-        // Constants are not what CPUs meet at.
-        if matches!(kind, "r" | "R") || noise.iter().any(|prefix| name.starts_with(prefix)) {
-            continue;
-        }
-        // They are many, and the port takes a byte at a time.
-        let at = u64::from_str_radix(address, 16).unwrap_or(before);
-        say!(host, "symbol {:x} {name}", at.wrapping_sub(before));
-        before = at;
-    }
-    Ok(())
+/// Returns how often the program of an interrupt was entered.
+fn entries(row: &Row, map: &Map<'_>) -> Result<u64, Error> {
+    let value = map
+        .lookup(&0_u32.to_ne_bytes(), MapFlags::ANY)
+        .map_err(|error| run_error(row, "reading the counts")(error.to_string()))?;
+    Ok(to_words(&value.unwrap_or_default()).get(word::ENTRIES).copied().unwrap_or(0))
 }
 
 fn info_lines(host: &mut Host, info: &KernelInfo) {
@@ -416,17 +325,32 @@ fn trace_rows(request: &Lines) -> Result<(), Error> {
     }
     host.flush();
     std::thread::sleep(BOOT);
+    let is_contended = !request.holds.is_empty();
+    if is_contended {
+        cellbench_host::pin(TRACED)?;
+    }
     let mut tracer = Tracer { host: &mut host, windows: 0 };
-    for row in all.iter().filter(|row| wanted.contains(&row.name())) {
-        say!(tracer.host, "row {} {} {}", row.name(), row.context.name(), row.cell);
+    for row in &all {
+        let hold = request.holds.iter().find(|(name, _)| row.name() == *name);
+        if hold.is_none() && !wanted.contains(&row.name()) {
+            continue;
+        }
+        let name = format!("{row}{}", if hold.is_some() { CONTENDED } else { "" });
+        say!(tracer.host, "row {name} {} {}", row.context.name(), row.cell);
         tracer.host.flush();
-        println!("row {}", row.name());
-        request.faults.iter().for_each(|fault| commit(fault, &row.name()));
-        if let Err(error) = tracer.row(row) {
+        println!("row {name}");
+        request.faults.iter().for_each(|fault| commit(fault, &name));
+        if let Err(error) = tracer.row(row, hold.map(|(_, at)| *at)) {
             say!(tracer.host, "skip {}", error.to_string().replace('\n', "; "));
         }
         say!(tracer.host, "end");
         tracer.host.flush();
+    }
+    if is_contended {
+        // Structures and symbols are those of the boot before, in which the addresses were found.
+        say!(host, "done");
+        host.flush();
+        return Ok(());
     }
     let bytes = fs::read(VMLINUX_BTF).map_err(|error| plan(format!("{VMLINUX_BTF}: {error}")))?;
     if let Ok(btf) = Btf::parse(&bytes) {

@@ -5,15 +5,19 @@
 //! ```text
 //! host::trace(image)      boots the image in QEMU with kernelproof as its first process
 //!   guest::work()            calls each operation between markers, and tells what it called
+//!   contended                the same with a second processor stopped in the operation
 //!   trace/trace.c           QEMU's plugin: writes down the instructions between markers
 //! raw, log                read what the two wrote
 //! path                    cuts operations out of windows; interrupts are filtered and counted
 //! request                 what the host asks of the guest
 //! objects, figures        name addresses, count, and write access scripts
+//! stops                   choose where in an operation the second processor is stopped
 //! report, diff            tables, data, text for a mail
 //! diagram                 pictures
 //! ```
 
+#[cfg(feature = "bpf")]
+mod contended;
 pub mod decode;
 pub mod diagram;
 pub mod diff;
@@ -27,6 +31,7 @@ pub mod path;
 pub mod raw;
 pub mod report;
 pub mod request;
+mod stops;
 pub mod symbols;
 
 /// What is wrong with a trace, or kept it from being made.
@@ -121,6 +126,9 @@ pub(crate) const CALLS: u8 = 4;
 /// Calls of a row that waits for a millisecond in each.
 #[cfg(feature = "bpf")]
 pub(crate) const WAITING_CALLS: u8 = 2;
+/// Calls of a row while a second processor is stopped in the same operation.
+#[cfg(feature = "bpf")]
+pub(crate) const CONTENDED_CALLS: u8 = 2;
 /// Attempts of a row that chooses between operations at random.
 #[cfg(feature = "bpf")]
 pub(crate) const MIXED_ATTEMPTS: u64 = 16;

@@ -39,10 +39,14 @@ const LOOP: &[&str] = &[
     "ktime_get_mono_fast_ns",
 ];
 
-/// Functions that tell the user what went wrong: they format text, walk stacks and look names up.
-/// That
-/// is no part of a protocol; such a call is left out of its operation and counted.
-const REPORTS: &[&str] = &["bpf_prog_report_rqspinlock_violation"];
+/// Functions that tell the user what went wrong: they format text, walk stacks and look names up. That is
+/// no part of a protocol; such a call is left out of its operation and counted. So is the scheduler where
+/// another task became due during the operation: it runs at the first place that lets it.
+const REPORTS: &[&str] = &[
+    "bpf_prog_report_rqspinlock_violation",
+    "preempt_schedule_thunk",
+    "preempt_schedule_notrace_thunk",
+];
 
 /// Kernel stacks are aligned to their size of 16 KiB.
 const STACK_SHIFT: u32 = 14;

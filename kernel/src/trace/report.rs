@@ -21,6 +21,12 @@ pub const VERSION: u32 = 1;
 /// Beginning of the reason where the guest itself failed in a row.
 pub(crate) const GUEST: &str = "the guest ";
 
+/// Functions that give memory back after a grace period, whatever row let go of it.
+const FREES: &[&str] = &["bpf_async_cb_rcu_free", "bpf_async_cb_rcu_tasks_trace_free"];
+
+/// Context whose programs a timer's callback enters.
+const SOFTIRQ: &str = "softirq";
+
 /// The trace of a kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Trace {
@@ -43,6 +49,9 @@ pub struct RowTrace {
     pub context: String,
     /// Generation of the cell, or the lock.
     pub cell: String,
+    /// Where in the operation a second processor was stopped meanwhile; none if there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<String>,
     /// Why there is no trace, or how it ended early.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped: Option<String>,
@@ -89,6 +98,7 @@ fn row_trace(told: &ToldRow, log: &Log, windows: &BTreeMap<u32, Window>) -> RowT
         ..RowTrace::default()
     };
     // Random choices between operations: calls of one window have no order that means anything.
+    let frees = ["free", "lifecycle", "mixed"].iter().any(|part| told.name.contains(part));
     let numbered = !told.name.contains("-mixed");
     for (number, told_window) in &told.windows {
         let Some(window) = windows.get(number) else { continue };
@@ -98,15 +108,24 @@ fn row_trace(told: &ToldRow, log: &Log, windows: &BTreeMap<u32, Window>) -> RowT
         }
         let mut objects = Objects::new(log, &told.name, told_window, &path, window);
         let mut seen: BTreeMap<(u32, &str), u32> = BTreeMap::new();
+        // The timer that enters the program is none of the row's.
+        let is_entry = |name: &str| told.context == SOFTIRQ && name == "bpf_timer_cb";
+        // What a row before this one freed.
+        let is_foreign = |name: &str| FREES.contains(&name) && !frees;
         for operation in &path.operations {
+            if operation.later && (is_entry(&operation.name) || is_foreign(&operation.name)) {
+                *row.filtered.entry(operation.name.clone()).or_default() += 1;
+                continue;
+            }
             let nth = seen.entry((operation.round, &operation.name)).or_default();
             *nth += 1;
             let name = match *nth {
                 n if n > 1 && numbered => format!("{}#{n}", operation.name),
                 _ => operation.name.clone(),
             };
-            let (figures, script) = count(operation, window, &log.symbols, &mut objects);
-            let script: Vec<String> = script.iter().map(ToString::to_string).collect();
+            let counted = count(operation, window, &log.symbols, &mut objects);
+            let figures = counted.figures;
+            let script: Vec<String> = counted.script.iter().map(ToString::to_string).collect();
             let same =
                 |known: &&mut OperationTrace| known.name == name && known.later == operation.later;
             if let Some(known) = row.operations.iter_mut().find(same) {
@@ -140,10 +159,21 @@ impl Trace {
     pub fn new(log: &Log, windows: Vec<Window>) -> Self {
         let windows: BTreeMap<u32, Window> =
             windows.into_iter().map(|window| (window.number, window)).collect();
+        // A row that failed before its window began has told of the next row's.
+        let mut owners: BTreeMap<u32, usize> = BTreeMap::new();
+        for (row, told) in log.rows.iter().enumerate() {
+            owners.extend(told.windows.keys().map(|number| (*number, row)));
+        }
+        let is_own = |number: &u32, row: usize| owners.get(number) == Some(&row);
+        let rows = log.rows.iter().enumerate().map(|(row, told)| {
+            let mut told = told.clone();
+            told.windows.retain(|number, _| is_own(number, row));
+            row_trace(&told, log, &windows)
+        });
         Self {
             version: VERSION,
             release: log.release.clone(),
-            rows: log.rows.iter().map(|row| row_trace(row, log, &windows)).collect(),
+            rows: rows.collect(),
             sizes: log.layouts.iter().map(|(name, of)| (name.clone(), of.size)).collect(),
         }
     }
@@ -261,6 +291,9 @@ impl Trace {
             let about = match &row.skipped {
                 Some(reason) if reason.starts_with(&row.name) => reason.clone(),
                 Some(reason) => format!("{}: {reason}", row.name),
+                None if row.held.is_some() => {
+                    format!("{}: {}", row.name, row.held.as_deref().unwrap_or_default())
+                }
                 None if row.operations.is_empty() => format!("{}: no operation", row.name),
                 None => row.name.clone(),
             };

@@ -3,6 +3,7 @@
 //! ```text
 //! serve          measure as the host asks for, and trace nothing
 //! row NAME       this row, which is traced, or may be asked for
+//! hold NAME HEX  this row, while a second processor is stopped at that address in its operation
 //! threads N      measure with so many threads
 //! fault FAULT    commit this fault
 //! ```
@@ -12,6 +13,9 @@ use std::str::FromStr;
 
 /// The file in the guest.
 pub(crate) const FILE: &str = "/request";
+
+/// End of a row's name where a second processor is stopped in the middle of the same operation.
+pub(crate) const CONTENDED: &str = "-contended";
 
 /// A fault that a guest commits on purpose, so that a test sees what becomes of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +61,8 @@ pub(crate) struct Lines {
     pub(crate) threads: Vec<u32>,
     /// Rows by name.
     pub(crate) rows: Vec<String>,
+    /// Rows with a second processor, by name, and where it is stopped.
+    pub(crate) holds: Vec<(String, u64)>,
     /// Faults.
     pub(crate) faults: Vec<Fault>,
 }
@@ -69,6 +75,11 @@ impl Lines {
         for line in text.lines() {
             match line.split_once(' ') {
                 Some(("row", row)) => lines.rows.push(row.to_owned()),
+                Some(("hold", hold)) => {
+                    lines.holds.extend(hold.split_once(' ').and_then(|(row, at)| {
+                        Some((row.to_owned(), u64::from_str_radix(at, 16).ok()?))
+                    }))
+                }
                 Some(("threads", threads)) => lines.threads.extend(threads.parse::<u32>()),
                 None if line == "serve" => lines.serve = true,
                 Some(("fault", fault)) => lines.faults.extend(fault.parse::<Fault>()),
@@ -92,8 +103,9 @@ mod tests {
         assert_eq!(lines.rows, ["timer-start", "wq-start"]);
         assert_eq!(lines.faults, faults);
         assert!(!lines.serve);
-        let lines = Lines::parse("serve\nthreads 2\n");
+        let lines = Lines::parse("serve\nthreads 2\nhold timer-start ffffffff81000010\nhold x y\n");
         assert!(lines.serve && lines.threads == [2]);
+        assert_eq!(lines.holds, [("timer-start".to_owned(), 0xffff_ffff_8100_0010)]);
         assert!("panic".parse::<Fault>().unwrap_err().contains("panic:ROW"));
     }
 }

@@ -1,5 +1,5 @@
-//! The virtual machine: one processor, all of it emulated, its time that of its instructions, so that
-//! every boot executes the same.
+//! The virtual machine: one processor, or two that take turns, all of it emulated, its time that of its
+//! instructions, so that every boot executes the same.
 
 use std::fmt;
 use std::fs::File;
@@ -54,6 +54,8 @@ pub(super) struct Machine<'a> {
     pub(super) plugin: &'a Path,
     /// Directory whose disk holds the files.
     pub(super) disk: &'a Path,
+    /// Number of processors.
+    processors: u32,
     console: File,
     guest: File,
     trace: File,
@@ -66,9 +68,10 @@ impl<'a> Machine<'a> {
         initramfs: &'a File,
         plugin: &'a Path,
         disk: &'a Path,
+        processors: u32,
     ) -> Result<Self, TraceError> {
         let (console, guest, trace) = (nameless(disk)?, nameless(disk)?, nameless(disk)?);
-        Ok(Self { image, initramfs, plugin, disk, console, guest, trace })
+        Ok(Self { image, initramfs, plugin, disk, processors, console, guest, trace })
     }
 
     fn command(&self) -> Command {
@@ -76,7 +79,8 @@ impl<'a> Machine<'a> {
         let plugin = self.plugin.display().to_string().replace(',', ",,");
         command
             .args(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-seed", "1"])
-            .args(["-rtc", "base=2026-01-01,clock=vm", "-smp", "1", "-m", "1024"])
+            .args(["-rtc", "base=2026-01-01,clock=vm", "-smp", &self.processors.to_string()])
+            .args(["-m", "1024"])
             .args(["-cpu", "max,-hypervisor,-rdrand,-rdseed"])
             .args(["-display", "none", "-monitor", "none", "-nic", "none", "-no-reboot"])
             .args(["-serial", &format!("file:{}", inherited(&self.console))])

@@ -6,6 +6,7 @@ pub(crate) mod initramfs;
 mod machine;
 mod plugin;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,8 +14,9 @@ use std::time::Duration;
 use super::TraceError;
 use super::log::Log;
 use super::raw::{self, Window};
-use super::report::{GUEST, Trace};
-use super::request::Fault;
+use super::report::{GUEST, RowTrace, Trace};
+use super::request::{CONTENDED, Fault};
+use super::stops::{self, Stop};
 use crate::operations::OPERATIONS;
 use crate::rows::Context;
 use crate::vm::qemu;
@@ -57,8 +59,7 @@ pub fn row_names() -> Vec<String> {
     OPERATIONS
         .iter()
         .flat_map(|operation| {
-            let contexts = [Context::Task, Context::Hardirq, Context::Nmi];
-            contexts
+            Context::ALL
                 .into_iter()
                 .filter(|context| *context == Context::Task || operation.any_context)
                 .map(|context| match context {
@@ -67,6 +68,13 @@ pub fn row_names() -> Vec<String> {
                 })
         })
         .collect()
+}
+
+/// Returns names of every row that can be traced: those of [`row_names`], and the contended ones.
+#[must_use]
+pub fn traced_names() -> Vec<String> {
+    let contended = stops::ROWS.iter().map(|row| format!("{row}{CONTENDED}"));
+    row_names().into_iter().chain(contended).collect()
 }
 
 /// Returns an error of the file system, with the file.
@@ -99,14 +107,21 @@ fn boot(
     request: &Request,
     plugin: &Path,
     rows: &[String],
+    stops: &BTreeMap<String, Stop>,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Boot, TraceError> {
     let disk = &request.cache;
-    let mut lines: Vec<String> = rows.iter().map(|row| format!("row {row}")).collect();
+    let line =
+        |row: &String| match row.strip_suffix(CONTENDED).and_then(|of| stops.get_key_value(of)) {
+            Some((of, stop)) => format!("hold {of} {:x}", stop.at),
+            None => format!("row {row}"),
+        };
+    let mut lines: Vec<String> = rows.iter().map(line).collect();
+    let processors = if stops.is_empty() { 1 } else { 2 };
     lines.extend(request.faults.iter().map(|fault| format!("fault {fault}")));
     let initramfs = qemu::nameless(disk)?;
     initramfs::write(&initramfs, disk, &request.program, &lines)?;
-    let machine = Machine::new(&request.image, &initramfs, plugin, disk)?;
+    let machine = Machine::new(&request.image, &initramfs, plugin, disk, processors)?;
     let ended = machine.run(request.silence, progress)?;
     let log = Log::parse(&machine.told()?)?;
     let windows = raw::read(&machine.trace()?)?;
@@ -122,7 +137,7 @@ fn boot(
 /// # Errors
 /// [`TraceError`] if QEMU, a compiler or the image is not there or not fit, or a disk is full.
 pub fn trace(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Trace, TraceError> {
-    let known = row_names();
+    let known = traced_names();
     if let Some(name) = request.rows.iter().find(|name| !known.contains(name)) {
         return Err(TraceError::UnknownRow { name: name.clone(), known: known.join(", ") });
     }
@@ -136,10 +151,54 @@ pub fn trace(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Trace,
     fs::create_dir_all(&request.cache).map_err(io(&request.cache))?;
     sweep(&request.cache);
     let plugin = plugin::build(&request.cache)?;
-    let mut left: Vec<String> = wanted.clone();
+    let (contended, mut alone): (Vec<String>, Vec<String>) =
+        wanted.iter().cloned().partition(|row| row.ends_with(CONTENDED));
+    // Where the second processor is stopped is found in the trace of the call alone.
+    for row in contended.iter().filter_map(|row| row.strip_suffix(CONTENDED)) {
+        if !alone.iter().any(|known| known == row) {
+            alone.push(row.to_owned());
+        }
+    }
+    let boots = boot_until_done(request, &plugin, alone, &BTreeMap::new(), progress)?;
+    let mut found = BTreeMap::new();
+    for (log, windows) in &boots {
+        found.extend(stops::stops(log, windows));
+    }
+    let (stopped, never): (Vec<String>, Vec<String>) = contended
+        .into_iter()
+        .partition(|row| row.strip_suffix(CONTENDED).is_some_and(|of| found.contains_key(of)));
+    let main = boots.len();
+    let mut boots = boots;
+    if !stopped.is_empty() {
+        boots.extend(boot_until_done(request, &plugin, stopped, &found, progress)?);
+    }
+    let mut trace = whole(boots, main);
+    for row in &mut trace.rows {
+        let of = row.name.strip_suffix(CONTENDED);
+        row.held = of.and_then(|of| found.get(of)).map(|stop| stop.what.clone());
+    }
+    trace.rows.extend(never.into_iter().map(|name| RowTrace {
+        name,
+        context: Context::Task.name().to_owned(),
+        skipped: Some("its call alone has no step to stop a second processor at".to_owned()),
+        ..RowTrace::default()
+    }));
+    trace.rows.retain(|row| wanted.contains(&row.name));
+    trace.rows.sort_by_key(|row| wanted.iter().position(|name| *name == row.name));
+    Ok(trace)
+}
+
+/// Boots an image until every row was traced, or was the one during which a boot ended.
+fn boot_until_done(
+    request: &Request,
+    plugin: &Path,
+    mut left: Vec<String>,
+    stops: &BTreeMap<String, Stop>,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Vec<(Log, Vec<Window>)>, TraceError> {
     let mut boots: Vec<(Log, Vec<Window>)> = Vec::new();
     for _ in 0..BOOTS {
-        let mut booted = boot(request, &plugin, &left, progress)?;
+        let mut booted = boot(request, plugin, &left, stops, progress)?;
         if let Some(error) = booted.log.error {
             return Err(TraceError::Guest { what: error });
         }
@@ -154,7 +213,7 @@ pub fn trace(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Trace,
         let silent = !done && booted.log.rows.is_empty();
         boots.push((booted.log, booted.windows));
         if done {
-            return Ok(whole(boots, wanted));
+            return Ok(boots);
         }
         if silent {
             return Err(TraceError::NoBoot { what: booted.ended.to_string() });
@@ -163,12 +222,12 @@ pub fn trace(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Trace,
     Err(TraceError::NoBoot { what: format!("did not come to its end in {BOOTS} boots") })
 }
 
-/// Returns one trace of all boots. The kernel lies where it lay, so that what the last boot told
-/// of symbols
-/// and structures holds for all.
-fn whole(boots: Vec<(Log, Vec<Window>)>, wanted: &[String]) -> Trace {
+/// Returns one trace of all boots. The kernel lies where it lay, so that what the last of the `main` ones
+/// told of symbols and structures holds for all.
+fn whole(boots: Vec<(Log, Vec<Window>)>, main: usize) -> Trace {
+    let told = main.checked_sub(1).and_then(|last| boots.get(last));
     let (symbols, layouts) =
-        boots.last().map(|(log, _)| (log.symbols.clone(), log.layouts.clone())).unwrap_or_default();
+        told.map(|(log, _)| (log.symbols.clone(), log.layouts.clone())).unwrap_or_default();
     let mut whole = Trace::default();
     for (mut log, windows) in boots {
         log.symbols = symbols.clone();
@@ -177,7 +236,6 @@ fn whole(boots: Vec<(Log, Vec<Window>)>, wanted: &[String]) -> Trace {
         let rows = whole.rows.into_iter().chain(part.rows).collect();
         whole = Trace { rows, ..part };
     }
-    whole.rows.sort_by_key(|row| wanted.iter().position(|name| *name == row.name));
     whole
 }
 
@@ -191,6 +249,11 @@ mod tests {
         assert!(names.contains(&"timer-start@nmi".to_owned()));
         assert!(names.contains(&"bpf_res_spin_lock_irqsave".to_owned()));
         assert!(!names.contains(&"timer-cancel@nmi".to_owned()));
+        assert!(names.contains(&"task_work-schedule@softirq".to_owned()));
+        // Each contended row is one of an operation that there is.
+        let traced = traced_names();
+        assert!(stops::ROWS.iter().all(|row| names.iter().any(|name| name == row)));
+        assert_eq!(traced.len(), names.len() + stops::ROWS.len());
     }
 
     #[test]
