@@ -382,8 +382,8 @@ mod tests {
 
     #[test]
     fn a_machine_that_kvm_cannot_run_is_not_waited_for() {
-        let script = "echo 'KVM internal error. Suberror: 1' >&2; echo 'emulation failure' >&2; \
-                      exec sleep 1000";
+        let script =
+            "printf 'KVM internal error. Suberror: 1\\nemulation failure\\n' >&2; exec sleep 1000";
         // Its patience is minutes.
         let text = played(script, "").measure(&request()).unwrap_err().to_string();
         assert!(text.contains("Suberror: 1: emulation failure"), "{text}");
