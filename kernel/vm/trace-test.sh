@@ -22,9 +22,7 @@ images=("$@")
 root=$(cd "$(dirname "$0")/../.." && pwd)
 rows=timer-set_callback,timer-set_callback@nmi,timer-start,timer-cancel,timer-start-cancel
 rows=$rows,timer-cancel_async,timer-start-cancel_async,wq-set_callback,bpf_spin_lock,bpf_res_spin_lock
-rows=$rows,bpf_res_spin_lock_irqsave,timer-set_callback@softirq,bpf_res_spin_lock@softirq
-rows=$rows,timer-set_callback-contended,timer-start-contended,bpf_spin_lock-contended
-rows=$rows,bpf_res_spin_lock-contended
+rows=$rows,bpf_res_spin_lock_irqsave
 work=$(mktemp -d)
 mounted=""
 finish() {
