@@ -12,6 +12,8 @@ mod compare;
 mod doctor;
 mod fleet;
 mod hosts;
+#[cfg(test)]
+mod inputs;
 mod kernel;
 mod list;
 mod merge;
@@ -27,8 +29,10 @@ mod suite;
 mod topology;
 mod trace;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use cellbench_host::threads;
 use cellbench_plots::report::glossary;
 use clap::error::ErrorKind;
@@ -161,7 +165,15 @@ fn usage(error: &clap::Error) -> ExitCode {
     match error.kind() {
         ErrorKind::DisplayHelp
         | ErrorKind::DisplayVersion
-        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            // Not `exit`, which does not look whether all was written.
+            let status = ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_ERROR));
+            let printed = error.print().and_then(|()| std::io::stdout().flush());
+            finish(match printed {
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(status),
+                printed => printed.context("standard output").map(|()| status),
+            })
+        }
         _ => {
             output::error(&anyhow::anyhow!("{}; see --help", what_is_wrong(error)));
             ExitCode::from(EXIT_ERROR)

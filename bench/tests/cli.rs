@@ -153,6 +153,32 @@ fn output_that_cannot_be_written_is_named() {
     assert!(line.contains(out.to_str().unwrap()), "{line}");
 }
 
+/// Help and version are results: where they cannot be written, that is an error like any other.
+#[test]
+fn help_and_version_that_cannot_be_written_are_errors() {
+    for args in [&["--version"][..], &["--help"], &["help"], &["help", "run"], &["run", "--help"]] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cellbench"));
+        let output = command.args(args).stdout(full).output().expect("the binary starts");
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
+        assert!(stderr.starts_with("cellbench: error: standard output: "), "{args:?}: {stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{args:?}: {stderr}");
+        let output = cellbench(args);
+        assert!(output.status.success() && !output.stdout.is_empty(), "{args:?}");
+    }
+}
+
+/// Whoever asks for help on help gets it.
+#[test]
+fn there_is_help_for_help() {
+    for args in [&["help", "--help"][..], &["help", "-h"], &["help", "help"]] {
+        let output = cellbench(args);
+        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+        assert!(text(&output.stdout).contains("Usage: cellbench help"), "{args:?}");
+    }
+}
+
 /// Returns the directory of the newest run below `out`, ended or not.
 fn newest(out: &Path) -> Option<PathBuf> {
     let runs = fs::read_dir(out).ok()?.flatten().filter(|entry| entry.file_name() != "latest");

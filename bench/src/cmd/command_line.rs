@@ -19,13 +19,13 @@ pub(super) fn command_line((command, args): (&str, &[OsString]), seed: Option<u6
 
 /// Returns a word that a shell reads as `arg`: as it is where nothing in it means anything to a
 /// shell, else in
-/// quotes, and in `$'...'` where it holds control characters or is not UTF-8.
+/// quotes, and in `$'...'` where it holds anything but printable ASCII: a mail keeps no more.
 fn quoted(arg: &OsStr) -> String {
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_./:=,+@%-".contains(byte);
     let bytes = arg.as_bytes();
     match arg.to_str() {
         Some(text) if !bytes.is_empty() && bytes.iter().all(is_plain) => text.to_owned(),
-        Some(text) if !text.chars().any(char::is_control) => {
+        Some(text) if text.chars().all(|letter| matches!(letter, ' '..='~')) => {
             format!("'{}'", text.replace('\'', r"'\''"))
         }
         _ => {
@@ -82,6 +82,7 @@ mod tests {
         }
         for word in words {
             let arg = OsString::from_vec(word.to_vec());
+            assert!(quoted(&arg).is_ascii());
             let script = format!("printf %s {}", quoted(&arg));
             let output = Command::new("bash").arg("-c").arg(&script).output().unwrap();
             assert_eq!(output.stdout, word, "{script}");

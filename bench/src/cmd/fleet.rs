@@ -214,7 +214,7 @@ fn show_status(dir: &Path, follow: bool) -> anyhow::Result<ExitCode> {
 /// Checks the arguments of a task as the command will read them, as far as that can be known
 /// before it
 /// is on its host; returns the number of configurations.
-fn check(args: &[String]) -> Result<usize, String> {
+pub(super) fn check(args: &[String]) -> Result<usize, String> {
     let words = std::iter::once("cellbench").chain(args.iter().map(String::as_str));
     let cli = Cli::try_parse_from(words).map_err(|error| super::what_is_wrong(&error))?;
     let one_line = |error: anyhow::Error| format!("{error:#}");
