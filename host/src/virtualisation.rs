@@ -95,6 +95,27 @@ pub(super) fn cpuid_signature() -> String {
     String::new()
 }
 
+/// Returns the emulator that executes this machine's instructions, if the processor names one: QEMU's
+/// code generator (TCG), by its CPUID signature, or, on Arm, by the part number of its CPU `max` (QEMU,
+/// target/arm/tcg/cpu64.c). Its times are those of no hardware.
+#[must_use]
+pub fn emulator(roots: &Roots) -> Option<String> {
+    const TCG: &str = "QEMU TCG";
+    let by_signature = *roots == Roots::live()
+        && guest_bit() == Some(true)
+        && is_code_generator(&cpuid_signature());
+    let number = |key| {
+        let text = cpuinfo(roots, key)?;
+        u32::from_str_radix(text.trim_start_matches("0x"), 16).ok()
+    };
+    let by_part = || (number("CPU implementer"), number("CPU part")) == (Some(0), Some(0x51));
+    (by_signature || by_part()).then(|| TCG.to_owned())
+}
+
+fn is_code_generator(signature: &str) -> bool {
+    signature.starts_with("TCGTCGTCG")
+}
+
 /// Returns the name of this machine's hypervisor by its signature; of saved trees nothing is known.
 fn cpuid_name(roots: &Roots) -> Option<String> {
     (*roots == Roots::live() && guest_bit() == Some(true))
@@ -151,6 +172,10 @@ mod tests {
 
     /// What is detected where files hold these values; `/proc/cpuinfo` is an Arm's unless given.
     fn detected(files: &[(&str, &str)]) -> Virtualisation {
+        Virtualisation::detect(&tree(files).1)
+    }
+
+    fn tree(files: &[(&str, &str)]) -> (tempfile::TempDir, Roots) {
         let dir = tempfile::tempdir().unwrap();
         let arm = ("proc/cpuinfo", "processor\t: 0\nFeatures\t: fp asimd atomics\n");
         for (path, text) in [&[arm], files].concat() {
@@ -158,7 +183,22 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        Virtualisation::detect(&Roots::at(dir.path().join("sys"), dir.path().join("proc")))
+        let roots = Roots::at(dir.path().join("sys"), dir.path().join("proc"));
+        (dir, roots)
+    }
+
+    #[test]
+    fn only_the_code_generator_counts_as_emulation() {
+        assert!(is_code_generator("TCGTCGTCGTCG") && !is_code_generator("KVMKVMKVM"));
+        let of = |implementer: &str, part: &str| {
+            let text = format!(
+                "processor\t: 0\nCPU implementer\t: {implementer}\nCPU architecture: 8\nCPU part\t: {part}\n"
+            );
+            emulator(&tree(&[("proc/cpuinfo", &text)]).1)
+        };
+        assert_eq!(of("0x00", "0x051"), Some("QEMU TCG".to_owned()));
+        assert_eq!(of("0x41", "0xd40"), None);
+        assert_eq!(emulator(&tree(&[]).1), None);
     }
 
     const VENDOR: &str = "sys/class/dmi/id/sys_vendor";

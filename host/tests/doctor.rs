@@ -227,6 +227,14 @@ fn a_guest_is_told_by_the_cpu_and_named_by_its_firmware() {
 }
 
 #[test]
+fn an_emulated_processor_makes_a_host_unfit() {
+    let emulated = "processor\t: 0\nCPU implementer\t: 0x00\nCPU part\t: 0x051\n".to_owned();
+    let findings = findings_while("", "", &[("proc/cpuinfo", emulated)]);
+    assert_eq!(one(&findings, "emulation").severity, Severity::Unfit);
+    assert!(one(&findings, "emulation").effect.contains("of the emulator"));
+}
+
+#[test]
 fn a_missing_pmu_and_an_unknown_cpu_are_told_apart() {
     let unknown = CPUINFO.replace(": 106", ": 999");
     let findings = findings_while("", "", &[("proc/cpuinfo", unknown)]);

@@ -165,6 +165,44 @@ fn every_planned_event_has_a_reading_with_a_count_or_a_reason() {
     });
 }
 
+/// More counts of one event than any CPU has counters for: the kernel has them take turns, and each
+/// reading says for how long it ran. Without a PMU each says why there is none.
+#[test]
+fn counters_that_take_turns_say_so() {
+    on_own_thread(|| {
+        let cpu = Topology::read().unwrap().usable.first().unwrap();
+        pin(cpu).unwrap();
+        let plan = Plan::basic(&Roots::live(), cpu).only("instructions").unwrap();
+        let mut all: Vec<ThreadCounters> = (0..40).map(|_| ThreadCounters::open(&plan)).collect();
+        all.iter_mut().for_each(|counters| counters.start().unwrap());
+        // Many turns of a few milliseconds.
+        let began = Instant::now();
+        let mut worked = 1_u64;
+        while began.elapsed() < Duration::from_millis(200) {
+            for _ in 0..10_000 {
+                worked = std::hint::black_box(worked.wrapping_mul(3));
+            }
+        }
+        all.iter_mut().for_each(|counters| counters.stop().unwrap());
+        let readings: Vec<Reading> =
+            all.iter_mut().map(|counters| counters.read()["instructions"].clone()).collect();
+        let turns = readings.iter().filter(|reading| reading.is_multiplexed()).count();
+        println!("{turns} of {} counts of instructions took turns", readings.len());
+        for reading in &readings {
+            match reading {
+                Reading::Counted { value, enabled_ns, running_ns } => {
+                    assert!(running_ns <= enabled_ns, "{reading:?}");
+                    assert!(
+                        reading.scaled().is_some_and(|all| all >= *value as f64),
+                        "{reading:?}"
+                    );
+                }
+                Reading::Unavailable(reason) => assert!(!reason.to_string().is_empty()),
+            }
+        }
+    });
+}
+
 /// As in a container: `perf_event_open` answers EPERM to this thread whatever the paranoia level.
 /// Whether the filter is in force (a sandbox may refuse it).
 fn deny_perf_to_this_thread() -> bool {

@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use cellbench_host::Roots;
+use cellbench_host::virtualisation::emulator;
+
 use crate::btf::Btf;
 use crate::error::Error;
 use crate::generation::{CellGenerations, detect};
@@ -81,7 +84,7 @@ impl Kernel {
                 .map(|name| (*name).to_owned())
                 .collect(),
             missing_capabilities: missing_capabilities(&status),
-            emulator: emulator(),
+            emulator: emulator(&Roots::live()),
             jit: std::fs::read_to_string("/proc/sys/net/core/bpf_jit_enable")
                 .ok()
                 .map(|text| text.trim() != "0"),
@@ -132,33 +135,6 @@ fn missing_capabilities(status: &str) -> Vec<String> {
         .collect()
 }
 
-/// Returns the hypervisor's signature (CPUID leaf 0x4000_0000), if it is that of QEMU's code
-/// generator.
-#[cfg(target_arch = "x86_64")]
-fn emulator() -> Option<String> {
-    use std::arch::x86_64::__cpuid;
-
-    // Leaf 1, ECX bit 31: a hypervisor is present, so that its leaf exists.
-    if __cpuid(1).ecx >> 31 & 1 == 0 {
-        return None;
-    }
-    let leaf = __cpuid(0x4000_0000);
-    let signature: Vec<u8> =
-        [leaf.ebx, leaf.ecx, leaf.edx].into_iter().flat_map(u32::to_le_bytes).collect();
-    emulator_by_signature(&signature)
-}
-
-/// Other architectures have no register that names the emulator: there the caller must know.
-#[cfg(not(target_arch = "x86_64"))]
-fn emulator() -> Option<String> {
-    None
-}
-
-#[cfg(any(target_arch = "x86_64", test))]
-fn emulator_by_signature(signature: &[u8]) -> Option<String> {
-    signature.starts_with(b"TCGTCGTCG").then(|| "QEMU TCG".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,12 +151,6 @@ mod tests {
         assert_eq!(missing(1 << 38 | 1 << 39), Vec::<String>::new());
         assert_eq!(missing(1 << 21), Vec::<String>::new());
         assert_eq!(missing_capabilities(""), ["CAP_BPF", "CAP_PERFMON"]);
-    }
-
-    #[test]
-    fn only_the_code_generator_counts_as_emulation() {
-        assert_eq!(emulator_by_signature(b"TCGTCGTCGTCG"), Some("QEMU TCG".to_owned()));
-        assert_eq!(emulator_by_signature(b"KVMKVMKVM\0\0\0"), None);
     }
 
     #[test]

@@ -1,13 +1,18 @@
 #!/bin/bash
 # Fetches a Debian kernel image without installing anything.
 #
-#   fetch-image.sh PACKAGE SUITES DIRECTORY FILE
+#   fetch-image.sh PACKAGE SUITES DIRECTORY FILE [ARCHITECTURE [PATTERN]]
 #
 # Looks for PACKAGE in each of SUITES (a list with spaces), follows its dependencies on other parts of
-# the kernel until one holds an image, and leaves that in FILE. Uses a private apt configuration made
+# the kernel until one holds an image, and leaves that in FILE. ARCHITECTURE is Debian's name (amd64);
+# with PATTERN it is the file of the package whose path matches that. Uses a private apt configuration made
 # from this machine's own sources, kept in DIRECTORY: the machine's apt state stays as it is.
 set -euo pipefail
-package=$1 suites=$2 directory=$3 file=$4
+package=$1 suites=$2 file=$4
+# apt takes a relative path for one below its own.
+directory=$(realpath -m "$3")
+architecture=${5:-amd64}
+pattern=${6:-'/vmlinuz[^/]*$'}
 
 fail() {
     echo "$*" >&2
@@ -27,7 +32,7 @@ private_apt() {
     timeout 300 "$command" \
         -o "Dir::Etc::SourceList=$apt_root/sources.list" -o Dir::Etc::SourceParts=/dev/null \
         -o "Dir::State=$apt_root/state" -o "Dir::State::status=/dev/null" -o "Dir::Cache=$apt_root/cache" \
-        -o APT::Architecture=amd64 -o APT::Sandbox::User=root -o Acquire::Retries=3 \
+        -o APT::Architecture="$architecture" -o APT::Sandbox::User=root -o Acquire::Retries=3 \
         -o Acquire::http::Timeout=30 -o Acquire::Languages=none "$@"
 }
 
@@ -42,7 +47,7 @@ fetch() {
         rm -rf "$apt_root/debs" && mkdir -p "$apt_root/debs"
         (cd "$apt_root/debs" && private_apt apt-get -q download "$name" >/dev/null 2>&1) || continue
         archive=$(echo "$apt_root"/debs/*.deb)
-        entry=$(dpkg-deb --fsys-tarfile "$archive" | tar -t | grep -E '/vmlinuz[^/]*$' | head -n 1 || true)
+        entry=$(dpkg-deb --fsys-tarfile "$archive" | tar -t | grep -E "$pattern" | head -n 1 || true)
         if [ -n "$entry" ]; then
             dpkg-deb --fsys-tarfile "$archive" | tar -xO "$entry" >"$file.part"
             mv "$file.part" "$file"
@@ -65,6 +70,7 @@ uri=$(mirror)
 [ -n "$uri" ] || fail "apt on this machine knows no Debian mirror; run apt-get update first"
 for suite in $suites; do
     apt_root=$directory/apt-$suite
+    [ "$architecture" = amd64 ] || apt_root=$apt_root-$architecture
     if [ ! -d "$apt_root/state/lists" ] || [ -z "$(ls "$apt_root/state/lists" 2>/dev/null)" ]; then
         mkdir -p "$apt_root/state/lists/partial" "$apt_root/cache/archives/partial"
         keyring=/usr/share/keyrings/debian-archive-keyring.gpg

@@ -7,13 +7,14 @@ use crate::counters::Unavailable;
 use crate::counters::catalogue::table_for;
 use crate::counters::event::Pmu;
 use crate::cpu_model::CpuModel;
-use crate::virtualisation::Virtualisation;
+use crate::virtualisation::{Virtualisation, emulator};
 
 /// Highest `perf_event_paranoid` at which a thread may count its own user-space events.
 const COUNTING_PARANOIA: i64 = 2;
 
 pub(super) fn check(host: &Examined<'_>, findings: &mut Vec<Finding>) {
     findings.push(virtualisation(host));
+    findings.extend(emulation(host));
     findings.push(clock_source(host));
     findings.push(counters(host));
     findings.extend(watchdog(host));
@@ -46,6 +47,18 @@ fn virtualisation(host: &Examined<'_>) -> Finding {
             "measure on bare metal for numbers to quote",
         ),
     }
+}
+
+/// Finds that the times here are those of no hardware.
+fn emulation(host: &Examined<'_>) -> Option<Finding> {
+    let emulator = emulator(host.roots)?;
+    Some(finding(
+        "emulation",
+        Severity::Unfit,
+        format!("the processor is emulated ({emulator})"),
+        "every time, rate and ratio is that of the emulator; outcomes, counts and invariants hold",
+        "measure on real processors, or with KVM",
+    ))
 }
 
 fn clock_source(host: &Examined<'_>) -> Finding {
