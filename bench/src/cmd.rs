@@ -29,6 +29,7 @@ mod suite;
 mod topology;
 mod trace;
 
+use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -85,7 +86,15 @@ pub fn main() -> ExitCode {
         return finish(output::emit(FIRST_STEPS).map(|()| ExitCode::SUCCESS));
     }
     let words = Cli::command().mut_subcommand("words", |words| words.after_help(glossary_text()));
-    let cli = match words.try_get_matches().and_then(|found| Cli::from_arg_matches(&found)) {
+    let mut arguments: Vec<OsString> = std::env::args_os().collect();
+    // clap knows no flags of its own command `help`.
+    if arguments[1] == "help"
+        && arguments.get(2).is_some_and(|flag| flag == "--help" || flag == "-h")
+    {
+        arguments[2] = "help".into();
+    }
+    let found = words.try_get_matches_from(arguments);
+    let cli = match found.and_then(|found| Cli::from_arg_matches(&found)) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
