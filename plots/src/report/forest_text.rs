@@ -58,7 +58,8 @@ pub fn bars(title: &str, rows: &[&Entry], base: Option<&Entry>, width: usize) ->
     let mut lines = if title.chars().count() < BEFORE_BAR {
         vec![format!("{title:<BEFORE_BAR$}{scale}")]
     } else {
-        vec![title.to_owned(), format!("{:BEFORE_BAR$}{scale}", "")]
+        let title = title.chars().take(width).collect();
+        vec![title, format!("{:BEFORE_BAR$}{scale}", "")]
     };
     for entry in rows {
         let name: String = ascii(&entry.series.cell).chars().take(NAME).collect();
