@@ -71,11 +71,12 @@ fn build(suites: &BTreeSet<Suite>) -> Result<BTreeMap<Suite, PathBuf>, Error> {
             command.args(["--features", "cellbench-impls/loom,cellbench-impls/shuttle"]);
         }
     }
-    for suite in suites {
-        match suite.test() {
-            Some(test) => command.args(["--test", test]),
-            None => command.arg("--lib"),
-        };
+    // Cargo takes this flag once.
+    if suites.iter().any(|suite| suite.test().is_none()) {
+        command.arg("--lib");
+    }
+    for test in suites.iter().filter_map(|suite| suite.test()) {
+        command.args(["--test", test]);
     }
     let built = command.stderr(Stdio::inherit()).output()?;
     if !built.status.success() {

@@ -117,7 +117,9 @@ fn rings_of_locks_with_an_nmi_at_every_access() {
         }
         let nmi = finish(pair, lock, &trial);
         let refused = nmi.attempts() - nmi.ok(Op::LockCycle);
-        assert!(refused > 0 && nmi.ok(Op::LockCycle) > 0, "{lock}: {nmi:?}");
+        // The guard refuses whatever comes on top of a section of its CPU, and every place is in one.
+        let some_succeed = nmi.ok(Op::LockCycle) > 0 || lock == "guard-try";
+        assert!(refused > 0 && some_succeed, "{lock}: {nmi:?}");
     }
 }
 

@@ -138,7 +138,8 @@ fn cycles_of_resilient_locks_come_apart() {
             let total = run(&trial, workers, steps);
             let cpu = trial.machine().cpu(CpuId(0));
             trial.check(&cpu, &total).unwrap_or_else(|violation| panic!("{name}: {violation}"));
-            if workers == 1 {
+            // Alone a ring is no deadlock: what is on top of it closes it.
+            if workers == 1 && workload.needs.interrupts.is_empty() {
                 let failed = Errno::ALL.iter().map(|errno| total.failed(Op::LockCycle, *errno));
                 assert_eq!(failed.sum::<u64>(), u64::from(steps), "{name}");
             }
