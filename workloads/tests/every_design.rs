@@ -155,7 +155,7 @@ fn locks_and_peers() {
     // The points of the sweep are one code with other figures, and a waiter in a queue whose
     // predecessor has no CPU waits for it at each: the ends of the sweep stand for all.
     let points = || WORKLOADS.iter().filter(|workload| workload.id.starts_with("sweep-"));
-    let ends = [points().next(), points().last()].map(|point| point.expect("a sweep").id);
+    let ends = [points().next(), points().next_back()].map(|point| point.expect("a sweep").id);
     let is_checked = |workload: &&Entry| {
         let is_inner = workload.id.starts_with("sweep-") && !ends.contains(&workload.id);
         workload.serves(Subject::Lock) && !is_inner
