@@ -38,6 +38,8 @@ step reuse 600 scripts/reuse.sh
 step inputs 3600 env CELLBENCH_INPUTS="${INPUTS:-10000}" cargo test -p cellbench-record \
     -p cellbench-host -p cellbench-sim --test inputs
 step packages 300 scripts/packages.sh
+# Single changes to the code, each of which its check must find.
+step mutations 3600 scripts/mutations.sh
 step proof 3600 "${models[@]}" --test proof
 step proof-deeper 14400 env CELLBENCH_PREEMPTIONS=3 "${models[@]}" --test proof -- bounded/
 step stress $((${STRESS_SECONDS:-3600} + 600)) \
