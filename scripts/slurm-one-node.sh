@@ -4,6 +4,7 @@
 # where they are missing and the caller is root on Debian or Ubuntu.
 #
 #   scripts/slurm-one-node.sh run COMMAND...   start, run COMMAND with it, stop whatever happens
+#   scripts/slurm-one-node.sh install          install what is missing, no more
 #   scripts/slurm-one-node.sh start [DIR]      start; prints DIR and the line to paste into a shell
 #   scripts/slurm-one-node.sh node DIR         start slurmd again, after it was killed
 #   scripts/slurm-one-node.sh stop DIR         stop; removes DIR if `start` made it
@@ -177,6 +178,9 @@ of() {
 command=${1:-}
 [ $# -eq 0 ] || shift
 case $command in
+install)
+    install_missing
+    ;;
 start)
     begin "$@"
     printf '%s\nexport SLURM_CONF=%s\n' "$dir" "$SLURM_CONF"
