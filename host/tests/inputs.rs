@@ -22,7 +22,7 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// What a file of one place holds stands in the file of another place, or is damaged.
+/// Puts the content of one file into another one, or damages it.
 fn topologies(manifest: &str, name: &str) {
     let tree = sysfs::unpack(manifest);
     let mut paths = Vec::new();

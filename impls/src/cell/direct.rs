@@ -29,9 +29,9 @@ use crate::program::{Callback, Program};
 pub trait Variant<P: Platform>: Send + Sync + 'static {
     /// Name in reports.
     const ID: &'static str;
-    /// How program and callback stay together.
+    /// The way to keep program and callback together.
     type Keeps: Keeps<P>;
-    /// What keeps a block.
+    /// The way to keep a block.
     type Lives: Lives<P>;
 }
 
@@ -91,7 +91,7 @@ pub type DirectSlot<P, K, V> = Slot<P, K, Words<P, V>>;
 pub trait Lives<P: Platform>: Send + Sync + Sized + 'static {
     /// Whether [`new`](Self::new) works in NMI.
     const INIT_IN_NMI: bool = true;
-    /// What keeps a block that was found.
+    /// A guard that keeps a block that was found.
     type Held<'a>;
 
     /// Returns the words for a block that nobody knows yet. `None`: no memory that this context may

@@ -141,7 +141,7 @@ mod tests {
         let cases = [
             ("/data/alice/bin/cellbench run", ".../cellbench run"),
             ("--machine=/data/alice/my.toml x", "--machine=.../my.toml x"),
-            ("cd ~/work/alice; ls", "cd .../alice; ls"),
+            ("cd ~/src/alice; ls", "cd .../alice; ls"),
             ("../runs/alice/one and runs/alice/one", ".../one and .../one"),
             ("12 op/s, --shard 1/4, K/N", "12 op/s, --shard 1/4, K/N"),
             ("echo 1 | sudo tee /sys/devices/x", "echo 1 | sudo tee /sys/devices/x"),
@@ -154,7 +154,7 @@ mod tests {
             assert_eq!(clean.replace("USER", "alice"), expected.replace("USER", "alice"), "{text}");
         }
         assert_eq!(private().remove("alice's"), "USER's");
-        assert!(!private().remove("cd ~/work/alice").contains("alice"));
+        assert!(!private().remove("cd ~/src/alice").contains("alice"));
     }
 
     #[test]

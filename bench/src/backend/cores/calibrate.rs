@@ -43,7 +43,7 @@ pub struct Instruments {
     pub lengths: Lengths,
 }
 
-/// How long computing takes on this host: what turns nanoseconds into turns.
+/// The length of a turn and of a charge on this host, by which nanoseconds become turns.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Lengths {
     /// Turns of `Memory::spend` in a microsecond.

@@ -130,7 +130,7 @@ pub fn measure(
     })
 }
 
-/// What is known of the host in one pass over everything.
+/// The state of the host in one pass over everything.
 struct Pass {
     microbenchmarks: Microbenchmarks,
     /// Compare-exchange ping-pong before.

@@ -13,7 +13,7 @@ const TRIES: usize = 8;
 /// Steps between two looks at the clock.
 const CHUNK: u32 = 512;
 
-/// What one window showed.
+/// The result of one window.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Window {
     /// Nanoseconds for each step, all CPUs together: the reciprocal of their combined rate.
