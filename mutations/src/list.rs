@@ -237,6 +237,13 @@ mutations! {
     FrontNotPassed: Hunt,
     /// `ccsynch`: the next one is made the front without release order.
     FrontPassedRelaxed: Hunt,
+    // Locks that prefer a NUMA node: bounds on how often the others are passed.
+    /// `cna`: handovers that pass the second queue by are not counted.
+    SecondQueueNeverFirst: Impls("cna_passes_nobody"),
+    /// `hmcs`: sections of a NUMA node running are not counted.
+    NodeKeepsTheLock: Impls("hmcs_serves"),
+    /// `shfllock`: waiters that are brought together are not counted.
+    BatchWithoutEnd: Impls("shfllock_passes"),
     // Queued locks: orders, ends of ranges, clocks.
     /// Queued lock: the fast path takes the lock without acquire order.
     TakenRelaxed: Scripts("lock/spin-queued: nobody has it"),

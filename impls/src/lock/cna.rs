@@ -5,9 +5,12 @@
 //! Word, fast path and pending waiter are those of [`super::queued`]: four bytes whatever the number
 //! of nodes. While the head of the queue waits for the lock, it moves waiters of other nodes from the
 //! front of the queue to a second queue, until one of its own node is next. The second queue is a ring
-//! known by its last waiter, whose name is handed on with the turn; it becomes the queue when
-//! the queue is empty, or goes in front of it after [`LOCAL_TURNS`] handovers. (The series
-//! counted handovers at first, 65536 of them, and later nanoseconds.)
+//! known by its last waiter, whose name is handed on with the turn, and with it the node that is
+//! preferred: a head of another node, which could not be moved, goes on to serve that one. The second
+//! queue becomes the queue when the queue is empty, or goes in front of it after [`LOCAL_TURNS`]
+//! handovers; then its first prefers its own node. (The series counted handovers at first, 65536 of
+//! them, and later nanoseconds, a million. It leaves the queue alone most times while the second one
+//! is empty, and moves nobody who waits with interrupts off; neither is done here.)
 //!
 //! Invariants: every waiter is in one of the queues; the last of the queue is never moved, as a newcomer
 //! may be about to announce itself to it; each queue keeps the order of arrival; a moved waiter is
@@ -31,6 +34,11 @@ const CHECKED_TURNS: u32 = 2;
 /// Where the count of handovers begins in [`QueueNode::turn`]; below it are [`GO`], or the name of the
 /// last waiter of the second queue.
 const TURNS_SHIFT: u32 = 16;
+/// Where the preferred NUMA node begins there.
+const NODE_SHIFT: u32 = 27;
+const _: () = assert!(LOCAL_TURNS + 1 < 1 << (NODE_SHIFT - TURNS_SHIFT));
+/// NUMA nodes that are told apart.
+const NUMA_NODES: u32 = 1 << (u32::BITS - NODE_SHIFT);
 
 /// See the module.
 pub struct Cna<P: Memory> {
@@ -78,6 +86,8 @@ struct Head<'a, 'm, P: Platform> {
     second: u16,
     /// Handovers since the second queue began.
     turns: u32,
+    /// The NUMA node whose waiters stay in the queue, as [`numa_node`] has it.
+    preferred: u32,
 }
 
 /// The last and the first of a queue.
@@ -93,7 +103,7 @@ enum Taken<'m, P: Platform> {
 
 /// What the head finds behind it.
 enum Behind {
-    /// A waiter of its own node.
+    /// A waiter of the preferred node.
     Local,
     /// A waiter of another node, which was moved.
     Moved,
@@ -123,13 +133,15 @@ impl<P: Platform> Cna<P> {
         }
         let tail = encode_tail(cpu.id(), claim.level);
         let front = self.word.swap_tail(tail);
-        let mut head = Head { cpu, node, second: 0, turns: 0 };
+        let preferred = numa_node(cpu.numa_node());
+        let mut head = Head { cpu, node, second: 0, turns: 0, preferred };
         if let Some(front) = decode_tail(cpu.machine(), front) {
             announce(front, node);
             let turn = wait_for_turn(node);
             if turn != GO {
                 head.second = turn as u16;
-                head.turns = turn >> TURNS_SHIFT;
+                head.turns = turn >> TURNS_SHIFT & ((1 << (NODE_SHIFT - TURNS_SHIFT)) - 1);
+                head.preferred = turn >> NODE_SHIFT;
             }
         }
         self.order_queue(&mut head);
@@ -144,7 +156,7 @@ impl<P: Platform> Cna<P> {
         self.word.load() & LOCKED_PENDING != 0
     }
 
-    /// Uses the time until the lock is free to bring a waiter of the own node next in line.
+    /// Uses the time until the lock is free to bring a waiter of the preferred node next in line.
     fn order_queue(&self, head: &mut Head<'_, '_, P>) {
         while head.turns < most_turns::<P>() && self.is_busy() {
             match head.look_behind() {
@@ -183,6 +195,11 @@ fn most_turns<P: Platform>() -> u32 {
     if P::QUARANTINE { CHECKED_TURNS } else { LOCAL_TURNS }
 }
 
+/// Returns a NUMA node as a turn holds it.
+fn numa_node(node: u16) -> u32 {
+    u32::from(node) % NUMA_NODES
+}
+
 impl<'m, P: Platform> Head<'_, 'm, P> {
     /// Returns the last and the first of the second queue.
     fn second_ends(&self) -> Option<Ends<'m, P>> {
@@ -193,7 +210,7 @@ impl<'m, P: Platform> Head<'_, 'm, P> {
     }
 
     fn is_local(&self, node: &QueueNode<P>) -> bool {
-        self.cpu.machine().numa_node(node.cpu()) == self.cpu.numa_node()
+        numa_node(self.cpu.machine().numa_node(node.cpu())) == self.preferred
     }
 
     /// Returns the waiter behind `node`, if it has announced itself.
@@ -253,7 +270,9 @@ impl<'m, P: Platform> Head<'_, 'm, P> {
             next.pass(GO);
         } else if self.turns < most_turns::<P>() {
             // The second queue's lines stay where they are: they are of other nodes.
-            next.pass(u32::from(self.second) | (self.turns + 1) << TURNS_SHIFT);
+            let counted = u32::from(!planted!(self.cpu, SecondQueueNeverFirst));
+            let turns = (self.turns + counted) << TURNS_SHIFT;
+            next.pass(u32::from(self.second) | turns | self.preferred << NODE_SHIFT);
         } else if let Some((last, first)) = self.second_ends() {
             // Relaxed: read by heads alone, after their turn.
             last.next.store(ptr::from_ref(next).cast_mut(), Ordering::Relaxed);

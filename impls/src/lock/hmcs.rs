@@ -86,6 +86,11 @@ impl<P: Platform> Hmcs<P> {
     pub(super) fn last_of(&self, node: usize) -> *mut WaitNode<P> {
         self.nodes[node].tail.load(Ordering::Relaxed)
     }
+
+    /// Returns whether a node is the last in the queue of the nodes, for the same test.
+    pub(super) fn is_last_node(&self, node: usize) -> bool {
+        ptr::eq(self.tail.load(Ordering::Relaxed), &*self.nodes[node].place)
+    }
 }
 
 impl<P: Platform> RawLock<P> for Hmcs<P> {
@@ -113,7 +118,8 @@ impl<P: Platform> RawLock<P> for Hmcs<P> {
             let order =
                 if planted!(cpu, LocalTurnRelaxed) { Ordering::Relaxed } else { Ordering::Release };
             // Release pairs with the acquire in `wait_for_state`.
-            next.state.store(turns + 1, order);
+            let counted = u32::from(!planted!(cpu, NodeKeepsTheLock));
+            next.state.store(turns + counted, order);
         } else if planted!(cpu, NodeLeavesLast) {
             // The next of this node may use the node's place, which is still in the queue.
             leave(cpu, &queue.tail, node, NODE_LEFT);

@@ -37,7 +37,7 @@ const NODE_SHIFT: u32 = 16;
 /// See the module.
 pub struct Shfl<P: Platform> {
     word: P::U32,
-    tail: P::Ptr<WaitNode<P>>,
+    pub(super) tail: P::Ptr<WaitNode<P>>,
 }
 
 impl<P: Platform> Lock<P> for Shfl<P> {
@@ -158,8 +158,9 @@ impl<P: Platform> Shfl<P> {
         node.wait_for_next().state.store(GRANTED, Ordering::Release);
     }
 
-    /// Moves waiters of the own NUMA node up behind this one, until there are no more or `enough`, and
-    /// makes the last of them the shuffler.
+    /// Moves waiters of the own NUMA node up behind this one, until there are no more, or one was found and
+    /// it is `enough`; makes the last of them the shuffler. Before one was found it goes on though the
+    /// lock is free, as published: with short sections nobody would ever shuffle.
     fn shuffle(&self, cpu: &Cpu<'_, P>, node: &WaitNode<P>, enough: impl Fn() -> bool) {
         let role = node.role.load(Ordering::Relaxed);
         let numa_node = role >> NODE_SHIFT;
@@ -168,6 +169,7 @@ impl<P: Platform> Shfl<P> {
         node.role.store(numa_node << NODE_SHIFT | number, Ordering::Relaxed);
         let most = if P::QUARANTINE { CHECKED_BATCH } else { BATCH };
         let (mut before, mut last) = (node, node);
+        let mut found = false;
         while number < most {
             // Acquire pairs with the release in `announce`.
             let current = before.next.load(Ordering::Acquire);
@@ -192,11 +194,12 @@ impl<P: Platform> Shfl<P> {
                 } else {
                     before = current;
                 }
-                number += 1;
+                found = true;
+                number += u32::from(!planted!(cpu, BatchWithoutEnd));
                 current.role.store(numa_node << NODE_SHIFT | number, Ordering::Relaxed);
                 last = current;
             }
-            if enough() {
+            if found && enough() {
                 break;
             }
         }
