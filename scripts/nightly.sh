@@ -24,6 +24,11 @@ if kernel/install-deps.sh; then
     features+=,cellbench/kernel
     bpf=(--test live --test trace)
 fi
+# A C library's locks, where its headers are.
+if [ -e /usr/include/ck_spinlock.h ]; then
+    features+=,cellbench/ck
+    step peers 1200 cargo test -p cellbench-workloads --features cellbench-impls/ck locks_and_peers
+fi
 for target in aarch64-unknown-linux-gnu x86_64-unknown-linux-musl; do
     rustup target add "$target"
     RUSTFLAGS="-D warnings" step "${target%%-*}" 900 cargo check --quiet --target "$target" \
@@ -40,6 +45,7 @@ step inputs 3600 env CELLBENCH_INPUTS="${INPUTS:-10000}" cargo test -p cellbench
 step packages 300 scripts/packages.sh
 # Single changes to the code, each of which its check must find.
 step mutations 3600 scripts/mutations.sh
+step order 1200 "${models[@]}" --lib lock::
 step proof 3600 "${models[@]}" --test proof
 step proof-deeper 14400 env CELLBENCH_PREEMPTIONS=3 "${models[@]}" --test proof -- bounded/
 step stress $((${STRESS_SECONDS:-3600} + 600)) \

@@ -15,6 +15,7 @@
 //! | [`guard::Guard`] | one attempt, behind a guard per CPU |
 //! | [`futex::FutexMutex`] | waiters sleep |
 //! | `peers` (a feature) | `std`, `parking_lot`, `spin`, `mcslock` |
+//! | `ck` (a feature) | Concurrency Kit, a C library |
 //!
 //! The queued locks come in two forms: the kernel's, and one with a byte-wide fast path
 //! ([`queued::Form`]).
@@ -26,6 +27,8 @@
 
 pub mod abortable;
 pub mod ccsynch;
+#[cfg(feature = "ck")]
+pub mod ck;
 pub mod clh;
 pub mod cna;
 pub mod combining;

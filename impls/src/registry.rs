@@ -21,12 +21,8 @@ use crate::cell::{
 };
 #[cfg(feature = "peers")]
 use crate::engine::EngineKind;
-#[cfg(feature = "peers")]
-use crate::lock::peers;
-use crate::lock::{
-    Lock, abortable, ccsynch, clh, cna, combining, futex, guard, hapax, hemlock, hmcs, mcs,
-    paravirt, queued, reciprocating, resilient, shfl, tas, ticket, twa,
-};
+// Each lock is a module, of which its line in `locks!` names the type.
+use crate::lock::*;
 use crate::platform::Platform;
 #[cfg(feature = "peers")]
 use crate::platform::World;
@@ -189,7 +185,7 @@ macro_rules! cells {
 
 macro_rules! locks {
     (any { $($id:literal $group:ident $source:ident $about:literal => $lock:ty;)* }
-     native { $($nid:literal $nsource:ident $nabout:literal => $nlock:ty;)* }) => {
+     native { $($(#[$when:meta])* $nid:literal $nsource:ident $nabout:literal => $nlock:ty;)* }) => {
         /// Locks that run on every platform, in the order of reports.
         pub const LOCKS: &[LockEntry] = &selection::keep::<_, { selection::count(LOCK_IDS) }>(
             &[$(LockEntry {
@@ -204,7 +200,7 @@ macro_rules! locks {
         /// Locks of others, native only.
         #[cfg(feature = "peers")]
         pub const PEERS: &[LockEntry] = &selection::keep::<_, { selection::count(PEER_IDS) }>(
-            &[$(LockEntry {
+            &[$($(#[$when])* LockEntry {
                 id: $nid,
                 group: Group::Peer,
                 source: source::$nsource,
@@ -213,7 +209,7 @@ macro_rules! locks {
             PEER_IDS,
         );
         #[cfg(feature = "peers")]
-        const PEER_IDS: &[&str] = &[$($nid,)*];
+        const PEER_IDS: &[&str] = &[$($(#[$when])* $nid,)*];
         /// Locks of others: none without the feature `peers`.
         #[cfg(not(feature = "peers"))]
         pub const PEERS: &[LockEntry] = &[];
@@ -234,7 +230,7 @@ macro_rules! locks {
         impl<M: peers::RealCores, R: ReclaimKind, E: EngineKind> HasPeers for World<M, R, E> {
             fn visit_peer<V: LockVisitor<Self>>(id: &str, visitor: V) -> Option<V::Output> {
                 match id {
-                    $($nid => if const { selection::is_built($nid) } {
+                    $($(#[$when])* $nid => if const { selection::is_built($nid) } {
                         Some(visitor.visit::<$nlock>())
                     } else {
                         None
@@ -321,6 +317,12 @@ locks! {
         "std-mutex" STD "std::sync::Mutex" => peers::StdMutex;
         "parking-lot" CRATE "parking_lot::RawMutex" => peers::ParkingLot;
         "spin-crate" CRATE "spin::Mutex" => peers::Spin;
+        "spin-ticket" CRATE "spin::TicketMutex" => peers::SpinTicket;
         "mcs-crate" CRATE "mcslock: MCS queue lock" => peers::McsLock;
+        #[cfg(feature = "ck")] "ck-fas" CK "ck_spinlock_fas" => ck::Fas;
+        #[cfg(feature = "ck")] "ck-ticket" CK "ck_spinlock_ticket" => ck::Ticket;
+        #[cfg(feature = "ck")] "ck-ticket-pb" CK "ck_spinlock_ticket with proportional backoff" => ck::TicketBackoff;
+        #[cfg(feature = "ck")] "ck-mcs" CK "ck_spinlock_mcs" => ck::Mcs;
+        #[cfg(feature = "ck")] "ck-clh" CK "ck_spinlock_clh" => ck::Clh;
     }
 }

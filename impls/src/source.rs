@@ -116,6 +116,8 @@ sources! {
     STD = "std", "", "the Rust standard library of the toolchain";
     /// A crate from the registry.
     CRATE = "crate", "", "the crate of the version in Cargo.lock";
+    /// A C library, as the host has it.
+    CK = "Concurrency Kit", "", "Concurrency Kit, ck_spinlock.h as installed (Debian: libck-dev)";
 }
 
 #[cfg(test)]
@@ -125,7 +127,8 @@ mod tests {
     #[test]
     fn a_source_is_dated_or_says_that_it_is_ours() {
         for (name, source) in ALL {
-            let undated = ["STD", "CRATE"].contains(name) || source.reference.starts_with("ours:");
+            let undated =
+                ["STD", "CRATE", "CK"].contains(name) || source.reference.starts_with("ours:");
             assert_eq!(source.date.is_empty(), undated, "{name}");
             let digits = source.date.chars().all(|char| char.is_ascii_digit() || char == '-');
             assert!(digits && matches!(source.date.len(), 0 | 4 | 10), "{name}: {}", source.date);

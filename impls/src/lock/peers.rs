@@ -83,6 +83,14 @@ peer! {
     }, lock.is_locked()
 }
 peer! {
+    /// `spin::mutex::TicketMutex`: numbers drawn and shown.
+    SpinTicket, "spin-ticket", spin::mutex::TicketMutex<()>, spin::mutex::TicketMutex::new(()),
+    |lock, section| {
+        let _guard = lock.lock();
+        section()
+    }, lock.is_locked()
+}
+peer! {
     /// `mcslock::raw`: a queue of nodes on the waiters' stacks.
     McsLock, "mcs-crate", Mcs<()>, Mcs::new(()), |lock, section| {
         let mut node = mcslock::raw::MutexNode::new();
