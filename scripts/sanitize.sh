@@ -78,8 +78,9 @@ tests() {
 
 run() {
     local name=$1
-    tests "$name" -p cellbench-workloads --features portable \
-        --test every_design --test stalled --test callbacks || return
+    tests "$name" -p cellbench-trials-stress --features portable \
+        --test every_design --test stalled || return
+    tests "$name" -p cellbench-workloads --features portable --test callbacks || return
     # AddressSanitizer's allocator places objects anew each time, on other lines.
     tests "$name" -p cellbench-impls --features portable --lib -- \
         --skip the_count_is_the_same_each_time || return

@@ -184,14 +184,11 @@ mod tests {
     use cellbench_impls::platform::Native;
 
     use super::*;
-    use crate::registry;
-    use crate::trial::Subject;
 
     /// Runs a primitive with two workers in turn; returns the trial and what they counted.
-    fn run(id: &str, workload: &str) -> (Arc<dyn Trial<Native>>, Tally) {
-        let params = Params::new(2, 1);
-        let trial = registry::trial::<Native>(id, Subject::Primitive, workload, &params)
-            .expect("every primitive runs under every workload of primitives");
+    fn run<const OUTSIDE_NS: u32>(id: &str) -> (Arc<dyn Trial<Native>>, Tally) {
+        let trial = Shared::<OUTSIDE_NS>::trial::<Native>(id, &Params::new(2, 1));
+        let trial = trial.expect("every primitive runs under every workload of primitives");
         let mut total = Tally::default();
         for index in 0..2 {
             let mut worker = Worker::new(index, 1);
@@ -203,23 +200,23 @@ mod tests {
         (trial, total)
     }
 
+    fn check<const OUTSIDE_NS: u32>(primitive: &Primitive) {
+        let (trial, mut total) = run::<OUTSIDE_NS>(primitive.id);
+        assert_eq!(total.ok(Op::Step), 20, "{}", primitive.id);
+        let cpu = trial.machine().cpu(CpuId(0));
+        assert_eq!(trial.check(&cpu, &total), Ok(()), "{}", primitive.id);
+        // A step that did not take place is missed, where the words tell.
+        total.count_ok(Op::Step, 1);
+        let tells = !matches!(primitive.id, "exchange" | "load-under-writers");
+        assert_eq!(trial.check(&cpu, &total).is_err(), tells, "{}", primitive.id);
+    }
+
     #[test]
     fn every_step_is_counted_and_found_again_in_the_words() {
         for primitive in PRIMITIVES {
-            for workload in ["shared", "shared-100ns"] {
-                let (trial, mut total) = run(primitive.id, workload);
-                assert_eq!(total.ok(Op::Step), 20, "{}", primitive.id);
-                let cpu = trial.machine().cpu(CpuId(0));
-                assert_eq!(trial.check(&cpu, &total), Ok(()), "{}", primitive.id);
-                // A step that did not take place is missed, where the words tell.
-                total.count_ok(Op::Step, 1);
-                let tells = !matches!(primitive.id, "exchange" | "load-under-writers");
-                assert_eq!(trial.check(&cpu, &total).is_err(), tells, "{}", primitive.id);
-            }
+            check::<0>(primitive);
+            check::<100>(primitive);
         }
-        assert!(
-            registry::trial::<Native>("no-such", Subject::Primitive, "shared", &Params::new(1, 1))
-                .is_none()
-        );
+        assert!(Shared::<0>::trial::<Native>("no-such", &Params::new(1, 1)).is_none());
     }
 }

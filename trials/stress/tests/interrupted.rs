@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cellbench_impls::cell::Steps;
 use cellbench_impls::registry::{CELLS, CellEntry};
 use cellbench_impls::{Context, CpuId, Errno};
-use cellbench_workloads::registry::interrupted_trial;
+use cellbench_trials_stress::stepped;
 use cellbench_workloads::stepping::{Pair, Stepped};
 use cellbench_workloads::{Op, Params, Subject, Tally, Trial};
 
@@ -29,7 +29,7 @@ fn finish(pair: Pair, name: &str, trial: &Arc<dyn Trial<Stepped>>) -> Tally {
 fn build(design: &CellEntry, workload: &str) -> (String, Arc<dyn Trial<Stepped>>) {
     let name = format!("{} {} {workload}", design.id, design.kind);
     let subject = Subject::Cell(design.kind);
-    let built = interrupted_trial(design.id, subject, workload, &Params::new(1, 1));
+    let built = stepped(design.id, subject, workload, &Params::new(1, 1));
     let built = built.expect("listed");
     (name, built)
 }
@@ -106,7 +106,7 @@ fn nmi_on_the_same_cell_at_every_access() {
 #[test]
 fn rings_of_locks_with_an_nmi_at_every_access() {
     for lock in ["rqspin", "rqspin-6.15", "rqspin-byte", "rqspin-tas", "guard-try"] {
-        let trial = interrupted_trial(lock, Subject::Lock, "lock-rings", &Params::new(1, 1));
+        let trial = stepped(lock, Subject::Lock, "lock-rings", &Params::new(1, 1));
         let trial: Arc<dyn Trial<Stepped>> = trial.expect("listed");
         let mut pair = Pair::new(1);
         for place in 0.. {

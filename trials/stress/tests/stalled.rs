@@ -4,16 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use cellbench_impls::engine::Count;
-use cellbench_impls::platform::stepped::{Steps, interrupt_at};
-use cellbench_impls::platform::{Memory, Native, Platform, World};
-use cellbench_impls::rcu::Oracle;
+use cellbench_impls::platform::stepped::interrupt_at;
+use cellbench_impls::platform::{Memory, Native, Platform};
 use cellbench_impls::registry::LOCKS;
 use cellbench_impls::{CellKind, CpuId, Errno};
-use cellbench_workloads::registry::{WORKLOADS, trial};
+use cellbench_trials_native::Compiled;
+use cellbench_trials_stress::stepped;
+use cellbench_workloads::registry::WORKLOADS;
+use cellbench_workloads::stepping::Stepped;
 use cellbench_workloads::{Op, Params, Subject, Tally, Trial, Worker};
-
-type Stepped = World<Steps, Oracle, Count>;
 
 /// Stalls worker 0 of `stalled` wherever it is found keeping others out, until `enough` of what
 /// the other one got; returns that, and the number of stalls.
@@ -24,7 +23,7 @@ fn stall(
     enough: impl Fn(&Tally, u64) -> bool + Sync,
 ) -> (Tally, u64) {
     let params = Params { stall_ns, ..Params::new(2, 7) };
-    let trial = trial::<Stepped>(cell, Subject::Cell(kind), "stalled", &params).expect("listed");
+    let trial = stepped(cell, Subject::Cell(kind), "stalled", &params).expect("listed");
     let (stalls, done) = (AtomicU64::new(0), AtomicBool::new(false));
     let (mut handler, mut mine) = (Worker::new(0, 8), Worker::new(0, 9));
     let (others, finished) = thread::scope(|scope| {
@@ -133,7 +132,7 @@ fn cycles_of_resilient_locks_come_apart() {
             let steps = if workers == 3 || lock.id == "mcs-abortable" { 2 } else { 20 };
             let name = format!("{} {}", lock.id, workload.id);
             let trial =
-                trial::<Native>(lock.id, Subject::Lock, workload.id, &Params::new(workers, 3))
+                Native::trial(lock.id, Subject::Lock, workload.id, &Params::new(workers, 3))
                     .expect("listed");
             let total = run(&trial, workers, steps);
             let cpu = trial.machine().cpu(CpuId(0));
@@ -151,8 +150,7 @@ fn cycles_of_resilient_locks_come_apart() {
 fn the_others_wait_for_a_holder_that_stands_still() {
     let params = Params { stall_ns: 1_000_000, ..Params::new(2, 5) };
     for lock in LOCKS {
-        let trial =
-            trial::<Native>(lock.id, Subject::Lock, "lock-stalled", &params).expect("listed");
+        let trial = Native::trial(lock.id, Subject::Lock, "lock-stalled", &params).expect("listed");
         let total = run(&trial, 2, 5);
         let cpu = trial.machine().cpu(CpuId(0));
         trial.check(&cpu, &total).unwrap_or_else(|violation| panic!("{}: {violation}", lock.id));

@@ -7,19 +7,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use cellbench_impls::engine::Queued;
-use cellbench_impls::platform::{Memory, Native, NativeAudit, NativeEpoch, Platform, World};
+use cellbench_impls::platform::{Memory, Native, NativeEpoch, Platform, World};
 use cellbench_impls::rcu::Qsbr;
-use cellbench_impls::registry::{CELLS, HasPeers, LOCKS, PEERS};
+use cellbench_impls::registry::{CELLS, LOCKS, PEERS};
 use cellbench_impls::{CellKind, CpuId};
-use cellbench_workloads::registry::{Entry, WORKLOADS, peer_trial, trial};
+use cellbench_trials_native::Compiled;
+use cellbench_trials_stress::audited;
+use cellbench_workloads::registry::{Entry, WORKLOADS};
 use cellbench_workloads::{EngineNeed, Params, Subject, Tally, Trial, Worker};
 
 const THREADS: u32 = 3;
 const BATCHES: u32 = 40;
+/// Where threads outnumber CPUs, a handoff in a queue of locks may take a time slice.
+const BATCHES_OF_LOCKS: u32 = 8;
 const STEPS: u32 = 25;
 
 /// Drives the workers of a trial to their end and checks it.
-fn run<P: Platform>(trial: &Arc<dyn Trial<P>>, seed: u64) -> Tally {
+fn run<P: Platform>(trial: &Arc<dyn Trial<P>>, batches: u32, seed: u64) -> Tally {
     let barrier = Barrier::new(THREADS as usize);
     let mut total = Tally::default();
     thread::scope(|scope| {
@@ -31,7 +35,7 @@ fn run<P: Platform>(trial: &Arc<dyn Trial<P>>, seed: u64) -> Tally {
                     let mut worker = Worker::new(index, seed);
                     trial.enter(&cpu, &mut worker);
                     barrier.wait();
-                    for _ in 0..BATCHES {
+                    for _ in 0..batches {
                         trial.batch(&cpu, &mut worker, STEPS);
                         cpu.quiescent();
                     }
@@ -46,10 +50,10 @@ fn run<P: Platform>(trial: &Arc<dyn Trial<P>>, seed: u64) -> Tally {
     total
 }
 
-fn check<P: Platform>(name: &str, trial: &Arc<dyn Trial<P>>, total: &Tally) {
+fn check<P: Platform>(name: &str, trial: &Arc<dyn Trial<P>>, batches: u32, total: &Tally) {
     let cpu = trial.machine().cpu(CpuId(0));
     trial.check(&cpu, total).unwrap_or_else(|violation| panic!("{name}: {violation}"));
-    assert!(total.attempts() >= u64::from(THREADS * BATCHES * STEPS), "{name}: attempts");
+    assert!(total.attempts() >= u64::from(THREADS * batches * STEPS), "{name}: attempts");
     assert!(total.successes() > 0, "{name}: nothing succeeded");
 }
 
@@ -81,7 +85,7 @@ fn run_live<M: Memory>(trial: &Arc<dyn Trial<World<M, Qsbr, Queued>>>, seed: u64
         let total = {
             // Also when a worker panicked: the scope waits for the driver.
             let _stop = Stop(&done);
-            run(trial, seed)
+            run(trial, BATCHES, seed)
         };
         driver.join().expect("the driver panicked");
         total
@@ -98,7 +102,7 @@ fn runs_alone(workload: &Entry, id: &str, subject: Subject) -> bool {
         && !workload.fallible_only
 }
 
-fn every_cell<P: Platform>(seed: u64, offered: impl Fn(&Entry) -> bool) {
+fn every_cell<P: Compiled>(seed: u64, offered: impl Fn(&Entry) -> bool) {
     for cell in CELLS {
         for workload in WORKLOADS
             .iter()
@@ -108,15 +112,11 @@ fn every_cell<P: Platform>(seed: u64, offered: impl Fn(&Entry) -> bool) {
                 continue;
             }
             let name = format!("{} {} {}", cell.id, cell.kind, workload.id);
-            let trial = trial::<P>(
-                cell.id,
-                Subject::Cell(cell.kind),
-                workload.id,
-                &Params::new(THREADS, seed),
-            )
-            .expect("listed");
-            let total = run(&trial, seed);
-            check(&name, &trial, &total);
+            let params = Params::new(THREADS, seed);
+            let trial =
+                P::trial(cell.id, Subject::Cell(cell.kind), workload.id, &params).expect("listed");
+            let total = run(&trial, BATCHES, seed);
+            check(&name, &trial, BATCHES, &total);
         }
     }
 }
@@ -141,10 +141,9 @@ fn cells_whose_callbacks_run() {
         {
             let name = format!("{} {} {} live", cell.id, cell.kind, workload.id);
             let trial =
-                trial::<NativeAudit>(cell.id, Subject::Cell(cell.kind), workload.id, &params)
-                    .expect("listed");
+                audited(cell.id, Subject::Cell(cell.kind), workload.id, &params).expect("listed");
             let total = run_live(&trial, 3);
-            check(&name, &trial, &total);
+            check(&name, &trial, BATCHES, &total);
         }
     }
 }
@@ -160,37 +159,28 @@ fn locks_and_peers() {
         let is_inner = workload.id.starts_with("sweep-") && !ends.contains(&workload.id);
         workload.serves(Subject::Lock) && !is_inner
     };
+    let locks = || LOCKS.iter().map(|lock| lock.id).chain(PEERS.iter().map(|lock| lock.id));
     for workload in WORKLOADS.iter().filter(is_checked) {
-        for lock in LOCKS.iter().filter(|lock| runs_alone(workload, lock.id, Subject::Lock)) {
-            let trial =
-                trial::<Native>(lock.id, Subject::Lock, workload.id, &params).expect("listed");
-            let total = run(&trial, 4);
-            check(lock.id, &trial, &total);
-        }
-        for lock in PEERS.iter().filter(|lock| runs_alone(workload, lock.id, Subject::Lock)) {
-            check_peer::<Native>(lock.id, workload.id, &params);
+        for lock in locks().filter(|lock| runs_alone(workload, lock, Subject::Lock)) {
+            let trial = Native::trial(lock, Subject::Lock, workload.id, &params).expect("listed");
+            let total = run(&trial, BATCHES_OF_LOCKS, 4);
+            check(lock, &trial, BATCHES_OF_LOCKS, &total);
         }
     }
-}
-
-fn check_peer<P: HasPeers>(lock: &str, workload: &str, params: &Params) {
-    let trial = peer_trial::<P>(lock, workload, params).expect("listed");
-    let total = run(&trial, 4);
-    check(lock, &trial, &total);
 }
 
 #[test]
 fn unknown_names_are_none() {
     let params = Params::new(1, 0);
     assert!(
-        trial::<Native>("no-such-cell", Subject::Cell(CellKind::Timer), "same-cell", &params)
+        Native::trial("no-such-cell", Subject::Cell(CellKind::Timer), "same-cell", &params)
             .is_none()
     );
     assert!(
-        trial::<Native>("spin-tas", Subject::Cell(CellKind::Timer), "no-such-workload", &params)
+        Native::trial("spin-tas", Subject::Cell(CellKind::Timer), "no-such-workload", &params)
             .is_none()
     );
     assert!(
-        trial::<Native>("spin-tas", Subject::Cell(CellKind::Wq), "solo-cancel", &params).is_none()
+        Native::trial("spin-tas", Subject::Cell(CellKind::Wq), "solo-cancel", &params).is_none()
     );
 }
