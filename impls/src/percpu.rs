@@ -79,7 +79,12 @@ impl<P: Platform> Counters<P> {
             state.free.extend((0..used).rev().map(|place| (group.cast(), place)));
         }
         let (copies, place) = state.free.pop().expect("made above");
-        Counter { copies, place, counters: NonNull::from(self) }
+        let counter = Counter { copies, place, counters: NonNull::from(self) };
+        // As the kernel's allocator: cleared when given out. Whoever had it is at rest by then, and what
+        // publishes the new owner publishes this. Relaxed for that reason. Where memory is simulated, the
+        // mutex orders nothing: a store made when it was given back could still be on its way.
+        (0..self.cpus as u32).for_each(|cpu| counter.of(CpuId(cpu)).store(0, Ordering::Relaxed));
+        counter
     }
 }
 
@@ -108,10 +113,6 @@ impl<P: Platform> Drop for Counter<P> {
         }
         // SAFETY: the machine outlives the counter.
         let counters = unsafe { self.counters.as_ref() };
-        for cpu in 0..counters.cpus as u32 {
-            // Relaxed: the lock below publishes it.
-            self.of(CpuId(cpu)).store(0, Ordering::Relaxed);
-        }
         counters.state().free.push((self.copies, self.place));
     }
 }

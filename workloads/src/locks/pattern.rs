@@ -161,6 +161,9 @@ struct PatternTrial<P: Platform, L> {
 }
 
 impl<P: Platform, L: Lock<P>> PatternTrial<P, L> {
+    /// Builds the locks and their data. Never inlined: each of the workloads would hold a copy for each
+    /// lock and platform, a tenth of what is compiled.
+    #[inline(never)]
     fn new(params: &Params, shape: Shape) -> Self {
         let guarded = |_| {
             CachePadded::new(Guarded {
