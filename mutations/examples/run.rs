@@ -2,8 +2,9 @@
 //! find it; each check also without a mutation, where it must pass. Prints a table; `--write FILE` keeps
 //! it. The exit status is 1 if a mutation escapes, or a check fails without one.
 //!
-//! `scripts/mutations.sh [--only TEXT] [--by TEXT] [--write FILE]`, from anywhere in the repository: `--only`
-//! takes mutations, `--by` checks, whose names contain the text.
+//! `scripts/mutations.sh [--only TEXT] [--by TEXT] [--except TEXT] [--write FILE]`, from anywhere in the
+//! repository: `--only` takes mutations, `--by` checks, whose names contain the text; `--except` leaves such
+//! checks out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -188,21 +189,28 @@ fn main() -> ExitCode {
 
 fn checked() -> Result<bool, Error> {
     let (mut only, mut by, mut write) = (String::new(), String::new(), None);
+    let mut except = None;
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--only" => only = arguments.next().ok_or("--only wants a part of a name")?,
             "--by" => by = arguments.next().ok_or("--by wants a part of a check's name")?,
+            "--except" => {
+                except = Some(arguments.next().ok_or("--except wants a part of a check's name")?);
+            }
             "--write" => write = Some(arguments.next().ok_or("--write wants a file")?),
             _ => {
                 return Err(format!(
-                    "{argument}: no such option; --only TEXT, --by TEXT, --write FILE"
+                    "{argument}: no such option; --only TEXT, --by TEXT, --except TEXT, --write FILE"
                 )
                 .into());
             }
         }
     }
     let chosen = Mutation::ALL.iter().copied().filter(|mutation| mutation.name().contains(&only));
+    let is_wanted = |check: &str| {
+        check.contains(&by) && !except.as_ref().is_some_and(|except| check.contains(except))
+    };
     let outputs = root().join("target/mutations");
     fs::create_dir_all(&outputs)?;
     let mut jobs: Vec<Job> = Vec::new();
@@ -210,7 +218,7 @@ fn checked() -> Result<bool, Error> {
     for mutation in chosen {
         match mutation.check() {
             Check::Equivalent(why) => equivalent.push((mutation, why)),
-            Check::Found(suite, _) if !title(suite).contains(&by) => {}
+            Check::Found(suite, _) if !is_wanted(&title(suite)) => {}
             Check::Found(suite, filter) => {
                 let without = |job: &Job| job.suite == suite && job.filter == filter;
                 if suite != Suite::Hunt && !jobs.iter().any(without) {
