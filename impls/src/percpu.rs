@@ -147,4 +147,54 @@ mod tests {
         assert_eq!(line(&one, 0), line(&other, 0), "the counters of a CPU lie together");
         assert_ne!(line(&one, 0), line(&one, 1));
     }
+
+    /// A host's mutex orders nothing in simulated memory: whoever is given a counter next may be sooner than a
+    /// clearing store of whoever gave it back.
+    #[cfg(feature = "sim")]
+    #[test]
+    fn a_counter_begins_at_0_on_a_core_that_other_stores_have_not_reached() {
+        use std::cell::{Cell, RefCell};
+        use std::rc::Rc;
+
+        use cellbench_sim::{MachineModel, Simulation};
+
+        use crate::platform::{Memory, Sim, Word};
+
+        type Turn = <Sim as Memory>::U32;
+
+        let model = MachineModel::preset("desktop").expect("a preset");
+        let mut simulation = Simulation::new(&model, 1);
+        // Leaked: the code of a core borrows for ever.
+        let counters: &'static _ = Box::leak(Box::new(Counters::<Sim>::new(2)));
+        let turn: &'static Turn = Box::leak(Box::new(Turn::new("turn", 0)));
+        let given = Rc::new(RefCell::new(None));
+        let came_back = Rc::new(Cell::new(false));
+        let found = Rc::new(Cell::new(None));
+        {
+            let (given, came_back) = (Rc::clone(&given), Rc::clone(&came_back));
+            let giver = simulation.spawn(0, move || {
+                while turn.load(Ordering::Acquire) == 0 {}
+                drop(given.take());
+                came_back.set(true);
+            });
+            giver.expect("a free core");
+        }
+        {
+            let found = Rc::clone(&found);
+            let taker = simulation.spawn(1, move || {
+                let counter = counters.alloc();
+                counter.of(CpuId(1)).store(1, Ordering::Relaxed);
+                *given.borrow_mut() = Some(counter);
+                turn.store(1, Ordering::Release);
+                while !came_back.get() {
+                    turn.load(Ordering::Relaxed);
+                }
+                let again = counters.alloc();
+                found.set(Some(again.of(CpuId(1)).load(Ordering::Relaxed)));
+            });
+            taker.expect("a free core");
+        }
+        simulation.run().expect("the code ends");
+        assert_eq!(found.get(), Some(0));
+    }
 }
