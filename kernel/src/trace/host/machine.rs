@@ -5,8 +5,9 @@ use std::fmt;
 use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::FileExt as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use super::io;
@@ -34,6 +35,10 @@ pub(super) enum Ended {
     Panic(String),
     /// Nothing came from it for too long; the last lines of its console.
     Hang(String),
+    /// An assertion of QEMU's own failed; what it said. QEMU 7.2 keeps the plugin's callbacks of an instruction that
+    /// an exception ended, and meets them after it has freed them: which instruction that is depends on
+    /// all that it ran before.
+    Aborted(String),
 }
 
 impl fmt::Display for Ended {
@@ -42,6 +47,7 @@ impl fmt::Display for Ended {
             Self::Off => f.write_str("switched itself off"),
             Self::Panic(console) => write!(f, "panicked: {console}"),
             Self::Hang(console) => write!(f, "hung: {console}"),
+            Self::Aborted(said) => write!(f, "was lost: {QEMU} gave up: {said}"),
         }
     }
 }
@@ -115,7 +121,7 @@ impl<'a> Machine<'a> {
             let status = running.0.try_wait().map_err(io(Path::new(QEMU)))?;
             self.announce(&mut told, progress)?;
             if let Some(status) = status {
-                return self.ended(status.code(), &mut running.0);
+                return self.ended(status, &mut running.0);
             }
             let length = |file: &File| file.metadata().map_or(0, |m| m.len());
             let now = (length(&self.guest), length(&self.console));
@@ -157,7 +163,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn ended(&self, code: Option<i32>, child: &mut Child) -> Result<Ended, TraceError> {
+    fn ended(&self, status: ExitStatus, child: &mut Child) -> Result<Ended, TraceError> {
         let mut said = String::new();
         if let Some(pipe) = &mut child.stderr {
             // Without it the message is shorter.
@@ -165,7 +171,11 @@ impl<'a> Machine<'a> {
         }
         let last = said.lines().rfind(|line| !line.trim().is_empty());
         self.check_disk()?;
-        match code {
+        // Nobody sends this signal to a QEMU that he wants to end.
+        if status.signal() == Some(libc::SIGABRT) {
+            return Ok(Ended::Aborted(last.unwrap_or("no reason given").to_owned()));
+        }
+        match status.code() {
             Some(0) => {
                 let console = self.text(&self.console)?;
                 match console.contains("Kernel panic") {

@@ -205,9 +205,7 @@ fn boot_until_done(
         if booted.log.release.is_empty() {
             return Err(TraceError::NoBoot { what: booted.ended.to_string() });
         }
-        if let Some(row) = booted.log.rows.iter_mut().find(|row| !row.ended) {
-            row.skipped = Some(format!("{GUEST}{}", booted.ended));
-        }
+        settle_unended(&mut booted.log, &booted.ended);
         left.retain(|name| !booted.log.rows.iter().any(|row| row.name == *name));
         let done = booted.log.done;
         let silent = !done && booted.log.rows.is_empty();
@@ -220,6 +218,18 @@ fn boot_until_done(
         }
     }
     Err(TraceError::NoBoot { what: format!("did not come to its end in {BOOTS} boots") })
+}
+
+/// Decides about the row during which a boot ended: it is named as the one that could not be traced, unless QEMU
+/// gave up after other rows. Then it is tried again, first in a boot of its own: what QEMU met
+/// depends on all that it ran before.
+fn settle_unended(log: &mut Log, ended: &Ended) {
+    let Some(at) = log.rows.iter().position(|row| !row.ended) else { return };
+    if matches!(ended, Ended::Aborted(_)) && at > 0 {
+        log.rows.truncate(at);
+    } else {
+        log.rows[at].skipped = Some(format!("{GUEST}{ended}"));
+    }
 }
 
 /// Returns one trace of all boots. The kernel lies where it lay, so that what the last of the `main` ones
@@ -241,6 +251,7 @@ fn whole(boots: Vec<(Log, Vec<Window>)>, main: usize) -> Trace {
 
 #[cfg(test)]
 mod tests {
+    use super::super::log::ToldRow;
     use super::*;
 
     #[test]
@@ -254,6 +265,29 @@ mod tests {
         let traced = traced_names();
         assert!(stops::ROWS.iter().all(|row| names.iter().any(|name| name == row)));
         assert_eq!(traced.len(), names.len() + stops::ROWS.len());
+    }
+
+    #[test]
+    fn a_row_is_tried_again_where_qemu_gave_up_after_others() {
+        let told = |rows: &[(&str, bool)]| {
+            let rows = rows.iter().map(|(name, ended)| ToldRow {
+                name: (*name).to_owned(),
+                ended: *ended,
+                ..ToldRow::default()
+            });
+            Log { rows: rows.collect(), ..Log::default() }
+        };
+        let aborted = Ended::Aborted("an assertion".to_owned());
+        let mut log = told(&[("a", true), ("b", false)]);
+        settle_unended(&mut log, &aborted);
+        assert_eq!(log.rows.len(), 1, "b is left for the next boot");
+        let mut log = told(&[("b", false)]);
+        settle_unended(&mut log, &aborted);
+        let reason = log.rows[0].skipped.as_deref().expect("named");
+        assert!(reason.contains("gave up: an assertion"), "{reason}");
+        let mut log = told(&[("a", true), ("b", false)]);
+        settle_unended(&mut log, &Ended::Panic("Oops".to_owned()));
+        assert!(log.rows[1].skipped.is_some(), "a panic is the row's own");
     }
 
     #[test]
