@@ -113,7 +113,8 @@ fn kernels(
 ) -> Result<Vec<PathBuf>, FleetError> {
     let mut inputs = Vec::new();
     let is_own = |task: &Task| {
-        matches!(task.work, Work::Kernel { .. }) && !task.args.iter().any(|arg| arg == "--vm")
+        matches!(task.work, Work::Kernel { .. })
+            && !task.args.iter().any(|arg| arg.starts_with("--vm="))
     };
     for (label, sources) in hosts(store, complete, is_own) {
         let (dir, repeated) = stage(&label, &sources, &hosts_dir.join(format!("{label}-kernel")))?;

@@ -16,6 +16,8 @@ use crate::{FleetError, Store, Task, Tool, Work, turns};
 const UNFIT: i32 = 4;
 /// Exit status of `cellbench run` and `sim` when an invariant broke: the run is whole.
 const VIOLATION: i32 = 1;
+/// Exit status of a command that left no round which can be judged.
+const NOTHING: i32 = 3;
 
 /// How a task ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -177,6 +179,9 @@ fn failed(args: &[String], status: ExitStatus, last_line: &str) -> String {
     };
     let what = args.first().map_or("", String::as_str);
     let said = last_line.trim().trim_start_matches("cellbench: ").trim_start_matches("error: ");
+    // The last line is then one about the plan: that there is nothing stands in the table alone.
+    let nothing = "no round can be judged: all were disturbed, or none was recorded";
+    let said = if status.code() == Some(NOTHING) { nothing } else { said };
     let said = if said.is_empty() { String::new() } else { format!(": {said}") };
     format!("cellbench {what} on {}: {how}{said}", node())
 }

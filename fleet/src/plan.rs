@@ -383,6 +383,8 @@ impl Plan {
 
 impl Measure {
     fn check(&self) -> Result<(), String> {
+        is_matrix(self.matrix.as_deref())?;
+        are_threads(&self.threads)?;
         are_nodes(&self.nodes)
     }
 }
@@ -391,6 +393,7 @@ impl Kernels {
     fn check(&self) -> Result<(), String> {
         is_word("vm", self.vm.as_deref())?;
         is_word("against", self.against.as_deref())?;
+        are_threads(&self.threads)?;
         are_nodes(&self.nodes)?;
         let needs_vm = self.against.is_some() || self.program.is_some() || self.instructions;
         if needs_vm && self.vm.is_none() {
@@ -435,7 +438,8 @@ impl Simulate {
         if self.shards == 0 || self.cpus == Some(0) {
             return Err("shards and cpus are 1 or more".to_owned());
         }
-        Ok(())
+        is_matrix(self.matrix.as_deref())?;
+        are_threads(&self.threads)
     }
 }
 
@@ -460,6 +464,20 @@ fn is_word(field: &str, word: Option<&str>) -> Result<(), String> {
         }
         _ => Ok(()),
     }
+}
+
+/// A matrix becomes a flag: no other word may.
+fn is_matrix(name: Option<&str>) -> Result<(), String> {
+    match name {
+        None | Some("quick" | "headline" | "full") => Ok(()),
+        Some(other) => Err(format!("unknown matrix `{other}`; write quick, headline or full")),
+    }
+}
+
+/// The most that a host has is known there alone.
+fn are_threads(threads: &[u32]) -> Result<(), String> {
+    let none = threads.contains(&0);
+    if none { Err("threads are 1 or more".to_owned()) } else { Ok(()) }
 }
 
 fn are_nodes(names: &[String]) -> Result<(), String> {
@@ -526,6 +544,10 @@ mod tests {
         assert!(line.contains("partition `a b; rm`"), "{line}");
         let line = wrong(&format!("name = \"x\"\ndirectory = \"/a%b\"\n{measure}"));
         assert!(line.contains("directory `/a%b`"), "{line}");
+        let line = wrong(&format!("name = \"x\"\n{measure}matrix = \"dry-run\"\n"));
+        assert!(line.contains("unknown matrix `dry-run`; write quick, headline or full"), "{line}");
+        let line = wrong(&format!("name = \"x\"\n{measure}threads = [1, 0]\n"));
+        assert!(line.contains("[[measure]] a: threads are 1 or more"), "{line}");
         let kernel = "name = \"x\"\n[[kernel]]\nname = \"k\"\n";
         let line = wrong(&format!("{kernel}kernels = [\"a\", \"b\"]\n"));
         assert!(line.contains("[[kernel]] k: boot and kernels go together"), "{line}");

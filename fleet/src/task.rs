@@ -1,5 +1,6 @@
 //! From a plan to tasks, and to the jobs that hold them.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -208,17 +209,14 @@ fn asked(plan: &Plan, entry: &Scheduling<'_>) -> Vec<String> {
 struct Flags(Vec<String>);
 
 impl Flags {
-    fn one(&mut self, flag: &str, value: Option<&impl ToString>) {
-        if let Some(value) = value {
-            self.0.extend([format!("--{flag}"), value.to_string()]);
-        }
+    /// Adds a flag and its value in one word, so that a value with `-` in front is no flag.
+    fn one(&mut self, flag: &str, value: Option<&impl Display>) {
+        self.0.extend(value.map(|value| format!("--{flag}={value}")));
     }
 
     fn list(&mut self, flag: &str, values: &[impl ToString]) {
-        if !values.is_empty() {
-            let values: Vec<String> = values.iter().map(ToString::to_string).collect();
-            self.0.extend([format!("--{flag}"), values.join(",")]);
-        }
+        let values: Vec<String> = values.iter().map(ToString::to_string).collect();
+        self.one(flag, Some(&values.join(",")).filter(|_| !values.is_empty()));
     }
 
     /// The matrix is a flag, or the one that is taken without.
@@ -317,8 +315,8 @@ mod tests {
         let (tasks, jobs) = expand(&plan(PLAN), &|_| Ok(10)).unwrap();
         assert_eq!(tasks.len(), 1 + 2 + 2 * 2 * 3);
         assert!(tasks.iter().enumerate().all(|(index, task)| task.number as usize == index));
-        assert_eq!(tasks[0].args.join(" "), "run --workloads same-cell --threads 1,2");
-        assert_eq!(tasks[14].args.join(" "), "sim --machine graviton3 --seed 7 --shard 3/3");
+        assert_eq!(tasks[0].args.join(" "), "run --workloads=same-cell --threads=1,2");
+        assert_eq!(tasks[14].args.join(" "), "sim --machine=graviton3 --seed=7 --shard=3/3");
         let scripts: Vec<&str> = jobs.iter().map(|job| job.script.as_str()).collect();
         assert_eq!(scripts, ["genoa", "spr-n1", "spr-n2", "sim"]);
         let options = |index: usize| jobs[index].options.join(" ");
@@ -339,7 +337,7 @@ mod tests {
         let scripts: Vec<&str> = jobs.iter().map(|job| job.script.as_str()).collect();
         assert_eq!(scripts, ["own-n1", "own-n2", "pair"]);
         assert!(jobs.iter().all(|job| job.options[0] == "--exclusive"));
-        let flags = "kernel --vm new --against old --program /bin/sh --instructions --rounds 3";
+        let flags = "kernel --vm=new --against=old --program=/bin/sh --instructions --rounds=3";
         assert_eq!(tasks[0].args.join(" "), flags);
         let pair = Work::Kernels {
             unfit: false,

@@ -117,6 +117,10 @@ fn whatever_ends_a_run_leaves_its_reason() {
             "echo 'cellbench: error: /x: no space left' >&2; exit 2",
             "exit status 2: /x: no space left",
         ),
+        (
+            "echo 'cellbench: 40 rows, about 19 rounds' >&2; exit 3",
+            "exit status 3: no round can be judged",
+        ),
         ("kill -9 $$", "killed by signal 9"),
         ("mkdir \"$out/r1\"", "latest: cannot read it"),
         // A run that was begun and not ended has no end in its record.

@@ -156,7 +156,8 @@ fn submitted(plan: &Path, dry_run: bool) -> anyhow::Result<ExitCode> {
     if dry_run {
         let command = std::env::args().next().unwrap_or_else(|| "cellbench".to_owned());
         let (tasks, plan) = (done.store.fleet.tasks.len(), plan.display());
-        writeln!(text, "{tasks} tasks, none submitted; submit: {command} fleet submit {plan}")?;
+        let tasks = tasks_of(tasks);
+        writeln!(text, "{tasks}, none submitted; submit: {command} fleet submit {plan}")?;
     } else {
         text += &follow(&done, plan)?;
     }
@@ -164,11 +165,16 @@ fn submitted(plan: &Path, dry_run: bool) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Returns a number of tasks in words.
+fn tasks_of(number: usize) -> String {
+    if number == 1 { "1 task".to_owned() } else { format!("{number} tasks") }
+}
+
 /// Returns what was submitted, and how to follow it.
 fn follow(done: &Submitted, fleet: &Path) -> anyhow::Result<String> {
     let mut text = String::new();
     for (number, script, tasks) in &done.jobs {
-        writeln!(text, "job {number}: {script}, {tasks} tasks")?;
+        writeln!(text, "job {number}: {script}, {}", tasks_of(*tasks))?;
     }
     if done.left_alone > 0 {
         writeln!(text, "{} tasks are complete or at work", done.left_alone)?;
@@ -235,7 +241,7 @@ pub(super) fn check(args: &[String]) -> Result<usize, String> {
         }
         Command::Sim(args) => args.configurations().map_err(one_line),
         // Which rows a kernel has is known on its node alone; a guest runs a program of its own.
-        Command::Kernel(_) if args.iter().any(|arg| arg == "--vm") => Ok(1),
+        Command::Kernel(_) if args.iter().any(|arg| arg.starts_with("--vm=")) => Ok(1),
         Command::Kernel(_) => {
             cellbench_kernel::built().map(|()| 1).map_err(|error| one_line(error.into()))
         }
