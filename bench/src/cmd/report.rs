@@ -197,7 +197,7 @@ fn missing_baseline<'a>(entries: &[Entry], baseline: &'a str) -> Option<&'a str>
 }
 
 /// Returns what fits on a terminal: all, or the headline workloads on most threads. Errors are
-/// always shown.
+/// always shown. Where that would be nothing, the report of all rows chooses among them.
 fn shown(entries: &[Entry]) -> Vec<Entry> {
     if entries.len() <= ROWS_SHOWN {
         return entries.to_vec();
@@ -209,5 +209,26 @@ fn shown(entries: &[Entry]) -> Vec<Entry> {
         !entry.violations.is_empty()
             || HEADLINE.contains(&series.workload.as_str()) && series.threads == threads
     };
-    entries.iter().filter(is_shown).cloned().collect()
+    let shown: Vec<Entry> = entries.iter().filter(is_shown).cloned().collect();
+    if shown.is_empty() { entries.to_vec() } else { shown }
+}
+
+#[cfg(test)]
+mod tests {
+    use cellbench_record::{Kind, Series, Source};
+
+    use super::*;
+
+    fn entries(workload: &str) -> Vec<Entry> {
+        let on = |threads| {
+            Series::new("spin-queued", Kind::Timer, workload, threads, "compact", Source::Sim)
+        };
+        (1..=ROWS_SHOWN as u32 + 1).map(|threads| Entry::new(on(threads))).collect()
+    }
+
+    #[test]
+    fn many_rows_without_a_headline_workload_are_not_called_none() {
+        assert_eq!(shown(&entries("same-cell-retry")).len(), 1);
+        assert_eq!(shown(&entries("same-cell")).len(), ROWS_SHOWN + 1);
+    }
 }
