@@ -27,7 +27,7 @@ fi
 # A C library's locks, where its headers are.
 if [ -e /usr/include/ck_spinlock.h ]; then
     features+=,cellbench/ck
-    step peers 1200 cargo test -p cellbench-workloads --features cellbench-impls/ck locks_and_peers
+    step peers 1200 cargo test -p cellbench-impls --features ck --test peers
 fi
 for target in aarch64-unknown-linux-gnu x86_64-unknown-linux-musl; do
     rustup target add "$target"
