@@ -303,13 +303,17 @@ impl Plan {
     /// # Errors
     /// As [`Self::read`].
     pub fn parse(path: &Path, text: &str) -> Result<Self, FleetError> {
-        let wrong = |what: String| FleetError::Plan { path: path.to_owned(), what };
+        // A name that is quoted may hold a line feed: the error stays one line.
+        let wrong = |what: String| {
+            let what = what.split(char::is_control).collect::<Vec<_>>().join("; ");
+            FleetError::Plan { path: path.to_owned(), what }
+        };
         let mut plan: Self = toml::from_str(text).map_err(|error| {
             let line = error.span().map_or(String::new(), |span| {
                 let before = text.get(..span.start).unwrap_or_default();
                 format!("line {}: ", before.matches('\n').count() + 1)
             });
-            wrong(format!("{line}{}", error.message().replace('\n', "; ")))
+            wrong(format!("{line}{}", error.message()))
         })?;
         let home = path.parent().filter(|home| !home.as_os_str().is_empty());
         let home = home.unwrap_or(Path::new("."));
@@ -522,6 +526,7 @@ mod tests {
             ("name = \"x\"\nmeasure = 3\n", "line 2:"),
             ("name = [\n", "line"),
             ("name = \"x y\"\n[[measure]]\nname = \"a\"\n", "name `x y`"),
+            ("name = \"x\\ny\"\n[[measure]]\nname = \"a\"\n", "name `x; y`"),
             ("name = \"x\"\n[[simulate]]\nname = \"s\"\nmachines = []\n", "machines"),
             (
                 "name = \"x\"\n[[simulate]]\nname = \"s\"\nmachines = [\"m\"]\nseeds = [1, 1]\n",
