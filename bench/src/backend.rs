@@ -55,7 +55,7 @@ pub trait Backend {
         seed: u64,
     ) -> Result<Vec<Measured>, BackendError>;
 
-    /// Checks, after each round, what only a whole round shows.
+    /// Checks after each round what only a whole round shows.
     ///
     /// # Errors
     /// [`BackendError`] if the run is not to go on.

@@ -13,7 +13,7 @@ use criterion::Criterion;
 
 pub mod measurement;
 
-/// Criterion configured by the command line. Shorter than its defaults: there are many benchmarks,
+/// Configures Criterion by the command line. Shorter than its defaults: there are many benchmarks,
 /// each of some nanoseconds.
 #[must_use]
 pub fn criterion() -> Criterion {

@@ -76,7 +76,7 @@ impl CounterMeasurement {
         })
     }
 
-    /// A count that Criterion can use. It has no way to hear of a failure.
+    /// Returns a count that Criterion can use, which has no way to hear of a failure.
     fn value(&self) -> f64 {
         let mut counters = self.counters.borrow_mut();
         counters

@@ -130,7 +130,7 @@ fn kernels(
     Ok(inputs)
 }
 
-/// Task numbers, at most ten of them.
+/// Writes task numbers, at most ten of them.
 fn few(numbers: &[u32]) -> String {
     let mut text: Vec<String> = numbers.iter().take(10).map(u32::to_string).collect();
     if numbers.len() > 10 {

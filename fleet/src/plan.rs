@@ -459,7 +459,7 @@ fn is_name(field: &str, name: &str) -> Result<(), String> {
     whole.then_some(()).ok_or_else(|| format!("{field} `{name}`: write {advice}"))
 }
 
-/// A value of a Slurm option: one word without quotes.
+/// Checks a value of a Slurm option: one word without quotes.
 fn is_word(field: &str, word: Option<&str>) -> Result<(), String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || "/._+-:,&|*[]()!@".contains(c);
     match word {

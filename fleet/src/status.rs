@@ -107,7 +107,7 @@ fn complete(attempt: &crate::store::Attempt) -> Option<State> {
     }
 }
 
-/// State of a task that is not at work, from its last attempt and from what the scheduler says.
+/// Returns the state of a task that is not at work, from its last attempt and from what the scheduler says.
 fn ended(
     last: Option<&Outcome>,
     queued: Option<Queued>,

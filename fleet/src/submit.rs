@@ -156,7 +156,7 @@ fn missing(
     Ok(missing)
 }
 
-/// `0-3,7`.
+/// Writes numbers as `0-3,7`.
 fn ranges(indices: &[u32]) -> String {
     let mut parts: Vec<(u32, u32)> = Vec::new();
     for &index in indices {
@@ -174,7 +174,7 @@ fn ranges(indices: &[u32]) -> String {
     parts.collect::<Vec<_>>().join(",")
 }
 
-/// Whether the cluster has the partitions that jobs ask for; also, that there is a Slurm.
+/// Checks that the cluster has the partitions that jobs ask for; also, that there is a Slurm.
 fn has_partitions(jobs: &[Job]) -> Result<(), FleetError> {
     let known = slurm::partitions()?;
     let asked = jobs.iter().flat_map(|job| {

@@ -219,7 +219,7 @@ impl Flags {
         self.one(flag, Some(&values.join(",")).filter(|_| !values.is_empty()));
     }
 
-    /// The matrix is a flag, or the one that is taken without.
+    /// Returns the flag of the matrix, or none for the one that is taken without.
     fn matrix(&mut self, name: Option<&String>) {
         self.0.extend(name.filter(|name| *name != "headline").map(|name| format!("--{name}")));
     }

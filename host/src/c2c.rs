@@ -284,7 +284,7 @@ fn still_on(cpu: CpuId) -> Result<(), PinError> {
 }
 
 impl Method {
-    /// Ping's side of `count` round trips, after `done` earlier ones on these lines: it ends when
+    /// Plays ping's side of `count` round trips, after `done` earlier ones on these lines: it ends when
     /// the answer to the last has come. With compare-exchange pong moves first.
     fn ping(self, lines: &Lines, done: usize, count: usize) {
         match self {

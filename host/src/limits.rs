@@ -102,7 +102,7 @@ fn per_op_ns(clock: &Clock, op: impl Fn()) -> f64 {
     median(&mut samples)
 }
 
-/// Two cores add to one word: `a` times its batches while `b` adds all along, and what `b` did in
+/// Lets two cores add to one word: `a` times its batches while `b` adds all along, and what `b` did in
 /// the same batch is counted with it.
 fn contended(a: CpuId, b: CpuId, clock: &Clock) -> Result<f64, C2cError> {
     #[derive(Default)]

@@ -68,7 +68,7 @@ impl Start {
     /// Fire on the CPU that starts (`BPF_F_TIMER_CPU_PIN`).
     pub const CPU_PIN: u64 = 2;
 
-    /// In `ns` nanoseconds, without flags.
+    /// Returns a start in `ns` nanoseconds, without flags.
     pub fn after_ns(ns: u64) -> Self {
         Self { ns, flags: 0 }
     }
@@ -264,7 +264,7 @@ pub trait AsyncCell<P: Platform>: Send + Sync + Sized + 'static {
         false
     }
 
-    /// As [`schedule`](Self::schedule) for the given task instead of the CPU's own. Timers and work
+    /// Schedules as [`schedule`](Self::schedule) does, for the given task instead of the CPU's own. Timers and work
     /// items run in no task.
     ///
     /// # Errors
@@ -286,7 +286,7 @@ pub trait AsyncCell<P: Platform>: Send + Sync + Sized + 'static {
     /// Returns what the cell refers to. Exact at rest.
     fn inspect(&self) -> Inspection<P>;
 
-    /// Memory taken by a cell.
+    /// Returns the memory taken by a cell.
     fn footprint() -> Footprint;
 }
 

@@ -28,7 +28,7 @@ use crate::task::Task;
 pub struct CpuId(pub u32);
 
 impl CpuId {
-    /// As an index.
+    /// Returns the number as an index.
     #[inline(always)]
     pub fn index(self) -> usize {
         self.0 as usize
@@ -93,7 +93,7 @@ pub(crate) struct PerCpu<P: Platform> {
     pub(crate) irq_works: CachePadded<IrqWorkList<P>>,
     /// The task that runs here; others add works to it.
     task: CachePadded<Task<P>>,
-    /// Depth of interrupt-off sections; running interrupt handlers are one.
+    /// Returns the depth of interrupt-off sections; running interrupt handlers are one.
     irq_off: CpuLocal,
     /// The control block whose timer callback runs here now, null when none.
     running: P::Ptr<()>,
@@ -207,7 +207,7 @@ impl<P: Platform> Machine<P> {
         }
     }
 
-    /// As [`new`](Self::new), with a known bug switched on.
+    /// Builds as [`new`](Self::new) does, with a known bug switched on.
     #[cfg(feature = "planted")]
     pub fn with_bug(config: MachineConfig, bug: crate::planted::Bug) -> Self {
         Self { bug: Some(bug), ..Self::new(config) }
@@ -281,7 +281,7 @@ impl<P: Platform> Machine<P> {
         &self.wait_array
     }
 
-    /// Who sleeps on words, where the platform has no such thing.
+    /// Returns who sleeps on words, where the platform has no such thing.
     #[inline(always)]
     pub(crate) fn sleepers(&self) -> &Sleepers<P> {
         &self.sleepers
@@ -408,7 +408,7 @@ impl<'m, P: Platform> Cpu<'m, P> {
         self.context >= Context::Hardirq || self.irq_depth() > 0
     }
 
-    /// Depth of interrupt-off sections that are open on this CPU, whoever opened them.
+    /// Returns the depth of interrupt-off sections that are open on this CPU, whoever opened them.
     #[inline(always)]
     pub fn irq_depth(&self) -> u32 {
         self.this.irq_off.get()
@@ -435,7 +435,7 @@ impl<'m, P: Platform> Cpu<'m, P> {
         section
     }
 
-    /// As [`irq_save`](Self::irq_save), uncharged: inside what has a charge of its own.
+    /// Masks as [`irq_save`](Self::irq_save) does, uncharged: inside what has a charge of its own.
     #[inline(always)]
     pub(crate) fn irq_off(&self) -> IrqOff<'_, 'm, P> {
         let depth = &self.this.irq_off;
@@ -534,14 +534,14 @@ impl<'m, P: Platform> Cpu<'m, P> {
         &self.this.task
     }
 
-    /// The task returns to user space: runs its works. Task context.
+    /// Runs the works of the task, which returns to user space. Task context.
     #[inline(always)]
     pub fn return_to_user(&self) {
         debug_assert!(self.context == Context::Task, "return to user space in {:?}", self.context);
         self.this.task.run(self);
     }
 
-    /// The task exits: its works run, and it takes no more. The CPU has no task from then on: for
+    /// Ends the task: its works run, and it takes no more. The CPU has no task from then on: for
     /// the tests of what a cell does then. Task context.
     ///
     /// # Panics

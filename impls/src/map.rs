@@ -24,7 +24,7 @@ impl<P: Platform> Map<P> {
         self.usercnt.load(Ordering::Relaxed) == 0
     }
 
-    /// User space drops a reference; with the last one, `cells` are freed: all cells of the map.
+    /// Drops a reference of user space; with the last one, `cells` are freed: all cells of the map.
     pub fn put_user<'a, C: AsyncCell<P> + 'a>(
         &self,
         cpu: &Cpu<'_, P>,

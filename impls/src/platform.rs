@@ -42,26 +42,26 @@ pub type Label = &'static str;
 pub trait Word<T: Copy>: Send + Sync {
     /// Returns a word named `label` that holds `value`.
     fn new(label: Label, value: T) -> Self;
-    /// Atomic load.
+    /// Loads atomically.
     fn load(&self, order: Ordering) -> T;
-    /// Atomic store.
+    /// Stores atomically.
     fn store(&self, value: T, order: Ordering);
-    /// Atomic exchange; returns the value before it.
+    /// Exchanges atomically; returns the value before.
     fn swap(&self, value: T, order: Ordering) -> T;
-    /// Compare-exchange (strong): `Ok(previous)` if the word held `current` and now holds `new`,
+    /// Compares and exchanges (strong): `Ok(previous)` if the word held `current` and now holds `new`,
     /// `Err(found)` if it held something else and is unchanged.
     fn cas(&self, current: T, new: T, success: Ordering, failure: Ordering) -> Result<T, T>;
 }
 
 /// A word with integer read-modify-write operations; each returns the value before it.
 pub trait IntWord<T: Copy>: Word<T> {
-    /// Atomic wrapping add.
+    /// Adds atomically, wrapping; returns the value before.
     fn fetch_add(&self, value: T, order: Ordering) -> T;
-    /// Atomic wrapping subtract.
+    /// Subtracts atomically, wrapping; returns the value before.
     fn fetch_sub(&self, value: T, order: Ordering) -> T;
-    /// Atomic or.
+    /// Sets bits atomically (or); returns the value before.
     fn fetch_or(&self, value: T, order: Ordering) -> T;
-    /// Atomic and.
+    /// Keeps bits atomically (and); returns the value before.
     fn fetch_and(&self, value: T, order: Ordering) -> T;
 }
 
@@ -112,12 +112,12 @@ pub trait SplitWord: IntWord<u32> {
 pub trait DoubleWord: Send + Sync {
     /// Returns two words named `label` that hold `halves`.
     fn new(label: Label, halves: [u64; 2]) -> Self;
-    /// Atomic load of one half, 0 or 1.
+    /// Loads one half, 0 or 1, atomically.
     ///
     /// # Panics
     /// If there is no such half.
     fn load_half(&self, half: usize, order: Ordering) -> u64;
-    /// Compare-exchange (strong) of both: `Err(found)` if they held something else than `current`, and
+    /// Compares and exchanges both (strong): `Err(found)` if they held something else than `current`, and
     /// are unchanged. A platform may do it as a full barrier whatever the order.
     ///
     /// # Errors
@@ -170,9 +170,9 @@ pub trait Memory: Sized + Send + Sync + 'static {
     /// Exclusive access to engine data.
     type Exclusive<T: Send>: Exclusive<T>;
 
-    /// A full memory barrier (`smp_mb()`).
+    /// Executes a full memory barrier (`smp_mb()`).
     fn fence();
-    /// What makes a full barrier of the successful read-modify-write just before: nothing where it
+    /// Makes a full barrier of the successful read-modify-write just before: nothing where it
     /// is
     /// one already, as in the kernel's memory model and on x86; a fence under C11.
     fn fence_after_rmw() {
@@ -186,14 +186,14 @@ pub trait Memory: Sized + Send + Sync + 'static {
     fn relax();
     /// Waits until `condition`, which reads some words, returns a value (`smp_cond_load_*`).
     fn wait_until<R>(condition: impl FnMut() -> Option<R>) -> R;
-    /// As [`wait_until`](Self::wait_until), with an expensive second condition that is evaluated
+    /// Waits as [`wait_until`](Self::wait_until) does, with an expensive second condition that is evaluated
     /// once when the wait begins and then once in `spins`: deadlock checks and timeouts.
     fn wait_until_or_every<R>(
         spins: u32,
         condition: impl FnMut() -> Option<R>,
         seldom: impl FnMut() -> Option<R>,
     ) -> R;
-    /// As [`wait_until_or_every`](Self::wait_until_or_every), every few microseconds.
+    /// Waits as [`wait_until_or_every`](Self::wait_until_or_every) does, every few microseconds.
     #[inline(always)]
     fn wait_until_or<R>(
         condition: impl FnMut() -> Option<R>,
@@ -201,7 +201,7 @@ pub trait Memory: Sized + Send + Sync + 'static {
     ) -> R {
         Self::wait_until_or_every(SPINS_BETWEEN_LOOKS, condition, seldom)
     }
-    /// Monotonic time in nanoseconds, from an arbitrary origin.
+    /// Returns the monotonic time in nanoseconds, from an arbitrary origin.
     fn now_ns() -> u64;
     /// Computes for `turns` turns of a loop that touches no memory: a critical section of some
     /// length. How long a turn takes is for the caller to measure; in the simulator it is a
@@ -209,7 +209,7 @@ pub trait Memory: Sized + Send + Sync + 'static {
     fn spend(turns: u32) {
         let _ = turns;
     }
-    /// As [`spend`](Self::spend), in series with what comes before and after: on a core that
+    /// Spends as [`spend`](Self::spend) does, in series with what comes before and after: on a core that
     /// executes out of order no turn overlaps with another instruction, so that a charge arrives in
     /// full.
     fn charge(turns: u32) {

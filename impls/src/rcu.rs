@@ -67,11 +67,11 @@ pub trait Reclaim<P: Platform>: Send + Sync + Sized {
     where
         Self: 'a;
 
-    /// For a machine with `cpus` CPUs, all offline.
+    /// Returns the reclaimer of a machine with `cpus` CPUs, all offline.
     fn new(cpus: usize) -> Self;
-    /// The CPU begins to take part in grace periods.
+    /// Notes that the CPU begins to take part in grace periods.
     fn online(&self, cpu: &Cpu<'_, P>);
-    /// The CPU has no section open and stops to take part: an extended quiescent state.
+    /// Notes that the CPU has no section open and stops to take part: an extended quiescent state.
     fn offline(&self, cpu: &Cpu<'_, P>);
     /// Opens a section. Sections nest, also across interrupts.
     fn read<'a>(&'a self, cpu: &'a Cpu<'_, P>) -> Self::Guard<'a>;
@@ -81,7 +81,7 @@ pub trait Reclaim<P: Platform>: Send + Sync + Sized {
     /// `head` is part of an object that nobody can reach any more except readers whose section is
     /// open, is deferred once at a time, and stays valid until `function` runs.
     unsafe fn defer(&self, cpu: &Cpu<'_, P>, head: *mut RcuHead<P>, function: RcuFn<P>);
-    /// The CPU has no section open now. Runs functions whose grace period has ended.
+    /// Notes that the CPU has no section open now. Runs functions whose grace period has ended.
     fn quiescent(&self, cpu: &Cpu<'_, P>);
     /// Runs all that was deferred. All other CPUs must be offline, and no section open. Returns
     /// whether anything ran.

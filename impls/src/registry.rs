@@ -42,7 +42,7 @@ pub use crate::footprint::footprints;
 pub trait CellVisitor<P: Platform> {
     /// What comes of it.
     type Output;
-    /// Called with the type that was asked for.
+    /// Receives the type that was asked for.
     fn visit<C: AsyncCell<P>>(self) -> Self::Output;
 }
 
@@ -50,7 +50,7 @@ pub trait CellVisitor<P: Platform> {
 pub trait LockVisitor<P: Platform> {
     /// What comes of it.
     type Output;
-    /// Called with the type that was asked for.
+    /// Receives the type that was asked for.
     fn visit<L: Lock<P>>(self) -> Self::Output;
 }
 

@@ -210,7 +210,7 @@ impl<P: Platform> Task<P> {
         any
     }
 
-    /// The task exits: runs its works, takes no more, and returns its own reference.
+    /// Ends the task: runs its works, takes no more, and returns its own reference.
     ///
     /// # Panics
     /// If it has exited before.

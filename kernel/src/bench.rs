@@ -90,7 +90,7 @@ impl Bench {
         Self::open_with(row, options, &[])
     }
 
-    /// As [`Bench::open`] with further programs of the row's object.
+    /// Opens as [`Bench::open`] does, with further programs of the row's object.
     pub(crate) fn open_with(row: &Row, options: Options, more: &[&str]) -> Result<Self, Error> {
         if let Some(reason) = &row.skipped {
             return Err(Error::Unsupported { row: row.name(), reason: reason.clone() });

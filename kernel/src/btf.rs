@@ -181,7 +181,7 @@ impl Btf {
         }
     }
 
-    /// Parameter names of the function `name`; none if the kernel has no such function.
+    /// Returns the parameter names of the function `name`; none if the kernel has no such function.
     #[must_use]
     pub fn parameters(&self, name: &str) -> Option<Vec<String>> {
         let prototype = self.record(self.find(KIND_FUNC, name)?.size_or_type)?;
@@ -213,7 +213,7 @@ pub(crate) mod synthetic {
     }
 
     impl Builder {
-        /// With one type: `int`, number 1.
+        /// Returns information with one type: `int`, number 1.
         pub(crate) fn new() -> Self {
             let mut builder = Self { types: Vec::new(), names: vec![0], next: 1 };
             builder.record("int", 1, 0, 4);

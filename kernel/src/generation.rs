@@ -130,7 +130,7 @@ mod tests {
     use super::*;
     use crate::btf::synthetic::Builder;
 
-    /// A kernel with timers and work queues, whose cell and control block have these members.
+    /// Returns a kernel with timers and work queues, whose cell and control block have these members.
     fn kernel(cell: &[(&str, &str)], block: &[(&str, &str)]) -> Btf {
         let mut b = Builder::new();
         let mut structure = |name: &str, members: &[(&str, &str)]| {

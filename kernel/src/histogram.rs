@@ -35,7 +35,7 @@ fn range_of(bucket: usize) -> (u64, u64) {
 }
 
 impl Histogram {
-    /// From the words of the map's value on one CPU: sum, maximum, buckets.
+    /// Reads the words of the map's value on one CPU: sum, maximum, buckets.
     #[cfg(any(feature = "bpf", test))]
     pub(crate) fn from_words(words: &[u64]) -> Option<Self> {
         let [sum_ns, max_ns, buckets @ ..] = words else { return None };
@@ -76,7 +76,7 @@ impl Histogram {
         })
     }
 
-    /// As an HdrHistogram of three digits, for its log format. Each value is the middle of its
+    /// Returns an HdrHistogram of three digits, for its log format. Each value is the middle of its
     /// bucket.
     ///
     /// # Panics
@@ -90,7 +90,7 @@ impl Histogram {
         hdr
     }
 
-    /// Summary for a record; mean and maximum are exact.
+    /// Returns the summary for a record; mean and maximum are exact.
     #[must_use]
     pub fn to_record(&self) -> cellbench_record::Latency {
         cellbench_record::Latency {
@@ -100,7 +100,7 @@ impl Histogram {
         }
     }
 
-    /// Value below or at which a share `quantile` (0 to 1) of the samples lies, to the middle of
+    /// Returns the value below or at which a share `quantile` (0 to 1) of the samples lies, to the middle of
     /// its
     /// bucket, never above the maximum; none without samples.
     #[must_use]
@@ -121,7 +121,7 @@ impl Histogram {
 mod tests {
     use super::*;
 
-    /// The bucket by the definition in `cell.h`.
+    /// Returns the bucket by the definition in `cell.h`.
     fn bucket_of(ns: u64) -> usize {
         if ns < 1 << SUB_BITS {
             return ns as usize;

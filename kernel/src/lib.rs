@@ -64,7 +64,7 @@ pub use plan::{Configuration, Plan, RoundResult, Skipped};
 pub use proof::{Expectation, prove};
 pub use rows::{Context, Layout, Row, rows};
 
-/// Whether the measuring part was built in.
+/// Returns whether the measuring part was built in.
 ///
 /// # Errors
 /// [`Error::NotBuilt`] if not, which says how to get it.

@@ -268,7 +268,7 @@ fn prove_timeout(row: &Row, cpus: &[u32]) -> Result<Expectation, Error> {
     })
 }
 
-/// Two threads take two locks in opposite orders, until one of them is told of the deadlock.
+/// Lets two threads take two locks in opposite orders, until one of them is told of the deadlock.
 fn prove_abba(row: &Row, cpus: &[u32]) -> Result<Expectation, Error> {
     let options = Options { layout: Layout::Same, threads: 2, sample_every: 0, seed: 0 };
     let bench = Bench::open(row, options)?;

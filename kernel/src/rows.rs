@@ -106,7 +106,7 @@ impl Row {
         self.operation.about
     }
 
-    /// Timer, work queue, task work or lock.
+    /// Returns timer, work queue, task work or lock.
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.operation.kind.clone()
@@ -122,7 +122,7 @@ impl Row {
         }
     }
 
-    /// Least number of threads it makes sense with.
+    /// Returns the least number of threads it makes sense with.
     #[must_use]
     pub fn threads_min(&self) -> u32 {
         self.operation.threads_min

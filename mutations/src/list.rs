@@ -15,7 +15,7 @@ macro_rules! mutations {
             /// All of them.
             pub const ALL: &'static [Mutation] = &[$(Mutation::$name,)*];
 
-            /// Its name, as a report shows it.
+            /// Returns its name, as a report shows it.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$name => stringify!($name),)* }

@@ -28,7 +28,7 @@ pub(crate) fn ns(ps: Ps) -> f64 {
     ps.min(NEVER >> 1).cast_signed() as f64 / 1e3
 }
 
-/// The factor of a constant that a mutation doubles.
+/// Returns the factor of a constant that a mutation doubles.
 fn twice(mutated: bool) -> f64 {
     if mutated { 2.0 } else { 1.0 }
 }

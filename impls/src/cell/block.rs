@@ -146,7 +146,7 @@ impl<P: Platform, K: Kind, X: Own<P>> Block<P, K, X> {
         unsafe { (*self.map).is_abandoned() }
     }
 
-    /// The handler of the node: reads the callback once and runs it.
+    /// Handles the node: reads the callback once and runs it.
     unsafe fn fire(owner: *mut (), cpu: &Cpu<'_, P>) {
         let early = K::HANDLED_UNDER_RCU || X::READ_UNDER_RCU && !planted!(cpu, PairReadOutside);
         let _from_the_beginning = early.then(|| cpu.rcu_read());
@@ -236,7 +236,7 @@ impl<P: Platform, K: Kind, X: Own<P>> Block<P, K, X> {
 }
 
 impl<P: Platform> Header<P> {
-    /// As [`Block::update`], for any number of callers at once, in any context: repeats
+    /// Updates as [`Block::update`] does, for any number of callers at once, in any context: repeats
     /// until what is in the block is what was written, so that program and callback of the last
     /// one stay together. A caller repeats only if another one wrote in between.
     ///

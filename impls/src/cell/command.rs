@@ -53,7 +53,7 @@ const CANCEL: u32 = 0;
 const START: u32 = 1;
 
 impl<P: Platform> CommandSlot<P> {
-    /// Without a command that anybody may use.
+    /// Returns a slot without a command that anybody may use.
     pub(crate) fn new() -> Self {
         Self {
             ns: P::U64::new("command.ns", 0),

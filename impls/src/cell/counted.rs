@@ -32,7 +32,7 @@ pub trait Counted<P: Platform>: Own<P> {
     }
 }
 
-/// The handler of [`Counted::last_put`]: the block's last reference is gone.
+/// Handles [`Counted::last_put`]: the block's last reference is gone.
 unsafe fn defer_from_irq_work<P: Platform, K: Kind, X: Counted<P>>(
     owner: *mut (),
     cpu: &Cpu<'_, P>,
@@ -81,7 +81,7 @@ pub(crate) unsafe fn free_after_grace_period<P: Platform, K: Kind, X: Own<P>>(
     unsafe { Block::defer(cpu, block, readers_gone::<P, K, X>) };
 }
 
-/// A grace period has ended since the last put.
+/// Frees the block: a grace period has ended since the last put.
 unsafe fn readers_gone<P: Platform, K: Kind, X: Own<P>>(head: *mut RcuHead<P>, cpu: &Cpu<'_, P>) {
     // SAFETY: a grace period came before, and it is not deferred now.
     unsafe { free_unless_running(cpu, Block::<P, K, X>::of_head(head)) };

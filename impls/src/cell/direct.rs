@@ -74,7 +74,7 @@ pub trait Keeps<P: Platform>: Send + Sync + Sized + 'static {
     fn reserve(cpu: &Cpu<'_, P>, count: usize) {
         let _ = (cpu, count);
     }
-    /// See [`AsyncCell::is_occupied`].
+    /// Returns what [`AsyncCell::is_occupied`] says.
     fn is_occupied(&self) -> bool {
         false
     }

@@ -113,9 +113,9 @@ pub trait Kind: Send + Sync + 'static {
     /// The part of the control block that the engine knows.
     type Node<P: Platform>: Send + Sync;
 
-    /// EINVAL for a bad clock or bad flags.
+    /// Returns EINVAL for a bad clock or bad flags.
     fn check_init(flags: InitFlags) -> Outcome;
-    /// EINVAL for unknown flags.
+    /// Returns EINVAL for unknown flags.
     fn check_start(start: Start) -> Outcome;
     /// Returns a node at rest.
     fn node<P: Platform>(handler: Handler<P>, owner: *mut ()) -> Self::Node<P>;

@@ -147,7 +147,7 @@ unsafe fn free_unless_named<P: Platform, K: Kind, V: Variant<P, Lives = Hazard>>
     unsafe { Block::free(cpu, block) };
 }
 
-/// A grace period has ended: some time has passed.
+/// Looks again: a grace period has ended, so some time has passed.
 unsafe fn look_again<P: Platform, K: Kind, V: Variant<P, Lives = Hazard>>(
     head: *mut RcuHead<P>,
     cpu: &Cpu<'_, P>,

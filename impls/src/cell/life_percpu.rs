@@ -164,7 +164,7 @@ impl<P: Platform> Lives<P> for PercpuCount<P> {
     }
 }
 
-/// A grace period has ended since the block was declared dead.
+/// Sums up: a grace period has ended since the block was declared dead.
 unsafe fn all_saw_it_dead<P: Platform, K: Kind, V: Variant<P, Lives = PercpuCount<P>>>(
     head: *mut RcuHead<P>,
     cpu: &Cpu<'_, P>,

@@ -62,7 +62,7 @@ impl<P: Platform, K: Kind, L: Lock<P>> Locked<P, K, L> {
         self.lock.with(cpu, body)?
     }
 
-    /// As [`locked`](Self::locked) with the block, which the lock keeps from being freed.
+    /// Runs as [`locked`](Self::locked) does, with the block, which the lock keeps from being freed.
     #[inline(always)]
     fn with_block<R>(
         &self,

@@ -200,7 +200,7 @@ unsafe fn hand_over<P: Platform, K: Kind, B: Buffer<P>>(
     }
 }
 
-/// The handler of the `irq_work`.
+/// Handles the `irq_work`.
 unsafe fn run_newest<P: Platform, K: Kind, B: Buffer<P>>(owner: *mut (), cpu: &Cpu<'_, P>) {
     let block = NonNull::new(owner.cast::<NewestBlock<P, K, B>>()).expect("not null");
     // SAFETY: the reference that came with the `irq_work` keeps it.

@@ -45,7 +45,7 @@ struct Fixed<P: Platform> {
     rcu: RcuHead<P>,
 }
 
-/// A grace period has ended since the pair was taken out.
+/// Frees, when a grace period has ended since the pair was taken out.
 unsafe fn free_pair<P: Platform>(head: *mut RcuHead<P>, cpu: &Cpu<'_, P>) {
     // SAFETY: the head lies in a pair.
     let pair = unsafe { head.cast::<u8>().sub(offset_of!(Fixed<P>, rcu)) };

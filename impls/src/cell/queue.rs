@@ -166,7 +166,7 @@ unsafe fn push<P: Platform, K: Kind>(
     Ok(())
 }
 
-/// The handler of the `irq_work`: takes the whole list and executes it in order of arrival.
+/// Handles the `irq_work`: takes the whole list and executes it in order of arrival.
 unsafe fn run_commands<P: Platform, K: Kind>(owner: *mut (), cpu: &Cpu<'_, P>) {
     let block = NonNull::new(owner.cast::<QueueBlock<P, K>>()).expect("not null");
     // SAFETY: the commands in the list hold references. The list is not empty: it was when this

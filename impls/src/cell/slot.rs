@@ -17,7 +17,7 @@ pub struct Slot<P: Platform, K: Kind, X: Own<P>> {
 }
 
 impl<P: Platform, K: Kind, X: Own<P>> Slot<P, K, X> {
-    /// Without a block.
+    /// Returns a slot without a block.
     pub(crate) fn new() -> Self {
         Self { block: P::Ptr::new("cell.block", ptr::null_mut()), _reserved: 0 }
     }

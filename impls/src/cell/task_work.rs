@@ -71,13 +71,13 @@ pub trait Design<P: Platform>: Send + Sync + Sized + 'static {
         callback: &Callback<P>,
     ) -> Outcome;
 
-    /// See [`AsyncCell::cancel_and_free`].
+    /// Does what [`AsyncCell::cancel_and_free`] says.
     fn cancel_and_free(&self, cpu: &Cpu<'_, P>);
 
-    /// See [`AsyncCell::is_occupied`].
+    /// Returns what [`AsyncCell::is_occupied`] says.
     fn is_occupied(&self, cpu: &Cpu<'_, P>) -> bool;
 
-    /// See [`AsyncCell::inspect`].
+    /// Returns what [`AsyncCell::inspect`] says.
     fn inspect(&self) -> Inspection<P>;
 }
 
@@ -178,7 +178,7 @@ impl<'a, P: Platform> References<'a, P> {
         Ok(Self { program, task })
     }
 
-    /// As merged: the map is not looked at here, and a task that is gone is EBADF.
+    /// Answers as merged: the map is not looked at here, and a task that is gone is EBADF.
     fn take_merged(program: &'a Program<P>, task: &'a Task<P>) -> Result<Self, Errno> {
         program.get().map_err(|_| Errno::EBADF)?;
         if !task.get() {

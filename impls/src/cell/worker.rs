@@ -73,7 +73,7 @@ pub(crate) unsafe fn free_after_grace_period<P: Platform, K: Kind, X: ByWorker<P
     unsafe { Block::defer(cpu, block, readers_gone::<P, K, X>) };
 }
 
-/// The grace period after detaching has ended.
+/// Frees: the grace period after detaching has ended.
 unsafe fn readers_gone<P: Platform, K: Kind, X: ByWorker<P>>(
     head: *mut RcuHead<P>,
     cpu: &Cpu<'_, P>,
@@ -92,7 +92,7 @@ unsafe fn readers_gone<P: Platform, K: Kind, X: ByWorker<P>>(
     unsafe { cpu.machine().engine().defer(cpu, &worker.work) };
 }
 
-/// The handler of the worker.
+/// Handles the worker's work.
 unsafe fn cancel_then_free<P: Platform, K: Kind, X: ByWorker<P>>(owner: *mut (), cpu: &Cpu<'_, P>) {
     let block = NonNull::new(owner.cast::<Block<P, K, X>>()).expect("not null");
     // SAFETY: queued by the one who detached the block, and again after the grace period.

@@ -108,7 +108,7 @@ impl<P: Platform> CcSynch<P> {
         own
     }
 
-    /// The front, whose own section has run, runs those behind it and makes the next one the front.
+    /// Runs, as the front, whose own section has run, those behind it and makes the next one the front.
     #[inline(always)]
     fn serve(&self, cpu: &Cpu<'_, P>, own: &WaitNode<P>) {
         let most = if P::QUARANTINE { CHECKED_MOST } else { MOST };

@@ -251,7 +251,7 @@ impl<'m, P: Platform> Head<'_, 'm, P> {
         Behind::Moved
     }
 
-    /// The second queue has become the queue: opens the ring and tells its first.
+    /// Opens the ring of the second queue, which has become the queue, and tells its first.
     fn promote(&self, (last, first): Ends<'m, P>) {
         if planted!(self.cpu, SecondQueueForgotten) {
             return;

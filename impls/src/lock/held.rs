@@ -94,14 +94,14 @@ impl<P: Platform> HeldTable<P> {
     }
 }
 
-/// AA: whether `cpu` waits for a lock that it holds itself (`check_deadlock_AA`).
+/// Returns, for AA, whether `cpu` waits for a lock that it holds itself (`check_deadlock_AA`).
 pub(crate) fn is_held_here<P: Platform>(cpu: &Cpu<'_, P>, lock: *mut ()) -> bool {
     let held = &cpu.this.held;
     let capacity = if planted!(cpu, HeldTableShort) { CAPACITY - 1 } else { CAPACITY };
     held.holds(lock, held.len().min(capacity))
 }
 
-/// ABBA: whether some other CPU holds `lock`, for which this CPU waits, and waits itself for a
+/// Returns, for ABBA, whether some other CPU holds `lock`, for which this CPU waits, and waits itself for a
 /// lock that this CPU holds (`check_deadlock_ABBA`). `released` is asked in between: a lock that
 /// became
 /// free ends the search, and so does the first CPU that holds it.

@@ -165,7 +165,7 @@ pub trait Form: Send + Sync + Sized + 'static {
     #[doc(hidden)]
     fn try_pending<P: Memory>(word: &QueuedWord<P, Self>) -> bool;
 
-    /// As [`try_pending`](Self::try_pending), where the lock was free when the pending bit was set.
+    /// Tries as [`try_pending`](Self::try_pending) does, where the lock was free when the pending bit was set.
     #[doc(hidden)]
     fn try_pending_unlocked<P: Memory>(word: &QueuedWord<P, Self>) -> bool;
 
@@ -291,7 +291,7 @@ impl<P: Memory, F: Form> QueuedWord<P, F> {
         self.load() & LOCKED_MASK != 0
     }
 
-    /// The uncontended way; `Err` with the word found.
+    /// Acquires the uncontended way; `Err` with the word found.
     #[inline(always)]
     pub(crate) fn try_fast(&self) -> Result<(), u32> {
         F::try_fast(self)
@@ -303,7 +303,7 @@ impl<P: Memory, F: Form> QueuedWord<P, F> {
         self.load() == 0 && self.try_fast().is_ok()
     }
 
-    /// As [`try_acquire`](Self::try_acquire) by a full barrier, as `atomic_try_cmpxchg` is.
+    /// Acquires as [`try_acquire`](Self::try_acquire) does, by a full barrier, as `atomic_try_cmpxchg` is.
     pub(crate) fn try_acquire_fully(&self) -> bool {
         self.load() == 0 && self.value.cas(0, LOCKED, Ordering::SeqCst, Ordering::Relaxed).is_ok()
     }
@@ -315,12 +315,12 @@ impl<P: Memory, F: Form> QueuedWord<P, F> {
         before & LOCKED_MASK == 0 && F::try_pending_unlocked(self)
     }
 
-    /// See [`Form::try_pending`].
+    /// Does what [`Form::try_pending`] says.
     pub(crate) fn try_pending(&self) -> bool {
         F::try_pending(self)
     }
 
-    /// See [`Form::try_head`].
+    /// Does what [`Form::try_head`] says.
     pub(crate) fn try_head(&self, tail: u16) -> Option<bool> {
         F::try_head(self, tail)
     }

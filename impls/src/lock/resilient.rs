@@ -231,7 +231,7 @@ impl<P: Platform, F: Form, G: Generation> Resilient<P, F, G> {
         acquired
     }
 
-    /// The word was `before` when the pending bit was set.
+    /// Goes on as the pending waiter; the word was `before` when the bit was set.
     fn acquire_pending(&self, cpu: &Cpu<'_, P>, before: u32) -> Result<(), Errno> {
         if self.word.take_unlocked(before) {
             return Ok(());
@@ -303,7 +303,7 @@ impl<P: Platform, F: Form, G: Generation> Resilient<P, F, G> {
         }
     }
 
-    /// The head of the queue leaves without the lock: it takes the tail away if it is the last,
+    /// Leaves, as the head of the queue, without the lock: takes the tail away if it is the last,
     /// else the next one is told to fail, and to tell the one behind it.
     fn leave_queue(&self, cpu: &Cpu<'_, P>, node: &QueueNode<P>, tail: u16) {
         if !self.word.try_remove_tail(tail) {

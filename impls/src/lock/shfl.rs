@@ -109,7 +109,7 @@ impl<P: Platform> Shfl<P> {
         }
     }
 
-    /// The head takes the lock.
+    /// Takes the lock, as the head.
     fn take(&self, cpu: &Cpu<'_, P>, node: &WaitNode<P>) {
         let is_free = || self.word.load(Ordering::Relaxed) & LOCKED == 0;
         loop {
@@ -130,7 +130,7 @@ impl<P: Platform> Shfl<P> {
         }
     }
 
-    /// The holder, who is the head, leaves the queue to the next.
+    /// Leaves the queue to the next, as the holder, who is the head.
     fn leave_queue(&self, cpu: &Cpu<'_, P>, node: &WaitNode<P>) {
         if node.next.load(Ordering::Relaxed).is_null() {
             // Before the queue is closed: a newcomer that opens it sets the bit again. Nobody can use

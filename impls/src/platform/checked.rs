@@ -19,10 +19,10 @@ pub trait Life: Send + Sync {
     /// Returns the word is made.
     #[track_caller]
     fn begin() -> Self;
-    /// The word is used: to come after it was made.
+    /// Notes that the word is used: to come after it was made.
     #[track_caller]
     fn touch(&self);
-    /// The word is dropped: to come after its last use.
+    /// Notes that the word is dropped: to come after its last use.
     #[track_caller]
     fn end(&self);
 }
@@ -211,7 +211,7 @@ macro_rules! checked_memory {
             CLOCK_NS.fetch_add(duration_ns, Ordering::AcqRel);
         }
 
-        /// From now on every fruitless turn of a wait that watches the clock takes so long.
+        /// Sets that from now on every fruitless turn of a wait that watches the clock takes so long.
         pub fn tick_ns(duration_ns: u64) {
             TICK_NS.store(duration_ns, Ordering::Relaxed);
         }

@@ -321,7 +321,7 @@ fn multiply(turns: u32) {
     }
 }
 
-/// `smp_wmb()`: nothing on x86, where stores stay in order; `dmb ishst` on arm64, where a release
+/// Orders stores, `smp_wmb()`: nothing on x86, where stores stay in order; `dmb ishst` on arm64, where a release
 /// fence of C11 would wait for loads as well.
 #[inline(always)]
 pub(super) fn fence_writes() {
@@ -335,7 +335,7 @@ pub(super) fn fence_writes() {
     fence(Ordering::Release);
 }
 
-/// `smp_rmb()`: nothing on x86, `dmb ishld` on arm64.
+/// Orders loads, `smp_rmb()`: nothing on x86, `dmb ishld` on arm64.
 #[inline(always)]
 pub(super) fn fence_reads() {
     fence(Ordering::Acquire);
@@ -370,7 +370,7 @@ impl<T: Send> Exclusive<T> for SpinExclusive<T> {
     }
 }
 
-/// The futex system call, on a word of this process, without a timeout. Its result does not matter:
+/// Makes the futex system call, on a word of this process, without a timeout. Its result does not matter:
 /// callers look at the word again.
 fn futex(word: &AtomicU32, operation: i32, value: u32) {
     let no_timeout = core::ptr::null::<libc::timespec>();

@@ -116,9 +116,9 @@ pub trait Observer: Send + Sync + 'static {
     const POISON: bool;
     /// What a word keeps of its label. Where this takes no room, words have the native size.
     type Tag: From<Label> + Send + Sync + 'static;
-    /// An access to a word is about to happen.
+    /// Hears that an access to a word is about to happen.
     fn about_to(access: Access, tag: &Self::Tag);
-    /// A barrier is about to happen.
+    /// Hears that a barrier is about to happen.
     fn fence(barrier: Barrier) {
         let _ = barrier;
     }

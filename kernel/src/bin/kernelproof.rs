@@ -107,7 +107,7 @@ fn run(arguments: &[&str]) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// As the first process of a machine: does what the host asks for, and switches the machine off.
+/// Serves as the first process of a machine: does what the host asks for, and switches the machine off.
 fn first_process() -> ExitCode {
     let mounted = guest::mount_all().map_err(|error| error.to_string());
     if let Err(error) = mounted.and_then(|()| guest::work()) {

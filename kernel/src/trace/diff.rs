@@ -77,7 +77,7 @@ pub(crate) fn canonical(name: &str) -> String {
     if nth.is_empty() { base.to_owned() } else { format!("{base}#{nth}") }
 }
 
-/// Locked accesses and mere accesses to fields of the cell's own objects.
+/// Returns locked accesses and mere accesses to fields of the cell's own objects.
 fn shared_fields(figures: &Figures) -> BTreeMap<&str, [u32; 3]> {
     let own = |name: &str| ["cell.", "block.", "prog.", "map."].iter().any(|o| name.starts_with(o));
     figures.fields.iter().filter(|(name, _)| own(name)).map(|(n, c)| (n.as_str(), *c)).collect()
@@ -176,7 +176,7 @@ fn wrap(text: &str, indent: &str) -> String {
 }
 
 impl Change {
-    /// As a sentence of a mail, in lines of at most 72 columns.
+    /// Writes a sentence of a mail, in lines of at most 72 columns.
     #[must_use]
     pub fn mail(&self) -> String {
         let what = format!("{} ({})", self.operation, self.row);
@@ -225,7 +225,7 @@ impl Difference {
         text
     }
 
-    /// Table of the figures that changed, 80 columns wide.
+    /// Writes the table of the figures that changed, 80 columns wide.
     #[must_use]
     pub fn table(&self) -> String {
         let mut text = format!("{} -> {}\n\n", self.before, self.after);

@@ -55,7 +55,7 @@ fn is_zero(number: &u32) -> bool {
 }
 
 impl Figures {
-    /// Locked instructions of either kind.
+    /// Returns the number of locked instructions of either kind.
     #[must_use]
     pub fn all_locked(&self) -> u32 {
         self.locked + self.implicitly_locked

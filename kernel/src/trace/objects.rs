@@ -22,7 +22,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// Object and field as text: `block.cb.refcnt`.
+    /// Writes object and field as text: `block.cb.refcnt`.
     #[must_use]
     pub fn name(&self) -> String {
         match self.field.is_empty() {
@@ -73,7 +73,7 @@ fn structures(row: &str) -> (&'static [&'static str], &'static [&'static str]) {
 }
 
 impl<'l> Objects<'l> {
-    /// For a window of a row.
+    /// Returns the objects of a window of a row.
     #[must_use]
     pub fn new(log: &'l Log, row: &str, told: &Told, path: &Path, window: &Window) -> Self {
         let mut objects = Self {

@@ -214,7 +214,7 @@ impl Trace {
         written.map_err(io)
     }
 
-    /// As JSON, a line for each operation.
+    /// Writes JSON, a line for each operation.
     #[must_use]
     pub fn text(&self) -> String {
         let rows = self.rows.iter().map(|row| {
@@ -239,7 +239,7 @@ impl Trace {
         self.rows.iter().flat_map(|row| row.operations.iter().map(move |of| (row, of)))
     }
 
-    /// Rows during which the guest panicked or hung, and how its console ended.
+    /// Returns the rows during which the guest panicked or hung, and how its console ended.
     pub fn failures(&self) -> impl Iterator<Item = (&str, &str)> {
         let of = |row: &RowTrace| row.skipped.as_ref().is_some_and(|r| r.starts_with(GUEST));
         self.rows
@@ -263,7 +263,7 @@ impl Trace {
             .map(|(_, o)| o)
     }
 
-    /// Table of warm calls, 80 columns wide.
+    /// Writes the table of warm calls, 80 columns wide.
     #[must_use]
     pub fn table(&self) -> String {
         let mut text = String::new();

@@ -13,7 +13,7 @@ const MARKS: &[&str] =
     &["_text", "_stext", "_sdata", "_edata", "_end", "__per_cpu_start", "__per_cpu_end"];
 
 impl Symbols {
-    /// From addresses and names in any order.
+    /// Sorts addresses and names, given in any order.
     #[must_use]
     pub fn new(mut by_address: Vec<(u64, String)>) -> Self {
         // Of several names of one address a telling one, then the first by name: the same every time.

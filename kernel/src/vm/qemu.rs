@@ -44,7 +44,7 @@ pub(crate) fn nameless(disk: &Path) -> Result<File, TraceError> {
     tempfile::tempfile_in(disk).map_err(io(disk))
 }
 
-/// Path by which a process that inherits a file opens it.
+/// Returns the path by which a process that inherits a file opens it.
 pub(crate) fn inherited(file: &File) -> String {
     format!("/proc/self/fd/{}", file.as_raw_fd())
 }

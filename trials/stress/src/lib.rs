@@ -20,7 +20,7 @@ pub fn audited(
     registry::any_trial(id, subject, workload, params)
 }
 
-/// As [`audited`], over memory that interrupts at a chosen access. `None` also for peers and for
+/// Builds as [`audited`] does, over memory that interrupts at a chosen access. `None` also for peers and for
 /// workloads that are not interrupted.
 #[must_use]
 pub fn stepped(

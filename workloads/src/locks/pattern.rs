@@ -45,7 +45,7 @@ struct Shape {
 }
 
 impl Shape {
-    /// One lock, and so much between two sections.
+    /// Returns the shape of one lock, and so much between two sections.
     const fn one(section_ns: u32, lines: usize, outside: Outside) -> Self {
         Self { section_ns, lines, outside, locks: Locks::One }
     }

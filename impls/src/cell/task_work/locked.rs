@@ -38,7 +38,7 @@ impl<P: Platform, L: Lock<P>> LockedWork<P, L> {
         self.lock.with(cpu, body)
     }
 
-    /// As [`locked`](Self::locked), until the lock is had.
+    /// Runs as [`locked`](Self::locked) does, until the lock is had.
     fn insist<R>(&self, cpu: &Cpu<'_, P>, mut body: impl FnMut() -> R) -> R {
         loop {
             match self.locked(cpu, &mut body) {
@@ -155,7 +155,7 @@ unsafe fn parts<'a, P: Platform, L: Lock<P>>(
     (this, unsafe { &*this.value.cast() })
 }
 
-/// The handler of the `irq_work`: hands the work to the task.
+/// Handles the `irq_work`: hands the work to the task.
 unsafe fn irq_step<P: Platform, L: Lock<P>>(owner: *mut (), cpu: &Cpu<'_, P>) {
     let block = NonNull::new(owner.cast::<Block<P>>()).expect("not null");
     // SAFETY: queued by `schedule`; this is the round's next party.
@@ -179,7 +179,7 @@ unsafe fn irq_step<P: Platform, L: Lock<P>>(owner: *mut (), cpu: &Cpu<'_, P>) {
     }
 }
 
-/// The handler of the task's work.
+/// Handles the task's work.
 unsafe fn callback<P: Platform, L: Lock<P>>(item: *mut (), cpu: &Cpu<'_, P>) {
     // Keeps the map value that the callback is given.
     let _rcu = cpu.rcu_read();

@@ -28,7 +28,7 @@ pub trait Owner: Send + Sync + 'static {
     /// As merged: a map that was abandoned is looked for when a round has begun, and EBUSY; a task
     /// that is gone is EBADF. Else as first posted: before anything, and EBADF; EPERM.
     const MERGED: bool;
-    /// With the map's share.
+    /// Returns a block with the map's share.
     fn new() -> Self;
     /// Returns a round of scheduling begins; `false`: the block is being freed.
     fn enter(&self) -> bool;
@@ -321,7 +321,7 @@ unsafe fn end_round<P: Platform, V: Variant<P>>(
     unsafe { Block::<P, V>::destroy(cpu, block) };
 }
 
-/// The handler of the `irq_work` after a last put with interrupts off.
+/// Handles the `irq_work` after a last put with interrupts off.
 unsafe fn destroy_step<P: Platform, V: Variant<P>>(owner: *mut (), cpu: &Cpu<'_, P>) {
     let block = NonNull::new(owner.cast::<Block<P, V>>()).expect("not null");
     // SAFETY: queued by the last put, once.
@@ -347,7 +347,7 @@ fn cancel<P: Platform, V: Variant<P>>(cpu: &Cpu<'_, P>, block: NonNull<Block<P, 
     }
 }
 
-/// The handler of the `irq_work` after `cancel_and_free` found SCHEDULED.
+/// Handles the `irq_work` after `cancel_and_free` found SCHEDULED.
 unsafe fn cancel_step<P: Platform, V: Variant<P>>(owner: *mut (), cpu: &Cpu<'_, P>) {
     let _rcu = cpu.rcu_read();
     let block = NonNull::new(owner.cast::<Block<P, V>>()).expect("not null");
@@ -356,7 +356,7 @@ unsafe fn cancel_step<P: Platform, V: Variant<P>>(owner: *mut (), cpu: &Cpu<'_, 
     unsafe { end_round::<P, V>(cpu, block, false) };
 }
 
-/// The handler of the `irq_work` after `schedule`: hands the work to the task.
+/// Handles the `irq_work` after `schedule`: hands the work to the task.
 unsafe fn irq_step<P: Platform, V: Variant<P>>(owner: *mut (), cpu: &Cpu<'_, P>) {
     // Keeps the block when the callback has already run, and ended the round.
     let _rcu = (!planted!(cpu, IrqStepWithoutSection)).then(|| cpu.rcu_read());
@@ -385,7 +385,7 @@ unsafe fn irq_step<P: Platform, V: Variant<P>>(owner: *mut (), cpu: &Cpu<'_, P>)
     }
 }
 
-/// After the task took no work: SCHEDULING to STANDBY. Returns `false` if it found FREED.
+/// Takes SCHEDULING back to STANDBY after the task took no work. Returns `false` if it found FREED.
 ///
 /// The irq step of an *earlier* round may be late: it added its work, which ran to the end, and
 /// then writes SCHEDULED over this round's SCHEDULING. As published, without the second exchange,
@@ -400,7 +400,7 @@ fn to_standby<P: Platform>(cpu: &Cpu<'_, P>, state: &P::U32) -> bool {
     }
 }
 
-/// The handler of the task's work.
+/// Handles the task's work.
 unsafe fn callback<P: Platform, V: Variant<P>>(item: *mut (), cpu: &Cpu<'_, P>) {
     // Keeps the map value that the callback is given.
     let _rcu = cpu.rcu_read();

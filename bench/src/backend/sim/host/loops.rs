@@ -214,7 +214,7 @@ fn cycle(count: usize) -> Vec<usize> {
     next
 }
 
-/// Two CPUs take turns to follow a chain of lines, writing to each; a load, the median of all
+/// Lets two CPUs take turns to follow a chain of lines, writing to each; a load, the median of all
 /// turns.
 pub(super) fn chain(cpus: &[CpuId], clock: &Clock) -> Result<f64, PinError> {
     let words = || [AtomicU64::new(0), AtomicU64::new(0)];
