@@ -75,6 +75,18 @@ fn a_newer_format_is_refused() {
 }
 
 #[test]
+fn a_trace_in_which_an_operation_stands_twice_is_refused() {
+    let mut twice = trace();
+    let operation = twice.rows[0].operations[0].clone();
+    twice.rows[0].operations.push(operation);
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let file = folder.path().join("twice.json");
+    twice.write(&file).expect("written");
+    let error = Trace::read(&file).expect_err("twice").to_string();
+    assert!(error.contains("bpf_timer_set_callback stands twice"), "{error}");
+}
+
+#[test]
 fn the_table_fits_a_terminal() {
     let table = trace().table();
     assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");

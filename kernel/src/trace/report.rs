@@ -1,6 +1,6 @@
 //! The outcome of tracing a kernel: figures and access scripts of every operation of every row.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -196,6 +196,17 @@ impl Trace {
             return Err(damaged(format!(
                 "format {version} is newer than this program's {VERSION}"
             )));
+        }
+        // What is compared is found by its name.
+        let mut names = BTreeSet::new();
+        for row in &trace.rows {
+            let own = std::iter::once(row.name.clone());
+            let operation = |of: &OperationTrace| format!("{}, {}", row.name, canonical(&of.name));
+            for name in own.chain(row.operations.iter().map(operation)) {
+                if let Some(name) = names.replace(name) {
+                    return Err(damaged(format!("{name} stands twice")));
+                }
+            }
         }
         Ok(trace)
     }
