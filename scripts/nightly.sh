@@ -41,7 +41,8 @@ step optional 2400 cargo test -p cellbench -p cellbench-plots -p cellbench-kerne
     --features "$features" --test cli_stress --test browser "${bpf[@]}"
 step reuse 600 scripts/reuse.sh
 step inputs 3600 env CELLBENCH_INPUTS="${INPUTS:-10000}" cargo test -p cellbench-record \
-    -p cellbench-host -p cellbench-sim --test inputs
+    -p cellbench-host -p cellbench-sim -p cellbench-fleet -p cellbench-kernel --test inputs
+step command-lines 1200 env CELLBENCH_INPUTS="${INPUTS:-10000}" cargo test -p cellbench --lib cmd::inputs
 step packages 300 scripts/packages.sh
 # Single changes to the code, each of which its check must find.
 step mutations 3600 scripts/mutations.sh

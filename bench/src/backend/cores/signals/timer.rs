@@ -42,7 +42,8 @@ impl<'a, 's, P: Platform> Timer<'a, 's, P> {
         let timer = Self { id, _handler: handler };
         let period_ns = (1_000_000_000 / i64::from(rate_hz.max(1))).max(1);
         let period = libc::timespec {
-            tv_sec: (period_ns / 1_000_000_000) as libc::time_t,
+            // As wide as the C library has it: musl is changing the name of that type.
+            tv_sec: (period_ns / 1_000_000_000) as _,
             tv_nsec: (period_ns % 1_000_000_000) as libc::c_long,
         };
         let setting = libc::itimerspec { it_interval: period, it_value: period };
