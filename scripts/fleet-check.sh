@@ -4,11 +4,12 @@
 # with those of one process, byte for byte. Then the things that go wrong.
 #
 #   scripts/fleet-check.sh --short     that much: what .ci/run does
-#   scripts/fleet-check.sh             also a storage that fills up in mid-run
+#   scripts/fleet-check.sh             also a storage that fills up in mid-run, and kernels as tasks
 #   scripts/fleet-check.sh --kill N    submits the plan N times and kills slurmd, a task or the
 #                                      submitting client at a random moment each time; resumes
 #
 # Takes the command from $CELLBENCH, or target/debug/cellbench. SEED=N repeats the random moments.
+# Kernels need a command that is built with `--features kernel`, and the kernelproof beside it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ -z "${SLURM_ONE_NODE:-}" ]; then
@@ -183,33 +184,183 @@ full_storage() {
     umount "$work/small"
 }
 
+# Whether kernels run here in virtual machines at the speed of the processors.
+has_kvm() {
+    [ -w /dev/kvm ] && grep -qwE 'vmx|svm' /proc/cpuinfo
+}
+
+# refused_in_task IMAGE PROGRAM: a task that is to time an emulated kernel ends, and says why.
+refused_in_task() {
+    cat >"$work/timed.toml" <<EOF
+name = "timed"
+directory = "shared"
+
+[[kernel]]
+name = "timed"
+unfit = true
+vm = "$1"
+program = "$2"
+rounds = 3
+EOF
+    "$cellbench" fleet submit "$work/timed.toml" >/dev/null || fail "submit of an emulated kernel"
+    if "$cellbench" fleet status --follow "$work/timed.toml" >"$work/status.txt"; then
+        fail "an emulated kernel was timed"
+    fi
+    grep -m 1 'timed: .*exit status 2: .*/dev/kvm' "$work/status.txt" || fail "$(cat "$work/status.txt")"
+}
+
+# Kernels as tasks: the node's own; two in virtual machines, interleaved; and two that a site boots, in
+# turns. The site's command of this check boots nothing: it notes which kernel it was asked for.
+kernels() {
+    local program image instructions='' rounds host
+    program=$(dirname "$cellbench")/kernelproof
+    if ! "$cellbench" kernel --list --json | grep -q '"built": *true'; then
+        printf '  kernels: NOT SHOWN, %s is built without --features kernel\n' "$cellbench"
+        return 0
+    fi
+    [ -x "$program" ] || fail "no $program"
+    image=${KERNEL_IMAGE:-${CARGO_TARGET_DIR:-target}/kernel-vm/linux-image-cloud-amd64-sid.vmlinuz}
+    if [ ! -s "$image" ]; then
+        mkdir -p "$(dirname "$image")"
+        kernel/vm/fetch-image.sh linux-image-cloud-amd64 sid "$(dirname "$image")" "$image"
+    fi
+    image=$(realpath "$image")
+    # Without KVM the machines are emulated: a task refuses to time them, and counts if it is told to.
+    if ! has_kvm; then
+        refused_in_task "$image" "$program"
+        instructions='instructions = true'
+    fi
+    printf '#!/bin/bash\necho "$1" >>"%s"\nshift\nexec "$@"\n' "$work/booted" >"$work/boot"
+    chmod +x "$work/boot"
+    cat >"$work/kernels.toml" <<EOF
+name = "kernels"
+directory = "shared"
+
+[[kernel]]
+name = "own"
+unfit = true
+workloads = ["timer-start", "timer-cancel"]
+threads = [1]
+window = "2ms"
+rounds = 3
+
+[[kernel]]
+name = "pair"
+unfit = true
+vm = "$image"
+against = "$(realpath "${KERNEL_BEFORE:-$image}")"
+program = "$program"
+$instructions
+workloads = ["timer-start"]
+threads = [1]
+window = "2ms"
+rounds = 10
+
+[[kernel]]
+name = "booted"
+unfit = true
+boot = "boot"
+kernels = ["old", "new"]
+turns = 2
+workloads = ["timer-start"]
+threads = [1]
+window = "2ms"
+rounds = 3
+EOF
+    "$cellbench" fleet submit "$work/kernels.toml" | grep '^job'
+    "$cellbench" fleet status --follow "$work/kernels.toml" >"$work/status.txt" ||
+        fail "kernels: $(cat "$work/status.txt")"
+    [ "$(tr '\n' ' ' <"$work/booted")" = "old new new old " ] ||
+        fail "kernels were booted in the order $(tr '\n' ' ' <"$work/booted")"
+    "$cellbench" fleet collect "$work/kernels.toml" >"$work/report.txt" 2>"$work/notes.txt" ||
+        fail "collect of kernels: $(cat "$work/notes.txt")"
+    rounds=$(cat "$work"/shared/kernels/kernels/*/rounds.jsonl)
+    for host in own old new; do
+        grep -q "\"host\":\"$host\"" <<<"$rounds" || fail "no rounds of $host"
+    done
+    cat "$work/report.txt"
+}
+
+# Slurm's commands with a trap: the call whose number stands in KILL_AT, as 7-before or 7-after, kills
+# the client that made it, before or after Slurm has had its say.
+set_traps() {
+    local tool real
+    mkdir -p "$work/traps"
+    for tool in sinfo squeue sbatch; do
+        real=$(command -v $tool)
+        cat >"$work/traps/$tool" <<EOF
+#!/bin/bash
+echo >>"\$CALLS"
+number=\$(wc -l <"\$CALLS")
+[ "\$KILL_AT" != "\$number-before" ] || { kill -9 \$PPID; exit 1; }
+"$real" "\$@"
+status=\$?
+[ "\$KILL_AT" != "\$number-after" ] || kill -9 \$PPID
+exit \$status
+EOF
+        chmod +x "$work/traps/$tool"
+    done
+}
+
+# Submits with the traps, killed at none, and finds how many calls of Slurm a submission has and how
+# long it takes.
+calls=0 submission_ms=0
+measure_submission() {
+    local from
+    plan trial
+    from=$(date +%s%3N)
+    CALLS=$work/calls KILL_AT=none PATH=$work/traps:$PATH \
+        "$cellbench" fleet submit "$work/trial.toml" >/dev/null || fail "submit"
+    submission_ms=$(($(date +%s%3N) - from))
+    calls=$(wc -l <"$work/calls")
+    "$cellbench" fleet status --follow "$work/trial.toml" >/dev/null || fail "a run without a kill"
+    printf 'a submission: %d ms, %d calls of Slurm\n' "$submission_ms" "$calls"
+    rm -rf "$work/shared/trial"
+}
+
+# Kills the client in mid-submission: every other time at one of its calls, else at any time at all.
+submit_and_kill_client() {
+    local client at=none
+    : >"$work/calls"
+    if [ $((RANDOM % 2)) = 0 ]; then
+        local sides=(before after)
+        at=$((RANDOM % calls + 1))-${sides[$((RANDOM % 2))]}
+    fi
+    CALLS=$work/calls KILL_AT=$at PATH=$work/traps:$PATH \
+        "$cellbench" fleet submit "$work/$1.toml" >/dev/null 2>&1 &
+    client=$!
+    if [ $at = none ]; then
+        at=$((RANDOM % submission_ms))
+        sleep "$((at / 1000)).$(printf %03d $((at % 1000)))"
+        kill -9 $client 2>/dev/null || :
+        at="after $at ms"
+    else
+        at="at call $at"
+    fi
+    wait $client 2>/dev/null || :
+    moment="$at, $(wc -l <"$work/calls") calls made"
+}
+
 # Kills one of the three at a random moment of a submission that is under way.
 kill_once() {
-    local name=$1 what=$2 client pid tries
+    local name=$1 what=$2 pid tries moment=
     plan "$name"
-    "$cellbench" fleet submit "$work/$name.toml" >/dev/null 2>&1 &
-    client=$!
+    [ "$what" = client ] || "$cellbench" fleet submit "$work/$name.toml" >/dev/null || fail "submit"
     case $what in
-    client)
-        sleep "0.$((RANDOM % 10))$((RANDOM % 10))"
-        kill -9 $client 2>/dev/null || :
-        ;;
+    client) submit_and_kill_client "$name" ;;
     slurmd)
-        wait $client
         sleep "$((RANDOM % 6)).$((RANDOM % 10))"
         kill -9 "$(cat "$SLURM_ONE_NODE/slurmd.pid")"
         sleep "$((RANDOM % 4)).$((RANDOM % 10))"
         scripts/slurm-one-node.sh node "$SLURM_ONE_NODE"
         ;;
     task)
-        wait $client
         sleep "$((RANDOM % 6)).$((RANDOM % 10))"
         # Whatever runs below this fleet's directory: the task or the measurement in it.
         pid=$(pgrep -f "$work/shared/$name/bin/cellbench" | shuf -n 1) || :
         [ -z "$pid" ] || kill -9 "$pid" 2>/dev/null || :
         ;;
     esac
-    wait $client 2>/dev/null || :
     # The client's death may have left anything; then the node's. Resume until all is there.
     for tries in 1 2 3 4 5; do
         "$cellbench" fleet resume "$work/$name.toml" >/dev/null 2>"$work/error.txt" ||
@@ -220,14 +371,16 @@ kill_once() {
     done
     tail -n 1 "$work/status.txt" | grep -q '^20 of 20' || fail "$name: $(cat "$work/status.txt")"
     check_collected "$name"
-    printf '%-8s killed %-7s complete after resume %d, attempts %d\n' "$name" "$what" "$tries" \
-        "$(find "$work/shared/$name/tasks" -mindepth 2 -maxdepth 2 -type d | wc -l)"
+    printf '%-8s killed %-7s complete after resume %d, attempts %d%s\n' "$name" "$what" "$tries" \
+        "$(find "$work/shared/$name/tasks" -mindepth 2 -maxdepth 2 -type d | wc -l)" "${moment:+, $moment}"
     rm -rf "$work/shared/$name"
 }
 
 case ${1:-} in
 --kill)
     RANDOM=${SEED:-$$}
+    set_traps
+    measure_submission
     expect_whole_runs
     for number in $(seq "${2:-20}"); do
         kinds=(client slurmd task)
@@ -238,6 +391,8 @@ case ${1:-} in
 '')
     show
     full_storage
+    printf '== kernels\n'
+    kernels
     ;;
 *)
     sed -n '2,/^set/{s/^# \{0,1\}//p}' "$0"

@@ -20,9 +20,11 @@ models=(cargo test --release -p cellbench-impls --features loom,shuttle,planted)
 
 features=cellbench/planted,cellbench/png,cellbench-plots/browser
 bpf=()
+fleet=(-p cellbench)
 if kernel/install-deps.sh; then
     features+=,cellbench/kernel
     bpf=(--test live --test trace)
+    fleet=(-p cellbench -p cellbench-kernel --features cellbench/kernel)
 fi
 # A C library's locks, where its headers are.
 if [ -e /usr/include/ck_spinlock.h ]; then
@@ -56,7 +58,7 @@ step simulator 3600 cargo test --release -p cellbench-sim
 step large-reports 1800 cargo test --release -p cellbench-plots --test huge
 step kernels 3600 kernel/vm/run.sh
 step many-hosts 1800 env CELLBENCH_RUNS=200,1000,2000 cargo test -p cellbench-plots --test many_hosts
-step fleet-build 2400 cargo build -p cellbench
+step fleet-build 2400 cargo build "${fleet[@]}"
 step fleet 1800 scripts/fleet-check.sh
 step fleet-kills 3600 scripts/fleet-check.sh --kill 20
 
