@@ -159,7 +159,8 @@ pub fn trace(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Trace,
             alone.push(row.to_owned());
         }
     }
-    let boots = boot_until_done(request, &plugin, alone, &BTreeMap::new(), progress)?;
+    let mut boots = boot_until_done(request, &plugin, alone, &BTreeMap::new(), progress)?;
+    share_what_was_told(&mut boots);
     let mut found = BTreeMap::new();
     for (log, windows) in &boots {
         found.extend(stops::stops(log, windows));
@@ -167,12 +168,12 @@ pub fn trace(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Trace,
     let (stopped, never): (Vec<String>, Vec<String>) = contended
         .into_iter()
         .partition(|row| row.strip_suffix(CONTENDED).is_some_and(|of| found.contains_key(of)));
-    let main = boots.len();
-    let mut boots = boots;
     if !stopped.is_empty() {
-        boots.extend(boot_until_done(request, &plugin, stopped, &found, progress)?);
+        let mut contended = boot_until_done(request, &plugin, stopped, &found, progress)?;
+        contended.iter_mut().for_each(|(log, _)| take_what_was_told(log, &boots));
+        boots.extend(contended);
     }
-    let mut trace = whole(boots, main);
+    let mut trace = whole(boots);
     for row in &mut trace.rows {
         let of = row.name.strip_suffix(CONTENDED);
         row.held = of.and_then(|of| found.get(of)).map(|stop| stop.what.clone());
@@ -232,16 +233,29 @@ fn settle_unended(log: &mut Log, ended: &Ended) {
     }
 }
 
-/// Returns one trace of all boots. The kernel lies where it lay, so that what the last of the `main` ones
-/// told of symbols and structures holds for all.
-fn whole(boots: Vec<(Log, Vec<Window>)>, main: usize) -> Trace {
-    let told = main.checked_sub(1).and_then(|last| boots.get(last));
-    let (symbols, layouts) =
-        told.map(|(log, _)| (log.symbols.clone(), log.layouts.clone())).unwrap_or_default();
+/// Gives every boot the symbols and structures that the last one told of: a boot that did not come to its end
+/// told of none, and the kernel lies where it lay.
+fn share_what_was_told(boots: &mut [(Log, Vec<Window>)]) {
+    if let Some(((last, _), others)) = boots.split_last_mut() {
+        for (log, _) in others {
+            log.symbols.clone_from(&last.symbols);
+            log.layouts.clone_from(&last.layouts);
+        }
+    }
+}
+
+/// Takes symbols and structures from the last of `boots`.
+fn take_what_was_told(log: &mut Log, boots: &[(Log, Vec<Window>)]) {
+    if let Some((last, _)) = boots.last() {
+        log.symbols.clone_from(&last.symbols);
+        log.layouts.clone_from(&last.layouts);
+    }
+}
+
+/// Returns one trace of all boots.
+fn whole(boots: Vec<(Log, Vec<Window>)>) -> Trace {
     let mut whole = Trace::default();
-    for (mut log, windows) in boots {
-        log.symbols = symbols.clone();
-        log.layouts = layouts.clone();
+    for (log, windows) in boots {
         let part = Trace::new(&log, windows);
         let rows = whole.rows.into_iter().chain(part.rows).collect();
         whole = Trace { rows, ..part };
@@ -288,6 +302,17 @@ mod tests {
         let mut log = told(&[("a", true), ("b", false)]);
         settle_unended(&mut log, &Ended::Panic("Oops".to_owned()));
         assert!(log.rows[1].skipped.is_some(), "a panic is the row's own");
+    }
+
+    #[test]
+    fn a_boot_that_ended_early_has_the_symbols_of_the_last() {
+        let whole = Log::parse("symbol 10 here\n").expect("a symbol");
+        let mut boots = [(Log::default(), Vec::new()), (whole.clone(), Vec::new())];
+        share_what_was_told(&mut boots);
+        assert_eq!(format!("{:?}", boots[0].0.symbols), format!("{:?}", whole.symbols));
+        let mut later = Log::default();
+        take_what_was_told(&mut later, &boots);
+        assert_eq!(format!("{:?}", later.symbols), format!("{:?}", whole.symbols));
     }
 
     #[test]
