@@ -143,3 +143,73 @@ fn the_kept_generations_differ_as_their_sources_do() {
     let mail = difference(&before, &after).mail();
     assert!(mail.lines().all(|line| line.len() <= 72), "{mail}");
 }
+
+#[test]
+fn a_start_runs_at_once_in_a_task_and_in_softirq_and_later_in_an_interrupt() {
+    let name = "bpf_timer_start";
+    for release in ["7.1.13"] {
+        let trace = kept(release);
+        for row in ["timer-start", "timer-start@softirq"] {
+            let calls = &trace.operation(row, name).expect(row).warm.calls;
+            assert!(calls.contains_key("hrtimer") && !calls.contains_key("irq_work"), "{row}");
+            assert!(trace.operation(row, "bpf_async_irq_worker").is_none(), "{row}");
+        }
+        for row in ["timer-start@hardirq", "timer-start@nmi"] {
+            let calls = &trace.operation(row, name).expect(row).warm.calls;
+            assert!(!calls.contains_key("hrtimer") && calls.contains_key("irq_work"), "{row}");
+            let later = trace.operation(row, "bpf_async_irq_worker").expect(row);
+            assert!(later.later && later.warm.calls.contains_key("hrtimer"), "{row}");
+        }
+        // A task work is never done at once.
+        for context in ["", "@softirq", "@hardirq", "@nmi"] {
+            let row = format!("task_work-schedule{context}");
+            for (name, later) in [
+                ("bpf_task_work_schedule_signal", false),
+                ("bpf_task_work_irq", true),
+                ("bpf_task_work_callback", true),
+            ] {
+                assert_eq!(trace.operation_like(&row, name).expect(&row).later, later, "{row}");
+            }
+        }
+    }
+    // The verifier of the locked generation lets timers into softirq, not into perf events.
+    let before = kept("6.18.15");
+    let sections =
+        &before.operation("timer-start@softirq", name).expect("traced").warm.lock_sections;
+    assert!(sections.contains_key("cell.lock.val"));
+    assert!(before.operation("timer-start@hardirq", name).is_none());
+}
+
+#[test]
+fn a_call_that_finds_a_lock_held_waits_and_one_that_finds_none_does_not() {
+    let (before, after) = (kept("6.18.15"), kept("7.1.13"));
+    let warm = |trace: &Trace, row: &str, name: &str| {
+        trace.operation_like(row, name).unwrap_or_else(|| panic!("{row}: no {name}")).warm.clone()
+    };
+    let contended = |row: &str| format!("{row}-contended");
+    let waits = |trace: &Trace, row: &str, name: &str| {
+        let (alone, held) = (warm(trace, row, name), warm(trace, &contended(row), name));
+        assert!(held.all_locked() > alone.all_locked(), "{row}: {held:?}");
+        assert!(held.instructions > alone.instructions, "{row}: {held:?}");
+        assert_eq!(alone.waits, 0);
+    };
+    // In 6.18 the stop of the second processor held for this row and for the one of task work.
+    waits(&before, "bpf_spin_lock", "bpf_spin_lock");
+    for name in ["bpf_spin_lock", "bpf_res_spin_lock", "bpf_res_spin_lock_irqsave"] {
+        waits(&after, name, name);
+    }
+    // Both meet at the lock of the timer base.
+    waits(&after, "timer-start", "bpf_timer_start");
+    // Between the other processor's exchange of the program and its store of the callback.
+    for (row, name) in [
+        ("timer-set_callback", "bpf_timer_set_callback"),
+        ("wq-set_callback", "bpf_wq_set_callback"),
+    ] {
+        let held = warm(&after, &contended(row), name);
+        assert_eq!(held.instructions, warm(&after, row, name).instructions, "{row}");
+        assert_eq!(held.waits, 0, "{row}");
+    }
+    for row in after.rows.iter().filter(|row| row.name.ends_with("-contended")) {
+        assert!(row.held.is_some() && row.skipped.is_none(), "{}: {:?}", row.name, row.skipped);
+    }
+}
