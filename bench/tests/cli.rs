@@ -482,7 +482,8 @@ fn an_interrupted_run_keeps_its_rounds_and_reports_them() {
     assert!(reader.rounds().unwrap().all(|round| round.is_ok()));
     assert!(dir.path().join("latest/summary.json").is_file());
     let again = cellbench(&["report", dir.path().join("latest").to_str().unwrap()]);
-    assert!(again.status.success(), "{}", text(&again.stderr));
+    // 3: this host disturbed each of the few rounds there are, and the report says so.
+    assert!(matches!(again.status.code(), Some(0 | 3)), "{}", text(&again.stderr));
 }
 
 /// `nohup`, and a shell for what it starts in the background, have a signal ignored.
