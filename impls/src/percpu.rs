@@ -25,8 +25,10 @@ pub(crate) struct Counters<P: Platform> {
 struct State<P: Platform> {
     /// For each group, the copies of each CPU; boxes.
     groups: Vec<NonNull<[Copies<P>]>>,
-    /// Group and place of those that nobody has.
-    free: Vec<(NonNull<Copies<P>>, usize)>,
+    /// Group and place of those that nobody had yet, all at 0.
+    fresh: Vec<(NonNull<Copies<P>>, usize)>,
+    /// Group and place of those that were given back.
+    returned: Vec<(NonNull<Copies<P>>, usize)>,
 }
 
 // SAFETY: the pointers are those of `groups`, which are freed with the whole.
@@ -58,7 +60,14 @@ unsafe impl<P: Platform> Sync for Counter<P> {}
 impl<P: Platform> Counters<P> {
     /// Returns none, for a machine with so many CPUs.
     pub(crate) fn new(cpus: usize) -> Self {
-        Self { cpus, state: Mutex::new(State { groups: Vec::new(), free: Vec::new() }) }
+        Self {
+            cpus,
+            state: Mutex::new(State {
+                groups: Vec::new(),
+                fresh: Vec::new(),
+                returned: Vec::new(),
+            }),
+        }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State<P>> {
@@ -67,8 +76,21 @@ impl<P: Platform> Counters<P> {
 
     /// Returns a counter at 0. Takes a lock: not in an interrupt.
     pub(crate) fn alloc(&self) -> Counter<P> {
+        let counters = NonNull::from(self);
         let mut state = self.state();
-        if state.free.is_empty() {
+        if let Some((copies, place)) = state.returned.pop() {
+            // An interruption at one of the stores below may allocate as well.
+            drop(state);
+            let counter = Counter { copies, place, counters };
+            // As the kernel's allocator: cleared when given out. Whoever had it is at rest by then, and
+            // what publishes the new owner publishes this. Relaxed for that reason. Where memory is
+            // simulated, the mutex orders nothing: a store made when it was given back could still be
+            // on its way.
+            (0..self.cpus as u32)
+                .for_each(|cpu| counter.of(CpuId(cpu)).store(0, Ordering::Relaxed));
+            return counter;
+        }
+        if state.fresh.is_empty() {
             let word = |_| P::U64::new("cpu.counter", 0);
             let copies = || Copies(core::array::from_fn(word));
             let group: Box<[Copies<P>]> = (0..self.cpus).map(|_| copies()).collect();
@@ -76,15 +98,10 @@ impl<P: Platform> Counters<P> {
             state.groups.push(group);
             // In model checkers one alone, and that once, as with memory.
             let used = if P::QUARANTINE { 1 } else { TOGETHER };
-            state.free.extend((0..used).rev().map(|place| (group.cast(), place)));
+            state.fresh.extend((0..used).rev().map(|place| (group.cast(), place)));
         }
-        let (copies, place) = state.free.pop().expect("made above");
-        let counter = Counter { copies, place, counters: NonNull::from(self) };
-        // As the kernel's allocator: cleared when given out. Whoever had it is at rest by then, and what
-        // publishes the new owner publishes this. Relaxed for that reason. Where memory is simulated, the
-        // mutex orders nothing: a store made when it was given back could still be on its way.
-        (0..self.cpus as u32).for_each(|cpu| counter.of(CpuId(cpu)).store(0, Ordering::Relaxed));
-        counter
+        let (copies, place) = state.fresh.pop().expect("made above");
+        Counter { copies, place, counters }
     }
 }
 
@@ -113,7 +130,7 @@ impl<P: Platform> Drop for Counter<P> {
         }
         // SAFETY: the machine outlives the counter.
         let counters = unsafe { self.counters.as_ref() };
-        counters.state().free.push((self.copies, self.place));
+        counters.state().returned.push((self.copies, self.place));
     }
 }
 
