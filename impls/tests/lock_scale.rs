@@ -47,7 +47,7 @@ struct Seen {
     passed: u64,
 }
 
-/// How many sections have begun, and how many did while a CPU waited.
+/// Counts of the sections that have begun, and of those that did while a CPU waited.
 struct Turns {
     served: u64,
     /// For each CPU, how many had at its last call.
@@ -56,12 +56,12 @@ struct Turns {
 }
 
 impl Turns {
-    /// A CPU calls.
+    /// Notes that a CPU calls.
     fn come(&mut self, cpu: usize) {
         self.came[cpu] = self.served;
     }
 
-    /// Its section begins.
+    /// Notes that its section begins.
     fn serve(&mut self, cpu: usize) {
         self.passed = self.passed.max(self.served - self.came[cpu]);
         self.served += 1;
@@ -171,7 +171,7 @@ fn run_with(lock: &str, cores: &[usize], lines: usize) -> Seen {
     run_for(WINDOW_NS, lock, cores, lines)
 }
 
-/// As [`run_with`], for a time of simulated nanoseconds.
+/// Runs as [`run_with`] does, for a time of simulated nanoseconds.
 fn run_for(window_ns: f64, lock: &str, cores: &[usize], lines: usize) -> Seen {
     let run = Run { cores, lines, window_ns };
     let seen = visit_lock::<Sim, _>(lock, run).expect("registered");

@@ -1,4 +1,4 @@
-//! What each lock takes of memory: the size of a lock with what is behind its pointers, as the table of
+//! Memory of each lock: the size of a lock with what is behind its pointers, as the table of
 //! docs/locks.md says it. What a machine keeps per CPU for all locks is not in it.
 
 // A padded node is two lines where the native platform pads to 128 bytes.

@@ -71,6 +71,12 @@ cellbench_ck_ticket_locked(ck_spinlock_ticket_t *lock)
 }
 
 void
+cellbench_ck_mcs_init(ck_spinlock_mcs_t *lock)
+{
+	ck_spinlock_mcs_init(lock);
+}
+
+void
 cellbench_ck_mcs_lock(ck_spinlock_mcs_t *lock, ck_spinlock_mcs_context_t *node)
 {
 	ck_spinlock_mcs_lock(lock, node);

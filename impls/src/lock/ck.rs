@@ -11,7 +11,7 @@ use core::ptr;
 use crossbeam_utils::CachePadded;
 
 use super::Lock;
-use super::peers::RealCores;
+use super::peers::{RealCores, peer};
 use crate::cell::Errno;
 use crate::engine::EngineKind;
 use crate::machine::Cpu;
@@ -28,6 +28,7 @@ unsafe extern "C" {
     fn cellbench_ck_ticket_lock_pb(lock: *mut c_void);
     fn cellbench_ck_ticket_unlock(lock: *mut c_void);
     fn cellbench_ck_ticket_locked(lock: *mut c_void) -> bool;
+    fn cellbench_ck_mcs_init(lock: *mut c_void);
     fn cellbench_ck_mcs_lock(lock: *mut c_void, node: *mut c_void);
     fn cellbench_ck_mcs_unlock(lock: *mut c_void, node: *mut c_void);
     fn cellbench_ck_mcs_locked(lock: *mut c_void) -> bool;
@@ -48,8 +49,12 @@ struct Word(UnsafeCell<u64>);
 unsafe impl Sync for Word {}
 
 impl Word {
-    fn new() -> Self {
-        Self(UnsafeCell::new(0))
+    /// Returns a word that the C side has initialised.
+    fn new(init: unsafe extern "C" fn(*mut c_void)) -> Self {
+        let word = Self(UnsafeCell::new(0));
+        // SAFETY: large enough, as `ck.c` asserts; nobody else has it.
+        unsafe { init(word.pointer()) };
+        word
     }
 
     #[inline(always)]
@@ -68,86 +73,68 @@ impl<F: Fn()> Drop for Unlock<F> {
     }
 }
 
-macro_rules! word_locks {
-    ($($(#[$doc:meta])* $name:ident $id:literal $init:ident $lock:ident $unlock:ident $locked:ident;)*) => {$(
-        $(#[$doc])*
-        pub struct $name(Word);
-
-        impl<M: RealCores, R: ReclaimKind, E: EngineKind> Lock<World<M, R, E>> for $name {
-            const ID: &'static str = $id;
-            const FALLIBLE: bool = false;
-
-            fn new() -> Self {
-                let word = Word::new();
-                // SAFETY: large enough, as `ck.c` asserts; nobody else has it.
-                unsafe { $init(word.pointer()) };
-                Self(word)
-            }
-
-            #[inline(always)]
-            fn with<T>(
-                &self,
-                _: &Cpu<'_, World<M, R, E>>,
-                section: impl FnOnce() -> T,
-            ) -> Result<T, Errno> {
-                // SAFETY: initialised in `new`.
-                unsafe { $lock(self.0.pointer()) };
-                // SAFETY: locked by this thread above.
-                let _unlock = Unlock(|| unsafe { $unlock(self.0.pointer()) });
-                Ok(section())
-            }
-
-            fn is_held(&self) -> bool {
-                // SAFETY: initialised in `new`.
-                unsafe { $locked(self.0.pointer()) }
-            }
-        }
-    )*};
+/// Runs `section` between a function that locks and one that unlocks.
+#[inline(always)]
+fn with_locked<T>(lock: impl FnOnce(), unlock: impl Fn(), section: impl FnOnce() -> T) -> T {
+    lock();
+    let _unlock = Unlock(unlock);
+    section()
 }
 
-word_locks! {
+/// A lock that is a word: the functions that lock and unlock it, and say whether it is locked.
+macro_rules! word_lock {
+    ($(#[$doc:meta])* $name:ident, $id:literal, $init:ident, $lock:ident, $unlock:ident, $locked:ident) => {
+        peer! {
+            $(#[$doc])*
+            $name, $id, Word, Word::new($init),
+            |word, section| with_locked(
+                // SAFETY: initialised by `new`.
+                || unsafe { $lock(word.pointer()) },
+                // SAFETY: locked by this thread.
+                || unsafe { $unlock(word.pointer()) },
+                section,
+            ), {
+                // SAFETY: initialised by `new`.
+                unsafe { $locked(word.pointer()) }
+            }
+        }
+    };
+}
+
+word_lock! {
     /// `ck_spinlock_fas`: exchange, then test until free.
-    Fas "ck-fas" cellbench_ck_fas_init cellbench_ck_fas_lock cellbench_ck_fas_unlock cellbench_ck_fas_locked;
+    Fas, "ck-fas", cellbench_ck_fas_init,
+    cellbench_ck_fas_lock, cellbench_ck_fas_unlock, cellbench_ck_fas_locked
+}
+word_lock! {
     /// `ck_spinlock_ticket`: both numbers in one word on x86.
-    Ticket "ck-ticket" cellbench_ck_ticket_init cellbench_ck_ticket_lock cellbench_ck_ticket_unlock cellbench_ck_ticket_locked;
+    Ticket, "ck-ticket", cellbench_ck_ticket_init,
+    cellbench_ck_ticket_lock, cellbench_ck_ticket_unlock, cellbench_ck_ticket_locked
+}
+word_lock! {
     /// `ck_spinlock_ticket` with proportional backoff.
-    TicketBackoff "ck-ticket-pb" cellbench_ck_ticket_init cellbench_ck_ticket_lock_pb cellbench_ck_ticket_unlock cellbench_ck_ticket_locked;
+    TicketBackoff, "ck-ticket-pb", cellbench_ck_ticket_init,
+    cellbench_ck_ticket_lock_pb, cellbench_ck_ticket_unlock, cellbench_ck_ticket_locked
 }
 
 /// A node of `ck_spinlock_mcs` or `ck_spinlock_clh`: a flag and a pointer.
 type Node = MaybeUninit<[usize; 2]>;
 
-/// `ck_spinlock_mcs`: a queue of nodes on the waiters' stacks.
-pub struct Mcs(Word);
-
-impl<M: RealCores, R: ReclaimKind, E: EngineKind> Lock<World<M, R, E>> for Mcs {
-    const ID: &'static str = "ck-mcs";
-    const FALLIBLE: bool = false;
-
-    fn new() -> Self {
-        // A null tail is a free lock.
-        Self(Word::new())
-    }
-
-    #[inline(always)]
-    fn with<T>(
-        &self,
-        _: &Cpu<'_, World<M, R, E>>,
-        section: impl FnOnce() -> T,
-    ) -> Result<T, Errno> {
+peer! {
+    /// `ck_spinlock_mcs`: a queue of nodes on the waiters' stacks.
+    Mcs, "ck-mcs", Word, Word::new(cellbench_ck_mcs_init), |word, section| {
         let node = UnsafeCell::new(Node::uninit());
         let node: *mut c_void = node.get().cast();
-        // SAFETY: the C side writes the node before it reads it, and has forgotten it when the lock
-        // is released, which is before the node goes.
-        unsafe { cellbench_ck_mcs_lock(self.0.pointer(), node) };
-        // SAFETY: locked with this node above.
-        let _unlock = Unlock(|| unsafe { cellbench_ck_mcs_unlock(self.0.pointer(), node) });
-        Ok(section())
-    }
-
-    fn is_held(&self) -> bool {
-        // SAFETY: initialised in `new`.
-        unsafe { cellbench_ck_mcs_locked(self.0.pointer()) }
+        with_locked(
+            // SAFETY: the C side writes the node before it reads it.
+            || unsafe { cellbench_ck_mcs_lock(word.pointer(), node) },
+            // SAFETY: locked with this node, which the C side has forgotten when this returns.
+            || unsafe { cellbench_ck_mcs_unlock(word.pointer(), node) },
+            section,
+        )
+    }, {
+        // SAFETY: initialised by `new`.
+        unsafe { cellbench_ck_mcs_locked(word.pointer()) }
     }
 }
 
@@ -175,7 +162,7 @@ impl<M: RealCores, R: ReclaimKind, E: EngineKind> Lock<World<M, R, E>> for Clh {
     const FALLIBLE: bool = false;
 
     fn new() -> Self {
-        let tail = Word::new();
+        let tail = Word(UnsafeCell::new(0));
         // SAFETY: the word holds a pointer; the node is the lock's until somebody takes it over.
         unsafe { cellbench_ck_clh_init(tail.pointer(), Self::new_node()) };
         let place = || CachePadded::new(UnsafeCell::new(ptr::null_mut()));
@@ -194,11 +181,13 @@ impl<M: RealCores, R: ReclaimKind, E: EngineKind> Lock<World<M, R, E>> for Clh {
         if node.is_null() {
             node = Self::new_node();
         }
-        // SAFETY: this CPU owns the node.
-        unsafe { cellbench_ck_clh_lock(self.tail.pointer(), node) };
-        // SAFETY: locked with this node above; the node that comes back is this CPU's.
-        let _unlock = Unlock(|| unsafe { *place = cellbench_ck_clh_unlock(node) });
-        Ok(section())
+        Ok(with_locked(
+            // SAFETY: this CPU owns the node.
+            || unsafe { cellbench_ck_clh_lock(self.tail.pointer(), node) },
+            // SAFETY: locked with this node; the node that comes back is this CPU's.
+            || unsafe { *place = cellbench_ck_clh_unlock(node) },
+            section,
+        ))
     }
 
     fn is_held(&self) -> bool {

@@ -46,6 +46,15 @@ macro_rules! peer {
     };
 }
 
+#[cfg(feature = "ck")]
+pub(super) use peer;
+
+/// Runs `section` while a guard lives.
+#[inline(always)]
+fn with_guard<G, T>(_guard: G, section: impl FnOnce() -> T) -> T {
+    section()
+}
+
 /// Runs `section` under a raw mutex.
 #[inline(always)]
 fn with_raw_mutex<L: RawMutex, T>(lock: &L, section: impl FnOnce() -> T) -> T {
@@ -65,8 +74,7 @@ fn with_raw_mutex<L: RawMutex, T>(lock: &L, section: impl FnOnce() -> T) -> T {
 peer! {
     /// `std::sync::Mutex`: spins briefly, then sleeps in the kernel.
     StdMutex, "std-mutex", std::sync::Mutex<()>, std::sync::Mutex::new(()), |lock, section| {
-        let _guard = lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        section()
+        with_guard(lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner), section)
     }, matches!(lock.try_lock(), Err(std::sync::TryLockError::WouldBlock))
 }
 peer! {
@@ -77,18 +85,12 @@ peer! {
 peer! {
     /// `spin::Mutex`: test-and-test-and-set.
     Spin, "spin-crate", spin::mutex::SpinMutex<()>, spin::mutex::SpinMutex::new(()),
-    |lock, section| {
-        let _guard = lock.lock();
-        section()
-    }, lock.is_locked()
+    |lock, section| with_guard(lock.lock(), section), lock.is_locked()
 }
 peer! {
     /// `spin::mutex::TicketMutex`: numbers drawn and shown.
     SpinTicket, "spin-ticket", spin::mutex::TicketMutex<()>, spin::mutex::TicketMutex::new(()),
-    |lock, section| {
-        let _guard = lock.lock();
-        section()
-    }, lock.is_locked()
+    |lock, section| with_guard(lock.lock(), section), lock.is_locked()
 }
 peer! {
     /// `mcslock::raw`: a queue of nodes on the waiters' stacks.
