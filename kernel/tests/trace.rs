@@ -147,29 +147,27 @@ fn the_kept_generations_differ_as_their_sources_do() {
 #[test]
 fn a_start_runs_at_once_in_a_task_and_in_softirq_and_later_in_an_interrupt() {
     let name = "bpf_timer_start";
-    for release in ["7.1.13"] {
-        let trace = kept(release);
-        for row in ["timer-start", "timer-start@softirq"] {
-            let calls = &trace.operation(row, name).expect(row).warm.calls;
-            assert!(calls.contains_key("hrtimer") && !calls.contains_key("irq_work"), "{row}");
-            assert!(trace.operation(row, "bpf_async_irq_worker").is_none(), "{row}");
-        }
-        for row in ["timer-start@hardirq", "timer-start@nmi"] {
-            let calls = &trace.operation(row, name).expect(row).warm.calls;
-            assert!(!calls.contains_key("hrtimer") && calls.contains_key("irq_work"), "{row}");
-            let later = trace.operation(row, "bpf_async_irq_worker").expect(row);
-            assert!(later.later && later.warm.calls.contains_key("hrtimer"), "{row}");
-        }
-        // A task work is never done at once.
-        for context in ["", "@softirq", "@hardirq", "@nmi"] {
-            let row = format!("task_work-schedule{context}");
-            for (name, later) in [
-                ("bpf_task_work_schedule_signal", false),
-                ("bpf_task_work_irq", true),
-                ("bpf_task_work_callback", true),
-            ] {
-                assert_eq!(trace.operation_like(&row, name).expect(&row).later, later, "{row}");
-            }
+    let trace = kept("7.1.13");
+    for row in ["timer-start", "timer-start@softirq"] {
+        let calls = &trace.operation(row, name).expect(row).warm.calls;
+        assert!(calls.contains_key("hrtimer") && !calls.contains_key("irq_work"), "{row}");
+        assert!(trace.operation(row, "bpf_async_irq_worker").is_none(), "{row}");
+    }
+    for row in ["timer-start@hardirq", "timer-start@nmi"] {
+        let calls = &trace.operation(row, name).expect(row).warm.calls;
+        assert!(!calls.contains_key("hrtimer") && calls.contains_key("irq_work"), "{row}");
+        let later = trace.operation(row, "bpf_async_irq_worker").expect(row);
+        assert!(later.later && later.warm.calls.contains_key("hrtimer"), "{row}");
+    }
+    // A task work is never done at once.
+    for context in ["", "@softirq", "@hardirq", "@nmi"] {
+        let row = format!("task_work-schedule{context}");
+        for (name, later) in [
+            ("bpf_task_work_schedule_signal", false),
+            ("bpf_task_work_irq", true),
+            ("bpf_task_work_callback", true),
+        ] {
+            assert_eq!(trace.operation_like(&row, name).expect(&row).later, later, "{row}");
         }
     }
     // The verifier of the locked generation lets timers into softirq, not into perf events.

@@ -160,7 +160,8 @@ pub fn trace(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Trace,
         }
     }
     let mut boots = boot_until_done(request, &plugin, alone, &BTreeMap::new(), progress)?;
-    share_what_was_told(&mut boots);
+    let told = boots.last().map(|(log, _)| log.clone()).unwrap_or_default();
+    share_what_was_told(&mut boots, &told);
     let mut found = BTreeMap::new();
     for (log, windows) in &boots {
         found.extend(stops::stops(log, windows));
@@ -170,7 +171,7 @@ pub fn trace(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Trace,
         .partition(|row| row.strip_suffix(CONTENDED).is_some_and(|of| found.contains_key(of)));
     if !stopped.is_empty() {
         let mut contended = boot_until_done(request, &plugin, stopped, &found, progress)?;
-        contended.iter_mut().for_each(|(log, _)| take_what_was_told(log, &boots));
+        share_what_was_told(&mut contended, &told);
         boots.extend(contended);
     }
     let mut trace = whole(boots);
@@ -233,22 +234,12 @@ fn settle_unended(log: &mut Log, ended: &Ended) {
     }
 }
 
-/// Gives every boot the symbols and structures that the last one told of: a boot that did not come to its end
-/// told of none, and the kernel lies where it lay.
-fn share_what_was_told(boots: &mut [(Log, Vec<Window>)]) {
-    if let Some(((last, _), others)) = boots.split_last_mut() {
-        for (log, _) in others {
-            log.symbols.clone_from(&last.symbols);
-            log.layouts.clone_from(&last.layouts);
-        }
-    }
-}
-
-/// Takes symbols and structures from the last of `boots`.
-fn take_what_was_told(log: &mut Log, boots: &[(Log, Vec<Window>)]) {
-    if let Some((last, _)) = boots.last() {
-        log.symbols.clone_from(&last.symbols);
-        log.layouts.clone_from(&last.layouts);
+/// Gives every boot the symbols and structures of one that came to its end: one that did not told of none, and
+/// the kernel lies where it lay.
+fn share_what_was_told(boots: &mut [(Log, Vec<Window>)], told: &Log) {
+    for (log, _) in boots {
+        log.symbols.clone_from(&told.symbols);
+        log.layouts.clone_from(&told.layouts);
     }
 }
 
@@ -305,14 +296,11 @@ mod tests {
     }
 
     #[test]
-    fn a_boot_that_ended_early_has_the_symbols_of_the_last() {
+    fn a_boot_that_ended_early_has_the_symbols_of_one_that_did_not() {
         let whole = Log::parse("symbol 10 here\n").expect("a symbol");
         let mut boots = [(Log::default(), Vec::new()), (whole.clone(), Vec::new())];
-        share_what_was_told(&mut boots);
+        share_what_was_told(&mut boots, &whole);
         assert_eq!(format!("{:?}", boots[0].0.symbols), format!("{:?}", whole.symbols));
-        let mut later = Log::default();
-        take_what_was_told(&mut later, &boots);
-        assert_eq!(format!("{:?}", later.symbols), format!("{:?}", whole.symbols));
     }
 
     #[test]
