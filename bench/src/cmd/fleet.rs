@@ -241,7 +241,7 @@ pub(super) fn check(args: &[String]) -> Result<usize, String> {
         }
         Command::Sim(args) => args.configurations().map_err(one_line),
         // Which rows a kernel has is known on its node alone; a guest runs a program of its own.
-        Command::Kernel(_) if args.iter().any(|arg| arg.starts_with("--vm=")) => Ok(1),
+        Command::Kernel(kernel) if kernel.is_in_machines() => Ok(1),
         Command::Kernel(_) => {
             cellbench_kernel::built().map(|()| 1).map_err(|error| one_line(error.into()))
         }

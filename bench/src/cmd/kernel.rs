@@ -62,6 +62,13 @@ pub(super) struct Args {
     machines: machines::Flags,
 }
 
+impl Args {
+    /// Returns whether kernels in virtual machines are meant, and not the running one.
+    pub(super) fn is_in_machines(&self) -> bool {
+        self.machines.vm.is_some()
+    }
+}
+
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(image) = &args.machines.vm {
         return machines::run(args, image);
