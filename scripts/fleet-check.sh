@@ -174,7 +174,11 @@ full_storage() {
     head -c $((free - 300000)) /dev/zero >"$work/small/fill"
     "$cellbench" fleet submit "$work/full.toml" >/dev/null || fail "submit with little room"
     "$cellbench" fleet status --follow "$work/full.toml" >"$work/full.txt" || :
-    grep -m 1 'no space left' "$work/full.txt" || fail "no task says that the storage is full: $(cat "$work/full.txt")"
+    # A task that ran out of room, and one that had none to begin, say the same.
+    "$cellbench" fleet status "$work/full.toml" | grep '^failed' >"$work/failed.txt" ||
+        fail "no task failed: $(cat "$work/full.txt")"
+    ! grep -v -i 'no space left' "$work/failed.txt" || fail "a task does not say that the storage is full"
+    sed -n '1p;$p' "$work/failed.txt"
     rm "$work/small/fill"
     mount -o remount,size=$((bytes + (64 << 20))) "$work/small"
     "$cellbench" fleet resume "$work/full.toml" >/dev/null
@@ -278,6 +282,12 @@ EOF
     for host in own old new; do
         grep -q "\"host\":\"$host\"" <<<"$rounds" || fail "no rounds of $host"
     done
+    # Two kernels of the pair, each with all ten rounds of each row.
+    rounds=$(sed -E 's/.*"workload":"([^"]*)".*"cell":"([^"]*)".*/\2 \1/' \
+        "$work"/shared/kernels/tasks/0001/*/latest/rounds.jsonl | sort | uniq -c)
+    [ "$(awk '{ print $2 }' <<<"$rounds" | sort -u | wc -l)" = 2 ] &&
+        [ "$(awk '{ print $1 }' <<<"$rounds" | sort -u)" = 10 ] ||
+        fail "the pair is not two kernels with ten rounds of each row: $rounds"
     cat "$work/report.txt"
 }
 

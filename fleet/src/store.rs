@@ -3,8 +3,9 @@
 //! A task is complete if and only if one of its attempts has the file `complete.json`, which is
 //! renamed into its place after everything else is on disk. An attempt begins with the file
 //! `incomplete`, which says why it is that; it is written first, with room for the reason, so that a
-//! reason can be noted when the storage is full. Whatever ends an attempt in between leaves it
-//! incomplete, and nothing of it is read.
+//! reason can be noted when the storage is full. Where there is no room even for that file, its name
+//! becomes `no-space`. Whatever ends an attempt in between leaves it incomplete, and nothing of it is
+//! read.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -21,6 +22,10 @@ const VERSION: u32 = 1;
 const REASON_BYTES: usize = 2048;
 /// The reason until there is another.
 const NOT_ENDED: &str = "began and did not end";
+/// Name of a marker that found no room for its text.
+const NO_SPACE: &str = "no-space";
+/// The reason of an attempt with that marker.
+const STORAGE_FULL: &str = "no space left on the shared storage, not even to begin";
 
 /// What was submitted. Written before anything is submitted, and never changed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -226,11 +231,21 @@ impl Store {
                 Err(e) => return Err(FleetError::io(&dir, "create the directory", e)),
             }
         }
-        let marker = dir.join("incomplete");
-        fs::write(&marker, padded(NOT_ENDED))
-            .map_err(|e| FleetError::io(&marker, "write it", e))?;
+        mark_begun(&dir)?;
         Ok(dir)
     }
+}
+
+/// Writes the first marker of an attempt, or leaves its name as a sign that there was no room for it.
+fn mark_begun(attempt: &Path) -> Result<(), FleetError> {
+    let marker = attempt.join("incomplete");
+    let written = fs::write(&marker, padded(NOT_ENDED));
+    let written = written.map_err(|e| FleetError::io(&marker, "write it", e));
+    if matches!(written, Err(FleetError::StorageFull { .. })) {
+        // A name needs no room beside the one it had. If it does, the task's log has the error.
+        let _ = fs::rename(&marker, attempt.join(NO_SPACE));
+    }
+    written
 }
 
 /// Notes why an attempt is incomplete, in the room that there is.
@@ -296,6 +311,9 @@ fn outcome(dir: &Path) -> Outcome {
         },
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(e) => return Outcome::Incomplete(format!("complete.json: {e}")),
+    }
+    if dir.join(NO_SPACE).exists() {
+        return Outcome::Incomplete(STORAGE_FULL.to_owned());
     }
     let mut text = String::new();
     let read =
@@ -363,6 +381,20 @@ mod tests {
         mark_complete(&attempt, &complete).unwrap();
         assert_eq!(outcome(), Outcome::Complete(complete));
         assert!(!attempt.join("incomplete").exists());
+    }
+
+    #[test]
+    fn an_attempt_without_room_for_its_marker_says_so() {
+        let home = tempfile::tempdir().unwrap();
+        let store = store(home.path());
+        let attempt = store.task_dir(0).join("7_0");
+        fs::create_dir_all(&attempt).unwrap();
+        // Accepts no byte, as a file on a full storage.
+        std::os::unix::fs::symlink("/dev/full", attempt.join("incomplete")).unwrap();
+        let error = mark_begun(&attempt).unwrap_err();
+        assert!(matches!(error, FleetError::StorageFull { .. }), "{error}");
+        let outcome = store.attempts(0).unwrap().remove(0).outcome;
+        assert_eq!(outcome, Outcome::Incomplete(STORAGE_FULL.into()));
     }
 
     #[test]
