@@ -209,7 +209,7 @@ fn queue_locks_stay_flat_and_others_collapse() {
         assert!(kept > 0.7, "{lock} kept {kept:.2} of its throughput");
     }
     let flat = kept("mcs");
-    for lock in ["spin-tas", "ticket"] {
+    for lock in ["spin-tas", "ttas", "ticket"] {
         let kept = kept(lock);
         assert!(kept < 0.6 * flat, "{lock} kept {kept:.2}, mcs {flat:.2}");
     }

@@ -157,6 +157,12 @@ mutations! {
     PutOnDeadCounter: Hunt,
     /// `percpu-ref`: the bias stays in the count.
     BiasKept: Hunt,
+    /// `ttas`: the lock is taken by a load and a store.
+    TtasTakenByStore: Hunt,
+    /// `ttas`: the compare-exchange that takes the lock does not acquire.
+    TtasTakenRelaxed: Hunt,
+    /// `ttas`: the lock is released without release order.
+    TtasReleasedRelaxed: Hunt,
     /// Ticket lock: a number is drawn by a load and a store.
     TicketDrawnTwice: Hunt,
     /// Ticket lock: a release shows the number after the next.

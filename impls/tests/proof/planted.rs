@@ -395,6 +395,9 @@ fn hunt(bug: Bug) -> Hunt {
         Bug::PutOnDeadCounter | Bug::BiasKept => {
             Hunt::case(bug, ("percpu-ref", CellKind::Timer), Ready, &[&[Start], &[Free]], "leak")
         }
+        Bug::TtasTakenByStore | Bug::TtasTakenRelaxed | Bug::TtasReleasedRelaxed => {
+            Hunt::on(bug, "ttas", Scene::TwoTwice, NO_ORDER)
+        }
         Bug::TicketDrawnTwice => Hunt::on(bug, "ticket", Scene::TwoTwice, NO_ORDER),
         Bug::TicketSkipped => Hunt::on(bug, "ticket", Scene::TwoTwice, HANGS),
         Bug::TicketShownRelaxed => Hunt::on(bug, "ticket", Scene::TwoTwice, NO_ORDER),
