@@ -15,12 +15,19 @@ use std::hint::black_box;
 use std::ops::Not;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::time::{Duration, Instant};
 
 use super::affinity;
 use super::clock::{Clock, median};
 use super::cpus::CpuId;
 use super::pin::{PinError, pin};
 use super::threads::together;
+
+/// Time for a pair, of which 20 ms are usual. A host that does not run both CPUs at once (an overcommitted
+/// or emulated one) has a turn wait for the scheduler, and a pair would take hours.
+const MOST_TIME: Duration = Duration::from_secs(1);
+/// Looks at a line between two at the clock: some 100 us where the line stays away.
+const LOOKS: u32 = 1 << 16;
 
 /// How two cores pass the line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,9 +85,8 @@ pub struct Matrix {
     /// CPUs of the rows and columns.
     pub cpus: Vec<CpuId>,
     /// Half the median round trip between `cpus[i]` and `cpus[j]`; `None` on the diagonal, and
-    /// where
-    /// measuring ended before. Half a round trip is all that can be known, so the matrix is
-    /// symmetric.
+    /// where measuring ended before, or no sample within a second. Half a round trip is all that can
+    /// be known, so the matrix is symmetric.
     pub one_way_ns: Vec<Vec<Option<f64>>>,
 }
 
@@ -94,6 +100,17 @@ pub enum C2cError {
     /// A thread is not where it should be.
     #[error(transparent)]
     Pin(#[from] PinError),
+    /// No sample was whole in time.
+    #[error(
+        "CPUs {ping} and {pong} do not pass a line to each other within {} s: this host does not run both at once (more virtual CPUs than real ones, or an emulator); choose CPUs that have cores of their own",
+        MOST_TIME.as_secs()
+    )]
+    TooSlow {
+        /// One CPU.
+        ping: CpuId,
+        /// The other one.
+        pong: CpuId,
+    },
 }
 
 impl Matrix {
@@ -102,6 +119,16 @@ impl Matrix {
     pub fn median_ns(&self) -> Option<f64> {
         let mut pairs: Vec<f64> = self.one_way_ns.iter().flatten().copied().flatten().collect();
         pairs.is_empty().not().then(|| median(&mut pairs))
+    }
+
+    /// Returns the first two CPUs whose distance is not known.
+    fn missing(&self) -> Option<(CpuId, CpuId)> {
+        let rows = self.cpus.iter().zip(&self.one_way_ns).enumerate();
+        rows.flat_map(|(i, (&ping, row))| {
+            let later = self.cpus.iter().zip(row).skip(i + 1);
+            later.filter(|(_, ns)| ns.is_none()).map(move |(&pong, _)| (ping, pong))
+        })
+        .next()
     }
 
     /// Returns the matrix for a record.
@@ -118,22 +145,26 @@ impl Matrix {
 /// Measures every pair of `cpus`, one pair at a time, so that pairs do not disturb each other.
 ///
 /// # Errors
-/// [`C2cError`] if a CPU repeats, cannot be pinned to, or goes away.
+/// [`C2cError`] if a CPU repeats, cannot be pinned to, goes away, or a pair is too slow.
 pub fn measure(
     cpus: &[CpuId],
     method: Method,
     effort: Effort,
     clock: &Clock,
 ) -> Result<Matrix, C2cError> {
-    measure_while(cpus, method, effort, clock, &mut |_, _| true)
+    let matrix = measure_while(cpus, method, effort, clock, &mut |_, _| true)?;
+    match matrix.missing() {
+        Some((ping, pong)) => Err(C2cError::TooSlow { ping, pong }),
+        None => Ok(matrix),
+    }
 }
 
 /// Measures as [`measure`] does, asking before each pair, with the number of pairs measured and of all, whether
 /// to
-/// go on. Pairs that were not measured are `None` in the matrix.
+/// go on. Pairs that were not measured are `None` in the matrix, and so are those without a sample in a second.
 ///
 /// # Errors
-/// As [`measure`].
+/// As [`measure`], but for pairs that are too slow.
 pub fn measure_while(
     cpus: &[CpuId],
     method: Method,
@@ -154,9 +185,10 @@ pub fn measure_while(
                 break 'pairs;
             }
             done += 1;
-            let latency_ns = pair(ping, pong, method, effort, clock)?;
-            one_way_ns[i][j] = Some(latency_ns);
-            one_way_ns[j][i] = Some(latency_ns);
+            let deadline = Instant::now() + MOST_TIME;
+            let latency_ns = pair(ping, pong, method, effort, clock, deadline)?;
+            one_way_ns[i][j] = latency_ns;
+            one_way_ns[j][i] = latency_ns;
         }
     }
     Ok(Matrix { method, cpus: cpus.to_vec(), one_way_ns })
@@ -176,13 +208,15 @@ struct Lines {
     echo: Line,
 }
 
+/// Measures one pair; `None` if no sample was whole at the deadline.
 fn pair(
     ping: CpuId,
     pong: CpuId,
     method: Method,
     effort: Effort,
     clock: &Clock,
-) -> Result<f64, C2cError> {
+    deadline: Instant,
+) -> Result<Option<f64>, C2cError> {
     let Effort { samples, round_trips } = effort;
     // Zeroed and written here only; neither core owns any of it before its sample.
     let lines: Vec<Lines> = (0..samples.max(1)).map(|_| Lines::default()).collect();
@@ -202,11 +236,19 @@ fn pair(
         let mut one_way_ns = Vec::with_capacity(lines.len());
         if arrive(ping, 0)? {
             for (sample, lines) in lines.iter().enumerate() {
+                if Instant::now() >= deadline {
+                    agreement.end(sample);
+                    break;
+                }
                 agreement.propose(sample, ping)?;
-                method.ping(lines, 0, 1);
+                let warm = method.ping(lines, 0, 1, deadline);
                 let start = clock.start();
-                method.ping(lines, 1, round_trips);
+                let whole = warm && method.ping(lines, 1, round_trips, deadline);
                 let stop = clock.stop();
+                if !whole {
+                    agreement.end(sample + 1);
+                    break;
+                }
                 one_way_ns.push(clock.elapsed_ns(start, stop) / (2 * round_trips.max(1)) as f64);
             }
         }
@@ -215,8 +257,11 @@ fn pair(
     let play_pong = || -> Result<Vec<f64>, PinError> {
         if arrive(pong, 1)? {
             for (sample, lines) in lines.iter().enumerate() {
-                agreement.follow(sample, pong)?;
-                method.pong(lines, round_trips + 1);
+                if !agreement.follow(sample, pong)?
+                    || !method.pong(lines, round_trips + 1, deadline)
+                {
+                    break;
+                }
             }
         }
         Ok(Vec::new())
@@ -226,14 +271,13 @@ fn pair(
     // The one that failed first says why.
     sides.sort_by_key(|side| matches!(side, Err(PinError::Abandoned { .. })));
     let sides: Result<Vec<Vec<f64>>, PinError> = sides.into_iter().collect();
-    Ok(median(&mut black_box(sides?.concat())))
+    let mut one_way_ns = black_box(sides?.concat());
+    Ok((!one_way_ns.is_empty()).then(|| median(&mut one_way_ns)))
 }
 
-/// Whether the next sample is played: a CPU can go away while it is measured (unplugged, or taken
-/// out
-/// of the cpuset). The kernel then moves the thread, perhaps to the other one's CPU, where each
-/// turn
-/// waits for the scheduler and a matrix takes hours.
+/// Whether the next sample is played. The time may be over; and a CPU can go away while it is measured
+/// (unplugged, or taken out of the cpuset): the kernel then moves the thread, perhaps to the other one's
+/// CPU, where each turn waits for the scheduler.
 struct Agreement {
     /// By sample: whether ping, who decides, plays it.
     plays: Vec<AtomicU8>,
@@ -243,7 +287,8 @@ struct Agreement {
 
 const UNDECIDED: u8 = 0;
 const PLAY: u8 = 1;
-const END: u8 = 2;
+const ABANDON: u8 = 2;
+const END: u8 = 3;
 
 impl Agreement {
     fn new(samples: usize) -> Self {
@@ -255,19 +300,27 @@ impl Agreement {
     fn propose(&self, sample: usize, cpu: CpuId) -> Result<(), PinError> {
         let here = still_on(cpu);
         let plays = here.is_ok() && !self.pong_moved.load(Ordering::Relaxed);
-        self.plays[sample].store(if plays { PLAY } else { END }, Ordering::Relaxed);
+        self.plays[sample].store(if plays { PLAY } else { ABANDON }, Ordering::Relaxed);
         // Pong says why where it is pong that moved; it is asked for its word after this one's.
         here.and(if plays { Ok(()) } else { Err(PinError::Abandoned { cpu }) })
     }
 
-    /// Waits, as pong, for the decision on a sample.
-    fn follow(&self, sample: usize, cpu: CpuId) -> Result<(), PinError> {
+    /// Decides, as ping, that a sample and those after it are not played.
+    fn end(&self, sample: usize) {
+        if let Some(plays) = self.plays.get(sample) {
+            plays.store(END, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits, as pong, for the decision on a sample; returns whether it is played.
+    fn follow(&self, sample: usize, cpu: CpuId) -> Result<bool, PinError> {
         let here = still_on(cpu);
         self.pong_moved.store(here.is_err(), Ordering::Relaxed);
         loop {
             match self.plays[sample].load(Ordering::Relaxed) {
-                PLAY => return Ok(()),
-                END => return here.and(Err(PinError::Abandoned { cpu })),
+                PLAY => return Ok(true),
+                END => return here.map(|()| false),
+                ABANDON => return here.and(Err(PinError::Abandoned { cpu })),
                 _ => std::hint::spin_loop(),
             }
         }
@@ -285,40 +338,50 @@ fn still_on(cpu: CpuId) -> Result<(), PinError> {
 
 impl Method {
     /// Plays ping's side of `count` round trips, after `done` earlier ones on these lines: it ends when
-    /// the answer to the last has come. With compare-exchange pong moves first.
-    fn ping(self, lines: &Lines, done: usize, count: usize) {
+    /// the answer to the last has come, or at the deadline; returns whether it has come. With
+    /// compare-exchange pong moves first.
+    fn ping(self, lines: &Lines, done: usize, count: usize, deadline: Instant) -> bool {
         match self {
             Self::CompareExchange => {
-                for _ in 0..count {
-                    while !exchange(&lines.ball, true) {}
-                }
+                (0..count).all(|_| spin(deadline, || exchange(&lines.ball, true)))
             }
-            Self::ReadWrite => {
-                for turn in done..done + count {
-                    let value = turn % 2 == 0;
-                    // Release pairs with the Acquire in pong's `await_value`.
-                    lines.ball.0.store(value, Ordering::Release);
-                    await_value(&lines.echo, value);
-                }
-            }
+            Self::ReadWrite => (done..done + count).all(|turn| {
+                let value = turn % 2 == 0;
+                // Release pairs with the Acquire in pong's `shows`.
+                lines.ball.0.store(value, Ordering::Release);
+                spin(deadline, || shows(&lines.echo, value))
+            }),
         }
     }
 
-    fn pong(self, lines: &Lines, count: usize) {
+    /// Plays pong's side of as many; returns whether it did before the deadline.
+    fn pong(self, lines: &Lines, count: usize, deadline: Instant) -> bool {
         match self {
             Self::CompareExchange => {
-                for _ in 0..count {
-                    while !exchange(&lines.ball, false) {}
-                }
+                (0..count).all(|_| spin(deadline, || exchange(&lines.ball, false)))
             }
-            Self::ReadWrite => {
-                for turn in 0..count {
-                    let value = turn % 2 == 0;
-                    await_value(&lines.ball, value);
-                    // Release pairs with the Acquire in ping's `await_value`.
-                    lines.echo.0.store(value, Ordering::Release);
-                }
+            Self::ReadWrite => (0..count).all(|turn| {
+                let value = turn % 2 == 0;
+                let came = spin(deadline, || shows(&lines.ball, value));
+                // Release pairs with the Acquire in ping's `shows`.
+                lines.echo.0.store(value, Ordering::Release);
+                came
+            }),
+        }
+    }
+}
+
+/// Looks until `done` or the deadline; returns whether it was done. No pause: it would be part of the
+/// latency measured.
+fn spin(deadline: Instant, mut done: impl FnMut() -> bool) -> bool {
+    loop {
+        for _ in 0..LOOKS {
+            if done() {
+                return true;
             }
+        }
+        if Instant::now() >= deadline {
+            return false;
         }
     }
 }
@@ -330,11 +393,10 @@ fn exchange(line: &Line, from: bool) -> bool {
     line.0.compare_exchange(from, !from, Ordering::Relaxed, Ordering::Relaxed).is_ok()
 }
 
-/// Spins until the other core has written `value`. Acquire pairs with its Release: an answer is
+/// Tells whether the other core has written `value`. Acquire pairs with its Release: an answer is
 /// not stored before the question was seen.
-#[expect(clippy::missing_spin_loop, reason = "a pause would be part of the latency measured")]
-fn await_value(line: &Line, value: bool) {
-    while line.0.load(Ordering::Acquire) != value {}
+fn shows(line: &Line, value: bool) -> bool {
+    line.0.load(Ordering::Acquire) == value
 }
 
 #[cfg(test)]
@@ -356,7 +418,7 @@ mod tests {
         let agreement = Agreement::new(1);
         let sides = together(2, |side| {
             if side == 1 {
-                return agreement.follow(0, ELSEWHERE);
+                return agreement.follow(0, ELSEWHERE).map(|_| ());
             }
             let cpu = pinned();
             while !agreement.pong_moved.load(Ordering::Relaxed) {
@@ -371,11 +433,44 @@ mod tests {
         let agreement = Agreement::new(1);
         let sides = together(2, |side| match side {
             0 => agreement.propose(0, ELSEWHERE),
-            _ => agreement.follow(0, pinned()),
+            _ => agreement.follow(0, pinned()).map(|_| ()),
         });
         let sides = sides.unwrap();
         assert!(matches!(sides[0], Err(PinError::Moved { .. })), "{sides:?}");
         assert!(matches!(sides[1], Err(PinError::Abandoned { .. })), "{sides:?}");
+    }
+
+    #[test]
+    fn a_pair_that_never_answers_ends_at_the_deadline() {
+        let lines = Lines::default();
+        let past = Instant::now();
+        for method in Method::ALL {
+            // Nobody plays the other side; ping of compare-exchange waits for pong's move.
+            assert!(!method.ping(&lines, 0, 1, past), "{method:?}");
+        }
+        let lines = Lines { ball: Line(AtomicBool::new(true)), ..Lines::default() };
+        assert!(!Method::CompareExchange.pong(&lines, 1, past));
+        lines.ball.0.store(false, Ordering::Relaxed);
+        assert!(!Method::ReadWrite.pong(&lines, 1, past));
+    }
+
+    #[test]
+    fn a_pair_without_a_sample_has_no_latency_and_a_matrix_says_which() {
+        let cpus: Vec<CpuId> = affinity::current().unwrap().iter().take(2).collect();
+        if let [ping, pong] = cpus[..] {
+            let effort = Effort { samples: 3, round_trips: 1 };
+            let found = pair(ping, pong, Method::ReadWrite, effort, &Clock::new(), Instant::now());
+            assert_eq!(found.unwrap(), None);
+        }
+        let (one, two) = (CpuId(4), CpuId(9));
+        let mut matrix = Matrix {
+            method: Method::ReadWrite,
+            cpus: vec![one, two],
+            one_way_ns: vec![vec![None, Some(5.0)], vec![Some(5.0), None]],
+        };
+        assert_eq!(matrix.missing(), None);
+        matrix.one_way_ns = vec![vec![None; 2]; 2];
+        assert_eq!(matrix.missing(), Some((one, two)));
     }
 
     #[test]

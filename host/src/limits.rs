@@ -8,6 +8,7 @@
 use std::hint::black_box;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use super::c2c::{self, C2cError, Effort, Matrix, Method};
 use super::clock::{Clock, TimestampCost, median};
@@ -57,15 +58,20 @@ impl Limits {
     }
 }
 
-/// Measures on `cpus`, the ones a run will use; the contended pair is the first two. The calling
-/// thread's affinity is left alone.
+/// Measures on `cpus`, the ones a run will use; the contended pair is the first two. Pairs of CPUs whose
+/// turn had not come after `pairs_time` are without a figure. The calling thread's affinity is left alone.
 ///
 /// # Errors
 /// [`C2cError`] if a CPU repeats or cannot be pinned to.
 ///
 /// # Panics
 /// If `cpus` is empty.
-pub fn measure(cpus: &[CpuId], effort: Effort, clock: &Clock) -> Result<Limits, C2cError> {
+pub fn measure(
+    cpus: &[CpuId],
+    effort: Effort,
+    clock: &Clock,
+    pairs_time: Duration,
+) -> Result<Limits, C2cError> {
     let &first = cpus.first().expect("limits are measured on at least one CPU");
     let alone = together(1, |_| {
         pin(first)?;
@@ -86,7 +92,10 @@ pub fn measure(cpus: &[CpuId], effort: Effort, clock: &Clock) -> Result<Limits, 
         [a, b, ..] if a != b => Some(contended(a, b, clock)?),
         _ => None,
     };
-    let transfers = c2c::measure(cpus, Method::CompareExchange, effort, clock)?;
+    let began = Instant::now();
+    let method = Method::CompareExchange;
+    let in_time = &mut |_, _| began.elapsed() < pairs_time;
+    let transfers = c2c::measure_while(cpus, method, effort, clock, in_time)?;
     Ok(Limits { timestamp, empty_op_ns, uncontended_rmw_ns, contended_rmw_ns, transfers })
 }
 

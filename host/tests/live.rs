@@ -13,6 +13,8 @@ use cellbench_host::{
 };
 
 const TINY: Effort = Effort { samples: 3, round_trips: 10 };
+/// Time in which all pairs have their turn.
+const LONG: Duration = Duration::from_secs(60);
 
 /// Runs `test` on a thread of its own, so that pinning does not leak into other tests.
 fn on_own_thread<T: Send>(test: impl FnOnce() -> T + Send) -> T {
@@ -69,7 +71,7 @@ fn a_restricted_process_sees_one_cpu_and_measures_what_one_cpu_can() {
         let error = topology.place(Placement::Compact, 2).unwrap_err().to_string();
         assert!(error.contains("may use 1 "), "{error}");
 
-        let limits = limits::measure(&[last], TINY, &Clock::new()).unwrap();
+        let limits = limits::measure(&[last], TINY, &Clock::new(), LONG).unwrap();
         assert_eq!((limits.contended_rmw_ns, limits.line_transfer_ns()), (None, None));
         assert!(limits.uncontended_rmw_ns > 0.0);
 
@@ -115,7 +117,7 @@ fn a_matrix_refuses_repeated_and_absent_cpus_instead_of_hanging() {
 fn limits_are_complete_where_there_are_two_cpus() {
     let topology = Topology::read().unwrap();
     let Ok(cpus) = topology.place(Placement::Compact, 2) else { return };
-    let limits = limits::measure(&cpus, TINY, &Clock::new()).unwrap();
+    let limits = limits::measure(&cpus, TINY, &Clock::new(), LONG).unwrap();
     assert!(limits.contended_rmw_ns.is_some_and(|ns| ns > 0.0));
     assert_eq!(limits.line_transfer_ns(), limits.transfers.one_way_ns[0][1]);
 }

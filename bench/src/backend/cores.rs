@@ -39,6 +39,8 @@ const OVERHEAD_PER_THREAD: Duration = Duration::from_micros(150);
 const STALLED: Duration = Duration::from_secs(4);
 /// Locks around which the charge for masking interrupts is checked: those that a cell can have.
 const CHECKED_LOCKS: &[&str] = &["spin-tas", "spin-queued", "rqspin"];
+/// Percentage of the budget that measuring the distances between CPUs may take.
+const PAIRS_PERCENT: u32 = 10;
 /// Time for preparations where the session has no budget.
 const DEFAULT_BUDGET: Duration = Duration::from_secs(60);
 
@@ -168,7 +170,8 @@ impl Backend for Cores<'_> {
         let locks: &[&str] = if self.options.irq_save_cost_ns > 0.0 { CHECKED_LOCKS } else { &[] };
         self.findings = doctor::examine(self.topology, &self.cpus.iter().copied().collect(), watch);
         let effort = (short / 10).clamp(Duration::from_millis(3), Duration::from_millis(20));
-        let instruments = calibrate(&self.bench, self.topology, &self.cpus, effort);
+        let pairs_time = short * PAIRS_PERCENT;
+        let instruments = calibrate(&self.bench, self.topology, &self.cpus, effort, pairs_time);
         let Instruments { mut calibration, lengths } = instruments.map_err(BackendError::failed)?;
         let conditions = self.conditions(lengths, effort);
         // A build may hold some of the registry alone.

@@ -100,7 +100,8 @@ pub enum CalibrateError {
     Round(#[from] RoundError),
 }
 
-/// Measures on the CPUs that a run will use; takes some thirty windows.
+/// Measures on the CPUs that a run will use; takes some thirty windows, and no longer than `pairs_time` for
+/// the distances between CPUs.
 ///
 /// # Errors
 /// [`CalibrateError`] if a CPU cannot be used.
@@ -109,10 +110,11 @@ pub fn calibrate(
     topology: &Topology,
     cpus: &[CpuId],
     window: Duration,
+    pairs_time: Duration,
 ) -> Result<Instruments, CalibrateError> {
     let clock = bench.clock();
     let some: Vec<CpuId> = every_nth(cpus, MOST_CPUS);
-    let limits = limits::measure(&some, Effort::QUICK, clock)?;
+    let limits = limits::measure(&some, Effort::QUICK, clock, pairs_time)?;
     let lengths = lengths(clock, some[0]).map_err(C2cError::from)?;
     let conditions = Conditions {
         warm_up: Duration::from_millis(1),
