@@ -107,6 +107,7 @@ impl Rounds<'_> {
         let held = plan.held(self.shard);
         let mut left_out: BTreeSet<(usize, usize)> = BTreeSet::new();
         let mut last_reason = String::new();
+        let mut pace = Observed::new(plan.blocks.len());
         for number in 0..self.most {
             let due = due(plan, &decided, number);
             if due.is_empty() {
@@ -135,14 +136,18 @@ impl Rounds<'_> {
                 if begins && !first {
                     let unit = turns.iter().filter(|turn| size > 1 || turn.block == batch[0].block);
                     let cost = unit.map(|turn| backend.cost(spec(turn), self.window)).sum();
-                    if self.is_spent(cost) {
+                    if self.is_spent(pace.expected(batch[0].block, cost)) {
                         return Ok((Ended::Spent, number + u32::from(place > 0)));
                     }
                 }
                 (self.progress)(number, place, turns.len().div_ceil(size));
                 let start_s = self.began.elapsed().as_secs_f64();
                 let specs: Vec<&B::Spec> = batch.iter().map(spec).collect();
-                match backend.measure(&specs, self.window, batch[0].seed) {
+                let estimated = specs.iter().map(|spec| backend.cost(spec, self.window)).sum();
+                let before = Instant::now();
+                let outcome = backend.measure(&specs, self.window, batch[0].seed);
+                pace.took(batch[0].block, estimated, before.elapsed());
+                match outcome {
                     Ok(all) => {
                         for (turn, mut measured) in batch.iter().zip(all) {
                             measured.round.round = self.first + number;
@@ -208,7 +213,41 @@ impl Rounds<'_> {
 
     /// Says whether there is no time left for what takes `cost`.
     fn is_spent(&self, cost: Duration) -> bool {
-        self.time_budget.is_some_and(|budget| self.began.elapsed() + cost > budget)
+        self.time_budget.is_some_and(|budget| self.began.elapsed().saturating_add(cost) > budget)
+    }
+}
+
+/// What measurements took, beside what they were estimated to take: a host may be slower by far (an emulated
+/// one, or one with fewer processors than it shows), and a budget is to hold there too.
+struct Observed {
+    /// By block, with a whole plan's at the end: the estimates, and what it was.
+    sums: Vec<(Duration, Duration)>,
+}
+
+impl Observed {
+    fn new(blocks: usize) -> Self {
+        Self { sums: vec![(Duration::ZERO, Duration::ZERO); blocks + 1] }
+    }
+
+    /// Learns what something of a block took.
+    fn took(&mut self, block: usize, estimated: Duration, took: Duration) {
+        let all = self.sums.len() - 1;
+        for of in [block, all] {
+            self.sums[of].0 += estimated;
+            self.sums[of].1 += took;
+        }
+    }
+
+    /// Returns what is to be expected of something in a block that is estimated to take `cost`: no less, and
+    /// longer by as much as the block did before; one that was not measured yet, by as much as the others.
+    fn expected(&self, block: usize, cost: Duration) -> Duration {
+        let known = [self.sums.get(block), self.sums.last()].into_iter().flatten();
+        let slower = known
+            .filter(|(estimated, _)| !estimated.is_zero())
+            .map(|(estimated, took)| took.as_secs_f64() / estimated.as_secs_f64())
+            .next()
+            .unwrap_or(1.0);
+        Duration::try_from_secs_f64(cost.as_secs_f64() * slower.max(1.0)).unwrap_or(Duration::MAX)
     }
 }
 

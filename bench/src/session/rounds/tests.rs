@@ -22,13 +22,15 @@ impl Configuration for Spec {
 struct Known {
     pace: Pace,
     cost: Duration,
+    /// The least that a measurement takes.
+    takes: Duration,
     /// Names and seeds of each batch.
     batches: Vec<(Vec<String>, u64)>,
 }
 
 impl Known {
     fn new(pace: Pace) -> Self {
-        Self { pace, cost: Duration::ZERO, batches: Vec::new() }
+        Self { pace, cost: Duration::ZERO, takes: Duration::ZERO, batches: Vec::new() }
     }
 }
 
@@ -51,6 +53,10 @@ impl Backend for Known {
         _: Duration,
         seed: u64,
     ) -> Result<Vec<Measured>, BackendError> {
+        let began = Instant::now();
+        while began.elapsed() < self.takes {
+            std::hint::spin_loop();
+        }
         let names = batch.iter().map(|spec| spec.0.cell.clone()).collect();
         self.batches.push((names, seed));
         if let Some(spec) = batch.iter().find(|spec| spec.0.cell.starts_with("refused")) {
@@ -220,4 +226,28 @@ fn whoever_stops_the_loop_is_asked_before_each_measurement() {
     let bounds = Rounds { stop: &stop, ..bounds(9) };
     let (seen, ended, rounds) = run(&bounds, &plan, &mut Known::new(Pace::Interleaved));
     assert_eq!((seen.rounds.len(), ended, rounds), (5, Ended::Interrupted, 2));
+}
+
+#[test]
+fn a_budget_holds_where_everything_takes_longer_than_estimated() {
+    let (cost, takes) = (Duration::from_micros(1), Duration::from_millis(1));
+    let mut slow = Known { cost, takes, ..Known::new(Pace::Interleaved) };
+    // A round takes 20 ms at least: a second one would end after the budget.
+    let cells = ["a"; 20];
+    let budget = Some(Duration::from_millis(30));
+    let bounds = Rounds { time_budget: budget, ..bounds(9) };
+    let (seen, ended, rounds) = run(&bounds, &plan(&[&cells]), &mut slow);
+    assert_eq!((seen.rounds.len(), ended, rounds), (20, Ended::Spent, 1));
+}
+
+#[test]
+fn what_a_block_will_take_is_told_by_itself_else_by_the_others() {
+    let ms = Duration::from_millis;
+    let mut pace = Observed::new(2);
+    assert_eq!(pace.expected(0, ms(3)), ms(3), "nothing is known");
+    pace.took(0, ms(1), ms(20));
+    assert_eq!((pace.expected(0, ms(3)), pace.expected(1, ms(3))), (ms(60), ms(60)));
+    pace.took(1, ms(9), ms(1));
+    assert_eq!(pace.expected(0, ms(3)), ms(60));
+    assert_eq!(pace.expected(1, ms(3)), ms(3), "never less than estimated");
 }
