@@ -17,17 +17,28 @@ pub struct NoThread {
     pub source: io::Error,
 }
 
-impl fmt::Display for NoThread {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl NoThread {
+    /// Writes the message where a process may have so much memory.
+    fn write(&self, f: &mut fmt::Formatter<'_>, memory_bytes: Option<u64>) -> fmt::Result {
         write!(f, "a thread cannot be started ({}); raise the limit on processes: ", self.source)?;
-        match user_limit() {
+        match soft_limit(libc::RLIMIT_NPROC) {
             Some(limit) => write!(f, "`ulimit -u` is {limit}")?,
             None => write!(f, "`ulimit -u` is unlimited")?,
         }
-        match cgroup_limit() {
-            Some(limit) => write!(f, ", pids.max of the cgroup is {limit}"),
+        if let Some(limit) = cgroup_limit() {
+            write!(f, ", pids.max of the cgroup is {limit}")?;
+        }
+        // The stack of a thread that does not fit is refused with the same error.
+        match memory_bytes {
+            Some(bytes) => write!(f, "; or that on memory: `ulimit -v` is {}", bytes / 1024),
             None => Ok(()),
         }
+    }
+}
+
+impl fmt::Display for NoThread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(f, soft_limit(libc::RLIMIT_AS))
     }
 }
 
@@ -43,11 +54,18 @@ impl From<io::Error> for NoThread {
     }
 }
 
-/// Returns the user's limit on processes; `None` if there is none.
-fn user_limit() -> Option<u64> {
+/// A resource, as the C library takes it.
+#[cfg(target_env = "gnu")]
+type Resource = libc::__rlimit_resource_t;
+/// A resource, as the C library takes it.
+#[cfg(not(target_env = "gnu"))]
+type Resource = libc::c_int;
+
+/// Returns the limit of this process on a resource; `None` if there is none.
+fn soft_limit(resource: Resource) -> Option<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the call writes to `limit` alone.
-    let known = unsafe { libc::getrlimit(libc::RLIMIT_NPROC, &raw mut limit) } == 0;
+    let known = unsafe { libc::getrlimit(resource, &raw mut limit) } == 0;
     (known && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
 }
 
@@ -128,5 +146,18 @@ mod tests {
     fn the_message_names_a_limit() {
         let text = NoThread::from(io::Error::from_raw_os_error(libc::EAGAIN)).to_string();
         assert!(text.contains("ulimit -u") && text.lines().count() == 1, "{text}");
+    }
+
+    #[test]
+    fn a_limit_on_memory_is_named_too() {
+        /// The message where a process may have 36 MB.
+        struct Limited(NoThread);
+        impl fmt::Display for Limited {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.write(f, Some(36_000 << 10))
+            }
+        }
+        let text = Limited(io::Error::from_raw_os_error(libc::EAGAIN).into()).to_string();
+        assert!(text.ends_with("; or that on memory: `ulimit -v` is 36000"), "{text}");
     }
 }
