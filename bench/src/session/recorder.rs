@@ -6,6 +6,7 @@ use cellbench_record::{Entry, RunWriter};
 use super::progress::View;
 use super::rounds::Observer;
 use super::run::SessionError;
+use crate::alloc;
 use crate::backend::{Configuration, Measured};
 
 /// The record of a run, with a table for each block of the plan.
@@ -21,6 +22,8 @@ pub(crate) struct Recorder<'a> {
     pub(crate) left_out: Vec<String>,
     /// The smallest sampling interval of any round; 0 if no latency was sampled.
     pub(crate) sampled_every: u32,
+    /// Measurements written.
+    pub(crate) measured: u64,
 }
 
 impl<'a> Recorder<'a> {
@@ -46,6 +49,7 @@ impl<'a> Recorder<'a> {
             violations: Vec::new(),
             left_out: Vec::new(),
             sampled_every: 0,
+            measured: 0,
         }
     }
 
@@ -66,6 +70,10 @@ impl<S: Configuration> Observer<S> for Recorder<'_> {
     fn measured(&mut self, block: usize, _: &S, measured: Measured) -> Result<(), SessionError> {
         let Measured { mut round, latencies, .. } = measured;
         self.writer.append_measured(&mut round, &latencies)?;
+        self.measured += 1;
+        if self.measured == 1 {
+            alloc::keeps(self.writer.dir());
+        }
         if let Some(violation) = round.invariants.violations.first() {
             let row = round.series.to_string();
             if !self.violations.iter().any(|known| known.starts_with(&row)) {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use cellbench_plots::number;
 use cellbench_record::{Run, RunWriter, Settings as RunSettings, WriteError};
 
 use super::budget;
@@ -94,6 +95,16 @@ pub enum SessionError {
         /// Why the last one could not.
         reason: String,
     },
+    /// It ended before its time, after measurements that stay readable.
+    #[error("{source}; {} before it, kept: `cellbench report {}`", number::count(*measured, "measurement"), dir.display())]
+    Cut {
+        /// Directory of the run.
+        dir: PathBuf,
+        /// Measurements in its record.
+        measured: u64,
+        /// What ended it.
+        source: Box<SessionError>,
+    },
 }
 
 /// Measures `plan` with `backend` and records it.
@@ -157,9 +168,10 @@ pub fn run<B: Backend>(
         progress: &|number, place, places| view.at(number, place, places, began.elapsed()),
     };
     let mut rng = Rng::new(settings.seed);
-    let (ended, rounds) = rounds.run(&plan, backend, &mut recorder, &mut rng)?;
-    let Recorder { violations, left_out, sampled_every, .. } = recorder;
+    let outcome = rounds.run(&plan, backend, &mut recorder, &mut rng);
+    let Recorder { violations, left_out, sampled_every, measured, .. } = recorder;
     view.finish();
+    let (ended, rounds) = outcome.map_err(|error| cut(&mut writer, measured, error))?;
     writer.update_run(|run| {
         describe(run, backend);
         run.notes.extend(left_out.iter().map(|what| format!("left out: {what}")));
@@ -177,7 +189,112 @@ pub fn run<B: Backend>(
     Ok(Finished { dir: writer.dir().to_owned(), rounds, ended, violations })
 }
 
+/// Notes in the record what ended a session before its time, and returns it with the place of what was
+/// measured before.
+fn cut(writer: &mut RunWriter, measured: u64, error: SessionError) -> SessionError {
+    if measured == 0 {
+        return error;
+    }
+    // Where this cannot be written either, the record says all the same that the run did not end.
+    let _ = writer.update_run(|run| run.notes.push(format!("ended by an error: {error}")));
+    SessionError::Cut { dir: writer.dir().to_owned(), measured, source: Box::new(error) }
+}
+
 /// Returns the time, in seconds since 1970.
 pub(crate) fn unix_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use cellbench_host::cpus::CpuId;
+    use cellbench_record::{Kind, Round, RunReader, Series, Source};
+
+    use super::*;
+    use crate::backend::{Configuration, Measured};
+    use crate::session::plan::Block;
+
+    #[derive(Clone, Debug)]
+    struct Spec(Series);
+
+    impl Configuration for Spec {
+        fn series(&self) -> &Series {
+            &self.0
+        }
+        fn cpus(&self) -> &[CpuId] {
+            &[]
+        }
+    }
+
+    /// Measures so often before its CPU goes away.
+    struct Goes(u32);
+
+    impl Backend for Goes {
+        type Spec = Spec;
+
+        fn pace(&self) -> Pace {
+            Pace::Interleaved
+        }
+
+        fn describe(&self, _: &mut Run) {}
+
+        fn cost(&self, _: &Spec, _: Duration) -> Duration {
+            Duration::ZERO
+        }
+
+        fn measure(
+            &mut self,
+            batch: &[&Spec],
+            _: Duration,
+            _: u64,
+        ) -> Result<Vec<Measured>, BackendError> {
+            let left = self.0.checked_sub(1);
+            self.0 = left.ok_or_else(|| BackendError::failed(std::fmt::Error))?;
+            let measured = |spec: &&Spec| Measured::of(Round::new(spec.0.clone(), 0, 1.0));
+            Ok(batch.iter().map(measured).collect())
+        }
+    }
+
+    fn fails_after(measured: u32, out: PathBuf) -> SessionError {
+        let spec = Spec(Series::new("one", Kind::Timer, "w", 1, "compact", Source::Model));
+        let block = Block { specs: vec![spec], surveyed: false };
+        let plan = Plan { blocks: vec![block], skipped: Vec::new() };
+        let settings = Settings {
+            out,
+            seed: 7,
+            time_budget: None,
+            window: Some(Duration::from_millis(1)),
+            shard: Shard::WHOLE,
+            most_rounds: Some(9),
+            stops_when_decided: false,
+            threshold_share: 0.01,
+            baseline: "one".to_owned(),
+            matrix: "chosen".to_owned(),
+            command_line: "cellbench run".to_owned(),
+            watch: false,
+            announce: |_| (),
+        };
+        let ctrl_c = CtrlC::install().unwrap();
+        run(plan, &mut Goes(measured), &settings, ctrl_c).unwrap_err()
+    }
+
+    #[test]
+    fn an_error_in_mid_run_says_where_the_measurements_before_it_are() {
+        let out = tempfile::tempdir().unwrap();
+        let error = fails_after(2, out.path().to_owned());
+        let SessionError::Cut { dir, measured: 2, .. } = &error else { panic!("{error}") };
+        let said = error.to_string();
+        let asked = format!("2 measurements before it, kept: `cellbench report {}`", dir.display());
+        assert!(said.contains(&asked), "{said}");
+        let run = RunReader::open(dir).unwrap().run().clone();
+        assert_eq!(run.finished_unix_s, None);
+        assert!(run.notes.iter().any(|note| note.starts_with("ended by an error: ")), "{run:?}");
+    }
+
+    #[test]
+    fn an_error_before_the_first_measurement_promises_nothing() {
+        let out = tempfile::tempdir().unwrap();
+        let error = fails_after(0, out.path().to_owned());
+        assert!(matches!(error, SessionError::Backend(_)), "{error}");
+    }
 }
