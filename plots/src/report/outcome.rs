@@ -241,7 +241,7 @@ fn why(overview: &Overview<'_>, column: usize) -> Option<String> {
              then does the same work."
         )
     } else if threads < 2 {
-        format!("{workload} is quoted because no workload was run by several threads.")
+        format!("{workload} is quoted because no row of several threads has rounds to judge.")
     } else {
         format!(
             "{workload} is quoted because of the contended workloads it is the one in which the \

@@ -94,28 +94,52 @@ pub(super) fn digests(report: &Report<'_>) -> Vec<String> {
         let threads = number::count(most, "thread");
         let workloads = number::count(overview.workloads.len() as u64, "workload");
         let mut text = format!("{}: {workloads}, up to {threads}\n", title(overview, summary));
+        let widths = Widths::of(overview.cells.iter().map(|(cell, _)| *cell));
+        let Widths { cell, end } = widths;
         text += &format!(
-            " {:<20} {:>2}{:>2}{:>2}{:>2} {:<20} {:<20} {:>7}\n",
+            " {:<cell$} {:>2}{:>2}{:>2}{:>2} {:<end$} {:<end$} {:>6}\n",
             "cell", "+", "-", "=", "?", "lowest", "highest", "fails"
         );
         for (cell, entries) in &overview.cells {
             let lonely = if *cell == summary.baseline { "baseline" } else { "not compared" };
-            text +=
-                &digest_line(cell, lonely, &entries.iter().copied().flatten().collect::<Vec<_>>());
+            let entries: Vec<_> = entries.iter().copied().flatten().collect();
+            text += &digest_line(cell, lonely, &entries, widths);
         }
         text
     };
     overviews(report).iter().map(digest).collect()
 }
 
-fn digest_line(cell: &str, lonely: &str, entries: &[&Entry]) -> String {
+/// Columns of a digest, in characters.
+#[derive(Clone, Copy)]
+struct Widths {
+    /// The name of the cell.
+    cell: usize,
+    /// An extreme ratio and its workload.
+    end: usize,
+}
+
+impl Widths {
+    /// What the other columns, and the spaces between all, take of a line of 80.
+    const OTHERS: usize = 1 + 1 + 8 + 1 + 1 + 1 + 6;
+
+    /// Returns the widths for these cells: what their names leave goes to the extremes.
+    fn of<'a>(cells: impl Iterator<Item = &'a str>) -> Self {
+        let cell = cells.map(|cell| cell.chars().count()).max().unwrap_or(0).clamp(8, 24);
+        Self { cell, end: ((80 - Self::OTHERS - cell) / 2).min(26) }
+    }
+}
+
+fn digest_line(cell: &str, lonely: &str, entries: &[&Entry], widths: Widths) -> String {
+    let Widths { cell: width, end: end_width } = widths;
     let fails = entries.iter().filter_map(|entry| entry.failure_share).fold(0.0, f64::max);
     let fails = number::percent(Some(fails));
     let compared: Vec<&&Entry> = entries.iter().filter(|entry| entry.ratio.is_some()).collect();
     let line = if entries.iter().any(|entry| !entry.violations.is_empty()) {
-        format!(" {cell:<20} ERROR: broke an invariant, see the tables")
+        format!(" {cell:<width$} ERROR: broke an invariant, see the tables")
     } else if compared.is_empty() {
-        format!(" {cell:<20} {lonely:<51}{fails:>7}")
+        let rest = 8 + 1 + end_width + 1 + end_width + 1;
+        format!(" {cell:<width$} {lonely:<rest$}{fails:>6}")
     } else {
         let [faster, slower, same, undecided] =
             [Verdict::Faster, Verdict::Slower, Verdict::Same, Verdict::Undecided].map(|verdict| {
@@ -127,7 +151,7 @@ fn digest_line(cell: &str, lonely: &str, entries: &[&Entry]) -> String {
             entry.map_or(String::new(), |entry| {
                 let ratio = number::significant(entry.ratio.unwrap_or(1.0));
                 let text = format!("{ratio:<4} {}", entry.series.workload);
-                text.chars().take(20).collect()
+                text.chars().take(end_width).collect()
             })
         };
         let lowest = end(compared.iter().min_by(by_ratio));
@@ -136,8 +160,25 @@ fn digest_line(cell: &str, lonely: &str, entries: &[&Entry]) -> String {
             _ => end(compared.iter().max_by(by_ratio)),
         };
         format!(
-            " {cell:<20} {faster:>2}{slower:>2}{same:>2}{undecided:>2} {lowest:<20} {highest:<20} {fails:>7}"
+            " {cell:<width$} {faster:>2}{slower:>2}{same:>2}{undecided:>2} {lowest:<end_width$} {highest:<end_width$} {fails:>6}"
         )
     };
     format!("{}\n", line.trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Widths;
+
+    #[test]
+    fn a_digest_has_80_columns_and_whole_names() {
+        for length in 0..=24 {
+            let name = "n".repeat(length);
+            let Widths { cell, end } = Widths::of([name.as_str()].into_iter());
+            assert!(Widths::OTHERS + cell + 2 * end <= 80, "{length}");
+            assert!(cell >= length, "{length}");
+        }
+        let Widths { end, .. } = Widths::of(["spin-queued", "cmpxchg-state-nmi"].into_iter());
+        assert!(end >= "0.502 same-cell-retry".len());
+    }
 }
