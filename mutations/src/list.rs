@@ -157,6 +157,14 @@ mutations! {
     PutOnDeadCounter: Hunt,
     /// `percpu-ref`: the bias stays in the count.
     BiasKept: Hunt,
+    /// `cmd-queue`: a command of a block whose commands this CPU executes is queued (64873307e888).
+    RecursionUnguarded: Scripts("timer/cmd-queue/start: in NMI"),
+    /// `cmd-queue`: with interrupts off a start is executed at once, but for NMI (7d49635e3775).
+    DefersInNmiAlone: Scripts("timer/cmd-queue/start: with interrupts off"),
+    /// `cmd-queue`: a last put with interrupts off calls RCU at once (1ace9bac1ad2).
+    LastPutDefersAtOnce: Scripts("timer/cmd-queue/cancel_and_free: in NMI"),
+    /// `cmd-queue`: a free leaves program and callback to the last put (5000a097f82c).
+    CallbackKeptByFree: Scripts("timer/cmd-queue/cancel_and_free: armed"),
     /// `ttas`: the lock is taken by a load and a store.
     TtasTakenByStore: Hunt,
     /// `ttas`: the compare-exchange that takes the lock does not acquire.

@@ -57,6 +57,7 @@ pub(crate) unsafe fn put<P: Platform, K: Kind, X: Counted<P>>(
         // SAFETY: nobody frees it before it is deferred, which is this caller's to do.
         if let Some(work) = unsafe { block.as_ref() }.own.last_put()
             && cpu.irqs_disabled()
+            && !planted!(cpu, LastPutDefersAtOnce)
         {
             work.init_again(defer_from_irq_work::<P, K, X>);
             // SAFETY: as above: valid until a grace period after the handler has deferred it.

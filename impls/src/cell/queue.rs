@@ -109,7 +109,10 @@ unsafe fn submit<P: Platform, K: Kind>(
     block: NonNull<QueueBlock<P, K>>,
     command: Command,
 ) -> Result<Option<Cancelled>, Errno> {
-    if cpu.irqs_disabled() {
+    // Interrupts off, in NMI or not: what was interrupted may hold the timer's base lock
+    // (7d49635e3775).
+    let defers = if planted!(cpu, DefersInNmiAlone) { cpu.in_nmi() } else { cpu.irqs_disabled() };
+    if defers {
         // SAFETY: the same contract.
         return unsafe { push(cpu, block, command) }.map(|()| None);
     }
@@ -132,7 +135,7 @@ unsafe fn push<P: Platform, K: Kind>(
 ) -> Outcome {
     // An operation that an executed command leads to, as by a tracepoint, must not queue the next
     // one: that would never end (64873307e888).
-    if cpu.executing() == block.as_ptr().cast() {
+    if !planted!(cpu, RecursionUnguarded) && cpu.executing() == block.as_ptr().cast() {
         // SAFETY: the caller's reference.
         unsafe { counted::put(cpu, block) };
         return Err(Errno::EDEADLK);
@@ -301,10 +304,14 @@ impl<P: Platform, K: Kind, const EXCHANGED: bool> AsyncCell<P> for CmdQueue<P, K
             return;
         }
         let Some(block) = self.slot.detach() else { return };
-        // SAFETY: the map's reference keeps it.
-        unsafe { block.as_ref() }
-            .exchange::<EXCHANGED>(cpu, None)
-            .expect("clearing takes no reference");
+        // Here, not where the command is executed: an expiry in between would run the callback of
+        // a cell that is free (5000a097f82c).
+        if !planted!(cpu, CallbackKeptByFree) {
+            // SAFETY: the map's reference keeps it.
+            unsafe { block.as_ref() }
+                .exchange::<EXCHANGED>(cpu, None)
+                .expect("clearing takes no reference");
+        }
         // Without memory for a command the last put cancels alone, as it does in any case.
         // SAFETY: the map's own reference, given away once by whoever detached the block.
         let _ = unsafe { submit(cpu, block, Command::Cancel) };
