@@ -19,6 +19,7 @@ use crate::backend::sim::plan::plan;
 use crate::backend::sim::{Simulator, host, meter};
 use crate::check::validate::against::{AgainstError, Comparison};
 use crate::check::validate::{self, Nothing, ReadMeasuredError, Validation};
+use crate::session::budget;
 use crate::session::ctrl_c::CtrlC;
 use crate::session::plan::Shard;
 use crate::session::run::{self as session, Settings};
@@ -60,9 +61,10 @@ pub(super) struct Args {
     /// Give these fields, by label, cache lines of their own: what padding them would buy
     #[arg(long, value_name = "LABEL,...", value_delimiter = ',')]
     own_line: Vec<String>,
-    /// Rounds, each with random numbers of its own; fewer than 10 leave comparisons undecided
-    #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u32).range(1..))]
-    rounds: u32,
+    /// Rounds, each with random numbers of its own [default: the least that can decide every
+    /// comparison, at least 10]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: Option<u32>,
     /// Begin no further round after this time, as 90s, 5m or 1h30m [default: no limit]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     time_budget: Option<Duration>,
@@ -121,7 +123,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         seed: args.seed,
         shard,
         window: None,
-        most_rounds: Some(args.rounds),
+        most_rounds: Some(args.rounds.unwrap_or_else(|| budget::least_to_decide(&plan))),
         stops_when_decided: false,
         time_budget: args.time_budget,
         threshold_share: args.threshold,

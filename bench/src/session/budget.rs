@@ -83,6 +83,28 @@ pub fn outlook<S: Configuration>(plan: &Plan<S>, rounds: u32, window: Duration) 
     }
 }
 
+/// Returns the least rounds that can decide each of a plan's comparisons, at least 10.
+#[must_use]
+pub fn least_to_decide<S>(plan: &Plan<S>) -> u32 {
+    power::rounds_needed(comparisons(plan), ALPHA).max(10)
+}
+
+/// Says that `rounds` rounds decide none of a plan's comparisons, if that is so.
+#[must_use]
+pub fn too_few<S>(plan: &Plan<S>, rounds: u32) -> Option<String> {
+    let comparisons = comparisons(plan);
+    if comparisons == 0 || power::decidable(rounds, comparisons, ALPHA) {
+        return None;
+    }
+    Some(format!(
+        "{} can decide none of {}; {} are the least, so figures and intervals without verdicts \
+         (fewer cells, workloads or thread counts, or more --rounds, decide)",
+        number::count(rounds, "round"),
+        number::count(comparisons, "comparison"),
+        power::rounds_needed(comparisons, ALPHA),
+    ))
+}
+
 /// Returns the rounds of a plan that fit into `budget`.
 #[must_use]
 pub fn rounds_in<S>(plan: &Plan<S>, window: Duration, budget: Duration, cost: Cost<'_, S>) -> u32 {
@@ -221,6 +243,21 @@ mod tests {
         assert!(said.contains("beyond 5 %") && said.contains("comparisons"), "{said}");
         let said = outlook(&plan, 8, SHORTEST);
         assert!(said.contains("too few to decide any"), "{said}");
+    }
+
+    #[test]
+    fn rounds_that_decide_nothing_are_named() {
+        let plan = plan();
+        let least = least_to_decide(&plan);
+        assert!(least >= 10);
+        assert_eq!(too_few(&plan, least), None);
+        let said = too_few(&plan, least - 1).filter(|_| least > 10);
+        assert_eq!(said.is_some(), least > 10, "{said:?}");
+        let said = too_few(&plan, 3).unwrap();
+        assert!(
+            said.contains("3 rounds can decide none") && said.contains("are the least"),
+            "{said}"
+        );
     }
 
     #[test]

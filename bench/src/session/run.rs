@@ -138,6 +138,10 @@ pub fn run<B: Backend>(
         let fit = left.map_or(u32::MAX, |left| budget::rounds_in(&plan, window, left, &cost));
         let rounds = fit.min(settings.most_rounds.unwrap_or(u32::MAX));
         (settings.announce)(&budget::outlook(&plan, rounds.max(1), window));
+    } else if let Some(rounds) = settings.most_rounds {
+        // Rounds that do not disturb each other vary by themselves, which nobody knows before; that
+        // so few can decide nothing is known.
+        budget::too_few(&plan, rounds).iter().for_each(|text| (settings.announce)(text));
     }
     let skipped: Vec<String> =
         plan.skipped.iter().map(|what| format!("left out: {what}")).collect();
