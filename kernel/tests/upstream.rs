@@ -64,8 +64,11 @@ fn figure(of: &OperationTrace, name: &str) -> Option<u32> {
         "pushf" => figures.pushf,
         "under a lock" => figures.instructions_under_lock,
         _ => {
+            // Of the first and the last call the one with more: who begins a grace period calls for
+            // all that come while it lasts, and a last call may be one of these.
             let part = name.strip_suffix(" calls")?;
-            figures.calls.get(part).copied().unwrap_or(0)
+            let calls = of.first.iter().chain([figures]).map(|call| call.calls.get(part));
+            calls.max()?.copied().unwrap_or(0)
         }
     })
 }

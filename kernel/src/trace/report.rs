@@ -59,7 +59,8 @@ pub struct RowTrace {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub operations: Vec<OperationTrace>,
     /// Interrupts, exceptions and reports to the user that were filtered out, by name, over all
-    /// calls.
+    /// calls. Filtered from contended rows as well, and not counted there: how many come while two
+    /// processors meet is not the same in every run.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub filtered: BTreeMap<String, u32>,
 }

@@ -178,6 +178,10 @@ pub fn trace(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Trace,
     for row in &mut trace.rows {
         let of = row.name.strip_suffix(CONTENDED);
         row.held = of.and_then(|of| found.get(of)).map(|stop| stop.what.clone());
+        if row.held.is_some() {
+            // See the field: the one thing that two runs of a row of two processors do not share.
+            row.filtered.clear();
+        }
     }
     trace.rows.extend(never.into_iter().map(|name| RowTrace {
         name,
