@@ -92,6 +92,39 @@ pub fn pin(cpu: CpuId) -> Result<(), PinError> {
     if found == cpu && allowed.len() == 1 && allowed.contains(cpu) {
         Ok(())
     } else {
-        Err(PinError::NoEffect { cpu, allowed, found })
+        let again = affinity::set_current(&CpuSet::from_iter([cpu]));
+        Err(explain_no_effect(cpu, allowed, found, &again))
+    }
+}
+
+/// Returns why a pin that the kernel accepted is not in force, from what the kernel says when it is
+/// asked again: a CPU that went away in between is refused now.
+fn explain_no_effect(
+    cpu: CpuId,
+    allowed: CpuSet,
+    found: CpuId,
+    again: &io::Result<()>,
+) -> PinError {
+    match again {
+        Err(source) if source.raw_os_error() == Some(libc::EINVAL) => {
+            PinError::Moved { cpu, found }
+        }
+        _ => PinError::NoEffect { cpu, allowed, found },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cpu_that_went_away_while_it_was_pinned_to_is_not_called_a_sandbox() {
+        let (cpu, found) = (CpuId(8), CpuId(3));
+        let allowed = || CpuSet::from_iter([CpuId(0), found]);
+        let gone = Err(io::Error::from_raw_os_error(libc::EINVAL));
+        let error = explain_no_effect(cpu, allowed(), found, &gone).to_string();
+        assert!(error.starts_with("CPU 8 went away while it was used"), "{error}");
+        let error = explain_no_effect(cpu, allowed(), found, &Ok(())).to_string();
+        assert!(error.contains("had no effect"), "{error}");
     }
 }
