@@ -58,11 +58,12 @@ struct bpf_iter_num {
 	__u64 opaque[1];
 } __attribute__((aligned(8)));
 
-/* Only pointed to; complete, because the loader compares kinds and a forward is another kind. */
+/* What is read of a task; where it lies is the running kernel's affair. */
 struct task_struct {
-	int unused;
-};
+	unsigned int flags;
+} __attribute__((preserve_access_index));
 
+/* Only pointed to; complete, because the loader compares kinds and a forward is another kind. */
 struct bpf_map {
 	int unused;
 };
@@ -358,6 +359,22 @@ SEC("syscall") int name(struct args *a)						\
 	return 0;								\
 }
 
+#define PF_KTHREAD 0x00200000
+#define ENTER_LATER_NS 50000
+
+/*
+ * Whether a kernel thread was interrupted: ksoftirqd, where softirqs are many, or the idle one. Rows are
+ * then not entered. The kernel lets a program schedule task work on a kernel thread, which never comes to
+ * user space: the work does not run, and the signal it is announced by keeps the thread from sleeping
+ * until the next boot (seen on 6.18.44: ksoftirqd of each CPU at 100 %).
+ */
+static __always_inline int is_kernel_thread(void)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	return task->flags & PF_KTHREAD;
+}
+
 /*
  * The same, entered also from a perf event as `irq_name`: hardirq or NMI, as the event delivers. As
  * `nmi_name` from the tracepoint in the kernel's NMI handler, for machines whose NMIs come from no
@@ -370,7 +387,7 @@ SEC("raw_tp/nmi_handler") int nmi_##name(void *ctx)				\
 {										\
 	__u32 thread = 0;							\
 	struct args *a = bpf_map_lookup_elem(&interrupt_args, &thread);		\
-	if (!a)									\
+	if (!a || is_kernel_thread())						\
 		return 0;							\
 	RUN(a, name##_loop);							\
 	return 0;								\
@@ -390,6 +407,10 @@ static int name##_entered(void *map, int *key, struct entry *e)			\
 	struct args *a = bpf_map_lookup_elem(&interrupt_args, &thread);		\
 	if (!a)									\
 		return 0;							\
+	if (is_kernel_thread()) {						\
+		bpf_timer_start(&e->timer, ENTER_LATER_NS, 0);			\
+		return 0;							\
+	}									\
 	RUN(a, name##_loop);							\
 	if (e->period_ns)							\
 		bpf_timer_start(&e->timer, e->period_ns, 0);			\
