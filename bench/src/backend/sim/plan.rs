@@ -9,13 +9,16 @@ use cellbench_workloads::EngineNeed;
 use cellbench_workloads::registry::WORKLOADS;
 
 use crate::session::plan::Spec;
-use crate::session::plan::{Plan, PlanError, Selection};
+use crate::session::plan::{Matrix, Plan, PlanError, Selection};
 use crate::session::subject::Reclaim;
 use cellbench_host::cpus::{CpuId, CpuSet};
 use cellbench_host::topology::{CoreKind, Cpu, Topology};
 
 /// Most threads in workloads whose deadlocks end by timeouts, milliseconds of looking at the clock.
 const MOST_IN_DEADLOCK: u32 = 8;
+/// Workloads of the quick matrix: with one row a design under contention and one without, ten rounds
+/// decide all comparisons, in seconds.
+const QUICK: &[&str] = &["same-cell-retry", "solo-set"];
 
 /// Returns the hardware threads of a machine, all usable.
 #[must_use]
@@ -47,6 +50,9 @@ pub fn topology(machine: &MachineModel) -> Topology {
 /// [`PlanError`] for names and numbers that are not there, or if nothing is left.
 pub fn plan(selection: &Selection, machine: &MachineModel) -> Result<Plan, PlanError> {
     let mut plan = Plan::new(selection, &topology(machine))?;
+    if selection.matrix == Matrix::Quick && selection.workloads.is_empty() {
+        plan.blocks.retain(|block| QUICK.contains(&block.specs[0].workload));
+    }
     let mut notes = Vec::new();
     for block in &mut plan.blocks {
         block.specs.retain(|spec| match obstacle(spec) {
@@ -105,7 +111,7 @@ fn obstacle(spec: &Spec) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::plan::Matrix;
+    use crate::session::budget;
 
     fn xeon() -> MachineModel {
         MachineModel::preset("xeon-spr-2s").expect("built in")
@@ -120,6 +126,14 @@ mod tests {
         );
         assert_eq!(topology.cpus[112].core, 0);
         assert_eq!(topology.cpus[112].smt_index, 1);
+    }
+
+    #[test]
+    fn the_quick_matrix_is_decided_by_the_least_rounds_there_are() {
+        let plan = plan(&Selection::of(Matrix::Quick), &xeon()).unwrap();
+        let workloads: Vec<_> = plan.blocks.iter().map(|block| block.specs[0].workload).collect();
+        assert!(QUICK.iter().all(|quick| workloads.contains(quick)), "{workloads:?}");
+        assert_eq!(budget::least_to_decide(&plan), 10);
     }
 
     #[test]
