@@ -217,7 +217,7 @@ impl Rounds<'_> {
     }
 }
 
-/// What measurements took, beside what they were estimated to take: a host may be slower by far (an emulated
+/// Durations of measurements beside their estimates: a host may be slower by far (an emulated
 /// one, or one with fewer processors than it shows), and a budget is to hold there too.
 struct Observed {
     /// By block, with a whole plan's at the end: the estimates, and what it was.
@@ -270,4 +270,4 @@ fn due<S>(plan: &Plan<S>, decided: &[bool], number: u32) -> Vec<usize> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -102,7 +102,7 @@ pub enum SessionError {
         dir: PathBuf,
         /// Measurements in its record.
         measured: u64,
-        /// What ended it.
+        /// Error that ended it.
         source: Box<SessionError>,
     },
 }
@@ -138,10 +138,12 @@ pub fn run<B: Backend>(
         let fit = left.map_or(u32::MAX, |left| budget::rounds_in(&plan, window, left, &cost));
         let rounds = fit.min(settings.most_rounds.unwrap_or(u32::MAX));
         (settings.announce)(&budget::outlook(&plan, rounds.max(1), window));
-    } else if let Some(rounds) = settings.most_rounds {
-        // Rounds that do not disturb each other vary by themselves, which nobody knows before; that
-        // so few can decide nothing is known.
-        budget::too_few(&plan, rounds).iter().for_each(|text| (settings.announce)(text));
+    } else if settings.shard == Shard::WHOLE
+        && let Some(text) = settings.most_rounds.and_then(|most| budget::too_few(&plan, most))
+    {
+        // How far they vary nobody knows before; that so few can decide nothing is known. A part is
+        // joined with others, and with further seeds.
+        (settings.announce)(&text);
     }
     let skipped: Vec<String> =
         plan.skipped.iter().map(|what| format!("left out: {what}")).collect();
@@ -211,24 +213,12 @@ pub(crate) fn unix_s() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use cellbench_host::cpus::CpuId;
     use cellbench_record::{Kind, Round, RunReader, Series, Source};
 
     use super::*;
-    use crate::backend::{Configuration, Measured};
+    use crate::backend::Measured;
     use crate::session::plan::Block;
-
-    #[derive(Clone, Debug)]
-    struct Spec(Series);
-
-    impl Configuration for Spec {
-        fn series(&self) -> &Series {
-            &self.0
-        }
-        fn cpus(&self) -> &[CpuId] {
-            &[]
-        }
-    }
+    use crate::session::rounds::tests::Spec;
 
     /// Measures so often before its CPU goes away.
     struct Goes(u32);

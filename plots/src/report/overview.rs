@@ -120,7 +120,7 @@ struct Widths {
 }
 
 impl Widths {
-    /// What the other columns, and the spaces between all, take of a line of 80.
+    /// Width of the other columns and of the spaces between all.
     const OTHERS: usize = 1 + 1 + 8 + 1 + 1 + 1 + 6;
 
     /// Returns the widths for these cells: what their names leave goes to the extremes.

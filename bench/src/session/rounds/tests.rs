@@ -6,8 +6,9 @@ use cellbench_record::{Kind, Round, Run, Series, Source};
 use super::*;
 use crate::session::plan::{Block, Shard};
 
+/// A configuration on no CPU.
 #[derive(Clone, Debug)]
-struct Spec(Series);
+pub(crate) struct Spec(pub(crate) Series);
 
 impl Configuration for Spec {
     fn series(&self) -> &Series {
