@@ -16,6 +16,7 @@ pub mod alloc;
 pub mod backend;
 pub mod check;
 pub mod cmd;
+mod patience;
 mod rng;
 pub mod session;
 

@@ -5,9 +5,10 @@ use std::io::{self, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::slice::{Order, Outcome};
+use crate::patience::Patience;
 
 /// How long a slice may take beyond its window. Workers that do not come back are reported by the
 /// slice itself after a minute; this is for a check that never ends.
@@ -72,8 +73,8 @@ fn wait(
     limit: Duration,
     turn: &mut impl FnMut(),
 ) -> io::Result<Option<ExitStatus>> {
-    let began = Instant::now();
-    while began.elapsed() < limit {
+    let mut patience = Patience::new(limit);
+    while patience.lasts() {
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status));
         }
@@ -114,6 +115,9 @@ fn judge(ended: Option<ExitStatus>, output: &str, errors: &str) -> Result<Outcom
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::time::Instant;
+
     use super::*;
 
     #[test]
@@ -133,6 +137,24 @@ mod tests {
 
         let refused = judge(status(2 << 8), "", "cellbench: error: no CPU 9\n").unwrap_err();
         assert_eq!(refused.to_string(), "no CPU 9");
+    }
+
+    /// As a run that was suspended with Ctrl-Z, whose slice in its own process group went on.
+    #[test]
+    fn a_slice_that_ended_while_this_process_was_stopped_has_ended() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let (mut input, stat) = (child.stdin.take(), format!("/proc/{}/stat", child.id()));
+        let limit = Patience::LOOK + Duration::from_millis(50);
+        let ended = wait(&mut child, limit, &mut || {
+            drop(input.take());
+            let stopped = Instant::now();
+            while stopped.elapsed() < limit || !fs::read_to_string(&stat).unwrap().contains(") Z ")
+            {
+                thread::sleep(LOOK_EVERY);
+            }
+        });
+        let ended = ended.unwrap();
+        assert!(ended.is_some_and(|status| status.success()), "{ended:?}");
     }
 
     #[test]

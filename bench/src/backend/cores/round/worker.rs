@@ -17,6 +17,7 @@ use crate::backend::cores::gate::{Gate, OnFailure};
 use crate::backend::cores::live::Drive;
 use crate::backend::cores::loops::{self, Schedule, Span};
 use crate::backend::cores::signals::{Handler, HandlerCounts, Interruptible, SignalTimer};
+use crate::patience::Patience;
 use crate::rng::Rng;
 use crate::session::plan::Spec;
 use cellbench_host::disturbance::ThreadDisturbance;
@@ -155,9 +156,14 @@ impl Runner<'_> {
             }
             let limit = self.conditions.warm_up + self.window() + STUCK_AFTER;
             let mut reports = Vec::with_capacity(workers);
+            let mut patience = Patience::new(limit);
             while reports.len() < workers {
-                match receiver.recv_timeout(limit) {
-                    Ok(report) => reports.push(report),
+                match receiver.recv_timeout(Patience::LOOK) {
+                    Ok(report) => {
+                        reports.push(report);
+                        patience = Patience::new(limit);
+                    }
+                    Err(mpsc::RecvTimeoutError::Timeout) if patience.lasts() => {}
                     Err(mpsc::RecvTimeoutError::Timeout) => {
                         let series = Box::new(self.spec.series.clone());
                         (self.bench.on_stuck)(RoundError::Stuck { series });
