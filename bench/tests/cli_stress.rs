@@ -110,14 +110,29 @@ fn a_slice_that_dies_is_a_violation_and_the_run_goes_on() {
     let args = ["--cells", "cmd-queue", "--kinds", "wq", "--workloads", "churn", "--slice", "1h"];
     let more = ["--threads", "1", "--fail-fast", "--out", out.path().to_str().unwrap()];
     let run = start(&[&args[..], &more[..]].concat());
-    send(slice_of(&run), libc::SIGKILL);
+    send(slice_of(&run), libc::SIGSEGV);
     let output = run.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
     let said = text(&output.stdout);
     assert!(said.contains("1 violations"), "{said}");
-    let line = "VIOLATION cmd-queue (wq) under churn: the process was ended by signal 9";
+    let line = "VIOLATION cmd-queue (wq) under churn: the process was ended by signal 11";
     assert!(said.contains(line), "{said}");
     assert!(said.contains("again: cellbench stress --order '{\"cell\":\"cmd-queue\""), "{said}");
+}
+
+/// A slice that the kernel kills for want of memory says nothing about its cell.
+#[test]
+fn a_slice_that_is_killed_from_outside_is_an_error_and_no_violation() {
+    let out = tempfile::tempdir().unwrap();
+    let args = ["--cells", "cmd-queue", "--kinds", "wq", "--workloads", "churn", "--slice", "1h"];
+    let more = ["--threads", "1", "--out", out.path().to_str().unwrap()];
+    let run = start(&[&args[..], &more[..]].concat());
+    send(slice_of(&run), libc::SIGKILL);
+    let output = run.wait_with_output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("error: ") && said.contains("from outside, by signal 9"), "{said}");
+    assert!(!text(&output.stdout).contains("VIOLATION"), "{}", text(&output.stdout));
 }
 
 #[test]

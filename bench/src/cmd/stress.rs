@@ -167,13 +167,20 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut report = report.into_inner();
     report.interrupted = ctrl_c.is_requested();
     save(&path, &report)?;
-    ended?;
+    let ended = match ended {
+        Err(error) if report.without_slices().count() == report.cells.len() => {
+            return Err(error.into());
+        }
+        // What was found before an error is shown.
+        ended => ended,
+    };
     if args.output.json {
         output::emit_json(&report)?;
     } else {
         output::emit(&report.to_text()?)?;
     }
     output::note(&format!("recorded in {}", path.display()));
+    ended?;
     let complete = report.without_slices().next().is_none();
     Ok(match (report.violations.is_empty(), report.interrupted) {
         (false, _) => ExitCode::from(EXIT_VIOLATION),

@@ -18,6 +18,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// How much of what a process said before it died is kept, in bytes.
 const MOST_SAID: usize = 2000;
 
+/// Signals that no fault of a program raises in itself: they come from a user, from the kernel where memory
+/// runs out, or from a limit.
+const FROM_OUTSIDE: [i32; 6] =
+    [libc::SIGKILL, libc::SIGTERM, libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGXCPU];
+
 /// Exit status of a slice that could not take place.
 pub const EXIT_REFUSED: u8 = 2;
 
@@ -30,6 +35,15 @@ pub enum SuperviseError {
     /// The slice says why.
     #[error("{0}")]
     Refused(String),
+    /// Somebody else ended the process, which says nothing about the cell.
+    #[error(
+        "a slice was ended from outside, by signal {signal}{}; repeat the run",
+        if *.signal == libc::SIGKILL { ", as by the kernel where memory runs out" } else { "" }
+    )]
+    Outside {
+        /// Signal that ended the process.
+        signal: i32,
+    },
 }
 
 /// Runs `order` by the command of this very program and waits for it; `turn` is called now and
@@ -99,6 +113,9 @@ fn judge(ended: Option<ExitStatus>, output: &str, errors: &str) -> Result<Outcom
     if let Ok(outcome) = serde_json::from_str(output) {
         return Ok(outcome);
     }
+    if let Some(signal) = status.signal().filter(|signal| FROM_OUTSIDE.contains(signal)) {
+        return Err(SuperviseError::Outside { signal });
+    }
     let how = match (status.signal(), status.code()) {
         (Some(signal), _) => format!("the process was ended by signal {signal}"),
         (None, Some(code)) => format!("the process ended with status {code}"),
@@ -137,6 +154,10 @@ mod tests {
 
         let refused = judge(status(2 << 8), "", "cellbench: error: no CPU 9\n").unwrap_err();
         assert_eq!(refused.to_string(), "no CPU 9");
+
+        let outside = |raw| judge(status(raw), "", "").unwrap_err().to_string();
+        assert!(outside(libc::SIGKILL).contains("by signal 9, as by the kernel where memory"));
+        assert!(outside(libc::SIGTERM).ends_with("by signal 15; repeat the run"));
     }
 
     /// As a run that was suspended with Ctrl-Z, whose slice in its own process group went on.
