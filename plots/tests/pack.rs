@@ -116,18 +116,20 @@ fn the_gallery_shows_what_is_whole_and_rejects_the_rest_with_the_reason() {
         run
     };
     let unfit = |run: &mut Run| {
-        run.findings.push(Finding {
-            id: "load".into(),
-            severity: Severity::Unfit,
-            text: "others run".into(),
-            effect: String::new(),
-            fix: String::new(),
-        });
+        for (id, text) in [("load", "others run"), ("emulation", "the processor is emulated")] {
+            run.findings.push(Finding {
+                id: id.into(),
+                severity: Severity::Unfit,
+                text: text.into(),
+                effect: String::new(),
+                fix: String::new(),
+            });
+        }
     };
     /// A run that is changed, and the word that its refusal has.
     type Case<'a> = (&'a str, &'a dyn Fn(&mut Run), &'a str);
     let cases: [Case<'_>; 6] = [
-        ("unfit.cellbench", &unfit, "unfit to measure on: others run"),
+        ("unfit.cellbench", &unfit, "unfit to measure on: others run; the processor is emulated."),
         ("dirty.cellbench", &|run| run.git_revision = Some("abc-dirty".into()), "were changed"),
         ("unknown.cellbench", &|run| run.git_revision = None, "of unknown sources"),
         ("killed.cellbench", &|run| run.finished_unix_s = None, "did not finish"),

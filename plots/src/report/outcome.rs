@@ -85,12 +85,11 @@ pub fn cautions(report: &Report<'_>) -> Vec<Caution> {
             ),
         );
     }
-    if is_measured && let Some(finding) = unfit(run) {
+    if is_measured && let Some(why) = unfit(run) {
         say(
             CautionKind::Unfit,
             format!(
-                "This host is unfit to measure on: {}. `cellbench doctor` says what to change.",
-                finding.trim_end_matches('.')
+                "This host is unfit to measure on: {why}. `cellbench doctor` says what to change."
             ),
         );
     }
@@ -122,10 +121,26 @@ pub fn cautions(report: &Report<'_>) -> Vec<Caution> {
     cautions
 }
 
-fn unfit(run: &Run) -> Option<&str> {
-    let findings = hosts(run).into_iter().flat_map(|(_, part)| &part.findings);
-    let mut unfit = findings.filter(|finding| finding.severity == Severity::Unfit);
-    unfit.next().map(|finding| finding.text.as_str())
+/// Reasons that a caution lists: many hosts have as many.
+const MOST_REASONS: usize = 4;
+
+/// Returns all that makes the hosts unfit: one reason would hide the graver one behind it.
+fn unfit(run: &Run) -> Option<String> {
+    let mut reasons: Vec<&str> = Vec::new();
+    for finding in hosts(run).into_iter().flat_map(|(_, part)| &part.findings) {
+        let text = finding.text.trim_end_matches('.');
+        if finding.severity == Severity::Unfit && !reasons.contains(&text) {
+            reasons.push(text);
+        }
+    }
+    let more = reasons.len().saturating_sub(MOST_REASONS);
+    reasons.truncate(MOST_REASONS);
+    let all = reasons.join("; ");
+    match more {
+        _ if all.is_empty() => None,
+        0 => Some(all),
+        _ => Some(format!("{all}; and {more} more")),
+    }
 }
 
 /// Answer of a run to its question.
