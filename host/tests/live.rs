@@ -13,6 +13,8 @@ use cellbench_host::{
 };
 
 const TINY: Effort = Effort { samples: 3, round_trips: 10 };
+/// To lose the CPU: a sleep of a microsecond may be over before the thread has left it.
+const LONG_ENOUGH: Duration = Duration::from_millis(5);
 /// Time in which all pairs have their turn.
 const LONG: Duration = Duration::from_secs(60);
 
@@ -131,7 +133,7 @@ fn every_planned_event_has_a_reading_with_a_count_or_a_reason() {
         let mut counters = ThreadCounters::open(&plan);
         counters.start().unwrap();
         touch_fresh_memory(8 << 20);
-        std::thread::sleep(Duration::from_micros(1));
+        std::thread::sleep(LONG_ENOUGH);
         counters.stop().unwrap();
         let readings = counters.read();
 
@@ -252,7 +254,7 @@ fn with_perf_denied_the_kernels_accounts_still_count_and_the_rest_says_why_not()
         let mut counters = ThreadCounters::open(&plan);
         counters.start().unwrap();
         touch_fresh_memory(8 << 20);
-        std::thread::sleep(Duration::from_micros(1));
+        std::thread::sleep(LONG_ENOUGH);
         counters.stop().unwrap();
         let readings = counters.read();
         for name in ["page-faults", "context-switches"] {
