@@ -1,6 +1,9 @@
 //! Counters as Criterion's measurement on the live host, whatever it lets one count.
 
+use std::time::Duration;
+
 use cellbench_criterion::measurement::{CounterMeasurement, MeasurementError};
+use criterion::Criterion;
 use criterion::measurement::Measurement;
 
 /// Runs `test` on a thread of its own, whose counters and filters go with it.
@@ -30,6 +33,51 @@ fn a_counter_is_a_criterion_measurement_or_says_why_not() {
         if let Err(error) = CounterMeasurement::open("cycles") {
             assert!(matches!(error, MeasurementError::Unavailable { .. }), "{error}");
         }
+    });
+}
+
+/// Steps of the loop that is counted.
+const STEPS: u64 = 1000;
+
+fn work(mut steps: u64) -> u64 {
+    let mut worked = 1_u64;
+    while steps > 0 {
+        worked = std::hint::black_box(worked.wrapping_mul(3));
+        steps -= 1;
+    }
+    worked
+}
+
+/// Where there is a PMU that this process may use; elsewhere the event has a reason.
+#[test]
+fn instructions_per_iteration_are_those_of_the_loop() {
+    on_own_thread(|| {
+        let instructions = match CounterMeasurement::open("instructions") {
+            Ok(measurement) => measurement,
+            Err(error) => {
+                assert!(matches!(error, MeasurementError::Unavailable { .. }), "{error}");
+                println!("not counted: {error}");
+                return;
+            }
+        };
+        let out = std::env::temp_dir().join(format!("cellbench-counted-{}", std::process::id()));
+        let moment = Duration::from_millis(20);
+        Criterion::default()
+            .with_measurement(instructions)
+            .output_directory(&out)
+            .without_plots()
+            .sample_size(10)
+            .warm_up_time(moment)
+            .measurement_time(moment)
+            .bench_function("loop", |bencher| bencher.iter(|| work(STEPS)));
+        let estimates = std::fs::read_to_string(out.join("loop/new/estimates.json")).unwrap();
+        let estimates: serde_json::Value = serde_json::from_str(&estimates).unwrap();
+        let counted = estimates["median"]["point_estimate"].as_f64().unwrap();
+        println!("{counted:.0} instructions for {STEPS} steps");
+        // A multiplication, a count and a jump each; some times as many where nothing is optimised.
+        let steps = STEPS as f64;
+        assert!((3.0 * steps..=200.0 * steps).contains(&counted), "{counted} for {STEPS} steps");
+        std::fs::remove_dir_all(out).unwrap();
     });
 }
 
