@@ -57,6 +57,9 @@ step sanitizers 3600 scripts/sanitize.sh
 step simulator 3600 cargo test --release -p cellbench-sim
 step large-reports 1800 cargo test --release -p cellbench-plots --test huge
 step kernels 3600 kernel/vm/run.sh
+# With the command that the step `stress` built.
+step many-cores 3600 scripts/emulated/many-cores.sh 32
+step arm 5400 scripts/emulated/arm.sh
 step many-hosts 1800 env CELLBENCH_RUNS=200,1000,2000 cargo test -p cellbench-plots --test many_hosts
 step fleet-build 2400 cargo build "${fleet[@]}"
 step fleet 1800 scripts/fleet-check.sh

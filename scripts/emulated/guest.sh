@@ -48,7 +48,7 @@ guest_archive() {
     local job=$1 busybox=$2 tree=$guest_work/tree file library
     shift 2
     mkdir -p "$tree"/{bin,proc,sys,dev,tmp,out}
-    cp -L "$busybox" "$tree/bin/busybox"
+    install -m 755 "$busybox" "$tree/bin/busybox"
     for file in "$@"; do
         cp -L "$file" "$tree/bin/"
         # Without debug information, which the guest would have to unpack.

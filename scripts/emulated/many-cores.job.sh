@@ -8,6 +8,8 @@ hole=5
 isolated=$((cpus - 4))
 echo 0 >/sys/devices/system/cpu/cpu$hole/online
 usable=$((cpus - 1 - 4))
+# For the runs on all CPUs. A tenth of it may go into distances between pairs.
+budget=$((100 + 3 * cpus))s
 began=$(now)
 # section NAME: says what comes, and when.
 section() { echo "== $1 ($(($(now) - began)) s)"; }
@@ -49,6 +51,51 @@ about_topology() {
 }
 
 about_runs() {
+    section "eight numbers of threads"
+    threads=1,2,4,8,16,24,$((usable / 2)),$usable
+    # shellcheck disable=SC2086 # words
+    cellbench run $pair --threads $threads --rounds 1 --time-budget $budget --out /tmp/eight \
+        >/tmp/said 2>/tmp/errors &
+    running=$!
+    # Every worker is pinned to one CPU of its own, and in the end each usable CPU had one.
+    : >/tmp/pinned
+    : >/tmp/twice
+    while kill -0 $running 2>/dev/null; do
+        grep -h '^Cpus_allowed_list' /proc/$running/task/*/status 2>/dev/null |
+            sed 's/.*[[:space:]]//' | grep -x '[0-9]*' | sort -n >/tmp/now
+        uniq -d /tmp/now >>/tmp/twice
+        sort -n -u /tmp/now /tmp/pinned >/tmp/both && mv /tmp/both /tmp/pinned
+        grep -E '^Vm(HWM|Peak)' /proc/$running/status >/tmp/memory.now 2>/dev/null &&
+            [ -s /tmp/memory.now ] && cp /tmp/memory.now /tmp/memory
+        usleep $((cpus * 4000))
+    done
+    wait $running
+    status=$?
+    check "ends" one_of $status 0 3
+    check "no panic" never_panics
+    check "each usable CPU had its worker" is "$(wc -l </tmp/pinned)" $usable
+    check "and never two" is "$(wc -l </tmp/twice)" 0
+    run=/tmp/eight/latest
+    check "eight numbers of threads in the record" is \
+        "$(grep -o '"threads":[0-9]*' $run/rounds.jsonl | sort -u | wc -l)" 8
+    check "and every usable CPU" is "$(grep -o '"cpu":[0-9]*' $run/rounds.jsonl | sort -u | wc -l)" $usable
+    check "the page is there" test -s $run/report/index.html
+    counts() { for count in $(echo $threads | tr , ' '); do grep -q "\b$count threads\?" "$1" || echo "$count"; done; }
+    check "and the tables of all of them" is "$(counts $run/report/RESULTS.md | tr '\n' ' ')" ""
+    mkdir -p /out/eight
+    cp -r $run/report $run/run.json $run/rounds.jsonl /out/eight/
+    echo "        memory: $(tr -d '\n' </tmp/memory | tr -s '\t ' ' ')"
+
+    section "placements spread and smt"
+    # shellcheck disable=SC2086
+    bounded 900 cellbench run $pair --threads 4,$usable --placement spread --rounds 1 --time-budget $budget --out /tmp/spread
+    check "spread on all CPUs" one_of $status 0 3
+    # shellcheck disable=SC2086
+    bounded 900 cellbench run $pair --threads 2,$((usable - 1)) --placement smt --rounds 1 --time-budget $budget --out /tmp/smt
+    check "smt on all whole cores" one_of $status 0 3
+    bounded 60 grep -h -o '"placement":"[a-z]*"' /tmp/spread/latest/rounds.jsonl /tmp/smt/latest/rounds.jsonl
+    check "both in the record" is "$(sort -u /tmp/said | wc -l)" 2
+
     section "topology with latencies, of 4 CPUs, and of all until interrupted"
     bounded 300 cellbench topology --threads 4
     check "four CPUs" is $status 0
@@ -75,51 +122,6 @@ about_runs() {
     bounded 300 cellbench report /tmp/quick/latest
     check "report again" one_of $status 0 3
 
-    section "eight numbers of threads"
-    threads=1,2,4,8,16,24,$((usable / 2)),$usable
-    # shellcheck disable=SC2086 # words
-    cellbench run $pair --threads $threads --rounds 1 --time-budget 600s --out /tmp/eight \
-        >/tmp/said 2>/tmp/errors &
-    running=$!
-    # Every worker is pinned to one CPU of its own, and in the end each usable CPU had one.
-    : >/tmp/pinned
-    : >/tmp/twice
-    while kill -0 $running 2>/dev/null; do
-        grep -h '^Cpus_allowed_list' /proc/$running/task/*/status 2>/dev/null |
-            sed 's/.*[[:space:]]//' | grep -x '[0-9]*' | sort -n >/tmp/now
-        uniq -d /tmp/now >>/tmp/twice
-        sort -n -u /tmp/now /tmp/pinned >/tmp/both && mv /tmp/both /tmp/pinned
-        grep -E '^Vm(HWM|Peak)' /proc/$running/status >/tmp/memory.now 2>/dev/null &&
-            [ -s /tmp/memory.now ] && cp /tmp/memory.now /tmp/memory
-        usleep 100000
-    done
-    wait $running
-    status=$?
-    check "ends" one_of $status 0 3
-    check "no panic" never_panics
-    check "each usable CPU had its worker" is "$(wc -l </tmp/pinned)" $usable
-    check "and never two" is "$(wc -l </tmp/twice)" 0
-    run=/tmp/eight/latest
-    check "eight numbers of threads in the record" is \
-        "$(grep -o '"threads":[0-9]*' $run/rounds.jsonl | sort -u | wc -l)" 8
-    check "and every usable CPU" is "$(grep -o '"cpu":[0-9]*' $run/rounds.jsonl | sort -u | wc -l)" $usable
-    check "the page is there" test -s $run/report/index.html
-    counts() { for count in $(echo $threads | tr , ' '); do grep -q "\b$count threads\?" "$1" || echo "$count"; done; }
-    check "and the tables of all of them" is "$(counts $run/report/RESULTS.md | tr '\n' ' ')" ""
-    mkdir -p /out/eight
-    cp -r $run/report $run/run.json $run/rounds.jsonl /out/eight/
-    echo "        memory: $(tr -d '\n' </tmp/memory | tr -s '\t ' ' ')"
-
-    section "placements spread and smt"
-    # shellcheck disable=SC2086
-    bounded 600 cellbench run $pair --threads 4,$usable --placement spread --rounds 1 --time-budget 90s --out /tmp/spread
-    check "spread on all CPUs" one_of $status 0 3
-    # shellcheck disable=SC2086
-    bounded 600 cellbench run $pair --threads 2,$((usable - 1)) --placement smt --rounds 1 --time-budget 90s --out /tmp/smt
-    check "smt on all whole cores" one_of $status 0 3
-    bounded 60 grep -h -o '"placement":"[a-z]*"' /tmp/spread/latest/rounds.jsonl /tmp/smt/latest/rounds.jsonl
-    check "both in the record" is "$(sort -u /tmp/said | wc -l)" 2
-
     section stress
     bounded 600 cellbench stress --seconds 30 --slice 2s --threads $usable --cells spin-queued,cmpxchg-state \
         --workloads same-cell --kinds timer
@@ -135,7 +137,7 @@ begin() {
     local out=$1
     shift
     # shellcheck disable=SC2086
-    "$@" cellbench run $pair --threads "$on" --rounds 100000 --time-budget 600s --out "$out" \
+    "$@" cellbench run $pair --threads "$on" --rounds 100000 --time-budget $budget --out "$out" \
         >/tmp/said 2>/tmp/errors &
     running=$!
     while kill -0 $running 2>/dev/null; do
