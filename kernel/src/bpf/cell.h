@@ -166,6 +166,7 @@ struct {
 struct entry {
 	struct bpf_timer timer;
 	__u64 period_ns;     /* armed again for so long from each callback; 0 for once */
+	__u64 process;       /* the one that armed it, whose threads alone are interrupted */
 };
 
 struct {
@@ -379,7 +380,9 @@ static __always_inline int is_kernel_thread(void)
  * The same, entered also from a perf event as `irq_name`: hardirq or NMI, as the event delivers. As
  * `nmi_name` from the tracepoint in the kernel's NMI handler, for machines whose NMIs come from no
  * performance counter. And in softirq from the callback of a timer, which `soft_name` arms: after
- * args.flags nanoseconds once, after args.sample_every again and again if that is not 0.
+ * args.flags nanoseconds once, after args.sample_every again and again if that is not 0. There only while
+ * a thread of the caller's runs: task work would be scheduled on whoever was interrupted, and one that
+ * sleeps in the kernel afterwards runs it much later.
  */
 #define ROW_ANY_CONTEXT(name, BODY)						\
 ROW(name, BODY)									\
@@ -407,7 +410,7 @@ static int name##_entered(void *map, int *key, struct entry *e)			\
 	struct args *a = bpf_map_lookup_elem(&interrupt_args, &thread);		\
 	if (!a)									\
 		return 0;							\
-	if (is_kernel_thread()) {						\
+	if (bpf_get_current_pid_tgid() >> 32 != e->process) {			\
 		bpf_timer_start(&e->timer, ENTER_LATER_NS, 0);			\
 		return 0;							\
 	}									\
@@ -423,6 +426,7 @@ SEC("syscall") int soft_##name(struct args *a)					\
 	if (!e)									\
 		return 1;							\
 	e->period_ns = a->sample_every;						\
+	e->process = bpf_get_current_pid_tgid() >> 32;				\
 	bpf_timer_init(&e->timer, &entries, CLOCK_MONOTONIC);			\
 	if (bpf_timer_set_callback(&e->timer, name##_entered))			\
 		return 2;							\
