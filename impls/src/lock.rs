@@ -156,14 +156,23 @@ pub(crate) fn with_raw<P: Platform, L: RawLock<P>, R>(
     cpu: &Cpu<'_, P>,
     section: impl FnOnce() -> R,
 ) -> Result<R, Errno> {
-    struct Release<'a, 'm, P: Platform, L: RawLock<P>>(&'a L, &'a Cpu<'m, P>);
-    impl<P: Platform, L: RawLock<P>> Drop for Release<'_, '_, P, L> {
+    lock.acquire(cpu)?;
+    Ok(run_before(section, || lock.release(cpu)))
+}
+
+/// Runs `section` and then `release`, also if the section panics. For locks whose release goes on with
+/// what their acquire found.
+#[inline(always)]
+pub(crate) fn run_before<R>(section: impl FnOnce() -> R, release: impl FnOnce()) -> R {
+    struct Then<F: FnOnce()>(Option<F>);
+    impl<F: FnOnce()> Drop for Then<F> {
         #[inline(always)]
         fn drop(&mut self) {
-            self.0.release(self.1);
+            if let Some(release) = self.0.take() {
+                release();
+            }
         }
     }
-    lock.acquire(cpu)?;
-    let _release = Release(lock, cpu);
-    Ok(section())
+    let _release = Then(Some(release));
+    section()
 }

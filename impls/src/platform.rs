@@ -87,6 +87,14 @@ pub trait SplitWord: IntWord<u32> {
     /// Sets the low byte, which holds 0 or 1, to 1, and returns whether it was 0; equals
     /// `fetch_or(1, Acquire) & 1 == 0`.
     fn set_low_byte_acquire(&self) -> bool;
+    /// Sets the word, which holds 0 or 1 alone, to 1, and returns whether it was 0; equals
+    /// `cas(0, 1, Acquire, Relaxed).is_ok()`.
+    ///
+    /// A platform may write a 1 over a 1, as an exchange does.
+    #[inline(always)]
+    fn test_and_set_acquire(&self) -> bool {
+        self.swap(1, Ordering::Acquire) == 0
+    }
     /// Returns whether anything is set above the low byte; equals `load(Relaxed) & !0xff != 0`.
     ///
     /// A platform may read the bytes above one by one: what is set before the call is seen, what is

@@ -289,7 +289,7 @@ cells! {
 locks! {
     any {
         "spin-tas" Spinlock TAS "test, then test-and-set" => tas::Tas<P>;
-        "ttas" Spinlock TTAS "test-and-test-and-set, released by a store of the word" => tas::Tas<P, true>;
+        "ttas" Spinlock TTAS "test-and-test-and-set, by an exchange of the word" => tas::Tas<P, true>;
         "spin-queued" Spinlock QSPINLOCK "queued spinlock: locked byte, pending bit, per-CPU nodes" => queued::Queued<P>;
         "spin-queued-byte" Spinlock QSPINLOCK_BYTE "queued spinlock with a byte-wide fast path" => queued::Queued<P, queued::ByteForm>;
         "spin-queued-pv" Spinlock QSPINLOCK_PV "queued spinlock as in a guest: newcomers may pass the queue" => paravirt::Paravirt<P>;

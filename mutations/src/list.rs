@@ -167,7 +167,7 @@ mutations! {
     CallbackKeptByFree: Scripts("timer/cmd-queue/cancel_and_free: armed"),
     /// `ttas`: the lock is taken by a load and a store.
     TtasTakenByStore: Hunt,
-    /// `ttas`: the compare-exchange that takes the lock does not acquire.
+    /// `ttas`: the exchange that takes the lock does not acquire.
     TtasTakenRelaxed: Hunt,
     /// `ttas`: the lock is released without release order.
     TtasReleasedRelaxed: Hunt,

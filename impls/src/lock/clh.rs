@@ -11,8 +11,8 @@
 
 use core::ptr::NonNull;
 
-use super::node::{GRANTED, WAITING, WaitNode};
-use super::{Lock, RawLock, with_raw};
+use super::node::{GRANTED, Taken, WAITING, WaitNode};
+use super::{Lock, RawLock, run_before};
 use crate::cell::Errno;
 use crate::machine::{Cpu, planted};
 use crate::platform::{Ordering, Platform, Word};
@@ -36,7 +36,8 @@ impl<P: Platform> Lock<P> for Clh<P> {
 
     #[inline(always)]
     fn with<R>(&self, cpu: &Cpu<'_, P>, section: impl FnOnce() -> R) -> Result<R, Errno> {
-        with_raw(self, cpu, section)
+        let (taken, front) = self.enter(cpu);
+        Ok(run_before(section, || self.hand_over(cpu, &taken, front)))
     }
 
     fn is_held(&self) -> bool {
@@ -53,28 +54,44 @@ impl<P: Platform> Lock<P> for Clh<P> {
 impl<P: Platform> RawLock<P> for Clh<P> {
     #[inline(always)]
     fn acquire(&self, cpu: &Cpu<'_, P>) -> Result<(), Errno> {
-        let node = cpu.this.wait.push();
-        // Relaxed: the exchange publishes it.
-        node.state.store(WAITING, Ordering::Relaxed);
-        // AcqRel: publishes the node to the next, and sees the one in front.
-        let front = self.tail.swap(node.address(), Ordering::AcqRel);
+        let (taken, front) = self.enter(cpu);
         // Relaxed: nobody else looks at it.
-        node.link.store(front, Ordering::Relaxed);
-        // SAFETY: this CPU alone goes on with that node, once it was released.
-        unsafe { &*front }.wait_for_state();
+        taken.node.link.store(front, Ordering::Relaxed);
         Ok(())
     }
 
     #[inline(always)]
     fn release(&self, cpu: &Cpu<'_, P>) {
-        let node = cpu.this.wait.top();
-        let front = node.link.load(Ordering::Relaxed);
-        if !planted!(cpu, ReleasedNodeReused) {
-            cpu.this.wait.replace_top(NonNull::new(front).expect("a lock always has a node"));
-        }
+        let taken = cpu.this.wait.taken_last();
+        self.hand_over(cpu, &taken, taken.node.link.load(Ordering::Relaxed));
+    }
+}
+
+impl<P: Platform> Clh<P> {
+    /// Enters the queue and waits for the lock; returns the CPU's node and the one in front of it.
+    #[inline(always)]
+    fn enter<'a>(&self, cpu: &Cpu<'a, P>) -> (Taken<'a, P>, *mut WaitNode<P>) {
+        let taken = cpu.this.wait.take();
+        // Relaxed: the exchange publishes it.
+        taken.node.state.store(WAITING, Ordering::Relaxed);
+        // AcqRel: publishes the node to the next, and sees the one in front.
+        let front = self.tail.swap(taken.node.address(), Ordering::AcqRel);
+        // SAFETY: this CPU alone goes on with that node, once it was released.
+        unsafe { &*front }.wait_for_state();
+        (taken, front)
+    }
+
+    /// Releases the lock, whose holder goes on with the node in front of its own.
+    #[inline(always)]
+    fn hand_over(&self, cpu: &Cpu<'_, P>, taken: &Taken<'_, P>, front: *mut WaitNode<P>) {
         // Release pairs with the acquire in `wait_for_state`. The node is the successor's from here.
-        node.state.store(GRANTED, Ordering::Release);
-        cpu.this.wait.pop();
+        taken.node.state.store(GRANTED, Ordering::Release);
+        if planted!(cpu, ReleasedNodeReused) {
+            cpu.this.wait.give_back(taken);
+        } else {
+            let front = NonNull::new(front).expect("a lock always has a node");
+            cpu.this.wait.give_back_as(taken, front);
+        }
     }
 }
 

@@ -1,7 +1,9 @@
-//! A mutex whose waiters sleep (Drepper, "Futexes are tricky", 2011; his third mutex).
+//! A mutex whose waiters spin for a short time and then sleep (Drepper, "Futexes are tricky", 2011, his
+//! third mutex; the spin first as glibc's adaptive mutex and Rust's `std::sync::Mutex` have it).
 //!
-//! The word says free, held, or held with waiters. A waiter marks the word and sleeps as long as it is
-//! marked; a release that finds the mark wakes one. On real cores waiters sleep in the host's kernel by
+//! The word says free, held, or held with waiters. A waiter looks a few times, each time after twice the
+//! pauses; while others sleep already it does not spin. Then it marks the word and sleeps as long as it
+//! is marked; a release that finds the mark wakes one. On real cores waiters sleep in the host's kernel by
 //! the futex system call; elsewhere in the machine's own list of sleepers ([`Sleepers`]), which is what
 //! the kernel does: look at the word and join the list under one lock, then wait to be taken off
 //! it. What falling asleep and waking cost beyond that is not charged in the simulator.
@@ -20,6 +22,12 @@ const FREE: u32 = 0;
 const HELD: u32 = 1;
 /// Held, and somebody sleeps or is about to.
 const AWAITED: u32 = 2;
+
+/// Looks at the word before a waiter sleeps, each after twice the pauses of the one before, beginning
+/// with one: some microseconds in all, about what falling asleep and waking takes.
+const LOOKS: u32 = 8;
+/// The same in model checkers, where each look doubles the executions and a pause is a step of others.
+const CHECKED_LOOKS: u32 = 1;
 
 /// See the module.
 pub struct FutexMutex<P: Memory> {
@@ -67,6 +75,9 @@ impl<P: Platform> RawLock<P> for FutexMutex<P> {
 impl<P: Platform> FutexMutex<P> {
     #[cold]
     fn acquire_slow(&self, cpu: &Cpu<'_, P>) {
+        if self.spin() {
+            return;
+        }
         // A woken waiter cannot know whether others sleep: it takes the lock as awaited. Acquire pairs
         // with the release of the last holder.
         let mark = if planted!(cpu, WokenTakesUnmarked) { HELD } else { AWAITED };
@@ -75,6 +86,33 @@ impl<P: Platform> FutexMutex<P> {
             first = false;
             sleep_while(cpu, &self.value, mark);
         }
+    }
+}
+
+impl<P: Memory> FutexMutex<P> {
+    /// Waits for a short time without sleeping; returns whether the lock was taken.
+    fn spin(&self) -> bool {
+        for look in 0..if P::QUARANTINE { CHECKED_LOOKS } else { LOOKS } {
+            let pauses = if P::QUARANTINE { 0 } else { 1 << look };
+            for _ in 0..pauses {
+                P::relax();
+            }
+            // Relaxed: the exchange takes the lock.
+            match self.value.load(Ordering::Relaxed) {
+                // Acquire pairs with the release of the last holder.
+                FREE => {
+                    let taken =
+                        self.value.cas(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).is_ok();
+                    if taken {
+                        return true;
+                    }
+                }
+                // The lock is busy for long: others have given up.
+                AWAITED => return false,
+                _ => {}
+            }
+        }
+        false
     }
 }
 

@@ -111,7 +111,7 @@ impl<P: Platform> RawLock<P> for Hmcs<P> {
         let (queue, node) = (self.queue(cpu), cpu.this.wait.top());
         let turns = node.state.load(Ordering::Relaxed);
         let most = if P::QUARANTINE { CHECKED_TURNS } else { LOCAL_TURNS };
-        let next = node.next.load(Ordering::Acquire);
+        let next = node.behind.load(Ordering::Acquire);
         if turns < most && !next.is_null() {
             // SAFETY: it waits for this.
             let next = unsafe { &*next };
@@ -120,6 +120,8 @@ impl<P: Platform> RawLock<P> for Hmcs<P> {
             // Release pairs with the acquire in `wait_for_state`.
             let counted = u32::from(!planted!(cpu, NodeKeepsTheLock));
             next.state.store(turns + counted, order);
+            // Relaxed: the exchange of the next queue publishes it.
+            node.behind.store(ptr::null_mut(), Ordering::Relaxed);
         } else if planted!(cpu, NodeLeavesLast) {
             // The next of this node may use the node's place, which is still in the queue.
             leave(cpu, &queue.tail, node, NODE_LEFT);

@@ -11,8 +11,8 @@
 
 use core::ptr;
 
-use super::node::{GRANTED, WaitNode};
-use super::{Lock, RawLock, with_raw};
+use super::node::{GRANTED, Taken, WAITING, WaitNode};
+use super::{Lock, RawLock, run_before};
 use crate::cell::Errno;
 use crate::machine::{Cpu, planted};
 use crate::platform::{Ordering, Platform, Word};
@@ -32,7 +32,9 @@ impl<P: Platform> Lock<P> for Mcs<P> {
 
     #[inline(always)]
     fn with<R>(&self, cpu: &Cpu<'_, P>, section: impl FnOnce() -> R) -> Result<R, Errno> {
-        with_raw(self, cpu, section)
+        let taken = cpu.this.wait.take();
+        enter(&self.tail, taken.node);
+        Ok(run_before(section, || self.hand_over(cpu, &taken)))
     }
 
     fn is_held(&self) -> bool {
@@ -49,21 +51,34 @@ impl<P: Platform> RawLock<P> for Mcs<P> {
 
     #[inline(always)]
     fn release(&self, cpu: &Cpu<'_, P>) {
-        leave(cpu, &self.tail, cpu.this.wait.top(), GRANTED);
-        cpu.this.wait.pop();
+        self.hand_over(cpu, &cpu.this.wait.taken_last());
+    }
+}
+
+impl<P: Platform> Mcs<P> {
+    /// Leaves the queue with the holder's node, the one taken last, and gives the node back.
+    #[inline(always)]
+    fn hand_over(&self, cpu: &Cpu<'_, P>, taken: &Taken<'_, P>) {
+        leave(cpu, &self.tail, taken.node, GRANTED);
+        cpu.this.wait.give_back(taken);
     }
 }
 
 /// Enters a queue and waits; returns what the waiter in front said, or `None` if there was none.
 #[inline(always)]
 pub(super) fn enter<P: Platform>(tail: &P::Ptr<WaitNode<P>>, node: &WaitNode<P>) -> Option<u32> {
-    node.reset();
+    // A store only where the last wait left something: the exchange has to wait for it. Not with the
+    // announcement: the one behind may have written to the line by then. Relaxed: the exchange publishes it.
+    if node.state.load(Ordering::Relaxed) != WAITING {
+        node.state.store(WAITING, Ordering::Relaxed);
+    }
     // AcqRel: publishes the node to the next newcomer, and sees the one in front, or what the last
     // holder did.
     let front = tail.swap(node.address(), Ordering::AcqRel);
     // SAFETY: who is in the queue leaves it by telling the one behind.
     let front = unsafe { front.as_ref() }?;
-    front.announce(node);
+    // Release pairs with the acquire in `leave`: the node is ready.
+    front.behind.store(node.address(), Ordering::Release);
     Some(node.wait_for_state())
 }
 
@@ -75,7 +90,7 @@ pub(super) fn leave<P: Platform>(
     node: &WaitNode<P>,
     said: u32,
 ) {
-    if node.next.load(Ordering::Relaxed).is_null() {
+    if node.behind.load(Ordering::Relaxed).is_null() {
         if planted!(cpu, QueueClosedUnseen) {
             // A newcomer between the look and the store is lost.
             tail.store(ptr::null_mut(), Ordering::Release);
@@ -89,6 +104,11 @@ pub(super) fn leave<P: Platform>(
         }
     }
     let order = if planted!(cpu, TurnGivenRelaxed) { Ordering::Relaxed } else { Ordering::Release };
+    // A newcomer has exchanged the tail, so it announces itself. Acquire pairs with the release in `enter`.
+    // SAFETY: nodes belong to the machine, which outlives the wait.
+    let behind = P::wait_until(|| unsafe { node.behind.load(Ordering::Acquire).as_ref() });
     // Release pairs with the acquire in `wait_for_state`.
-    node.wait_for_next().state.store(said, order);
+    behind.state.store(said, order);
+    // Relaxed: the exchange of the next queue publishes it.
+    node.behind.store(ptr::null_mut(), Ordering::Relaxed);
 }

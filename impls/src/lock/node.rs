@@ -32,6 +32,9 @@ pub(crate) const GRANTED: u32 = 1;
 pub(crate) struct WaitNode<P: Platform> {
     /// The waiter behind this one, or in a stack the one beneath.
     pub(crate) next: P::Ptr<WaitNode<P>>,
+    /// The waiter behind this one in a queue of [`mcs`](super::mcs). Null outside of a queue, so that an
+    /// acquire need not store it.
+    pub(crate) behind: P::Ptr<WaitNode<P>>,
     /// The waiter in front of this one, or what it said.
     pub(crate) link: P::Ptr<WaitNode<P>>,
     /// What the waiter spins on.
@@ -52,6 +55,7 @@ impl<P: Platform> WaitNode<P> {
     pub(crate) fn new() -> Self {
         Self {
             next: P::Ptr::new("wait.next", ptr::null_mut()),
+            behind: P::Ptr::new("wait.behind", ptr::null_mut()),
             link: P::Ptr::new("wait.link", ptr::null_mut()),
             state: P::U32::new("wait.state", WAITING),
             role: P::U32::new("wait.role", 0),
@@ -103,11 +107,21 @@ impl<P: Platform> WaitNode<P> {
     }
 }
 
+/// A node that was taken.
+pub(crate) struct Taken<'a, P: Platform> {
+    /// The node, the caller's until it gives it back.
+    pub(crate) node: &'a WaitNode<P>,
+    /// Its place in the CPU's stack.
+    level: u32,
+}
+
 /// What a CPU keeps for queue locks.
 pub struct WaitNodes<P: Platform> {
-    nodes: Box<[AtomicPtr<WaitNode<P>>]>,
     /// How many are in use.
     used: CpuLocal,
+    /// The first [`nesting`](Self::nesting) places hold a node each, the others are null. In here, since
+    /// each acquire waits for the address.
+    nodes: [AtomicPtr<WaitNode<P>>; MAX_NESTING],
     /// For each context, the lock that its holder hands over now (Hemlock).
     grants: [CachePadded<P::Ptr<()>>; CONTEXTS],
     /// For each context, how many numbers it has drawn (Hapax). Its own, so that an interrupt
@@ -128,16 +142,27 @@ unsafe impl<P: Platform> Sync for WaitNodes<P> {}
 
 impl<P: Platform> WaitNodes<P> {
     pub(crate) fn new() -> Self {
-        let nesting = if P::QUARANTINE { CHECKED_NESTING } else { MAX_NESTING };
         Self {
-            nodes: (0..nesting).map(|_| AtomicPtr::new(WaitNode::allocate().as_ptr())).collect(),
             used: CpuLocal::default(),
+            nodes: core::array::from_fn(|place| {
+                let has_node = place < Self::nesting();
+                AtomicPtr::new(if has_node {
+                    WaitNode::allocate().as_ptr()
+                } else {
+                    ptr::null_mut()
+                })
+            }),
             grants: core::array::from_fn(|_| {
                 CachePadded::new(P::Ptr::new("cpu.grant", ptr::null_mut()))
             }),
             drawn: Default::default(),
             guards: Default::default(),
         }
+    }
+
+    /// Returns how many queue locks may be held or waited for at once.
+    const fn nesting() -> usize {
+        if P::QUARANTINE { CHECKED_NESTING } else { MAX_NESTING }
     }
 
     /// Returns nodes in use and guards taken: 0 at rest.
@@ -151,11 +176,39 @@ impl<P: Platform> WaitNodes<P> {
     /// If more than [`MAX_NESTING`] queue locks are held or waited for on this CPU.
     #[inline(always)]
     pub(crate) fn push(&self) -> &WaitNode<P> {
+        self.take().node
+    }
+
+    /// Takes the next node, as [`push`](Self::push) does, and says where it was.
+    #[inline(always)]
+    pub(crate) fn take(&self) -> Taken<'_, P> {
         let level = self.used.get();
-        assert!((level as usize) < self.nodes.len(), "more than {level} queue locks at once");
+        assert!((level as usize) < Self::nesting(), "more than {level} queue locks at once");
         // An interrupt between the load and the store leaves the count as it found it.
         self.used.set(level + 1);
-        self.at(level)
+        Taken { node: self.at(level), level }
+    }
+
+    /// Returns the node taken last and where it was.
+    #[inline(always)]
+    pub(crate) fn taken_last(&self) -> Taken<'_, P> {
+        let level = self.used.get() - 1;
+        Taken { node: self.at(level), level }
+    }
+
+    /// Gives back the node taken last. A store alone: the next acquire does not wait for a load of the
+    /// count and a subtraction.
+    #[inline(always)]
+    pub(crate) fn give_back(&self, taken: &Taken<'_, P>) {
+        self.used.set(taken.level);
+    }
+
+    /// Gives back the node taken last for another one, as the caller has passed its ownership on.
+    #[inline(always)]
+    pub(crate) fn give_back_as(&self, taken: &Taken<'_, P>, node: NonNull<WaitNode<P>>) {
+        // Relaxed: this CPU's alone.
+        self.nodes[taken.level as usize].store(node.as_ptr(), Ordering::Relaxed);
+        self.give_back(taken);
     }
 
     /// Returns the node taken last.
@@ -180,7 +233,7 @@ impl<P: Platform> WaitNodes<P> {
     #[inline(always)]
     fn at(&self, level: u32) -> &WaitNode<P> {
         let node = self.nodes[level as usize].load(Ordering::Relaxed);
-        // SAFETY: a place always holds a node, which lives as long as somebody owns it; whoever passes
+        // SAFETY: a place that is used holds a node, which lives as long as somebody owns it; whoever passes
         // it on replaces it here.
         unsafe { &*node }
     }
@@ -215,7 +268,7 @@ const SOURCE_BITS: u32 = 16;
 
 impl<P: Platform> Drop for WaitNodes<P> {
     fn drop(&mut self) {
-        for node in &mut self.nodes {
+        for node in &mut self.nodes[..Self::nesting()] {
             // SAFETY: a place owns its node, and at rest no lock knows it.
             unsafe { WaitNode::free(NonNull::new_unchecked(*node.get_mut())) };
         }

@@ -4,7 +4,7 @@
 //! wait for a CPU that does not run (`virt_spin_lock`). It keeps the queued spinlock's fast path and
 //! release: a compare-exchange of the word, and a store of its lowest byte. See
 //! [`super::queued::WordForm`] for what that costs whoever takes it again at once. `ttas` is the lock of
-//! the literature and of libraries: its release stores the word.
+//! the literature and of libraries: taken by an exchange and released by a store, both of the word.
 //!
 //! Invariants: the lowest byte is 1 if and only if somebody holds the lock. No order among waiters, and
 //! no bound on how often one is passed.
@@ -17,13 +17,13 @@ use crate::platform::{Memory, Ordering, Platform, SplitWord, Word};
 const FREE: u32 = 0;
 const HELD: u32 = 1;
 
-/// See the module. `WORD`: the release stores the whole word.
-pub struct Tas<P: Memory, const WORD: bool = false> {
+/// See the module. `EXCHANGE`: taken by an exchange, released by a store, of the word.
+pub struct Tas<P: Memory, const EXCHANGE: bool = false> {
     value: P::U32,
 }
 
-impl<P: Platform, const WORD: bool> Lock<P> for Tas<P, WORD> {
-    const ID: &'static str = if WORD { "ttas" } else { "spin-tas" };
+impl<P: Platform, const EXCHANGE: bool> Lock<P> for Tas<P, EXCHANGE> {
+    const ID: &'static str = if EXCHANGE { "ttas" } else { "spin-tas" };
     const FALLIBLE: bool = false;
 
     fn new() -> Self {
@@ -40,14 +40,14 @@ impl<P: Platform, const WORD: bool> Lock<P> for Tas<P, WORD> {
     }
 }
 
-impl<P: Platform, const WORD: bool> RawLock<P> for Tas<P, WORD> {
+impl<P: Platform, const EXCHANGE: bool> RawLock<P> for Tas<P, EXCHANGE> {
     #[inline(always)]
     fn acquire(&self, cpu: &Cpu<'_, P>) -> Result<(), Errno> {
-        let taken = if WORD && planted!(cpu, TtasTakenByStore) {
+        let taken = if EXCHANGE && planted!(cpu, TtasTakenByStore) {
             let was = self.value.load(Ordering::Acquire);
             self.value.store(HELD, Ordering::Relaxed);
             was == FREE
-        } else if WORD && planted!(cpu, TtasTakenRelaxed) {
+        } else if EXCHANGE && planted!(cpu, TtasTakenRelaxed) {
             self.value.cas(FREE, HELD, Ordering::Relaxed, Ordering::Relaxed).is_ok()
         } else {
             self.try_acquire()
@@ -60,11 +60,11 @@ impl<P: Platform, const WORD: bool> RawLock<P> for Tas<P, WORD> {
 
     #[inline(always)]
     fn release(&self, cpu: &Cpu<'_, P>) {
-        // Release, of the byte and of the word, pairs with the acquires below: the section comes
-        // before the next.
-        if WORD && planted!(cpu, TtasReleasedRelaxed) {
+        if EXCHANGE && planted!(cpu, TtasReleasedRelaxed) {
             self.value.store(FREE, Ordering::Relaxed);
-        } else if WORD {
+        } else if EXCHANGE {
+            // Release, here and next, pairs with the acquires below: the section comes before the
+            // next.
             self.value.store(FREE, Ordering::Release);
         } else {
             self.value.clear_low_byte_release();
@@ -72,22 +72,35 @@ impl<P: Platform, const WORD: bool> RawLock<P> for Tas<P, WORD> {
     }
 }
 
-impl<P: Memory, const WORD: bool> Tas<P, WORD> {
-    /// Acquire pairs with the release of the last holder.
+impl<P: Memory, const EXCHANGE: bool> Tas<P, EXCHANGE> {
+    /// Takes the lock if it is free; returns whether it was.
     #[inline(always)]
     pub(super) fn try_acquire(&self) -> bool {
+        if EXCHANGE {
+            return self.value.test_and_set_acquire();
+        }
+        // Acquire pairs with the release of the last holder.
         self.value.cas(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
     #[cold]
     fn acquire_slow(&self) {
+        if EXCHANGE {
+            // The exchange has taken the line away from the holder: not at once again.
+            P::relax();
+        }
         P::wait_until(|| {
             // Relaxed: only the exchange that follows takes the lock. Reading first keeps the
             // line shared among the waiters while the lock is held.
             let free = self.value.load(Ordering::Relaxed) == FREE;
-            // A full barrier, as `atomic_try_cmpxchg` is.
-            let take = || self.value.cas(FREE, HELD, Ordering::SeqCst, Ordering::Relaxed);
-            (free && take().is_ok()).then_some(())
+            let take = || {
+                if EXCHANGE {
+                    return self.try_acquire();
+                }
+                // A full barrier, as `atomic_try_cmpxchg` is.
+                self.value.cas(FREE, HELD, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+            };
+            (free && take()).then_some(())
         });
     }
 }

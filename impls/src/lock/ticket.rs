@@ -13,13 +13,13 @@
 //! passed by nobody who drew later. The kernel packs both numbers into one word of four bytes; here
 //! they are two words, so that the release is a plain store that no wider load has to wait for.
 
-use super::{Lock, RawLock, with_raw};
+use super::{Lock, RawLock, run_before};
 use crate::cell::Errno;
 use crate::machine::{Cpu, planted};
 use crate::platform::{IntWord, Memory, Ordering, Platform, Word};
 
 /// How long a waiter stays away for each place in front of it, in turns of [`Memory::spend`].
-const TURNS_PER_PLACE: u32 = 50;
+const TURNS_PER_PLACE: u32 = 32;
 
 /// The ticket lock, with proportional backoff if `BACKOFF`.
 pub struct Ticket<P: Memory, const BACKOFF: bool = false> {
@@ -39,7 +39,8 @@ impl<P: Platform, const BACKOFF: bool> Lock<P> for Ticket<P, BACKOFF> {
 
     #[inline(always)]
     fn with<R>(&self, cpu: &Cpu<'_, P>, section: impl FnOnce() -> R) -> Result<R, Errno> {
-        with_raw(self, cpu, section)
+        let ticket = self.draw(cpu);
+        Ok(run_before(section, || self.show_next(cpu, ticket)))
     }
 
     fn is_held(&self) -> bool {
@@ -50,6 +51,21 @@ impl<P: Platform, const BACKOFF: bool> Lock<P> for Ticket<P, BACKOFF> {
 impl<P: Platform, const BACKOFF: bool> RawLock<P> for Ticket<P, BACKOFF> {
     #[inline(always)]
     fn acquire(&self, cpu: &Cpu<'_, P>) -> Result<(), Errno> {
+        self.draw(cpu);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn release(&self, cpu: &Cpu<'_, P>) {
+        // Relaxed: changed by holders alone.
+        self.show_next(cpu, self.owner.load(Ordering::Relaxed));
+    }
+}
+
+impl<P: Platform, const BACKOFF: bool> Ticket<P, BACKOFF> {
+    /// Draws a number and waits until it is shown; returns it.
+    #[inline(always)]
+    fn draw(&self, cpu: &Cpu<'_, P>) -> u32 {
         let ticket = if planted!(cpu, TicketDrawnTwice) {
             let ticket = self.next.load(Ordering::Relaxed);
             self.next.store(ticket.wrapping_add(1), Ordering::Relaxed);
@@ -61,18 +77,17 @@ impl<P: Platform, const BACKOFF: bool> RawLock<P> for Ticket<P, BACKOFF> {
         if self.shown() != ticket {
             self.wait(ticket);
         }
-        Ok(())
+        ticket
     }
 
+    /// Shows the number behind that of the holder.
     #[inline(always)]
-    fn release(&self, cpu: &Cpu<'_, P>) {
-        // Relaxed: changed by holders alone.
-        let owner = self.owner.load(Ordering::Relaxed);
-        let step = if planted!(cpu, TicketSkipped) && owner == 1 { 2 } else { 1 };
+    fn show_next(&self, cpu: &Cpu<'_, P>, ticket: u32) {
+        let step = if planted!(cpu, TicketSkipped) && ticket == 1 { 2 } else { 1 };
         let order =
             if planted!(cpu, TicketShownRelaxed) { Ordering::Relaxed } else { Ordering::Release };
         // Release pairs with the acquire in `shown`: the section comes before the next.
-        self.owner.store(owner.wrapping_add(step), order);
+        self.owner.store(ticket.wrapping_add(step), order);
     }
 }
 
@@ -86,6 +101,7 @@ impl<P: Memory, const BACKOFF: bool> Ticket<P, BACKOFF> {
     #[cold]
     fn wait(&self, ticket: u32) {
         if !BACKOFF {
+            P::relax();
             return P::wait_until(|| (self.shown() == ticket).then_some(()));
         }
         loop {

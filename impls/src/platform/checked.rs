@@ -250,6 +250,12 @@ macro_rules! checked_memory {
                 self.get().fetch_or(1, Ordering::Acquire) & 1 == 0
             }
 
+            fn test_and_set_acquire(&self) -> bool {
+                // Not by an exchange: loom lets the holder's later store come before the 1 that an
+                // exchange wrote over the holder's 1.
+                self.get().compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok()
+            }
+
             fn any_above_low_byte(&self) -> bool {
                 self.get().load(Ordering::Relaxed) & !0xff != 0
             }
