@@ -9,7 +9,7 @@
 //! stack holds a pointer, and whoever holds the pointer owns the node.
 
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicPtr, AtomicU64};
+use core::sync::atomic::{AtomicPtr, AtomicU64, compiler_fence};
 
 use crossbeam_utils::CachePadded;
 
@@ -183,9 +183,10 @@ impl<P: Platform> WaitNodes<P> {
     #[inline(always)]
     pub(crate) fn take(&self) -> Taken<'_, P> {
         let level = self.used.get();
-        assert!((level as usize) < Self::nesting(), "more than {level} queue locks at once");
         // An interrupt between the load and the store leaves the count as it found it.
         self.used.set(level + 1);
+        // The place is read after that: until then an interrupt takes the node, and may leave another.
+        compiler_fence(Ordering::SeqCst);
         Taken { node: self.at(level), level }
     }
 
@@ -232,10 +233,22 @@ impl<P: Platform> WaitNodes<P> {
 
     #[inline(always)]
     fn at(&self, level: u32) -> &WaitNode<P> {
-        let node = self.nodes[level as usize].load(Ordering::Relaxed);
+        // A branch, which is predicted: the address of the node does not wait for the count.
+        let node =
+            if level == 0 { self.nodes[0].load(Ordering::Relaxed) } else { self.nested(level) };
         // SAFETY: a place that is used holds a node, which lives as long as somebody owns it; whoever passes
         // it on replaces it here.
         unsafe { &*node }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn nested(&self, level: u32) -> *mut WaitNode<P> {
+        if level as usize >= Self::nesting() {
+            self.used.set(level);
+            panic!("more than {level} queue locks at once");
+        }
+        self.nodes[level as usize].load(Ordering::Relaxed)
     }
 
     /// Returns where this CPU hands locks over in a context.
