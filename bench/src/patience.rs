@@ -11,7 +11,7 @@ pub(crate) struct Patience {
 }
 
 impl Patience {
-    /// How much of the time between two looks counts.
+    /// Longest time between two looks that counts.
     pub(crate) const LOOK: Duration = Duration::from_secs(1);
 
     /// Begins to wait, for `limit` at most.

@@ -215,7 +215,7 @@ impl<P: Platform> WaitNodes<P> {
     /// Returns the node taken last.
     #[inline(always)]
     pub(crate) fn top(&self) -> &WaitNode<P> {
-        self.at(self.used.get() - 1)
+        self.taken_last().node
     }
 
     /// Gives the node taken last back.
