@@ -200,6 +200,7 @@ pub(crate) static OPERATIONS: &[Operation] = &[
         program: "empty_row",
         layouts: SAME,
         any_context: true,
+        callbacks: Callbacks::None,
         ..WQ
     },
     Operation {
@@ -208,6 +209,7 @@ pub(crate) static OPERATIONS: &[Operation] = &[
         program: "set_callback",
         any_context: true,
         batch: BATCH_MAX,
+        callbacks: Callbacks::None,
         ..WQ
     },
     Operation {
@@ -224,6 +226,7 @@ pub(crate) static OPERATIONS: &[Operation] = &[
         batch: FREEING_BATCH,
         frees: true,
         prepare: false,
+        callbacks: Callbacks::None,
         ..WQ
     },
     Operation {
@@ -325,8 +328,8 @@ pub(crate) static OPERATIONS: &[Operation] = &[
         name: "bpf_res_spin_lock-aa",
         about: "taking the lock already held: every attempt fails with EDEADLK",
         program: "lock_aa",
-        // Even this deadlock takes a millisecond to be found.
-        batch: 8,
+        // Even this deadlock takes a millisecond to be found, in which the kernel does not switch.
+        batch: 1,
         layouts: OWN,
         ..RES_LOCK
     },
@@ -336,7 +339,7 @@ pub(crate) static OPERATIONS: &[Operation] = &[
         program: "lock_abba",
         layouts: SAME,
         // As above, and more.
-        batch: 8,
+        batch: 1,
         threads_min: 2,
         ..RES_LOCK
     },

@@ -155,7 +155,7 @@ impl RoundResult {
             round.latency.insert((*op).to_owned(), histogram.to_record());
         }
         round.invariants = self.invariants.clone();
-        disturbance::note(&mut round, &self.threads, self.host, false);
+        disturbance::note(&mut round, &self.threads, self.host, row.shares_cpus());
         round.operation = Some(row.name());
         round.layout = Some(layout.name().to_owned());
         round.latency_sample_every = Some(self.sample_every);
@@ -240,5 +240,20 @@ mod tests {
         assert!(disturbed(quiet, 10_000_000));
         assert!(disturbed(ThreadDisturbance { involuntary_switches: 1, ..quiet }, 0));
         assert!(disturbed(ThreadDisturbance { migrations: Some(1), ..quiet }, 0));
+    }
+
+    #[test]
+    fn a_work_runs_on_the_cpu_of_the_thread_that_started_it() {
+        let disturbed = |row: &str| {
+            let mut result = result(row);
+            result.threads[0].involuntary_switches = 9;
+            !result.to_round("compact").is_usable()
+        };
+        for row in ["wq-start", "wq-start@softirq", "wq-lifecycle", "wq-mixed"] {
+            assert!(!disturbed(row), "{row}: its worker needs the CPU");
+        }
+        for row in ["wq-empty", "wq-set_callback", "wq-init-free", "timer-start"] {
+            assert!(disturbed(row), "{row} starts no work");
+        }
     }
 }

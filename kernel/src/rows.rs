@@ -5,7 +5,7 @@ use std::fmt;
 use cellbench_record::Kind;
 
 use crate::info::KernelInfo;
-use crate::operations::{OPERATIONS, Operation, Source};
+use crate::operations::{Callbacks, OPERATIONS, Operation, Source};
 
 /// Where an operation is called from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -126,6 +126,13 @@ impl Row {
     #[must_use]
     pub fn threads_min(&self) -> u32 {
         self.operation.threads_min
+    }
+
+    /// Returns whether the row's threads share their CPUs with the kernel's workers, which run the works
+    /// that the row starts.
+    #[must_use]
+    pub fn shares_cpus(&self) -> bool {
+        self.operation.source == Source::Wq && self.operation.callbacks != Callbacks::None
     }
 
     /// Returns the row of the same object that does nothing: its loop and its clock are this row's.

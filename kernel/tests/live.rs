@@ -137,6 +137,19 @@ fn one_task_work_is_taken_until_the_thread_returns() {
 }
 
 #[test]
+fn entries_shorter_than_the_sampling_interval_take_turns_to_be_timed() {
+    let Some((info, _guard)) = kernel("entries_shorter_than_the_sampling_interval") else { return };
+    // Enters 32 times round the loop at a time.
+    let timed = Options { sample_every: 64, ..options(Layout::Same, 1) };
+    let bench = Bench::open(&row(&info, "timer-init-free"), timed).unwrap();
+    let deadline_ns = cellbench_kernel::monotonic_ns() + 20_000_000;
+    let counts = bench.worker(0).unwrap().run_until(deadline_ns).unwrap();
+    let timed = bench.latency().unwrap().get("init").map_or(0, |histogram| histogram.samples());
+    let due = (0..counts.entries).filter(|entry| (entry * 37) % 64 == 0 || (entry * 37) % 64 > 32);
+    assert_eq!(timed, due.count() as u64, "{} entries", counts.entries);
+}
+
+#[test]
 fn samples_are_as_many_as_asked_for_and_in_the_right_buckets() {
     let Some((info, _guard)) = kernel("samples_are_as_many_as_asked_for") else { return };
     let timed = Options { sample_every: 16, ..options(Layout::Same, 1) };

@@ -91,6 +91,7 @@ enum {
 	DEADLINE_EVERY = 128,
 	STOP_ROUNDS_MAX = 2 << 20, /* of a stop whose other call never begins */
 	CELL_BITS = 24,      /* of a key: the cell; the rest is a random choice */
+	ENTRY_STRIDE = 37,   /* from an entry's first key to the next one's; odd, see `first` */
 };
 
 /* In and out of a run. Every field is 64 bits, so that user space reads it as an array. */
@@ -204,6 +205,7 @@ struct run {
 	__u32 cell;
 	__u32 choice;
 	__u32 timed;
+	__u32 first;         /* number of the first time round: keys and timed attempts differ by entry */
 	__u64 failed;
 	__u64 ok[NR_OPS];
 };
@@ -282,6 +284,7 @@ static __always_inline void begin(struct run *r, const struct args *a)
 	r->mask = a->mask;
 	r->use_keys = a->use_keys;
 	r->sample_every = a->sample_every;
+	r->first = a->entries * ENTRY_STRIDE;
 }
 
 /* Before each time round: false when the deadline has passed. Chooses the cell and whether to time. */
@@ -290,14 +293,14 @@ static __always_inline bool step(struct run *r, __u32 i)
 	if ((i & (DEADLINE_EVERY - 1)) == DEADLINE_EVERY - 1 && r->deadline_ns &&
 	    bpf_ktime_get_ns() >= r->deadline_ns)
 		return false;
-	r->timed = r->sample_every && !(i & (r->sample_every - 1));
+	r->timed = r->sample_every && !((i + r->first) & (r->sample_every - 1));
 	if (r->use_keys) {
 		struct keys *k = bpf_map_lookup_elem(&keys, &r->thread);
 		__u32 key;
 
 		if (!k)
 			return false;
-		key = k->key[i & (NR_KEYS - 1)];
+		key = k->key[(i + r->first) & (NR_KEYS - 1)];
 		r->cell = key & ((1 << CELL_BITS) - 1);
 		r->choice = key >> CELL_BITS;
 	} else {
