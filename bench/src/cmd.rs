@@ -7,6 +7,7 @@
 mod ab;
 mod advise;
 mod args;
+mod builds;
 mod command_line;
 mod compare;
 mod doctor;
@@ -63,6 +64,7 @@ enum Command {
     Stress(Box<stress::Args>),
     Report(report::Args),
     Compare(compare::Args),
+    Builds(builds::Args),
     Merge(merge::Args),
     Pack(pack::Args),
     Hosts(hosts::Args),
@@ -104,6 +106,7 @@ pub fn main() -> ExitCode {
             | Command::Advise(_)
             | Command::Report(_)
             | Command::Compare(_)
+            | Command::Builds(_)
             | Command::Merge(_)
             | Command::Pack(_)
             | Command::Hosts(_)
@@ -126,6 +129,7 @@ pub fn main() -> ExitCode {
         Command::Fleet(args) => fleet::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Builds(args) => builds::run(&args),
         Command::Merge(args) => merge::run(&args),
         Command::Pack(args) => pack::run(&args),
         Command::Hosts(args) => hosts::run(&args),

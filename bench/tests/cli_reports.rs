@@ -57,6 +57,66 @@ fn fail_on_decides_the_exit_status() {
 }
 
 #[test]
+fn what_one_build_decides_is_not_decided_where_builds_disagree() {
+    let out = tempfile::tempdir().unwrap();
+    // Ratios of twelve builds: the place of the code moves them by 2 %, and 5 % are a difference.
+    let moved = |of: u64, build: u64| run(&out.path().join(build.to_string()), of, None);
+    let placed = |ok: u64| -> Vec<PathBuf> {
+        (0..12).map(|build| moved(ok - 20_000 + build * 4_000, ok + build)).collect()
+    };
+    let builds = |runs: &[PathBuf], more: &[&str]| {
+        let output = cellbench().arg("builds").args(runs).args(more).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+        let words: Vec<&str> = text.split_whitespace().collect();
+        (output.status.code(), words.join(" "))
+    };
+    let same = placed(998_000);
+    assert_eq!(compare_cells(&same[0]), "slower", "one build alone has a narrow interval");
+    let (status, text) = builds(&same, &["--fail-on-slower"]);
+    assert_eq!(status, Some(0), "{text}");
+    assert!(
+        text.contains("12 builds: 0 faster, 0 slower, 0 same (within 1 %), 1 undecided"),
+        "{text}"
+    );
+
+    let (status, text) = builds(&placed(950_000), &["--fail-on-slower"]);
+    assert_eq!(status, Some(1), "{text}");
+    assert!(text.contains("same-cell x2 0.952 0.9"), "{text}");
+    assert!(text.contains("12 builds: 0 faster, 1 slower"), "{text}");
+
+    // Few builds decide nothing, however narrow each is.
+    let (status, text) = builds(&same[..3], &["--pairs", "cmd-queue/spin-queued"]);
+    assert_eq!(status, Some(0));
+    assert!(text.contains("1 with too few builds: 6 are needed for 1 comparison"), "{text}");
+}
+
+/// Returns the verdict on `cmd-queue` of one run alone.
+fn compare_cells(run: &Path) -> String {
+    let output = cellbench().arg("report").arg(run).arg("--json").output().unwrap();
+    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let entries = summary["entries"].as_array().unwrap().iter();
+    let verdict = entries.filter_map(|entry| entry["verdict"].as_str()).next();
+    verdict.unwrap_or("none").to_owned()
+}
+
+#[test]
+fn pairs_that_cannot_be_are_refused_in_one_line() {
+    let out = tempfile::tempdir().unwrap();
+    let run = run(out.path(), 1_000_000, None);
+    for (pairs, said) in [
+        ("cmd-queue", "two cells with a slash between"),
+        ("cmd-queue/cmd-queue", "two cells with a slash between"),
+        ("cmd-queue/spin-qeued", "no run has the cell `spin-qeued`"),
+    ] {
+        let output = cellbench().arg("builds").arg(&run).args(["--pairs", pairs]).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{pairs}");
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(error.contains(said) && error.trim_end().lines().count() <= 2, "{error}");
+    }
+}
+
+#[test]
 fn what_cannot_be_compared_fails_as_well() {
     let out = tempfile::tempdir().unwrap();
     let good = run(&out.path().join("good"), 1_000_000, None);

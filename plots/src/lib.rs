@@ -26,9 +26,11 @@
 //! # For a reader
 //!
 //! [`summarise`] gives the numbers, [`write_all`] makes every report of a run again from its records
-//! alone, [`compare()`] sets two runs against each other, [`merge()`] makes one run of several
+//! alone, [`compare()`] sets two runs against each other, [`over_builds`] compares cells over several
+//! builds, [`merge()`] makes one run of several
 //! hosts, and [`pack()`] one file of a run. Formats are in [`report`], statistics in [`stats`].
 
+pub mod builds;
 pub mod chart;
 pub mod compare;
 pub mod designs;
@@ -44,6 +46,7 @@ pub mod stats;
 mod summarise;
 mod table;
 
+pub use builds::over_builds;
 pub use compare::compare;
 pub use merge::merge;
 pub use options::Options;

@@ -4,6 +4,7 @@
 //! a file here and a line in [`FORMATS`].
 
 mod benchstat;
+mod builds;
 mod charts;
 mod comparison;
 mod csv;
@@ -35,6 +36,7 @@ use crate::chart::Drawings;
 use crate::options::Options;
 use crate::run::{Loaded, Report};
 
+pub use builds::over_builds;
 pub use comparison::comparison;
 pub use forest_text::bars;
 pub use gallery::{Gallery, Rejected, figure_path};

@@ -14,6 +14,7 @@ const WHOLE: &[&str] = &[
     "stress\n--seconds\n600\n--workloads\nnmi-same-cell\n--interrupts\n10000000\n--stepped",
     "report\nrun-1\n--format\nmail\n--baseline\nspin-tas",
     "compare\na\nb",
+    "builds\na\nb\n--pairs\nmcs/ck-mcs,clh/ck-clh\n--fail-on-slower",
     "merge\na\nb\n--out\nc",
     "selftest\n--time-budget\n90s",
     "kernel\n--vm\nvmlinuz\n--against\nother",
