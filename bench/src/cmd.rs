@@ -6,9 +6,7 @@
 
 mod ab;
 mod advise;
-mod args;
 mod builds;
-mod command_line;
 mod compare;
 mod doctor;
 mod fleet;
@@ -18,33 +16,23 @@ mod inputs;
 mod kernel;
 mod list;
 mod merge;
-mod output;
 mod pack;
-mod report;
-mod run;
 mod selftest;
 mod serve;
 mod sim;
 mod stress;
-mod suite;
 mod topology;
 mod trace;
 
 use std::ffi::OsString;
-use std::io::Write as _;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use cellbench_host::threads;
 use cellbench_plots::report::glossary;
-use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use args::Measuring;
-pub use suite::suite;
-
-/// Exit status for wrong input and for whatever else ends a command without its result.
-pub const EXIT_ERROR: u8 = 2;
+use cellbench_measure::cmd::args::Measuring;
+use cellbench_measure::cmd::{finish, output, report, run, usage};
 
 /// Measures the async cell of BPF timers, work queues and task works in every design.
 #[derive(Debug, Parser)]
@@ -163,41 +151,4 @@ fn fall_back_to_one_thread() {
         // Rayon says no where a pool is there already, which is as good.
         let _ = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build_global();
     }
-}
-
-/// Returns the exit status of a command that ended; an error becomes its one line.
-fn finish(outcome: anyhow::Result<ExitCode>) -> ExitCode {
-    outcome.unwrap_or_else(|error| {
-        output::error(&error);
-        ExitCode::from(EXIT_ERROR)
-    })
-}
-
-/// Writes help and version as clap prints them, and anything else as one line.
-fn usage(error: &clap::Error) -> ExitCode {
-    match error.kind() {
-        ErrorKind::DisplayHelp
-        | ErrorKind::DisplayVersion
-        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            // Not `exit`, which does not look whether all was written.
-            let status = ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_ERROR));
-            let printed = error.print().and_then(|()| std::io::stdout().flush());
-            finish(match printed {
-                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(status),
-                printed => printed.context("standard output").map(|()| status),
-            })
-        }
-        _ => {
-            output::error(&anyhow::anyhow!("{}; see --help", what_is_wrong(error)));
-            ExitCode::from(EXIT_ERROR)
-        }
-    }
-}
-
-/// Returns the first paragraph of clap's text, as one line; the rest is usage.
-fn what_is_wrong(error: &clap::Error) -> String {
-    let text = error.render().to_string();
-    let what: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
-    let what = what.join(" ");
-    what.strip_prefix("error: ").unwrap_or(&what).to_owned()
 }

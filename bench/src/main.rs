@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 #[global_allocator]
-static ALLOCATOR: cellbench::alloc::LineAligned = cellbench::alloc::LineAligned;
+static ALLOCATOR: cellbench_measure::alloc::LineAligned = cellbench_measure::alloc::LineAligned;
 
 fn main() -> ExitCode {
     cellbench::cmd::main()

@@ -7,13 +7,13 @@
 
 use std::time::Duration;
 
-use cellbench::backend::Measured;
-use cellbench::backend::cores::round::{Bench, Conditions};
-use cellbench::session::plan::Spec;
-use cellbench::session::subject::{self, Subject};
 use cellbench_host::cpus::CpuSet;
 use cellbench_host::{Clock, affinity};
 use cellbench_impls::registry::CELLS;
+use cellbench_measure::backend::Measured;
+use cellbench_measure::backend::cores::round::{Bench, Conditions};
+use cellbench_measure::session::plan::Spec;
+use cellbench_measure::session::subject::{self, Subject};
 use cellbench_record::{Kind, OK, Series, Source};
 use cellbench_workloads::registry::WORKLOADS;
 

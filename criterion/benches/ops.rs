@@ -11,9 +11,9 @@
 //! Criterion measures one benchmark after the other, so a drift of the host comes between them: for
 //! the cost of an operation, and for before and after; verdicts between cells are the suite's.
 
-use cellbench::backend::cores::steps::time_steps;
-use cellbench::session::plan::{Matrix, Plan, Selection};
 use cellbench_host::{Clock, Topology};
+use cellbench_measure::backend::cores::steps::time_steps;
+use cellbench_measure::session::plan::{Matrix, Plan, Selection};
 use cellbench_record::Kind;
 use criterion::Criterion;
 

@@ -9,8 +9,8 @@ use cellbench_impls::heap::HeapStats;
 use cellbench_kernel::{Configuration as Measurable, Error, KernelInfo, Layout, Row, Sampler};
 use cellbench_record::{Finding, Host, Run, Series, Severity};
 
-use super::{Backend, BackendError, Configuration, Measured, Pace};
-use crate::session::plan::{Block, Plan};
+use cellbench_measure::backend::{Backend, BackendError, Configuration, Measured, Pace};
+use cellbench_measure::session::plan::{Block, Plan};
 
 /// Time for which the host is watched for other tasks.
 const WATCH: Duration = Duration::from_millis(500);

@@ -17,8 +17,8 @@ use cellbench_kernel::vm::{Engine, Guest, VmError};
 use cellbench_record::{Finding, Host, Run, Series, Severity};
 
 use super::revisions::{distinct, protocol::unpack};
-use super::{Backend, BackendError, Configuration, Measured, Pace};
-use crate::session::plan::{Block, Plan};
+use cellbench_measure::backend::{Backend, BackendError, Configuration, Measured, Pace};
+use cellbench_measure::session::plan::{Block, Plan};
 
 /// Time for which the host is watched for other tasks.
 const WATCH: Duration = Duration::from_millis(500);

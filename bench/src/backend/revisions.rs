@@ -21,10 +21,10 @@ use cellbench_host::cpus::CpuId;
 use cellbench_impls::heap::HeapStats;
 use cellbench_record::{Run, Series};
 
-use super::{Backend, BackendError, Configuration, Measured, Pace};
-use crate::backend::cores::calibrate::Lengths;
-use crate::session::budget::warm_up;
-use crate::session::plan::{Block, Plan};
+use cellbench_measure::backend::cores::calibrate::Lengths;
+use cellbench_measure::backend::{Backend, BackendError, Configuration, Measured, Pace};
+use cellbench_measure::session::budget::warm_up;
+use cellbench_measure::session::plan::{Block, Plan};
 use protocol::Ready;
 use side::Side;
 pub use side::{Program, SideError};

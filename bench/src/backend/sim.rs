@@ -25,8 +25,8 @@ use rayon::prelude::*;
 
 use self::meter::Meter;
 use self::trial::{Effort, Machine, SimulateError, Simulated, effort, simulate};
-use super::{Backend, BackendError, Measured, Pace};
-use crate::session::plan::Spec;
+use cellbench_measure::backend::{Backend, BackendError, Measured, Pace};
+use cellbench_measure::session::plan::Spec;
 
 /// Configurations between two writes: what a killed run loses at most, and what is in memory.
 const BATCH: usize = 128;

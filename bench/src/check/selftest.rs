@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 use cellbench_plots::stats::median;
 use cellbench_record::{AaCheck, Entry, PlantedCheck, Run, RunWriter, SelfTest, Verdict};
 
-use crate::backend::Measured;
-use crate::backend::cores::{self, Cores};
-use crate::rng::Rng;
-use crate::session::plan::{Block, Plan, Shard, Spec};
-use crate::session::recorder::Recorder;
-use crate::session::rounds::{Ended, Observer, ROUNDS_BETWEEN_LOOKS, Rounds};
-use crate::session::run::SessionError;
-use crate::session::subject::TWIN;
+use cellbench_measure::backend::Measured;
+use cellbench_measure::backend::cores::{self, Cores};
+use cellbench_measure::rng::Rng;
+use cellbench_measure::session::plan::{Block, Plan, Shard, Spec};
+use cellbench_measure::session::recorder::Recorder;
+use cellbench_measure::session::rounds::{Ended, Observer, ROUNDS_BETWEEN_LOOKS, Rounds};
+use cellbench_measure::session::run::SessionError;
+use cellbench_measure::session::subject::TWIN;
 
 /// Significance level of a single comparison.
 const LEVEL: f64 = 0.05;
@@ -330,8 +330,8 @@ mod tests {
 
     #[test]
     fn twins_stand_beside_the_row_they_repeat() {
-        use crate::session::plan::{Matrix, Selection};
         use cellbench_host::Topology;
+        use cellbench_measure::session::plan::{Matrix, Selection};
         let plan = Plan::new(&Selection::of(Matrix::Quick), &Topology::read().unwrap()).unwrap();
         let doubled = twins(&plan);
         assert_eq!(doubled.len(), 2 * plan.len());

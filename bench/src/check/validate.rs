@@ -27,10 +27,10 @@ use crate::backend::sim::host::{HostError, Microbenchmarks};
 use crate::backend::sim::meter::Meter;
 use crate::backend::sim::plan::topology;
 use crate::backend::sim::trial::{Machine, SimulateError, effort, simulate};
-use crate::session::plan::Spec;
-use crate::session::plan::{Matrix, Plan, PlanError, Selection};
 use cellbench_host::Placement;
 use cellbench_host::cpus::CpuId;
+use cellbench_measure::session::plan::Spec;
+use cellbench_measure::session::plan::{Matrix, Plan, PlanError, Selection};
 
 /// The median error may be so large.
 pub const MEDIAN_BAR: f64 = 0.20;

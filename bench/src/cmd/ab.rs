@@ -5,13 +5,13 @@ use std::process::ExitCode;
 use anyhow::anyhow;
 use clap::Args as ClapArgs;
 
-use super::args::Measuring;
-use super::command_line::given;
-use super::{report, run};
 use crate::backend::revisions::source::{Source, difference};
 use crate::backend::revisions::{Pair, Revisions, distinct};
-use crate::session::ctrl_c::CtrlC;
-use crate::session::run::run as run_session;
+use cellbench_measure::cmd::args::Measuring;
+use cellbench_measure::cmd::command_line::given;
+use cellbench_measure::cmd::{report, run};
+use cellbench_measure::session::ctrl_c::CtrlC;
+use cellbench_measure::session::run::run as run_session;
 
 /// Compare two revisions of the sources in one run: a patch before and after
 ///

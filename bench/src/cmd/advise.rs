@@ -10,16 +10,16 @@ use cellbench_record::Entry;
 use cellbench_sim::MachineModel;
 use serde::Serialize;
 
-use super::args::{Output, parse_duration};
-use super::command_line::{command_line, given};
-use super::output;
-use super::run::EXIT_NOTHING;
 use crate::advise::{Candidate, Ranked, Use};
 use crate::backend::sim::Simulator;
 use crate::backend::sim::plan::plan;
-use crate::session::ctrl_c::CtrlC;
-use crate::session::plan::{Matrix, Selection, Shard};
-use crate::session::run::{self as session, Settings};
+use cellbench_measure::cmd::args::{Output, parse_duration};
+use cellbench_measure::cmd::command_line::{command_line, given};
+use cellbench_measure::cmd::output;
+use cellbench_measure::cmd::run::EXIT_NOTHING;
+use cellbench_measure::session::ctrl_c::CtrlC;
+use cellbench_measure::session::plan::{Matrix, Selection, Shard};
+use cellbench_measure::session::run::{self as session, Settings};
 
 /// Machine that is simulated where no run has the rows.
 const MACHINE: &str = "xeon-spr-2s";

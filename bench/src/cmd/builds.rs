@@ -8,8 +8,8 @@ use cellbench_plots::builds::{OverBuilds, Pair};
 use cellbench_plots::{Loaded, over_builds, report};
 use cellbench_record::Verdict;
 
-use super::args::parse_percent;
-use super::output;
+use cellbench_measure::cmd::args::parse_percent;
+use cellbench_measure::cmd::output;
 
 /// Exit status when a cell is slower and --fail-on-slower asks.
 const EXIT_FAILED: u8 = 1;

@@ -8,8 +8,8 @@ use cellbench_plots::report::comparison;
 use cellbench_plots::{Loaded, Options, compare};
 use cellbench_record::Verdict;
 
-use super::args::parse_percent;
-use super::output;
+use cellbench_measure::cmd::args::parse_percent;
+use cellbench_measure::cmd::output;
 
 /// Exit status when something that --fail-on names is there.
 const EXIT_FAILED: u8 = 1;

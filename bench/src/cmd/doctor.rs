@@ -7,10 +7,10 @@ use std::time::Duration;
 use cellbench_record::Severity;
 use serde_json::json;
 
-use super::output;
 use cellbench_host::cpus::CpuSet;
 use cellbench_host::doctor::{Fitness, examine};
 use cellbench_host::{Placement, Topology};
+use cellbench_measure::cmd::output;
 
 /// Say whether this host is fit to measure on, and what to change
 ///
@@ -27,7 +27,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "P", default_value = "compact")]
     placement: Placement,
     /// How long to watch the host
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = super::args::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = cellbench_measure::cmd::args::parse_duration)]
     watch: Duration,
 }
 

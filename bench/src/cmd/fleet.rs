@@ -11,9 +11,11 @@ use cellbench_fleet::{Plan as FleetPlan, Store, Tool, collect, execute, status, 
 use cellbench_sim::MachineModel;
 use clap::{Parser, Subcommand};
 
-use super::{Cli, Command, output, report, run};
+use super::{Cli, Command};
 use crate::backend::sim;
-use crate::session::plan::{Plan, Selection};
+use cellbench_measure::cmd::{output, report, run};
+use cellbench_measure::session::plan::{Plan, Selection};
+use cellbench_measure::session::run::GIT_REVISION;
 
 /// Exit status when no task waits or runs, and not all are complete.
 const EXIT_INCOMPLETE: u8 = 1;
@@ -140,8 +142,7 @@ fn directory(fleet: &Path) -> anyhow::Result<PathBuf> {
 
 /// Describes this build of cellbench.
 fn tool(cellbench: &Path) -> anyhow::Result<Tool> {
-    let revision = option_env!("CELLBENCH_GIT_REVISION");
-    Tool::of(cellbench, env!("CARGO_PKG_VERSION"), revision)
+    Tool::of(cellbench, env!("CARGO_PKG_VERSION"), GIT_REVISION)
         .with_context(|| format!("{}: read it", cellbench.display()))
 }
 
@@ -222,7 +223,8 @@ fn show_status(dir: &Path, follow: bool) -> anyhow::Result<ExitCode> {
 /// is on its host; returns the number of configurations.
 pub(super) fn check(args: &[String]) -> Result<usize, String> {
     let words = std::iter::once("cellbench").chain(args.iter().map(String::as_str));
-    let cli = Cli::try_parse_from(words).map_err(|error| super::what_is_wrong(&error))?;
+    let cli = Cli::try_parse_from(words)
+        .map_err(|error| cellbench_measure::cmd::what_is_wrong(&error))?;
     let one_line = |error: anyhow::Error| format!("{error:#}");
     match cli.command {
         Command::Run(measuring) => {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::anyhow;
 use cellbench_plots::report::Gallery;
 
-use super::{output, report};
+use cellbench_measure::cmd::{output, report};
 
 /// Exit status when a file is rejected.
 const EXIT_REJECTED: u8 = 1;

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use cellbench_measure::cmd::what_is_wrong;
 use cellbench_mutations::input::hold;
 use clap::Parser;
 
-use super::{Cli, fleet, what_is_wrong};
+use super::{Cli, fleet};
 
 /// Command lines as the documents have them, a word on each line.
 const WHOLE: &[&str] = &[

@@ -11,14 +11,14 @@ use anyhow::{anyhow, bail};
 use cellbench_kernel::{Kernel, KernelInfo, Row, rows};
 use serde_json::json;
 
-use super::args::{Output, parse_duration, parse_percent};
-use super::command_line::{command_line, given};
-use super::{output, report, run};
-use crate::backend::Backend;
-use crate::session::ctrl_c::CtrlC;
-use crate::session::plan::{Plan, Shard};
-use crate::session::run::{Settings, run as run_session};
 use cellbench_host::Placement;
+use cellbench_measure::backend::Backend;
+use cellbench_measure::cmd::args::{Output, parse_duration, parse_percent};
+use cellbench_measure::cmd::command_line::{command_line, given};
+use cellbench_measure::cmd::{output, report, run};
+use cellbench_measure::session::ctrl_c::CtrlC;
+use cellbench_measure::session::plan::{Plan, Shard};
+use cellbench_measure::session::run::{Settings, run as run_session};
 
 /// Measure the running kernel's own timers, work queues, task works and locks through BPF
 ///

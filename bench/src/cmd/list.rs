@@ -14,9 +14,9 @@ use cellbench_workloads::registry::WORKLOADS;
 use cellbench_workloads::{EngineNeed, Serves, Subject};
 use serde_json::json;
 
-use super::output;
-use crate::session::subject::EPOCH;
 use cellbench_host::Placement;
+use cellbench_measure::cmd::output;
+use cellbench_measure::session::subject::EPOCH;
 
 /// List cells, locks, workloads, placements and simulated machines
 #[derive(clap::Args, Debug)]

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use cellbench_plots::merge;
 
-use super::args::Output;
-use super::{output, report};
+use cellbench_measure::cmd::args::Output;
+use cellbench_measure::cmd::{output, report};
 
 /// Make one run of several, one host each
 #[derive(clap::Args, Debug)]

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use cellbench_plots::pack::{Private, file_name, pack};
 
-use super::output;
+use cellbench_measure::cmd::output;
 
 /// Make one file of a run, to hand on: records and host, and nothing personal
 ///

@@ -9,17 +9,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 use cellbench_record::{Kind, Run, RunReader, RunWriter, SelfTest, write_atomically};
 
-use super::args::{Output, parse_duration, parse_percent};
-use super::command_line::{command_line, given};
-use super::{output, run};
-use crate::backend::Backend;
-use crate::backend::cores::{self, Cores};
 use crate::check::selftest::{Effort, SelfTester, is_finished, judge, twins};
-use crate::session::budget;
-use crate::session::ctrl_c::{self, CtrlC};
-use crate::session::plan::{Matrix, Plan, Selection, Shard, Spec};
-use crate::session::run::Settings;
 use cellbench_host::Topology;
+use cellbench_measure::backend::Backend;
+use cellbench_measure::backend::cores::{self, Cores};
+use cellbench_measure::cmd::args::{Output, parse_duration, parse_percent};
+use cellbench_measure::cmd::command_line::{command_line, given};
+use cellbench_measure::cmd::{output, run};
+use cellbench_measure::session::budget;
+use cellbench_measure::session::ctrl_c::{self, CtrlC};
+use cellbench_measure::session::plan::{Matrix, Plan, Selection, Shard, Spec};
+use cellbench_measure::session::run::Settings;
 
 /// The cell that is slowed, and the workload that shows it: short, and on one CPU.
 const PLANTED: (&str, &str) = ("spin-queued", "solo-set");

@@ -5,12 +5,12 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
-use super::args::Measuring;
-use super::run::stuck;
-use crate::backend::cores::Cores;
 use crate::backend::revisions::serve::serve;
-use crate::session::plan::Plan;
 use cellbench_host::topology::Topology;
+use cellbench_measure::backend::cores::Cores;
+use cellbench_measure::cmd::args::Measuring;
+use cellbench_measure::cmd::run::stuck;
+use cellbench_measure::session::plan::Plan;
 
 /// Serves rounds on standard input and output.
 pub(super) fn run(args: &Measuring) -> anyhow::Result<ExitCode> {

@@ -11,20 +11,20 @@ use cellbench_record::rfc3339_utc;
 use cellbench_sim::MachineModel;
 use cellbench_sim::truth::DRAWS;
 
-use super::args::{Choice, Output, parse_duration, parse_percent};
-use super::command_line::{command_line, given};
-use super::run::EXIT_NOTHING;
-use super::{output, report, run};
 use crate::backend::sim::plan::plan;
 use crate::backend::sim::{Simulator, host, meter};
 use crate::check::validate::against::{AgainstError, Comparison};
 use crate::check::validate::{self, Nothing, ReadMeasuredError, Validation};
-use crate::session::budget;
-use crate::session::ctrl_c::CtrlC;
-use crate::session::plan::Shard;
-use crate::session::run::{self as session, Settings};
 use cellbench_host::c2c::Effort;
 use cellbench_host::{Clock, CpuId, Topology};
+use cellbench_measure::cmd::args::{Choice, Output, parse_duration, parse_percent};
+use cellbench_measure::cmd::command_line::{command_line, given};
+use cellbench_measure::cmd::run::EXIT_NOTHING;
+use cellbench_measure::cmd::{output, report, run};
+use cellbench_measure::session::budget;
+use cellbench_measure::session::ctrl_c::CtrlC;
+use cellbench_measure::session::plan::Shard;
+use cellbench_measure::session::run::{self as session, Settings};
 
 /// Machine that is simulated unless another is named.
 const DEFAULT_MACHINE: &str = "xeon-spr-2s";

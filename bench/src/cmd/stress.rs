@@ -10,22 +10,22 @@ use cellbench_record::{Kind, rfc3339_utc, write_atomically};
 use cellbench_workloads::EngineNeed;
 use cellbench_workloads::registry::{Entry, WORKLOADS};
 
-use super::args::{Output, parse_duration};
-use super::command_line::{command_line, given};
-use super::output;
-use super::run::{EXIT_NOTHING, EXIT_VIOLATION, seed_from_clock};
-use crate::backend::BackendError;
 use crate::check::stress::account::{Account, Report};
 use crate::check::stress::deck::Deck;
 use crate::check::stress::slice::{self, Order};
 use crate::check::stress::slices::{self, Common, Limits};
-use crate::session::ctrl_c::{self, CtrlC};
-use crate::session::plan::{PlanError, known_cells, known_workloads};
-use crate::session::run::SessionError;
-use crate::session::subject::{self, Reclaim, Subject};
 use cellbench_host::cpus::CpuSet;
 use cellbench_host::describe::describe;
 use cellbench_host::{Placement, Roots, Topology};
+use cellbench_measure::backend::BackendError;
+use cellbench_measure::cmd::args::{Output, parse_duration};
+use cellbench_measure::cmd::command_line::{command_line, given};
+use cellbench_measure::cmd::output;
+use cellbench_measure::cmd::run::{EXIT_NOTHING, EXIT_VIOLATION, seed_from_clock};
+use cellbench_measure::session::ctrl_c::{self, CtrlC};
+use cellbench_measure::session::plan::{PlanError, known_cells, known_workloads};
+use cellbench_measure::session::run::SessionError;
+use cellbench_measure::session::subject::{self, Reclaim, Subject};
 
 /// Workers on each CPU unless told otherwise.
 const WORKERS_PER_CPU: usize = 4;

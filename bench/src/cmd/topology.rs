@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use anyhow::{anyhow, bail};
 use serde_json::json;
 
-use super::output;
-use crate::session::ctrl_c::{self, CtrlC};
 use cellbench_host::c2c::{self, Effort, Matrix, Method};
 use cellbench_host::cpus::CpuId;
 use cellbench_host::topology::CoreKind;
 use cellbench_host::{Clock, Placement, Topology};
+use cellbench_measure::cmd::output;
+use cellbench_measure::session::ctrl_c::{self, CtrlC};
 
 /// CPUs up to which a matrix takes well under a minute at full effort.
 const FULL_EFFORT_CPUS: usize = 32;

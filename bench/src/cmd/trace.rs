@@ -11,8 +11,8 @@ use cellbench_kernel::trace::host::{self, Request};
 use cellbench_kernel::trace::report::Trace;
 use cellbench_kernel::trace::request::Fault;
 
-use super::args::parse_duration;
-use super::output;
+use cellbench_measure::cmd::args::parse_duration;
+use cellbench_measure::cmd::output;
 
 /// Exit status where `--against` found a difference.
 const EXIT_DIFFERENT: u8 = 1;
@@ -59,7 +59,9 @@ pub(super) struct Args {
 
 impl Args {
     fn dir(&self) -> PathBuf {
-        self.out.clone().unwrap_or_else(|| super::args::default_out().join("trace"))
+        self.out
+            .clone()
+            .unwrap_or_else(|| cellbench_measure::cmd::args::default_out().join("trace"))
     }
 
     fn program(&self) -> PathBuf {

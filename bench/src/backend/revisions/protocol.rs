@@ -11,7 +11,7 @@ use hdrhistogram::Histogram;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::backend::cores::calibrate::Lengths;
+use cellbench_measure::backend::cores::calibrate::Lengths;
 
 /// Version of the protocol; programs of another version are refused.
 pub const VERSION: u32 = 2;

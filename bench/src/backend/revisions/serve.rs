@@ -6,9 +6,9 @@ use std::time::Duration;
 use cellbench_record::{Run, pack_histogram};
 
 use super::protocol::{Answer, Ready, Request, Row, Rows, VERSION, read_line, write_line};
-use crate::backend::cores::Cores;
-use crate::backend::{Backend, BackendError, Measured};
-use crate::session::plan::{Plan, Spec};
+use cellbench_measure::backend::cores::Cores;
+use cellbench_measure::backend::{Backend, BackendError, Measured};
+use cellbench_measure::session::plan::{Plan, Spec};
 
 /// Serves the rows of `plan` until `requests` end.
 ///

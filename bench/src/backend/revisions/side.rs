@@ -11,7 +11,7 @@ use hdrhistogram::Histogram;
 use serde::de::DeserializeOwned;
 
 use super::protocol::{Answer, Ready, Request, Rows, VERSION, read_line, unpack, write_line};
-use crate::backend::cores::calibrate::Lengths;
+use cellbench_measure::backend::cores::calibrate::Lengths;
 
 /// A program and its name in the table.
 #[derive(Clone, Debug)]

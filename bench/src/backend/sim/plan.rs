@@ -8,11 +8,11 @@ use cellbench_sim::MachineModel;
 use cellbench_workloads::EngineNeed;
 use cellbench_workloads::registry::WORKLOADS;
 
-use crate::session::plan::Spec;
-use crate::session::plan::{Matrix, Plan, PlanError, Selection};
-use crate::session::subject::Reclaim;
 use cellbench_host::cpus::{CpuId, CpuSet};
 use cellbench_host::topology::{CoreKind, Cpu, Topology};
+use cellbench_measure::session::plan::Spec;
+use cellbench_measure::session::plan::{Matrix, Plan, PlanError, Selection};
+use cellbench_measure::session::subject::Reclaim;
 
 /// Most threads in workloads whose deadlocks end by timeouts, milliseconds of looking at the clock.
 const MOST_IN_DEADLOCK: u32 = 8;
@@ -111,7 +111,7 @@ fn obstacle(spec: &Spec) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::budget;
+    use cellbench_measure::session::budget;
 
     fn xeon() -> MachineModel {
         MachineModel::preset("xeon-spr-2s").expect("built in")

@@ -20,10 +20,10 @@ use cellbench_workloads::tally::outcome_id;
 use cellbench_workloads::{Params, Subject, Tally, Trial, Worker};
 
 use super::meter::Meter;
-use crate::alloc::within;
-use crate::backend::cores::round::{counted, message};
-use crate::backend::latency::{Attribution, Latencies};
-use crate::session::plan::Spec;
+use cellbench_measure::alloc::within;
+use cellbench_measure::backend::cores::round::{counted, message};
+use cellbench_measure::backend::latency::{Attribution, Latencies};
+use cellbench_measure::session::plan::Spec;
 
 /// Accesses of the window are attributed to this operation, others to none.
 const WINDOW: &str = "window";
@@ -462,7 +462,7 @@ mod tests {
 
     use super::*;
     use crate::backend::sim::plan::plan;
-    use crate::session::plan::{Matrix, Selection};
+    use cellbench_measure::session::plan::{Matrix, Selection};
 
     fn spec(machine: &MachineModel, cell: &str, workload: &str, threads: u32) -> Spec {
         let selection = Selection {

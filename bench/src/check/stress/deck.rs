@@ -4,8 +4,8 @@
 
 use cellbench_workloads::registry::Entry;
 
-use crate::rng::Rng;
-use crate::session::subject::Subject;
+use cellbench_measure::rng::Rng;
+use cellbench_measure::session::subject::Subject;
 
 /// The workload that does everything at once.
 const HEAVY: &str = "stress";
@@ -62,7 +62,7 @@ mod tests {
     use cellbench_workloads::registry::WORKLOADS;
 
     use super::*;
-    use crate::session::subject;
+    use cellbench_measure::session::subject;
 
     #[test]
     fn all_workloads_come_before_one_comes_again() {

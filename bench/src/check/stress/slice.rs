@@ -15,12 +15,12 @@ use cellbench_workloads::registry::WORKLOADS;
 use cellbench_workloads::{Params, Trial};
 use serde::{Deserialize, Serialize};
 
-use crate::backend::Measured;
-use crate::backend::cores::round::{Bench, Conditions, RoundError};
-use crate::session::plan::Spec;
-use crate::session::subject;
 use cellbench_host::Clock;
 use cellbench_host::cpus::CpuId;
+use cellbench_measure::backend::Measured;
+use cellbench_measure::backend::cores::round::{Bench, Conditions, RoundError};
+use cellbench_measure::session::plan::Spec;
+use cellbench_measure::session::subject;
 
 /// Time before operations are counted: none is measured, so only what the machinery needs.
 const WARM_UP: Duration = Duration::from_millis(1);

@@ -10,11 +10,11 @@ use super::account::Report;
 use super::deck::Deck;
 use super::slice::Order;
 use super::supervisor;
-use crate::backend::{Backend, BackendError, Configuration, Measured, Pace};
-use crate::rng::Rng;
-use crate::session::plan::{Block, Plan, Shard};
-use crate::session::rounds::{Observer, Rounds};
-use crate::session::run::SessionError;
+use cellbench_measure::backend::{Backend, BackendError, Configuration, Measured, Pace};
+use cellbench_measure::rng::Rng;
+use cellbench_measure::session::plan::{Block, Plan, Shard};
+use cellbench_measure::session::rounds::{Observer, Rounds};
+use cellbench_measure::session::run::SessionError;
 
 /// Settings that every slice of a run shares.
 #[derive(Clone, Debug)]
@@ -157,7 +157,7 @@ impl Backend for Slices<'_> {
                 cpus: common.cpus.clone(),
                 window_ms: window.as_millis() as u64,
                 // 53 bits, which every JSON reader keeps.
-                seed: rng.next() >> 11,
+                seed: rng.number() >> 11,
                 interrupt_rate_hz: common.interrupt_rate_hz,
                 stepped: common.stepped,
                 planted: common.planted.clone(),

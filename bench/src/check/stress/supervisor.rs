@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::slice::{Order, Outcome};
-use crate::patience::Patience;
+use cellbench_measure::patience::Patience;
 
 /// How long a slice may take beyond its window. Workers that do not come back are reported by the
 /// slice itself after a minute; this is for a check that never ends.

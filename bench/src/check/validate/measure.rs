@@ -12,15 +12,15 @@ use cellbench_impls::machine::Charges;
 use cellbench_record::Run;
 
 use super::{DESIGNS, KINDS, MeasuredRow, selection};
-use crate::backend::cores;
-use crate::backend::cores::round::{Bench, Conditions, OnStuck};
 use crate::backend::sim::host::{self, Microbenchmarks};
-use crate::backend::{Backend, BackendError, Measured, Pace};
-use crate::rng::Rng;
-use crate::session::ctrl_c::CtrlC;
-use crate::session::plan::{Block, Plan, PlanError, Shard, Spec};
-use crate::session::rounds::{Ended, Observer, Rounds};
-use crate::session::run::SessionError;
+use cellbench_measure::backend::cores;
+use cellbench_measure::backend::cores::round::{Bench, Conditions, OnStuck};
+use cellbench_measure::backend::{Backend, BackendError, Measured, Pace};
+use cellbench_measure::rng::Rng;
+use cellbench_measure::session::ctrl_c::CtrlC;
+use cellbench_measure::session::plan::{Block, Plan, PlanError, Shard, Spec};
+use cellbench_measure::session::rounds::{Ended, Observer, Rounds};
+use cellbench_measure::session::run::SessionError;
 
 /// Passes that are made.
 const PASSES: usize = 25;

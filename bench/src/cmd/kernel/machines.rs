@@ -11,7 +11,7 @@ use cellbench_kernel::vm::{Engine, Guest, Machine, kvm};
 use cellbench_record::Series;
 
 use crate::backend::machines::{Boot, Machines, Measures};
-use crate::cmd::{args::default_out, run::seed_from_clock};
+use cellbench_measure::cmd::{args::default_out, run::seed_from_clock};
 
 /// Flags for virtual machines.
 #[derive(clap::Args, Debug)]
@@ -82,9 +82,10 @@ pub(super) fn run(args: &super::Args, image: &str) -> anyhow::Result<ExitCode> {
     let compared = flags.against.is_some();
     let baseline = match compared {
         true => machines.labels().first().map(|label| (*label).to_owned()),
-        false => {
-            plan.specs().next().map(|spec| crate::backend::Configuration::series(spec).cell.clone())
-        }
+        false => plan
+            .specs()
+            .next()
+            .map(|spec| cellbench_measure::backend::Configuration::series(spec).cell.clone()),
     };
     let seed = args.seed.unwrap_or_else(seed_from_clock);
     super::session(args, seed, baseline.unwrap_or_default(), compared, plan, &mut machines)

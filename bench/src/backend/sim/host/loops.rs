@@ -13,12 +13,12 @@ use cellbench_workloads::{Params, Subject, Worker};
 use crossbeam_utils::CachePadded;
 
 use super::{Alone, window};
-use crate::rng::Rng;
 use cellbench_host::Clock;
 use cellbench_host::clock::median;
 use cellbench_host::cpus::CpuId;
 use cellbench_host::pin::{PinError, pin};
 use cellbench_host::threads::together;
+use cellbench_measure::rng::Rng;
 
 /// Window of each microbenchmark of one CPU.
 const WINDOW: Duration = Duration::from_millis(2);
