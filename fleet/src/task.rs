@@ -1,5 +1,6 @@
 //! From a plan to tasks, and to the jobs that hold them.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
@@ -141,7 +142,23 @@ pub fn expand(plan: &Plan, check: Check<'_>) -> Result<(Vec<Task>, Vec<Job>), Fl
         }
         add(&mut tasks, &mut jobs, &entry, (simulate.name.clone(), options), tasks_of_job);
     }
+    have_scripts(&tasks, &jobs)?;
     Ok((tasks, jobs))
+}
+
+/// Checks that each job has a script of its own: `a` on the node `b-c` and `a-b` on the node `c` would
+/// have one, and one of the two jobs would do the work of the other.
+fn have_scripts(tasks: &[Task], jobs: &[Job]) -> Result<(), FleetError> {
+    let mut scripts = BTreeMap::new();
+    for job in jobs {
+        let (script, entry) = (&job.script, &tasks[job.first as usize].entry);
+        if let Some(other) = scripts.insert(script, entry) {
+            return Err(FleetError::Refused(format!(
+                "`{other}` and `{entry}` would both have the script `{script}.sh`; rename one of them"
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn refused(entry: &Scheduling<'_>, what: String) -> FleetError {
@@ -355,6 +372,21 @@ mod tests {
         assert_eq!(tasks.len(), 2500);
         let parts: Vec<_> = jobs.iter().map(|job| (job.script.as_str(), job.tasks())).collect();
         assert_eq!(parts, [("s", 0..1000), ("s.2", 1000..2000), ("s.3", 2000..2500)]);
+    }
+
+    #[test]
+    fn two_jobs_of_one_script_are_refused() {
+        let node = "[[measure]]\nname = \"a-b\"\nnodes = [\"c\"]\n";
+        let cases = [
+            format!("{node}[[measure]]\nname = \"a\"\nnodes = [\"b-c\"]\n"),
+            format!("{node}[[measure]]\nname = \"a-b-c\"\n"),
+            format!("{node}[[simulate]]\nname = \"a-b-c\"\nmachines = [\"m\"]\n"),
+        ];
+        for entries in cases {
+            let error = expand(&plan(&format!("name = \"x\"\n{entries}")), &|_| Ok(1));
+            let line = error.expect_err("one script of two jobs").to_string();
+            assert!(line.contains("`a-b-c.sh`; rename one of them"), "{line}");
+        }
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //! figures replaced by extreme ones, and words of the format where none belongs.
 //!
 //! [`hold`] gives a reader some hundred of them, the same in each run; `CELLBENCH_INPUTS=10000` asks for
-//! more. Inputs that ever made a reader fail are kept in a folder and come first.
+//! more. Inputs that ever made a reader fail are kept in a folder and come first. Where few damaged files
+//! pass the parser, [`hold_made`] takes inputs that the caller makes, by fields of the format.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -27,9 +28,16 @@ const PIECES: &str =
     "\0 \r\n \n\n \" ' \\ { } [ ] = , - # \u{feff} \u{202e} \u{b5} \x1b[31m \\u0000 \\ud800";
 
 /// Draws: SplitMix64 (G. Steele, D. Lea, C. Flood, OOPSLA 2014).
-struct Random(u64);
+#[derive(Debug)]
+pub struct Random(u64);
 
 impl Random {
+    /// Returns the draws for the input of a number, the same each time.
+    #[must_use]
+    pub fn of_input(number: u64) -> Self {
+        Self(number.wrapping_mul(0x5851_f42d_4c95_7f2d))
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut value = self.0;
@@ -39,8 +47,16 @@ impl Random {
     }
 
     /// Returns a number below `end`; 0 where there is none.
-    fn below(&mut self, end: usize) -> usize {
+    pub fn below(&mut self, end: usize) -> usize {
         if end == 0 { 0 } else { (self.next() % end as u64) as usize }
+    }
+
+    /// Returns one of some.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn one<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+        &of[self.below(of.len())]
     }
 
     /// Returns one of the words of a text.
@@ -114,7 +130,7 @@ fn damage(random: &mut Random, bytes: &mut Vec<u8>, seeds: &[Vec<u8>], words: &s
 /// Returns the input of a number: always the same for the same seeds and words, which blanks separate.
 #[must_use]
 pub fn input(number: u64, seeds: &[Vec<u8>], words: &str) -> Vec<u8> {
-    let mut random = Random(number.wrapping_mul(0x5851_f42d_4c95_7f2d));
+    let mut random = Random::of_input(number);
     if random.below(16) == 0 {
         return (0..random.below(200)).map(|_| random.next() as u8).collect();
     }
@@ -136,6 +152,19 @@ pub fn input(number: u64, seeds: &[Vec<u8>], words: &str) -> Vec<u8> {
 /// # Panics
 /// If `read` does. A reader that hangs ends the process.
 pub fn hold(corpus: &Path, seeds: &[Vec<u8>], words: &str, read: impl Fn(&[u8]) -> bool + Sync) {
+    hold_made(corpus, |number| input(number, seeds, words), read);
+}
+
+/// Gives a reader the inputs that are kept in `corpus`, and then those that `make` makes of numbers, as
+/// [`hold`] does; returns how many there were, and how many of them the reader took.
+///
+/// # Panics
+/// If `read` does. A reader that hangs ends the process.
+pub fn hold_made(
+    corpus: &Path,
+    make: impl Fn(u64) -> Vec<u8>,
+    read: impl Fn(&[u8]) -> bool + Sync,
+) -> (u64, u64) {
     let wanted = std::env::var(VARIABLE).ok();
     let count = wanted.map_or(INPUTS, |text| {
         text.parse().unwrap_or_else(|_| panic!("{VARIABLE}={text}: give a number"))
@@ -150,7 +179,7 @@ pub fn hold(corpus: &Path, seeds: &[Vec<u8>], words: &str, read: impl Fn(&[u8]) 
     });
     let made = (0..count).map(|number| {
         let path = corpus.join(format!("input-{number}")).display().to_string();
-        (path, input(number, seeds, words))
+        (path, make(number))
     });
     let (begin, begun) = channel::<(String, Vec<u8>)>();
     let (end, ended) = channel::<std::thread::Result<bool>>();
@@ -185,6 +214,7 @@ pub fn hold(corpus: &Path, seeds: &[Vec<u8>], words: &str, read: impl Fn(&[u8]) 
         }
     });
     println!("{}: {given} inputs, {taken} taken, none fails", corpus.display());
+    (given, taken)
 }
 
 #[cfg(test)]
