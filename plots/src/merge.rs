@@ -11,7 +11,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cellbench_record::{Run, RunWriter, WriteError};
+use cellbench_record::{Run, RunWriter, WriteError, latency_log};
 
 use crate::report::ReportError;
 use crate::run::DamageList;
@@ -216,11 +216,10 @@ fn parts<'a>(
 fn copy_log(from: &Path, hlog: &str, to: &Path, label: &str) -> Result<String, WriteError> {
     let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
     let label: String = label.chars().map(plain).collect();
-    // The file name alone: a path in a record must not lead out of the run.
-    let name = Path::new(hlog).file_name().unwrap_or_default().to_string_lossy();
+    let source = latency_log(from, hlog);
+    let name = source.file_name().unwrap_or_default().to_string_lossy();
     let copied = format!("latency/{label}_{name}");
     let target = to.join(&copied);
-    let source = from.join("latency").join(&*name);
     if !target.exists() && source.is_file() {
         let io = |action| {
             let path = target.clone();

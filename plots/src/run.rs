@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use cellbench_record::{
-    Damage, Latency, Named, ReadError, Run, RunReader, Series, Summary, read_latency_log,
+    Damage, Latency, Named, ReadError, Run, RunReader, Series, Summary, latency_log,
+    read_latency_log,
 };
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
@@ -137,7 +138,7 @@ fn pool(dir: &Path, run: &Run, table: &Table) -> (Pooled, Vec<Damage>) {
             let mut by_op = BTreeMap::new();
             let mut damage = Vec::new();
             for log in logs {
-                let path = dir.join(log);
+                let path = latency_log(dir, log);
                 let intervals = match read_latency_log(&path) {
                     Ok((intervals, found)) => {
                         damage.extend(found);

@@ -8,7 +8,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -33,6 +33,13 @@ pub struct Interval {
     pub disturbed: bool,
     /// Latencies in nanoseconds.
     pub histogram: Histogram<u64>,
+}
+
+/// Returns the path of a log that a record of the run in `dir` names. Only the name of the file counts: a path
+/// in a record, which may come from anybody, must not lead out of the run.
+#[must_use]
+pub fn latency_log(dir: &Path, hlog: &str) -> PathBuf {
+    dir.join("latency").join(Path::new(hlog).file_name().unwrap_or_default())
 }
 
 /// Appends `intervals` to the log at `path`, which is created with its header if it is new.

@@ -58,7 +58,7 @@ mod writer;
 pub use coherence::{Coherence, FalseSharing, FieldPlace, FieldTraffic, LineTraffic};
 pub use error::{Damage, ReadError, WriteError};
 pub use host::{CpuPlace, Finding, Host, Severity, Spinlocks, Topology};
-pub use latency::{Interval, pack_histogram, read_latency_log, unpack_histogram};
+pub use latency::{Interval, latency_log, pack_histogram, read_latency_log, unpack_histogram};
 pub use named::Named;
 pub use reader::{Rounds, RunReader};
 pub use round::{ContextOps, Counter, Invariants, Latency, OK, OutcomeCounts, Round, ThreadCount};

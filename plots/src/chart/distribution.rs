@@ -1,7 +1,7 @@
 //! Latency as a distribution: how the timed operations spread, where a percentile would hide that
 //! there are two humps.
 
-use cellbench_record::{Entry, Interval, read_latency_log};
+use cellbench_record::{Entry, Interval, latency_log, read_latency_log};
 
 use super::latency::time;
 use super::lines::{Line, Lines, Point, Scale};
@@ -101,7 +101,7 @@ impl Counts {
 /// log was kept. What of a log is damaged is left out.
 fn counts(report: &Report<'_>, entry: &Entry) -> Option<Counts> {
     let (op, latency) = entry.latency.iter().max_by_key(|(_, latency)| latency.samples)?;
-    let (intervals, _) = read_latency_log(&report.dir.join(latency.hlog.as_ref()?)).ok()?;
+    let (intervals, _) = read_latency_log(&latency_log(report.dir, latency.hlog.as_ref()?)).ok()?;
     let mut counts = Counts::default();
     let counts_in = |it: &&Interval| {
         it.op == *op && !it.disturbed && !report.table.was_disturbed(&entry.series, it.start_s)

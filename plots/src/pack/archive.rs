@@ -54,7 +54,11 @@ pub fn unpack_head(path: &Path, into: &Path) -> Result<(), PackError> {
 }
 
 fn unpack_until(path: &Path, into: &Path, last: Option<&str>) -> Result<(), PackError> {
-    let wrong = |what: String| PackError { path: path.to_owned(), what };
+    // A name in it may hold a line feed, or what a terminal obeys.
+    let wrong = |what: String| {
+        let what = what.replace(char::is_control, "\u{fffd}");
+        PackError { path: path.to_owned(), what }
+    };
     let not_whole = |error: io::Error| match error.kind() {
         io::ErrorKind::StorageFull => wrong(format!("no room in {} to unpack it", into.display())),
         _ => wrong(format!("not a whole packed run: {error}")),
@@ -63,7 +67,8 @@ fn unpack_until(path: &Path, into: &Path, last: Option<&str>) -> Result<(), Pack
     let mut bounded = GzDecoder::new(BufReader::new(file)).take(MOST_BYTES);
     let mut archive = tar::Archive::new(&mut bounded);
     let mut found = Vec::new();
-    for entry in archive.entries().map_err(not_whole)? {
+    // Raw: a packed run has no long names, which are read into memory, however long they are.
+    for entry in archive.entries().map_err(not_whole)?.raw(true) {
         let mut entry = entry.map_err(not_whole)?;
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         let Some(known) = FILES.into_iter().find(|known| *known == name) else {
