@@ -134,6 +134,26 @@ fn what_cannot_be_compared_fails_as_well() {
     assert!(why.contains("louder") && why.contains("slower"), "{why}");
 }
 
+/// The status tells a script whether there is anything to read.
+#[test]
+fn a_run_in_which_nothing_was_measured_has_a_status_of_its_own() {
+    let out = tempfile::tempdir().unwrap();
+    let report = |run: &Path| cellbench().arg("report").arg(run).output().unwrap();
+    let said = |output: &Output| String::from_utf8_lossy(&output.stdout).into_owned();
+    let empty = RunWriter::create(&out.path().join("empty"), Run::new("0.1.0", 1)).unwrap();
+    let reported = report(empty.dir());
+    assert_eq!(reported.status.code(), Some(3));
+    assert!(said(&reported).contains("This run measured nothing"), "{}", said(&reported));
+    // Killed after some rounds: what there is can be read.
+    let reported = report(&run(&out.path().join("killed"), 1_000_000, None));
+    assert_eq!(reported.status.code(), Some(0));
+    assert!(
+        said(&reported).contains("The run did not finish: it holds 12 rounds."),
+        "{}",
+        said(&reported)
+    );
+}
+
 /// The command in the page's second line, run elsewhere, makes the page.
 #[test]
 fn the_page_of_the_kept_runs_is_made_by_its_command() {

@@ -183,6 +183,59 @@ fn a_run_without_rounds_is_reported_as_such() {
     assert!(written.failed.is_empty());
     let results = fs::read_to_string(dir.join("report/RESULTS.md")).unwrap();
     assert!(results.contains("No row can be compared with `spin-queued`."), "{results}");
+    let mail = fs::read_to_string(dir.join("report/mail.txt")).unwrap();
+    for text in [results, mail, terminal(&written.loaded.report(), false)] {
+        assert!(text.contains("This run measured nothing: no round was recorded."), "{text}");
+    }
+}
+
+/// A run that was killed or interrupted says so, and how far it came, in all that is made of it.
+#[test]
+fn a_run_that_did_not_end_says_how_far_it_came() {
+    let (_out, whole) = loaded();
+    let rounds = whole.summary.entries.iter().map(|it| it.rounds + it.rounds_disturbed).max();
+    let rounds = rounds.unwrap();
+    let said = |change: &dyn Fn(&mut Run)| {
+        let out = tempfile::tempdir().unwrap();
+        let mut run = fixture::run();
+        change(&mut run);
+        let dir = fixture::written(out.path(), run, &fixture::rounds());
+        let loaded = Loaded::read(&dir, |_| ()).unwrap();
+        let mut texts =
+            ["mail", "results", "html", "github"].map(|name| rendered(&loaded, name)).to_vec();
+        texts.push(terminal(&loaded.report(), false));
+        let flat = |text: String| {
+            text.replace("&nbsp;", " ").split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        texts.into_iter().map(flat).collect::<Vec<_>>()
+    };
+    let cases: [(&dyn Fn(&mut Run), String); 3] = [
+        (
+            &|run| run.finished_unix_s = None,
+            format!("The run did not finish: it holds {rounds} rounds."),
+        ),
+        (
+            &|run| (run.finished_unix_s, run.settings.rounds) = (None, Some(99)),
+            format!("The run did not finish: it holds {rounds} of 99 rounds."),
+        ),
+        (
+            &|run| {
+                run.settings.rounds = Some(99);
+                run.notes.push("interrupted by the user".into());
+            },
+            format!("Interrupted by the user after {rounds} of 99 rounds."),
+        ),
+    ];
+    for (change, expected) in cases {
+        for text in said(change) {
+            assert!(text.contains(&expected), "{expected}: {text}");
+        }
+    }
+    // One that ended has no such line, whatever it was planned to hold.
+    let ended = said(&|run| run.settings.rounds = Some(99));
+    assert!(
+        !ended.iter().any(|text| text.contains("did not finish") || text.contains("Interrupted"))
+    );
 }
 
 /// The run again on a host 10 % slower, with `cmd-queue` made 30 % faster besides.

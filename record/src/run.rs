@@ -234,6 +234,10 @@ pub struct Settings {
     pub window_s: f64,
     /// Time allowed for the whole run.
     pub time_budget_s: Option<f64>,
+    /// Rounds that were planned: those asked for, or those that the time was expected to allow. A run whose
+    /// comparisons are all decided ends before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rounds: Option<u32>,
     /// Relative difference that matters: 0.01 for 1 %.
     pub threshold_share: f64,
     /// Every n-th operation is timed; 0 if none.

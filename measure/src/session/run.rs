@@ -135,11 +135,13 @@ pub fn run<B: Backend>(
         window = Some(window.unwrap_or_else(|| budget::window(&plan, left, &cost)));
     }
     let window = window.unwrap_or_default();
+    let mut planned = settings.most_rounds;
     if backend.pace() == Pace::Interleaved {
         let left = settings.time_budget.map(|budget| budget.saturating_sub(began.elapsed()));
         let cost = |spec: &B::Spec, window| backend.cost(spec, window);
         let fit = left.map_or(u32::MAX, |left| budget::rounds_in(&plan, window, left, &cost));
         let rounds = fit.min(settings.most_rounds.unwrap_or(u32::MAX));
+        planned = Some(rounds.max(1)).filter(|rounds| *rounds < u32::MAX);
         (settings.announce)(&budget::outlook(&plan, rounds.max(1), window));
     } else if settings.shard == Shard::WHOLE
         && let Some(text) = settings.most_rounds.and_then(|most| budget::too_few(&plan, most))
@@ -158,6 +160,7 @@ pub fn run<B: Backend>(
     writer.update_run(|run| {
         describe(run, backend);
         run.settings.window_s = window.as_secs_f64();
+        run.settings.rounds = planned;
     })?;
 
     let baselines = plan.blocks.iter().map(|_| settings.baseline.as_str());
@@ -284,7 +287,7 @@ mod tests {
         let asked = format!("2 measurements before it, kept: `cellbench report {}`", dir.display());
         assert!(said.contains(&asked), "{said}");
         let run = RunReader::open(dir).unwrap().run().clone();
-        assert_eq!(run.finished_unix_s, None);
+        assert_eq!((run.finished_unix_s, run.settings.rounds), (None, Some(9)));
         assert!(run.notes.iter().any(|note| note.starts_with("ended by an error: ")), "{run:?}");
     }
 

@@ -107,18 +107,27 @@ pub fn cautions(report: &Report<'_>) -> Vec<Caution> {
     if parts().any(|part| part.finished_unix_s.is_none()) && !entries.is_empty() {
         say(
             CautionKind::Killed,
-            format!("The run did not finish: it holds {}.", number::count(rounds, "round")),
+            format!("The run did not finish: it holds {}.", of_planned(run, rounds)),
         );
     }
     let is_interrupted = |part: &Run| part.notes.iter().any(|note| note.starts_with("interrupted"));
     if parts().any(is_interrupted) {
         say(
             CautionKind::Interrupted,
-            format!("Interrupted by the user after {}.", number::count(rounds, "round")),
+            format!("Interrupted by the user after {}.", of_planned(run, rounds)),
         );
     }
     cautions.sort_by_key(|caution| caution.kind);
     cautions
+}
+
+/// Returns a number of rounds, of those planned where a run of one host says how many. More than planned fit
+/// where measuring went faster than estimated.
+fn of_planned(run: &Run, rounds: u32) -> String {
+    match run.settings.rounds.filter(|planned| *planned > rounds && run.merged_from.is_empty()) {
+        Some(planned) => format!("{rounds} of {}", number::count(planned, "round")),
+        None => number::count(rounds, "round"),
+    }
 }
 
 /// Reasons that a caution lists: many hosts have as many.
