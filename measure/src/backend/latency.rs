@@ -89,6 +89,11 @@ impl Latencies {
         let _ = self.by_op[op].get_or_insert_with(empty).record(latency_ns);
     }
 
+    /// Records that each of `count` operations took `latency_ns`.
+    pub(crate) fn record_n(&mut self, op: usize, latency_ns: u64, count: u64) {
+        let _ = self.by_op[op].get_or_insert_with(empty).record_n(latency_ns, count);
+    }
+
     /// Adds another worker's.
     pub fn add(&mut self, other: &Self) {
         self.by_op.resize(self.by_op.len().max(other.by_op.len()), None);

@@ -10,6 +10,9 @@ use crate::session::plan::{Matrix, Selection};
 use cellbench_host::Placement;
 use cellbench_record::Charges;
 
+/// Most steps a second of an open loop, over all threads: more than the cores of any host begin.
+const MOST_RATE: u64 = 1_000_000_000_000;
+
 /// Flags of the commands that measure.
 #[derive(Args, Clone, Debug)]
 #[command(about = "Measure chosen cells, workloads, CPUs and placements on this host")]
@@ -142,7 +145,7 @@ pub struct Choice {
     #[arg(long, value_name = "P,Q", value_delimiter = ',')]
     pub placement: Vec<Placement>,
     /// Open loop: steps per second over all threads, at random times
-    #[arg(long, value_name = "R,S", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "R,S", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..=MOST_RATE))]
     pub rates: Vec<u64>,
     /// Only the workloads that repeat an operation until it succeeds
     #[arg(long)]

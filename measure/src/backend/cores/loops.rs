@@ -12,6 +12,8 @@
 //! A batch counts if it ends within the window. What began before the window and ended in it
 //! stands for what began in it and ended too late.
 
+use std::ops::Range;
+
 use cellbench_impls::{Cpu, Platform};
 use cellbench_workloads::{Tally, Trial, Worker};
 
@@ -21,6 +23,11 @@ use crate::rng::Rng;
 
 /// Most steps in a batch: an empty step takes about a nanosecond.
 const MOST_STEPS: u32 = 1 << 16;
+
+/// Most steps left over by an open loop whose times are drawn: some milliseconds.
+const DRAWN: f64 = 262_144.0;
+/// Parts of the time left in which more of them come together: as fine as a histogram's three digits.
+const PARTS: u32 = 1000;
 
 /// When a worker does what, in ticks of its clock.
 #[derive(Clone, Copy, Debug)]
@@ -178,23 +185,52 @@ pub fn open<P: Platform>(
             now = time.now();
         }
         if now >= schedule.end {
-            // Not begun when time was up: waited at least until then.
             let op = attribution.after(&worker.tally);
-            latencies.record(op, time.elapsed_ns(due as u64, schedule.end));
-            unserved += 1;
-        } else {
-            attribution.before(&worker.tally);
-            trial.batch(cpu, worker, 1);
-            let stop = time.stop();
-            latencies.record(attribution.after(&worker.tally), time.elapsed_ns(due as u64, stop));
-            cpu.quiescent();
-            if stop < schedule.end {
-                after.clone_from(&worker.tally);
-            }
+            let waited = |due: f64| time.elapsed_ns(due as u64, schedule.end);
+            unserved = leave(due..schedule.end as f64, mean_ticks, &mut rng, |due, count| {
+                latencies.record_n(op, waited(due), count);
+            });
+            break;
+        }
+        attribution.before(&worker.tally);
+        trial.batch(cpu, worker, 1);
+        let stop = time.stop();
+        latencies.record(attribution.after(&worker.tally), time.elapsed_ns(due as u64, stop));
+        cpu.quiescent();
+        if stop < schedule.end {
+            after.clone_from(&worker.tally);
         }
         due += rng.exponential(mean_ticks);
     }
     Span { before, after, latencies, sampled_every: 1, unserved }
+}
+
+/// Records the steps that had not begun when time was up, the first of them due at the begin of `left`: each
+/// has waited at least until its end. Returns how many. At a rate that cannot be reached drawing all of them
+/// would take longer than the window: beyond [`DRAWN`] the expected number comes evenly.
+fn leave(
+    left: Range<f64>,
+    mean_ticks: f64,
+    rng: &mut Rng,
+    mut record: impl FnMut(f64, u64),
+) -> u64 {
+    let expected = (left.end - left.start) / mean_ticks;
+    if expected > DRAWN {
+        let until = |part: u32| (expected * f64::from(part) / f64::from(PARTS)) as u64;
+        for part in 0..PARTS {
+            let middle = (f64::from(part) + 0.5) / f64::from(PARTS);
+            let due = left.start + (left.end - left.start) * middle;
+            record(due, until(part + 1) - until(part));
+        }
+        return until(PARTS);
+    }
+    let (mut due, mut count) = (left.start, 0);
+    while due < left.end {
+        record(due, 1);
+        count += 1;
+        due += rng.exponential(mean_ticks);
+    }
+    count
 }
 
 #[cfg(test)]
@@ -370,5 +406,19 @@ mod tests {
         assert!(left > 90_000, "{left}");
         let (_, values) = open.latencies.iter().next().unwrap();
         assert_eq!(values.len(), done + left + 1, "the step that was under way when time was up");
+    }
+
+    /// Drawing each of the 10^15 steps would take months.
+    #[test]
+    fn an_open_loop_at_a_rate_that_cannot_be_reached_ends_with_its_window() {
+        let (closed, open) = spans(u64::MAX, 0, 1e-8);
+        let (most, done) = (counted(&closed), counted(&open));
+        assert!(done > most / 2 && done <= most + most / 10, "{done} of {most}");
+        assert!((0.99e15..1.01e15).contains(&(open.unserved as f64)), "{}", open.unserved);
+        let (_, values) = open.latencies.iter().next().unwrap();
+        assert_eq!(values.len(), done + open.unserved + 1);
+        // They came evenly, and waited from when they were due.
+        let median_ns = values.value_at_quantile(0.5);
+        assert!((4_900_000..5_100_000).contains(&median_ns), "{median_ns}");
     }
 }
