@@ -110,6 +110,7 @@ fn what_cannot_be_parsed_is_named_with_its_flag() {
         (&["run", "--threshold", "200"], "--threshold"),
         (&["run", "--rounds", "0"], "--rounds"),
         (&["run", "--rates", "0"], "--rates"),
+        (&["run", "--rates", "1000000000001"], "--rates"),
         (&["run", "--quick", "--full"], "--full"),
         (&["run", "--colour"], "--colour"),
         (&["measure"], "measure"),
@@ -589,8 +590,23 @@ fn a_thread_that_cannot_be_started_is_one_line_and_nobody_waits_for_it() {
     // Reports need no others.
     assert!(ran(&small(dir.path(), &[])));
     let latest = dir.path().join("latest");
-    let report = without_threads(&["report", latest.to_str().unwrap()]);
-    assert_eq!(report.status.code(), Some(0), "{}", text(&report.stderr));
+    let latest = latest.to_str().unwrap();
+    let (merged, simulated) = (dir.path().join("merged"), dir.path().join("simulated"));
+    let (merged, simulated) = (merged.to_str().unwrap(), simulated.to_str().unwrap());
+    let small = "--cells spin-queued --workloads empty --threads 1,3 --rounds 1 --seed 1";
+    let sim: Vec<&str> = ["sim", "--machine", "desktop", "--out", simulated]
+        .into_iter()
+        .chain(small.split(' '))
+        .collect();
+    for args in [
+        &["report", latest][..],
+        &["compare", latest, latest],
+        &["merge", latest, "--out", merged],
+        &sim,
+    ] {
+        let output = without_threads(args);
+        assert!(ran(&output), "{args:?}: {}", text(&output.stderr));
+    }
 }
 
 #[test]

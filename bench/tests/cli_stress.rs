@@ -103,6 +103,21 @@ fn a_short_run_is_sound_and_its_record_says_what_was_done() {
     assert_eq!(serde_json::from_str::<Value>(&recorded).unwrap(), report);
 }
 
+/// All is well with what ran, and the status tells that some did not.
+#[test]
+fn a_run_too_short_for_all_rows_says_how_long_they_take_and_has_a_status_of_its_own() {
+    let out = tempfile::tempdir().unwrap();
+    let dir = out.path().to_str().unwrap();
+    let rows = "--cells rqspin,cmd-queue --kinds timer --workloads churn --threads 1";
+    let time = "--slice 1s --seconds 1s --out";
+    let args: Vec<&str> = rows.split(' ').chain(time.split(' ')).chain([dir]).collect();
+    let output = run(&args);
+    let (said, noted) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(3), "{said}{noted}");
+    assert!(noted.contains("each of its workloads takes 3 s; this run has 1 s"), "{noted}");
+    assert!(said.contains("NOT RUN for lack of time: ") && !said.contains("VIOLATION"), "{said}");
+}
+
 /// A slice that dies, as one that a wrong cell crashes.
 #[test]
 fn a_slice_that_dies_is_a_violation_and_the_run_goes_on() {
