@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
-# Runs the concurrency tests under ThreadSanitizer and AddressSanitizer, with whatever toolchain is
-# installed.
+# Runs the concurrency tests under ThreadSanitizer and AddressSanitizer.
 #
 #   scripts/sanitize.sh [thread|address]...      default: both
 #
 # Exit status: 0 all clean, 1 a sanitizer found something or a test failed, 3 a sanitizer cannot be
 # used here, after a line that says why.
 #
+# Toolchain: nightly where there is one, else the installed one with RUSTC_BOOTSTRAP=1; nothing is installed
+# but the component rust-src, by rustup, for ThreadSanitizer.
+#
 # What they see: everything compiled here. For ThreadSanitizer the standard library is compiled too: it
 # orders threads by atomics of its own (the end of a scope, the last drop of an `Arc`), and what is not
-# instrumented looks like a race. That takes its sources, which the script asks rustup for. The feature `portable` takes the byte-wide
-# accesses of the queued spinlock as whole-word atomics, because no sanitizer sees into inline
-# assembly.
+# instrumented looks like a race. The feature `portable` takes the byte-wide accesses of the queued spinlock
+# as whole-word atomics, because no sanitizer sees into inline assembly.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TERM_COLOR=never CARGO_INCREMENTAL=0
@@ -29,8 +30,9 @@ fi
 sources() {
     local root
     root=$("${cargo[0]/cargo/rustc}" "${cargo[@]:1}" --print sysroot)
-    [ -f "$root/lib/rustlib/src/rust/library/Cargo.lock" ] ||
-        rustup component add rust-src ${cargo[1]:+--toolchain "${cargo[1]#+}"} >/dev/null 2>&1
+    [ ! -f "$root/lib/rustlib/src/rust/library/Cargo.lock" ] || return 0
+    printf '== fetching the sources of the standard library (component rust-src)\n'
+    rustup component add rust-src ${cargo[1]:+--toolchain "${cargo[1]#+}"} >/dev/null 2>&1
 }
 
 # Whether a program with this sanitizer can be built and run; says why not.
@@ -73,8 +75,11 @@ tests() {
     shift
     [ "$name" = address ] || std=(-Zbuild-std)
     RUSTFLAGS="${flags[$name]}" "${cargo[@]}" test "${std[@]}" --target "$target" \
-        --target-dir "${CARGO_TARGET_DIR:-target}/sanitize-$name" "$@"
+        --target-dir "${CARGO_TARGET_DIR:-target}/sanitize-$name" "$@" 2>&1 | tee -a "$said"
 }
+# How many tests passed.
+passed() { sed -n 's/^test result: ok. \([0-9]*\) passed.*/\1/p' "$said" |
+    awk '{ all += $1 } END { print all + 0 }'; }
 
 run() {
     local name=$1
@@ -90,6 +95,8 @@ run() {
 }
 
 status=0
+said=$(mktemp)
+trap 'rm -f "$said"' EXIT
 [ $# -gt 0 ] || set -- thread address
 for name in "$@"; do
     if [ -z "${flags[$name]-}" ]; then
@@ -101,9 +108,10 @@ for name in "$@"; do
         continue
     fi
     began=$SECONDS
+    : >"$said"
     printf '== %s: %s\n' "$name" "$("${cargo[@]}" --version)"
     if run "$name"; then
-        printf '== %s: clean, %d s\n' "$name" $((SECONDS - began))
+        printf '== %s: clean, %d tests, %d s\n' "$name" "$(passed)" $((SECONDS - began))
     else
         printf '== %s: FOUND SOMETHING, see above; %d s\n' "$name" $((SECONDS - began))
         status=1
