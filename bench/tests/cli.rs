@@ -593,7 +593,7 @@ fn a_thread_that_cannot_be_started_is_one_line_and_nobody_waits_for_it() {
     let latest = latest.to_str().unwrap();
     let (merged, simulated) = (dir.path().join("merged"), dir.path().join("simulated"));
     let (merged, simulated) = (merged.to_str().unwrap(), simulated.to_str().unwrap());
-    let small = "--cells spin-queued --workloads empty --threads 1,3 --rounds 1 --seed 1";
+    let small = "--cells spin-queued --workloads same-cell --threads 1,3 --rounds 1 --seed 1";
     let sim: Vec<&str> = ["sim", "--machine", "desktop", "--out", simulated]
         .into_iter()
         .chain(small.split(' '))

@@ -4,8 +4,6 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use cellbench_host::threads::NoThread;
-
 /// Exit status of a process that the user interrupted, as shells have it (128 + SIGINT).
 pub const EXIT_STATUS: u8 = 130;
 
@@ -30,13 +28,22 @@ impl CtrlC {
         let install = || {
             let ignored: Vec<libc::c_int> =
                 SIGNALS.into_iter().filter(|it| is_ignored(*it)).collect();
-            ctrlc::set_handler(|| {
+            let handled = ctrlc::set_handler(|| {
                 // Relaxed: a flag that orders nothing.
                 if REQUESTED.swap(true, Ordering::Relaxed) {
                     std::process::exit(i32::from(EXIT_STATUS));
                 }
-            })
-            .map_err(refused)?;
+            });
+            match handled {
+                Ok(()) => {}
+                // The handler has a thread of its own, which may be one too many.
+                Err(ctrlc::Error::System(source))
+                    if source.raw_os_error() == Some(libc::EAGAIN) =>
+                {
+                    SIGNALS.into_iter().for_each(handle_without_thread);
+                }
+                Err(error) => return Err(format!("cannot handle Ctrl-C: {error}")),
+            }
             ignored.into_iter().for_each(ignore);
             Ok(())
         };
@@ -50,13 +57,24 @@ impl CtrlC {
     }
 }
 
-/// Returns what the user reads: the handler runs on a thread of its own, which may be one too many.
-fn refused(error: ctrlc::Error) -> String {
-    match error {
-        ctrlc::Error::System(source) if source.raw_os_error() == Some(libc::EAGAIN) => {
-            NoThread::from(source).to_string()
-        }
-        error => format!("cannot handle Ctrl-C: {error}"),
+/// Notes the wish, where the signal strikes.
+extern "C" fn note(_: libc::c_int) {
+    // Relaxed: a flag that orders nothing.
+    if REQUESTED.swap(true, Ordering::Relaxed) {
+        // SAFETY: async-signal-safe; nothing that is open needs an end.
+        unsafe { libc::_exit(i32::from(EXIT_STATUS)) };
+    }
+}
+
+/// Handles a signal on whatever thread it strikes.
+fn handle_without_thread(signal: libc::c_int) {
+    // SAFETY: a `sigaction` of zeros is a value of its type; `note` is async-signal-safe, and calls that it
+    // interrupts go on.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = note as extern "C" fn(libc::c_int) as libc::sighandler_t;
+        action.sa_flags = libc::SA_RESTART;
+        libc::sigaction(signal, &raw const action, std::ptr::null_mut());
     }
 }
 
