@@ -209,7 +209,9 @@ fn a_run_that_did_not_end_says_how_far_it_came() {
         };
         texts.into_iter().map(flat).collect::<Vec<_>>()
     };
-    let cases: [(&dyn Fn(&mut Run), String); 3] = [
+    /// A run that is changed, and what is said of it.
+    type Case<'a> = (&'a dyn Fn(&mut Run), String);
+    let cases: [Case<'_>; 3] = [
         (
             &|run| run.finished_unix_s = None,
             format!("The run did not finish: it holds {rounds} rounds."),
