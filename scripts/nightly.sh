@@ -115,8 +115,9 @@ steps() {
     step optional 2400 cargo test -p cellbench -p cellbench-plots -p cellbench-kernel \
         --features "$features" --test cli_stress --test browser "${bpf[@]}"
     step reuse 600 scripts/reuse.sh
-    by=INPUTS step inputs 3600 env CELLBENCH_INPUTS="${length[INPUTS]}" cargo test -p cellbench-record \
-        -p cellbench-host -p cellbench-sim -p cellbench-fleet -p cellbench-kernel --test inputs -- --nocapture
+    by=INPUTS step inputs 5400 env CELLBENCH_INPUTS="${length[INPUTS]}" cargo test -p cellbench-record \
+        -p cellbench-host -p cellbench-sim -p cellbench-fleet -p cellbench-kernel -p cellbench-plots \
+        --test inputs -- --nocapture
     by=INPUTS step command-lines 1200 env CELLBENCH_INPUTS="${length[INPUTS]}" \
         cargo test -p cellbench --lib cmd::inputs -- --nocapture
     step packages 300 scripts/packages.sh
