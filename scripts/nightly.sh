@@ -56,6 +56,10 @@ failed=0
 short=0
 listing=0
 names=()
+# The step that is being run, since when, and its process.
+at=''
+at_from=0
+child=''
 # asked NAME: tells whether the step is to be run; only lists it at first.
 asked() {
     if [ $listing = 1 ]; then
@@ -75,7 +79,12 @@ step() {
     shift 2
     asked "$name" || return 1
     printf '\n== %s (at most %d s): %s\n' "$name" "$limit" "$*"
-    timeout --kill-after=10 "$limit" "$@" || status=$?
+    at=$name at_from=$from
+    # In the background, so that a signal to this script ends the step.
+    timeout --kill-after=10 "$limit" "$@" &
+    child=$!
+    wait $child || status=$?
+    at=''
     [ $status -eq 0 ] || failed=$((failed + 1))
     if [ -n "${by:-}" ] && shortened "$by"; then
         short=$((short + 1))
@@ -85,7 +94,11 @@ step() {
     return $status
 }
 report() {
-    [ -n "$summary" ] || return
+    if [ -n "$at" ]; then
+        kill "$child" 2>/dev/null
+        wait "$child"
+        summary+=$(printf '%-16s %6d s   ENDED by a signal to nightly.sh' "$at" $((SECONDS - at_from)))$'\n'
+    fi
     printf '\n== steps\n%s%-16s %6d s   %d failed, %d shortened\n' "$summary" total $SECONDS $failed $short
 }
 
