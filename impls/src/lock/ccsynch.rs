@@ -86,7 +86,7 @@ impl<P: Platform> RawLock<P> for CcSynch<P> {
 
     #[inline(always)]
     fn release(&self, cpu: &Cpu<'_, P>) {
-        self.serve(cpu, cpu.this.wait.top());
+        self.serve(cpu, cpu.this.wait.exchanged_last().node);
         cpu.this.wait.pop();
     }
 }
@@ -95,12 +95,12 @@ impl<P: Platform> CcSynch<P> {
     /// Queues with a job, or null for one that this CPU runs itself; returns the node to wait on.
     #[inline(always)]
     fn enter<'a>(&self, cpu: &'a Cpu<'_, P>, job: *mut Job<P>) -> &'a WaitNode<P> {
-        let empty = cpu.this.wait.push();
+        let empty = cpu.this.wait.take_exchanged().node;
         empty.reset();
         // AcqRel: publishes the empty node, and sees the one that is now ours.
         let own = self.tail.swap(empty.address(), Ordering::AcqRel);
         cpu.this.wait.replace_top(NonNull::new(own).expect("a lock always has a node"));
-        let own = cpu.this.wait.top();
+        let own = cpu.this.wait.exchanged_last().node;
         // Relaxed: the link publishes it.
         own.link.store(job.cast(), Ordering::Relaxed);
         // Release pairs with the acquire in `serve`.

@@ -62,7 +62,7 @@ impl<P: Platform> RawLock<P> for Clh<P> {
 
     #[inline(always)]
     fn release(&self, cpu: &Cpu<'_, P>) {
-        let taken = cpu.this.wait.taken_last();
+        let taken = cpu.this.wait.exchanged_last();
         self.hand_over(cpu, &taken, taken.node.link.load(Ordering::Relaxed));
     }
 }
@@ -71,7 +71,7 @@ impl<P: Platform> Clh<P> {
     /// Enters the queue and waits for the lock; returns the CPU's node and the one in front of it.
     #[inline(always)]
     fn enter<'a>(&self, cpu: &Cpu<'a, P>) -> (Taken<'a, P>, *mut WaitNode<P>) {
-        let taken = cpu.this.wait.take();
+        let taken = cpu.this.wait.take_exchanged();
         // Relaxed: the exchange publishes it.
         taken.node.state.store(WAITING, Ordering::Relaxed);
         // AcqRel: publishes the node to the next, and sees the one in front.

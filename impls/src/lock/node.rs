@@ -6,7 +6,9 @@
 //! own and outlive every wait, since the machine owns them.
 //!
 //! CLH locks exchange nodes: a CPU goes on with the node of the one before it. So a place of the
-//! stack holds a pointer, and whoever holds the pointer owns the node.
+//! stack holds a pointer, and whoever holds the pointer owns the node. Other locks get their node back,
+//! and their first one is part of the stack: its address need not be loaded, which would stand between a
+//! release and the exchange of the next acquire.
 
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicPtr, AtomicU64, compiler_fence};
@@ -117,10 +119,12 @@ pub(crate) struct Taken<'a, P: Platform> {
 
 /// What a CPU keeps for queue locks.
 pub struct WaitNodes<P: Platform> {
+    /// The first node of locks that get theirs back.
+    first: CachePadded<WaitNode<P>>,
     /// How many are in use.
     used: CpuLocal,
     /// The first [`nesting`](Self::nesting) places hold a node each, the others are null. In here, since
-    /// each acquire waits for the address.
+    /// each acquire of a lock that exchanges nodes waits for the address.
     nodes: [AtomicPtr<WaitNode<P>>; MAX_NESTING],
     /// For each context, the lock that its holder hands over now (Hemlock).
     grants: [CachePadded<P::Ptr<()>>; CONTEXTS],
@@ -143,6 +147,7 @@ unsafe impl<P: Platform> Sync for WaitNodes<P> {}
 impl<P: Platform> WaitNodes<P> {
     pub(crate) fn new() -> Self {
         Self {
+            first: CachePadded::new(WaitNode::new()),
             used: CpuLocal::default(),
             nodes: core::array::from_fn(|place| {
                 let has_node = place < Self::nesting();
@@ -182,11 +187,7 @@ impl<P: Platform> WaitNodes<P> {
     /// Takes the next node, as [`push`](Self::push) does, and says where it was.
     #[inline(always)]
     pub(crate) fn take(&self) -> Taken<'_, P> {
-        let level = self.used.get();
-        // An interrupt between the load and the store leaves the count as it found it.
-        self.used.set(level + 1);
-        // The place is read after that: until then an interrupt takes the node, and may leave another.
-        compiler_fence(Ordering::SeqCst);
+        let level = self.take_level();
         Taken { node: self.at(level), level }
     }
 
@@ -195,6 +196,34 @@ impl<P: Platform> WaitNodes<P> {
     pub(crate) fn taken_last(&self) -> Taken<'_, P> {
         let level = self.used.get() - 1;
         Taken { node: self.at(level), level }
+    }
+
+    /// Takes the next node for a lock that may give back another one.
+    ///
+    /// # Panics
+    /// As [`push`](Self::push).
+    #[inline(always)]
+    pub(crate) fn take_exchanged(&self) -> Taken<'_, P> {
+        let level = self.take_level();
+        Taken { node: self.at_place(level), level }
+    }
+
+    /// Returns the node that such a lock took last and where it was.
+    #[inline(always)]
+    pub(crate) fn exchanged_last(&self) -> Taken<'_, P> {
+        let level = self.used.get() - 1;
+        Taken { node: self.at_place(level), level }
+    }
+
+    /// Takes the next level; an interrupt from here on takes those behind it.
+    #[inline(always)]
+    fn take_level(&self) -> u32 {
+        let level = self.used.get();
+        // An interrupt between the load and the store leaves the count as it found it.
+        self.used.set(level + 1);
+        // The place is read after that: until then an interrupt takes the node, and may leave another.
+        compiler_fence(Ordering::SeqCst);
+        level
     }
 
     /// Gives back the node taken last. A store alone: the next acquire does not wait for a load of the
@@ -233,7 +262,18 @@ impl<P: Platform> WaitNodes<P> {
 
     #[inline(always)]
     fn at(&self, level: u32) -> &WaitNode<P> {
-        // A branch, which is predicted: the address of the node does not wait for the count.
+        // A branch, which is predicted: the address of the node waits for nothing.
+        if level == 0 {
+            return &self.first;
+        }
+        // SAFETY: a place that is used holds a node; who took its level alone replaces it, and gets here
+        // only in locks that do not.
+        unsafe { &*self.nested(level) }
+    }
+
+    #[inline(always)]
+    fn at_place(&self, level: u32) -> &WaitNode<P> {
+        // Predicted likewise: the address does not wait for the count.
         let node =
             if level == 0 { self.nodes[0].load(Ordering::Relaxed) } else { self.nested(level) };
         // SAFETY: a place that is used holds a node, which lives as long as somebody owns it; whoever passes
