@@ -28,6 +28,14 @@ const SAMPLING_SHARE: f64 = 0.05;
 /// In interrupts, entries are short: every eighth attempt is timed.
 const SAMPLE_EVERY_IN_INTERRUPTS: u32 = 8;
 
+/// Benches that are kept until they are freed together. The kernel frees their programs and maps behind the
+/// caller's back, after grace periods and by workers that need the CPUs: of rounds that followed a freed
+/// bench every fourth lost more of its window than may be. A bench holds some fifteen descriptors; a
+/// process has 1,024 by default.
+const KEPT_BENCHES: usize = 24;
+/// Time in which the kernel frees them: several grace periods of CPUs that idle.
+const FREEING_PAUSE: Duration = Duration::from_millis(100);
+
 /// Measures configurations, one after the other.
 #[derive(Debug)]
 pub struct Sampler {
@@ -36,6 +44,8 @@ pub struct Sampler {
     timing_cost_ns: Option<f64>,
     /// Sampling interval by row.
     sample_every: BTreeMap<String, u32>,
+    /// Benches that are done with.
+    kept: Vec<Bench>,
 }
 
 impl Sampler {
@@ -43,7 +53,13 @@ impl Sampler {
     /// estimates that this takes.
     #[must_use]
     pub fn new(latency: bool, seed: u64) -> Self {
-        Self { latency, seed, timing_cost_ns: None, sample_every: BTreeMap::new() }
+        Self {
+            latency,
+            seed,
+            timing_cost_ns: None,
+            sample_every: BTreeMap::new(),
+            kept: Vec::new(),
+        }
     }
 
     /// Measures `configuration` in a window of this length. `seed` decides the keys.
@@ -85,7 +101,17 @@ impl Sampler {
         result.invariants = bench.check(&result.total())?;
         // After the check, which waits for callbacks that are still on their way.
         result.latency = bench.latency()?;
+        self.keep(bench);
         Ok(result)
+    }
+
+    /// Keeps a bench that is done with; frees those kept once they are many, and waits for it.
+    fn keep(&mut self, bench: Bench) {
+        self.kept.push(bench);
+        if self.kept.len() >= KEPT_BENCHES {
+            self.kept.clear();
+            std::thread::sleep(FREEING_PAUSE);
+        }
     }
 
     /// Returns the cost of timing one attempt, included in every latency: the mean of a timed attempt
