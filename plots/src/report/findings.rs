@@ -26,6 +26,7 @@ const MOST: usize = 8;
 /// Returns the findings of all runs in the order in which they answer the question.
 pub(super) fn findings(runs: &[(String, Loaded)]) -> Result<Vec<Finding>, String> {
     let mut found = Vec::new();
+    let mut told: Vec<Place<'_>> = Vec::new();
     for (name, loaded) in runs {
         // A run with some fields elsewhere is told beside its base.
         if !loaded.run.settings.own_lines.is_empty() {
@@ -33,6 +34,12 @@ pub(super) fn findings(runs: &[(String, Loaded)]) -> Result<Vec<Finding>, String
         }
         let report = loaded.report();
         found.extend(in_kernel(name, &report));
+        // A second run of one source, as that whose rows stand beside the kernel's, is background.
+        let place = place(loaded);
+        if told.contains(&place) {
+            continue;
+        }
+        told.push(place);
         let Some(overview) = headline(overviews(&report)) else { continue };
         let source = source(name, &report, &overview);
         let mut of_run = Vec::new();
@@ -43,15 +50,23 @@ pub(super) fn findings(runs: &[(String, Loaded)]) -> Result<Vec<Finding>, String
                 figure: forest(name, &report)?,
             });
         }
-        let told =
+        let sentences =
             [alone(&report, &overview), refused(&report, &overview), waiting(&overview, &report)];
-        for text in told.into_iter().flatten() {
+        for text in sentences.into_iter().flatten() {
             of_run.push(Finding { text, source: source.clone(), figure: None });
         }
         found.extend(of_run);
     }
     found.truncate(MOST);
     Ok(found)
+}
+
+/// Where a run was measured or simulated: its source, and the machine.
+type Place<'a> = (Option<&'a Source>, Option<&'a str>);
+
+fn place(loaded: &Loaded) -> Place<'_> {
+    let series = loaded.summary.entries.first().map(|entry| &entry.series);
+    (series.map(|series| &series.source), series.and_then(|series| series.machine.as_deref()))
 }
 
 /// Returns where the figures of a run come from, with its host or machine.
