@@ -54,7 +54,7 @@ const PAGE_COMMAND: &str = "cargo run --release -p cellbench -- report results -
 /// Makes the reports again, or writes a page of kept runs, or keeps the run.
 ///
 /// # Errors
-/// What of the run, or the places to write to, is not as asked for.
+/// A run that cannot be read, a format or workload that it lacks, or a place that cannot be written to.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(page) = &args.page {
         return write_page(&args.run, page);

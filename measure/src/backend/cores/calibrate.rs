@@ -134,7 +134,8 @@ pub fn calibrate(
         let mut rate = 0.0;
         // What another task took is not what the harness costs: the next try may be free of it.
         for _ in 0..TRIES {
-            let round = bench.measure(&spec(cell, workload, first), &conditions, 1)?.round;
+            let round =
+                bench.measure(&spec(Kind::Timer, cell, workload, first), &conditions, 1)?.round;
             rate = round.attempts() as f64 / round.duration_s;
             if round.disturbed.is_empty() {
                 break;
@@ -191,25 +192,7 @@ pub fn charge_arrived(
     let place = topology.place(Placement::Compact, 1).ok();
     let Some(cpu) = place.and_then(|cpus| cpus.first().copied()) else { return Ok(0.0) };
     let pair_ns = |workload| -> Result<f64, RoundError> {
-        let subject = subject::named(lock)
-            .into_iter()
-            .find(|subject| subject.kind == Kind::Lock)
-            .expect("a lock of the registry");
-        let spec = Spec {
-            series: Series::new(
-                lock,
-                Kind::Lock,
-                workload,
-                1,
-                Placement::Compact.name(),
-                Source::Model,
-            ),
-            subject,
-            workload,
-            engine: EngineNeed::Count,
-            needs: Needs::NOTHING,
-            cpus: vec![cpu],
-        };
+        let spec = spec(Kind::Lock, lock, workload, cpu);
         let round = bench.measure(&spec, conditions, 1)?.round;
         Ok(1e9 * round.duration_s / round.attempts().max(1) as f64)
     };
@@ -240,20 +223,13 @@ fn charge_fixed_ns(clock: &Clock, cpu: CpuId, turns_per_us: u32) -> Result<f64, 
     measured.map_err(PinError::from)?.remove(0)
 }
 
-fn spec(cell: &str, workload: &'static str, cpu: CpuId) -> Spec {
-    let subject = subject::named(cell)
+fn spec(kind: Kind, name: &str, workload: &'static str, cpu: CpuId) -> Spec {
+    let subject = subject::named(name)
         .into_iter()
-        .find(|subject| subject.kind == Kind::Timer)
-        .expect("the registry has it as a timer");
+        .find(|subject| subject.kind == kind)
+        .expect("the registry has it as this kind");
     Spec {
-        series: Series::new(
-            cell,
-            Kind::Timer,
-            workload,
-            1,
-            Placement::Compact.name(),
-            Source::Model,
-        ),
+        series: Series::new(name, kind, workload, 1, Placement::Compact.name(), Source::Model),
         subject,
         workload,
         engine: EngineNeed::Count,
