@@ -5,11 +5,13 @@
 //! | What do the instruments cost here? | [`mod@calibrate`] |
 //! | One cell under one workload, once | [`round`], with the loops that run in its workers |
 //! | A number of steps, for Criterion | [`steps`] |
+//! | What does one instruction take, or a transfer? | [`microbench`] |
 
 pub mod calibrate;
 mod gate;
 pub mod live;
 pub mod loops;
+pub mod microbench;
 pub mod round;
 mod signals;
 pub mod steps;

@@ -22,9 +22,6 @@
 //! (store buffer, memory, interrupts) is taken from the built-in machine of the same vendor, and the
 //! machine's sources say so.
 
-mod loops;
-mod window;
-
 use cellbench_sim::calibrate::{
     PingPong, addition_share_from_contention, ownership_share_from_ping_pong,
 };
@@ -40,6 +37,7 @@ use cellbench_host::cpus::CpuId;
 use cellbench_host::describe::describe;
 use cellbench_host::pin::PinError;
 use cellbench_host::{Clock, Roots, Topology};
+use cellbench_measure::backend::cores::microbench::{self, Alone};
 
 /// A ping-pong that takes less than this share of the time on one line moves the line once where
 /// the
@@ -74,31 +72,6 @@ pub struct Microbenchmarks {
     pub addition_ns: Option<f64>,
 }
 
-/// Costs on one CPU that owns the line it uses.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Alone {
-    /// A load.
-    pub load_ns: f64,
-    /// A store.
-    pub store_ns: f64,
-    /// A fetch-add whose result is used.
-    pub atomic_ns: f64,
-    /// A full fence after a store, beyond the store.
-    pub fence_ns: f64,
-    /// What a compare-exchange waits for a byte store to the same word before it.
-    pub partial_store_ns: f64,
-    /// The spin-loop hint.
-    pub pause_ns: f64,
-    /// Reading the clock.
-    pub clock_ns: f64,
-    /// A branch that was predicted wrongly, beyond one that was not.
-    pub mispredict_ns: f64,
-    /// A step of a workload whose operation is refused at once.
-    pub operation_ns: f64,
-    /// A turn of [`Memory::spend`](cellbench_impls::Memory::spend).
-    pub turn_ns: f64,
-}
-
 /// The host cannot be made a machine.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
@@ -111,6 +84,19 @@ pub enum HostError {
     /// The model refuses what was measured.
     #[error("what was measured on the host makes no machine: {0}; measure again undisturbed")]
     Machine(#[from] MachineError),
+    /// What is one access took longer than what is two: the loop around it was measured, or another task.
+    #[error(
+        "a {access} takes {ns:.2} ns here and an atomic addition {atomic_ns:.2}, which no processor does: \
+         measure again undisturbed, with a command built by `cargo build --release`"
+    )]
+    Implausible {
+        /// The access.
+        access: &'static str,
+        /// Its time.
+        ns: f64,
+        /// The time of an addition.
+        atomic_ns: f64,
+    },
     /// The search for the model's figures.
     #[error(transparent)]
     Simulation(#[from] SimError),
@@ -150,13 +136,13 @@ pub fn measure(
             .unwrap_or_else(|| "unknown CPU".to_owned()),
         cpus: cpus.iter().map(|cpu| cpu.0).collect(),
         places: cpus.iter().map(place).collect(),
-        alone: loops::alone(first, clock)?,
+        alone: microbench::alone(first, clock)?,
         compare_exchange_ns: matrix(Method::CompareExchange)?.one_way_ns,
         read_write_ns: matrix(Method::ReadWrite)?.one_way_ns,
-        one_line_ns: loops::one_line(&cpus[..2], clock)?,
-        chain_ns: loops::chain(&cpus[..2], clock)?,
-        disturbed_ns: loops::disturbed(&cpus[..2], clock)?,
-        addition_ns: Some(loops::additions(&cpus[..2], clock)?),
+        one_line_ns: microbench::one_line(&cpus[..2], clock)?,
+        chain_ns: microbench::chain(&cpus[..2], clock)?,
+        disturbed_ns: microbench::disturbed(&cpus[..2], clock)?,
+        addition_ns: Some(microbench::additions(&cpus[..2], clock)?),
     })
 }
 
@@ -205,6 +191,7 @@ impl Microbenchmarks {
     /// # Errors
     /// [`HostError`] if the figures are impossible.
     pub fn machine(&self) -> Result<MachineModel, HostError> {
+        self.alone_is_plausible()?;
         let typical = |one_way_ns: &[Vec<Option<f64>>]| {
             let between = |(a, b): (usize, usize)| one_way_ns.get(a)?.get(b).copied()?;
             let mut found: Vec<f64> = self.pairs().filter_map(between).collect();
@@ -262,6 +249,15 @@ impl Microbenchmarks {
             fitted.directory.addition_share = Some(share);
         }
         Ok(fitted)
+    }
+
+    /// Checks that a load and a store each take less than an atomic addition, which is both.
+    fn alone_is_plausible(&self) -> Result<(), HostError> {
+        let Alone { load_ns, store_ns, atomic_ns, .. } = self.alone;
+        match [("load", load_ns), ("store", store_ns)].into_iter().find(|(_, ns)| *ns > atomic_ns) {
+            Some((access, ns)) => Err(HostError::Implausible { access, ns, atomic_ns }),
+            None => Ok(()),
+        }
     }
 
     /// Returns each two of the CPUs that a line moves between.
@@ -409,6 +405,22 @@ pub(crate) mod tests {
         assert!(matches!(found.machine(), Err(HostError::NoPingPong)));
         found.places.truncate(1);
         assert!(matches!(found.machine(), Err(HostError::OneCpu)));
+    }
+
+    #[test]
+    fn a_load_that_takes_longer_than_an_addition_is_no_measurement() {
+        // As a loop that is not optimised gives them: 4 ns of loop around each access.
+        let mut found = measured(26.0, 54.0);
+        found.alone.load_ns = 3.8;
+        let error = found.machine().expect_err("a loop").to_string();
+        assert!(
+            error.starts_with("a load takes 3.80 ns here and an atomic addition 2.10"),
+            "{error}"
+        );
+        let mut found = measured(26.0, 54.0);
+        found.alone.store_ns = 4.4;
+        let error = found.machine().expect_err("a loop").to_string();
+        assert!(error.starts_with("a store takes 4.40 ns"), "{error}");
     }
 
     #[test]
