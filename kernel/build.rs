@@ -9,7 +9,7 @@ mod bpf {
     use libbpf_cargo::SkeletonBuilder;
 
     /// Sources, and the size of the smallest value that holds the cell.
-    const SOURCES: [&str; 5] = ["timer", "wq", "task_work", "spin_lock", "res_lock"];
+    const SOURCES: [&str; 6] = ["timer", "wq", "task_work", "spin_lock", "res_lock", "irq_work"];
 
     /// Name of a layout and the distance of its cells in bytes; 0 leaves the cells side by side.
     /// 128 rather than 64: adjacent-line prefetchers move lines in pairs.

@@ -391,6 +391,13 @@ impl Bench {
                     format!("mutual exclusion: {ok} critical sections left a count of {inside}"),
                 );
             }
+            Source::IrqWork => {
+                let (drained, busy) = (total.of("drain", OK), total.of("drain", "EBUSY"));
+                holds(
+                    busy == 0 || self.options.threads > 1,
+                    format!("a ring that one thread drained was busy {busy} times of {drained}"),
+                );
+            }
             Source::Timer | Source::Wq | Source::TaskWork => {
                 let (init, freed) = (total.of("init", OK), total.of("update", OK));
                 let cells = u64::from(self.cells);

@@ -6,7 +6,7 @@ use cellbench_record::OK;
 
 /// Names of the operations, in the order of `enum op` in `src/bpf/cell.h`.
 #[cfg(feature = "bpf")]
-pub(crate) const OPS: [&str; 10] = [
+pub(crate) const OPS: [&str; 11] = [
     "empty",
     "init",
     "set_callback",
@@ -17,6 +17,7 @@ pub(crate) const OPS: [&str; 10] = [
     "schedule",
     "lock",
     "callback",
+    "drain",
 ];
 
 /// Errnos kept apart, as `NR_ERRNOS` in `src/bpf/cell.h`.

@@ -13,7 +13,7 @@ use crate::generation::{CellGenerations, detect};
 pub(crate) const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// Kernel functions that decide which rows exist. `A|B`: either does.
-pub(crate) const KERNEL_FUNCTIONS: [&str; 16] = [
+pub(crate) const KERNEL_FUNCTIONS: [&str; 17] = [
     "bpf_timer_init",
     "bpf_timer_cancel_async",
     "bpf_wq_init",
@@ -28,6 +28,7 @@ pub(crate) const KERNEL_FUNCTIONS: [&str; 16] = [
     "bpf_res_spin_lock",
     "bpf_res_spin_lock_irqsave",
     "bpf_loop",
+    "bpf_user_ringbuf_drain",
     "bpf_iter_num_new",
     "bpf_get_current_task_btf",
 ];

@@ -29,6 +29,8 @@ fn bytes_of(source: Source, layout: Layout) -> &'static [u8] {
         (Source::SpinLock, true) => object!("spin_lock-packed"),
         (Source::ResLock, false) => object!("res_lock-padded"),
         (Source::ResLock, true) => object!("res_lock-packed"),
+        (Source::IrqWork, false) => object!("irq_work-padded"),
+        (Source::IrqWork, true) => object!("irq_work-packed"),
     }
 }
 

@@ -14,6 +14,7 @@ pub(crate) enum Source {
     TaskWork,
     SpinLock,
     ResLock,
+    IrqWork,
 }
 
 /// What must be true of the callbacks after a measurement.
@@ -113,6 +114,15 @@ const RES_LOCK: Operation = Operation {
     source: Source::ResLock,
     needs: &["bpf_res_spin_lock", "bpf_loop"],
     prepare: false,
+    ..TIMER
+};
+
+const IRQ_WORK: Operation = Operation {
+    kind: Kind::Primitive,
+    source: Source::IrqWork,
+    needs: &["bpf_user_ringbuf_drain", "bpf_loop"],
+    prepare: false,
+    layouts: SAME,
     ..TIMER
 };
 
@@ -342,5 +352,23 @@ pub(crate) static OPERATIONS: &[Operation] = &[
         batch: 1,
         threads_min: 2,
         ..RES_LOCK
+    },
+    Operation {
+        name: "irq_work-empty",
+        about: "the loop alone: find the cell, count, nothing else",
+        program: "empty_row",
+        ..IRQ_WORK
+    },
+    Operation {
+        name: "irq_work-without",
+        about: "bpf_user_ringbuf_drain of an empty ring, which queues nothing",
+        program: "drain",
+        ..IRQ_WORK
+    },
+    Operation {
+        name: "irq_work-queue",
+        about: "the same, which queues an irq_work: this CPU interrupts itself and runs it",
+        program: "drain_and_queue",
+        ..IRQ_WORK
     },
 ];

@@ -196,6 +196,7 @@ fn cell_name(operation: &Operation, info: &KernelInfo) -> String {
         Source::Timer => info.cells.timer,
         Source::Wq => info.cells.wq,
         Source::TaskWork => return "task-work".to_owned(),
+        Source::IrqWork => return "irq_work".to_owned(),
         Source::SpinLock | Source::ResLock => {
             // `bpf_res_spin_lock-aa` is a workload of `bpf_res_spin_lock`.
             let name = operation.name;

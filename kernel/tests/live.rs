@@ -188,6 +188,39 @@ fn results_become_records() {
     assert_eq!(workloads, BTreeSet::from(["empty".to_owned(), "lock-irqsave".to_owned()]));
 }
 
+/// Interrupts that CPUs sent themselves to run `irq_work`, of all CPUs; none where the kernel does not count
+/// them.
+fn irq_work_interrupts() -> Option<u64> {
+    let table = std::fs::read_to_string("/proc/interrupts").ok()?;
+    let line = table.lines().find_map(|line| line.trim().strip_prefix("IWI:"))?;
+    Some(line.split_whitespace().map_while(|count| count.parse::<u64>().ok()).sum())
+}
+
+#[test]
+fn each_queued_irq_work_is_an_interrupt_and_draining_alone_is_none() {
+    let Some((info, _guard)) = kernel("each_queued_irq_work_is_an_interrupt") else { return };
+    if let Some(reason) = row(&info, "irq_work-queue").skipped {
+        return say(format!("each_queued_irq_work_is_an_interrupt: skipped: {reason}"));
+    }
+    let Some(_) = irq_work_interrupts() else {
+        return say("each_queued_irq_work_is_an_interrupt: skipped: no line IWI".to_owned());
+    };
+    const TIMES: u32 = 100_000;
+    let interrupts = |name: &str| {
+        let bench = Bench::open(&row(&info, name), options(Layout::Same, 1)).unwrap();
+        let before = irq_work_interrupts().unwrap();
+        let counts = bench.worker(0).unwrap().run_batch(TIMES).unwrap();
+        let interrupts = irq_work_interrupts().unwrap() - before;
+        assert_eq!(counts.of("drain", "ok"), u64::from(TIMES), "{name}: {counts:?}");
+        assert_eq!(bench.check(&counts).unwrap().violations, Vec::<String>::new());
+        interrupts
+    };
+    let (with, without) = (interrupts("irq_work-queue"), interrupts("irq_work-without"));
+    // Others on this host may send some; two queued before the interrupt came are one.
+    assert!(with >= u64::from(TIMES) * 9 / 10, "{with} interrupts of {TIMES} queued");
+    assert!(without < u64::from(TIMES) / 10, "{without} interrupts, and none was queued");
+}
+
 #[test]
 fn impossible_plans_are_refused() {
     let Some((info, _guard)) = kernel("impossible_plans_are_refused") else { return };

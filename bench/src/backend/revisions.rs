@@ -106,7 +106,7 @@ impl Revisions {
         }
         let [old_lengths, new_lengths] = found.each_ref().map(|found| Lengths::median_of(found));
         if old_lengths.agrees_with(&new_lengths) {
-            old.adopt(old_lengths)?;
+            old.adopt(old_lengths.clone())?;
             return new.adopt(old_lengths);
         }
         self.notes.push(

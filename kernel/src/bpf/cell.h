@@ -80,6 +80,7 @@ enum op {
 	OP_SCHEDULE,
 	OP_LOCK,
 	OP_CALLBACK,
+	OP_DRAIN,
 	NR_OPS,
 };
 

@@ -27,7 +27,7 @@ use cellbench_impls::registry::LOCKS;
 use cellbench_record::{Calibration, ChargeCheck, Charges, Finding, Host, Run, Severity};
 use cellbench_workloads::EngineNeed;
 
-use self::calibrate::{Instruments, Lengths, calibrate, charge_arrived};
+use self::calibrate::{Instruments, Lengths, calibrate, correct_charge};
 use self::round::{Bench, Conditions, OnStuck};
 use super::{Backend, BackendError, Measured, Pace};
 use crate::session::budget::warm_up;
@@ -92,8 +92,8 @@ impl<'a> Cores<'a> {
         }
     }
 
-    /// Returns how to measure in windows of this length.
-    fn conditions(&self, lengths: Lengths, window: Duration) -> Conditions {
+    /// Returns how to measure the design or lock `id` in windows of this length.
+    fn conditions(&self, lengths: &Lengths, window: Duration, id: &str) -> Conditions {
         let turns = |ns: f64| lengths.charge_turns(ns);
         let Charges { arm_timer_ns, queue_work_ns, irq_work_ns } = self.options.charges;
         Conditions {
@@ -102,7 +102,7 @@ impl<'a> Cores<'a> {
             sampled: true,
             turns_per_us: lengths.turns_per_us,
             charges: machine::Charges {
-                irq_save: turns(self.options.irq_save_cost_ns),
+                irq_save: lengths.irq_save_turns(self.options.irq_save_cost_ns, id),
                 arm_timer: turns(arm_timer_ns),
                 queue_work: turns(queue_work_ns),
                 irq_work: turns(irq_work_ns),
@@ -111,15 +111,17 @@ impl<'a> Cores<'a> {
         }
     }
 
-    /// Measures how long computing takes, and uses it from now on.
+    /// Measures how long computing takes, and uses it from now on, with the overlaps that preparing found.
     ///
     /// # Errors
     /// [`BackendError`] if the CPU cannot be used.
     pub fn measure_lengths(&mut self) -> Result<Lengths, BackendError> {
         let lengths = calibrate::lengths(self.bench.clock(), self.cpus[0]);
-        let lengths = lengths.map_err(BackendError::failed)?;
-        self.lengths = Some(lengths);
-        Ok(lengths)
+        let mut lengths = lengths.map_err(BackendError::failed)?;
+        if let Some(known) = self.lengths.take() {
+            lengths.overlap_ns = known.overlap_ns;
+        }
+        Ok(self.lengths.insert(lengths).clone())
     }
 
     /// Takes over what another calibration on this host found, in place of one of its own.
@@ -143,10 +145,8 @@ fn finding(check: &ChargeCheck) -> Option<Finding> {
             "{}: of {:.1} ns charged for masking interrupts {:.1} ns arrived",
             check.lock, check.charged_ns, check.arrived_ns
         ),
-        effect:
-            "rows of cells under this lock are too fast or too slow by the difference, since the \
-                 processor overlaps the charge with the rest of a pair"
-                .to_owned(),
+        effect: "rows of cells under this lock are too fast or too slow by the difference"
+            .to_owned(),
         fix: String::new(),
     })
 }
@@ -174,18 +174,18 @@ impl Backend for Cores<'_> {
         let effort = (short / 10).clamp(Duration::from_millis(3), Duration::from_millis(20));
         let pairs_time = short * PAIRS_PERCENT;
         let instruments = calibrate(&self.bench, self.topology, &self.cpus, effort, pairs_time);
-        let Instruments { mut calibration, lengths } = instruments.map_err(BackendError::failed)?;
-        let conditions = self.conditions(lengths, effort);
+        let Instruments { mut calibration, mut lengths } =
+            instruments.map_err(BackendError::failed)?;
+        let charged_ns = self.options.irq_save_cost_ns;
         // A build may hold some of the registry alone.
         let is_built = |lock: &&&str| LOCKS.iter().any(|known| known.id == **lock);
         for lock in locks.iter().filter(is_built) {
-            let arrived = charge_arrived(&self.bench, self.topology, lock, &conditions)
-                .map_err(BackendError::failed)?;
-            let check = ChargeCheck {
-                lock: (*lock).to_owned(),
-                charged_ns: self.options.irq_save_cost_ns,
-                arrived_ns: arrived,
-            };
+            let conditions = self.conditions(&lengths, effort, lock);
+            let (bench, topology) = (&self.bench, self.topology);
+            let arrived_ns =
+                correct_charge(bench, topology, lock, charged_ns, &mut lengths, &conditions)
+                    .map_err(BackendError::failed)?;
+            let check = ChargeCheck { lock: (*lock).to_owned(), charged_ns, arrived_ns };
             self.findings.extend(finding(&check));
             calibration.charge_checks.push(check);
         }
@@ -216,9 +216,10 @@ impl Backend for Cores<'_> {
         window: Duration,
         seed: u64,
     ) -> Result<Vec<Measured>, BackendError> {
-        let lengths = self.lengths.expect("a session prepares first");
-        let conditions = self.conditions(lengths, window);
-        let measure = |spec: &&Spec| self.bench.measure(spec, &conditions, seed);
+        let lengths = self.lengths.as_ref().expect("a session prepares first");
+        let measure = |spec: &&Spec| {
+            self.bench.measure(spec, &self.conditions(lengths, window, spec.subject.id), seed)
+        };
         batch.iter().map(measure).collect::<Result<_, _>>().map_err(BackendError::failed)
     }
 }

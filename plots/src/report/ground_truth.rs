@@ -131,8 +131,7 @@ fn pairs<'a>(entries: &[&'a Entry], form: Option<Spinlocks>) -> Vec<Pair<'a>> {
 }
 
 /// Counts, of the two-by-two comparisons among `rows`, those that both sides put in the same order, and
-/// all.
-/// Share within which two rows count as equal and are not compared.
+/// all. Rows that are close on either side count as equal and are not compared.
 fn agreement(rows: &[&Pair<'_>]) -> (usize, usize) {
     let order = |a: f64, b: f64| {
         let close = (a - b).abs() <= TIE_SHARE * a.max(b);
@@ -169,18 +168,30 @@ fn agreements(pairs: &[Pair<'_>], key: impl Fn(&Pair<'_>) -> String) -> String {
     text
 }
 
+/// Returns the time of an attempt of the kernel's, on one thread, under workloads whose names begin so.
+fn alone_ns(entries: &[&Entry], cell: &str, workload: &str) -> Option<f64> {
+    let is_it = |entry: &&&Entry| {
+        let series = &entry.series;
+        series.source == Source::Kernel
+            && series.cell == cell
+            && series.threads == 1
+            && series.workload.starts_with(workload)
+    };
+    entries.iter().filter(is_it).find_map(|entry| attempt_ns(entry))
+}
+
 /// Returns the cost of masking interrupts in the kernel, in nanoseconds: the resilient lock's pair with it
 /// against the one without, on one thread.
 fn masking_ns(entries: &[&Entry]) -> Option<f64> {
-    let pair_ns = |cell: &str| {
-        let is_it = |entry: &&&Entry| {
-            let series = &entry.series;
-            series.source == Source::Kernel && series.cell == cell && series.threads == 1
-        };
-        let locks = entries.iter().filter(is_it);
-        locks.filter(|entry| entry.series.workload.starts_with("lock-")).find_map(|e| attempt_ns(e))
-    };
+    let pair_ns = |cell| alone_ns(entries, cell, "lock-");
     Some(pair_ns("bpf_res_spin_lock_irqsave")? - pair_ns("bpf_res_spin_lock")?)
+}
+
+/// Returns the cost of an `irq_work` in the kernel, in nanoseconds, from queueing it to the end of its
+/// interrupt: draining an empty ring with it against the same without, on one thread.
+fn irq_work_ns(entries: &[&Entry]) -> Option<f64> {
+    let drain_ns = |workload| alone_ns(entries, "irq_work", workload);
+    Some(drain_ns("irq_work-queue")? - drain_ns("irq_work-without")?)
 }
 
 /// Facts about the runs that the rows come from.
@@ -190,6 +201,8 @@ pub(super) struct Background {
     form: Option<Spinlocks>,
     /// Charge of the model for masking interrupts.
     charged_ns: f64,
+    /// Charge of the model for the interrupt of an `irq_work`.
+    irq_work_ns: f64,
 }
 
 impl Background {
@@ -198,13 +211,17 @@ impl Background {
         runs.fold(Self::default(), |known, run| Self {
             form: known.form.or(run.host.spinlocks),
             charged_ns: known.charged_ns.max(run.settings.irq_save_cost_ns),
+            irq_work_ns: run
+                .settings
+                .charges
+                .map_or(known.irq_work_ns, |charges| known.irq_work_ns.max(charges.irq_work_ns)),
         })
     }
 }
 
 /// Writes the section, if model and kernel have rows in common.
 pub(super) fn section(page: &mut Page, entries: &[&Entry], background: Background) {
-    let Background { form, charged_ns } = background;
+    let Background { form, charged_ns, irq_work_ns: irq_work_charged_ns } = background;
     let pairs = pairs(entries, form);
     if pairs.is_empty() {
         return;
@@ -236,6 +253,15 @@ pub(super) fn section(page: &mut Page, entries: &[&Entry], background: Backgroun
             "The model was charged {charged} ns for masking interrupts (`--irq-save-ns`).\n"
         ),
     });
+    if let Some(irq_work_ns) = irq_work_ns(entries) {
+        page.line(&format!(
+            "An `irq_work` costs {} ns in this kernel, with the interrupt by which the CPU runs it at once \
+             (draining an empty ring with and without, one thread); the model was charged {} ns \
+             (`--irq-work-ns`).\n",
+            number::significant(irq_work_ns),
+            number::significant(irq_work_charged_ns)
+        ));
+    }
     let mut columns = Columns::new(&[
         ("kind", false),
         ("workload", false),

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use cellbench_measure::backend::cores::calibrate::Lengths;
 
 /// Version of the protocol; programs of another version are refused.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Rows that a program can measure.
 #[derive(Clone, Debug, Serialize, Deserialize)]

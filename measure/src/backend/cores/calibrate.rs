@@ -3,6 +3,7 @@
 //! Through the very loops that measure: an empty operation goes through the same worker, batch and
 //! clock as a cell, and the price of sampling latency is the difference that switching it off makes.
 
+use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -26,7 +27,11 @@ use cellbench_host::{Placement, Topology, limits};
 /// CPUs between which line transfers are measured: pairs grow with the square.
 const MOST_CPUS: usize = 16;
 /// Pairs of rounds that show whether a charge arrives.
-const CHARGE_PAIRS: usize = 5;
+const CHARGE_PAIRS: usize = 9;
+/// Times that a charge around a lock is corrected by what of it arrived.
+const CORRECTIONS: usize = 3;
+/// The lock whose charges stand for those of designs and locks that were not measured themselves.
+const USUAL_LOCK: &str = "spin-queued";
 /// Repetitions, of which the median counts.
 const REPETITIONS: usize = 9;
 /// Tries of each repetition to get an undisturbed one.
@@ -44,12 +49,16 @@ pub struct Instruments {
 }
 
 /// The length of a turn and of a charge on this host, by which nanoseconds become turns.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Lengths {
     /// Turns of `Memory::spend` in a microsecond.
     pub turns_per_us: u32,
-    /// Nanoseconds of a charge of no turns: what its fences cost.
+    /// Nanoseconds of a charge of no turns: what its fences cost alone.
     pub charge_fixed_ns: f64,
+    /// Nanoseconds of the charge for masking interrupts that do not arrive around a lock, by its name: a
+    /// locked instruction beside the charge has made the processor wait already, so that the fences cost
+    /// less there than alone.
+    pub overlap_ns: BTreeMap<String, f64>,
 }
 
 impl Lengths {
@@ -65,7 +74,14 @@ impl Lengths {
         let mut turns: Vec<f64> = all.iter().map(|one| f64::from(one.turns_per_us)).collect();
         let mut fixed_ns: Vec<f64> = all.iter().map(|one| one.charge_fixed_ns).collect();
         let turns_per_us = median(&mut turns).round() as u32;
-        Self { turns_per_us, charge_fixed_ns: median(&mut fixed_ns) }
+        let locks = all.iter().flat_map(|one| one.overlap_ns.keys().cloned());
+        let overlap_ns = locks.map(|lock| {
+            let found = all.iter().filter_map(|one| one.overlap_ns.get(&lock).copied());
+            let median = median(&mut found.collect::<Vec<f64>>());
+            (lock, median)
+        });
+        let overlap_ns = overlap_ns.collect();
+        Self { turns_per_us, charge_fixed_ns: median(&mut fixed_ns), overlap_ns }
     }
 
     /// Tells whether two calibrations found the same but for noise.
@@ -86,6 +102,17 @@ impl Lengths {
         }
         let turns = (ns - self.charge_fixed_ns) * f64::from(self.turns_per_us) / 1000.0;
         (turns.round() as u32).max(1)
+    }
+
+    /// Returns the turns of `Memory::charge` by which masking interrupts around the lock named `lock` takes
+    /// `ns` longer. Any other design is charged as the usual lock is.
+    #[must_use]
+    pub fn irq_save_turns(&self, ns: f64, lock: &str) -> u32 {
+        if ns <= 0.0 {
+            return 0;
+        }
+        let overlap_ns = self.overlap_ns.get(lock).or_else(|| self.overlap_ns.get(USUAL_LOCK));
+        self.charge_turns(ns + overlap_ns.copied().unwrap_or(0.0))
     }
 }
 
@@ -174,7 +201,7 @@ pub fn calibrate(
 pub fn lengths(clock: &Clock, cpu: CpuId) -> Result<Lengths, PinError> {
     let turns_per_us = turns_per_us(clock, cpu)?;
     let charge_fixed_ns = charge_fixed_ns(clock, cpu, turns_per_us)?;
-    Ok(Lengths { turns_per_us, charge_fixed_ns })
+    Ok(Lengths { turns_per_us, charge_fixed_ns, overlap_ns: BTreeMap::new() })
 }
 
 /// Measures what arrives of the charge for masking interrupts around `lock`, in nanoseconds: a
@@ -183,7 +210,7 @@ pub fn lengths(clock: &Clock, cpu: CpuId) -> Result<Lengths, PinError> {
 ///
 /// # Errors
 /// [`RoundError`] if the rounds cannot be measured.
-pub fn charge_arrived(
+fn charge_arrived(
     bench: &Bench,
     topology: &Topology,
     lock: &str,
@@ -202,6 +229,37 @@ pub fn charge_arrived(
         differences.push(pair_ns("lock-irqsave")? - plain);
     }
     Ok(median(&mut differences))
+}
+
+/// Finds what of a charge of `ns` for masking interrupts does not arrive around `lock`, and keeps it in
+/// `lengths`; returns what of the charge arrives then, in nanoseconds.
+///
+/// # Errors
+/// [`RoundError`] if the rounds cannot be measured.
+pub fn correct_charge(
+    bench: &Bench,
+    topology: &Topology,
+    lock: &str,
+    ns: f64,
+    lengths: &mut Lengths,
+    conditions: &Conditions,
+) -> Result<f64, RoundError> {
+    lengths.overlap_ns.insert(lock.to_owned(), 0.0);
+    let arrived = |lengths: &Lengths| {
+        let irq_save = lengths.irq_save_turns(ns, lock);
+        let charges = Charges { irq_save, ..conditions.charges };
+        charge_arrived(bench, topology, lock, &Conditions { charges, ..*conditions })
+    };
+    for _ in 0..CORRECTIONS {
+        let missing_ns = ns - arrived(lengths)?;
+        // A turn is the finest correction.
+        if missing_ns.abs() * f64::from(lengths.turns_per_us) < 500.0 {
+            break;
+        }
+        *lengths.overlap_ns.get_mut(lock).expect("inserted above") += missing_ns;
+    }
+    // Measured again: what ended the loop was chosen by its result.
+    arrived(lengths)
 }
 
 /// Measures what a charge costs beyond its turns.
@@ -267,13 +325,36 @@ mod tests {
 
     #[test]
     fn calibrations_agree_within_noise_and_not_beyond() {
-        let found = |turns_per_us, charge_fixed_ns| Lengths { turns_per_us, charge_fixed_ns };
+        let found = |turns_per_us, charge_fixed_ns| Lengths {
+            turns_per_us,
+            charge_fixed_ns,
+            overlap_ns: BTreeMap::new(),
+        };
         let one = found(1000, 4.0);
         assert!(one.agrees_with(&found(1020, 4.5)) && found(1020, 4.5).agrees_with(&one));
         assert!(!one.agrees_with(&found(1050, 4.0)), "another loop");
         assert!(!one.agrees_with(&found(1000, 6.0)), "other fences: two turns more in each charge");
         let all = [found(900, 4.0), found(1000, 3.0), found(1100, 5.0)];
         assert_eq!(Lengths::median_of(&all), one);
+    }
+
+    #[test]
+    fn what_does_not_arrive_around_a_lock_is_charged_on_top_there() {
+        let with = |overlaps: &[(&str, f64)]| Lengths {
+            turns_per_us: 1000,
+            charge_fixed_ns: 4.0,
+            overlap_ns: overlaps.iter().map(|(lock, ns)| ((*lock).to_owned(), *ns)).collect(),
+        };
+        let lengths = with(&[("spin-queued", 3.6), ("rqspin", 1.2)]);
+        assert_eq!(lengths.irq_save_turns(10.0, "spin-queued"), 10);
+        assert_eq!(lengths.irq_save_turns(10.0, "rqspin"), 7);
+        assert_eq!(lengths.irq_save_turns(10.0, "seqlock-pair"), 10, "as the usual lock");
+        assert_eq!(lengths.charge_turns(10.0), 6, "charged elsewhere");
+        assert_eq!(lengths.irq_save_turns(0.0, "rqspin"), 0, "switched off");
+        assert_eq!(with(&[]).irq_save_turns(10.0, "rqspin"), 6, "not measured");
+        let all = [lengths, with(&[("spin-queued", 2.0)]), with(&[("spin-queued", 3.0)])];
+        let median = Lengths::median_of(&all);
+        assert_eq!((median.overlap_ns["spin-queued"], median.overlap_ns["rqspin"]), (3.0, 1.2));
     }
 
     #[test]
