@@ -50,9 +50,9 @@ pub struct Measuring {
     /// Cost that the model adds to queueing a work
     #[arg(long, value_name = "NS", default_value = QUEUE_WORK_NS, value_parser = parse_ns)]
     pub queue_ns: f64,
-    /// Cost that the model adds to the interrupt that runs irq_work; no kernel run has measured it
-    /// yet
-    #[arg(long, value_name = "NS", default_value = "0", value_parser = parse_ns)]
+    /// Cost that the model adds to the interrupt that runs irq_work; of a virtual machine, where a CPU
+    /// leaves the guest to interrupt itself: give that of your host
+    #[arg(long, value_name = "NS", default_value = IRQ_WORK_NS, value_parser = parse_ns)]
     pub irq_work_ns: f64,
     /// Add none of these costs
     #[arg(long, conflicts_with_all = ["irq_save_ns", "arm_ns", "queue_ns", "irq_work_ns"])]
@@ -72,11 +72,13 @@ pub struct Measuring {
 /// Charges as the kernel run kept in `results/kernel` shows them, in nanoseconds: a masked pair of
 /// the
 /// resilient lock less an unmasked one.
-const IRQ_SAVE_NS: &str = "10";
+const IRQ_SAVE_NS: &str = "7";
 /// A start of a timer that is armed already, less the lookup and the cell's own part.
-const ARM_TIMER_NS: &str = "230";
+const ARM_TIMER_NS: &str = "220";
 /// A start of a work, less the same.
 const QUEUE_WORK_NS: &str = "20";
+/// Draining an empty ring with an `irq_work` queued, less the same without.
+const IRQ_WORK_NS: &str = "2800";
 
 impl Measuring {
     /// Returns the options of the model on real cores.
