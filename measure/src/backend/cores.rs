@@ -111,7 +111,7 @@ impl<'a> Cores<'a> {
         }
     }
 
-    /// Measures how long computing takes, and uses it from now on, with the overlaps that preparing found.
+    /// Measures how long computing takes, and uses it from now on, with what preparing found of charges around locks.
     ///
     /// # Errors
     /// [`BackendError`] if the CPU cannot be used.
@@ -119,7 +119,7 @@ impl<'a> Cores<'a> {
         let lengths = calibrate::lengths(self.bench.clock(), self.cpus[0]);
         let mut lengths = lengths.map_err(BackendError::failed)?;
         if let Some(known) = self.lengths.take() {
-            lengths.overlap_ns = known.overlap_ns;
+            lengths.fixed_around_ns = known.fixed_around_ns;
         }
         Ok(self.lengths.insert(lengths).clone())
     }

@@ -55,10 +55,9 @@ pub struct Lengths {
     pub turns_per_us: u32,
     /// Nanoseconds of a charge of no turns: what its fences cost alone.
     pub charge_fixed_ns: f64,
-    /// Nanoseconds of the charge for masking interrupts that do not arrive around a lock, by its name: a
-    /// locked instruction beside the charge has made the processor wait already, so that the fences cost
-    /// less there than alone.
-    pub overlap_ns: BTreeMap<String, f64>,
+    /// The same of the charge for masking interrupts around a lock, by its name: less than alone, since a
+    /// locked instruction beside the charge has made the processor wait already.
+    pub fixed_around_ns: BTreeMap<String, f64>,
 }
 
 impl Lengths {
@@ -74,14 +73,14 @@ impl Lengths {
         let mut turns: Vec<f64> = all.iter().map(|one| f64::from(one.turns_per_us)).collect();
         let mut fixed_ns: Vec<f64> = all.iter().map(|one| one.charge_fixed_ns).collect();
         let turns_per_us = median(&mut turns).round() as u32;
-        let locks = all.iter().flat_map(|one| one.overlap_ns.keys().cloned());
-        let overlap_ns = locks.map(|lock| {
-            let found = all.iter().filter_map(|one| one.overlap_ns.get(&lock).copied());
+        let locks = all.iter().flat_map(|one| one.fixed_around_ns.keys().cloned());
+        let fixed_around_ns = locks.map(|lock| {
+            let found = all.iter().filter_map(|one| one.fixed_around_ns.get(&lock).copied());
             let median = median(&mut found.collect::<Vec<f64>>());
             (lock, median)
         });
-        let overlap_ns = overlap_ns.collect();
-        Self { turns_per_us, charge_fixed_ns: median(&mut fixed_ns), overlap_ns }
+        let fixed_around_ns = fixed_around_ns.collect();
+        Self { turns_per_us, charge_fixed_ns: median(&mut fixed_ns), fixed_around_ns }
     }
 
     /// Tells whether two calibrations found the same but for noise.
@@ -97,22 +96,23 @@ impl Lengths {
     /// charged.
     #[must_use]
     pub fn charge_turns(&self, ns: f64) -> u32 {
-        if ns <= 0.0 {
-            return 0;
-        }
-        let turns = (ns - self.charge_fixed_ns) * f64::from(self.turns_per_us) / 1000.0;
-        (turns.round() as u32).max(1)
+        self.turns_beyond(self.charge_fixed_ns, ns)
     }
 
     /// Returns the turns of `Memory::charge` by which masking interrupts around the lock named `lock` takes
     /// `ns` longer. Any other design is charged as the usual lock is.
     #[must_use]
     pub fn irq_save_turns(&self, ns: f64, lock: &str) -> u32 {
+        let around = self.fixed_around_ns.get(lock).or(self.fixed_around_ns.get(USUAL_LOCK));
+        self.turns_beyond(around.copied().unwrap_or(self.charge_fixed_ns), ns)
+    }
+
+    fn turns_beyond(&self, fixed_ns: f64, ns: f64) -> u32 {
         if ns <= 0.0 {
             return 0;
         }
-        let overlap_ns = self.overlap_ns.get(lock).or_else(|| self.overlap_ns.get(USUAL_LOCK));
-        self.charge_turns(ns + overlap_ns.copied().unwrap_or(0.0))
+        let turns = (ns - fixed_ns) * f64::from(self.turns_per_us) / 1000.0;
+        (turns.round() as u32).max(1)
     }
 }
 
@@ -201,7 +201,7 @@ pub fn calibrate(
 pub fn lengths(clock: &Clock, cpu: CpuId) -> Result<Lengths, PinError> {
     let turns_per_us = turns_per_us(clock, cpu)?;
     let charge_fixed_ns = charge_fixed_ns(clock, cpu, turns_per_us)?;
-    Ok(Lengths { turns_per_us, charge_fixed_ns, overlap_ns: BTreeMap::new() })
+    Ok(Lengths { turns_per_us, charge_fixed_ns, fixed_around_ns: BTreeMap::new() })
 }
 
 /// Measures what arrives of the charge for masking interrupts around `lock`, in nanoseconds: a
@@ -231,8 +231,8 @@ fn charge_arrived(
     Ok(median(&mut differences))
 }
 
-/// Finds what of a charge of `ns` for masking interrupts does not arrive around `lock`, and keeps it in
-/// `lengths`; returns what of the charge arrives then, in nanoseconds.
+/// Finds what a charge for masking interrupts costs around `lock` beyond its turns, and keeps it in
+/// `lengths`; returns what of a charge of `ns` arrives then, in nanoseconds.
 ///
 /// # Errors
 /// [`RoundError`] if the rounds cannot be measured.
@@ -244,22 +244,24 @@ pub fn correct_charge(
     lengths: &mut Lengths,
     conditions: &Conditions,
 ) -> Result<f64, RoundError> {
-    lengths.overlap_ns.insert(lock.to_owned(), 0.0);
-    let arrived = |lengths: &Lengths| {
-        let irq_save = lengths.irq_save_turns(ns, lock);
-        let charges = Charges { irq_save, ..conditions.charges };
+    lengths.fixed_around_ns.insert(lock.to_owned(), lengths.charge_fixed_ns);
+    let turn_ns = 1000.0 / f64::from(lengths.turns_per_us.max(1));
+    let arrived = |turns: u32| {
+        let charges = Charges { irq_save: turns, ..conditions.charges };
         charge_arrived(bench, topology, lock, &Conditions { charges, ..*conditions })
     };
+    let mut turns = lengths.irq_save_turns(ns, lock);
     for _ in 0..CORRECTIONS {
-        let missing_ns = ns - arrived(lengths)?;
-        // A turn is the finest correction.
-        if missing_ns.abs() * f64::from(lengths.turns_per_us) < 500.0 {
+        let fixed_ns = arrived(turns)? - f64::from(turns) * turn_ns;
+        lengths.fixed_around_ns.insert(lock.to_owned(), fixed_ns);
+        let corrected = lengths.irq_save_turns(ns, lock);
+        if corrected == turns {
             break;
         }
-        *lengths.overlap_ns.get_mut(lock).expect("inserted above") += missing_ns;
+        turns = corrected;
     }
     // Measured again: what ended the loop was chosen by its result.
-    arrived(lengths)
+    arrived(turns)
 }
 
 /// Measures what a charge costs beyond its turns.
@@ -328,7 +330,7 @@ mod tests {
         let found = |turns_per_us, charge_fixed_ns| Lengths {
             turns_per_us,
             charge_fixed_ns,
-            overlap_ns: BTreeMap::new(),
+            fixed_around_ns: BTreeMap::new(),
         };
         let one = found(1000, 4.0);
         assert!(one.agrees_with(&found(1020, 4.5)) && found(1020, 4.5).agrees_with(&one));
@@ -340,21 +342,25 @@ mod tests {
 
     #[test]
     fn what_does_not_arrive_around_a_lock_is_charged_on_top_there() {
-        let with = |overlaps: &[(&str, f64)]| Lengths {
+        let with = |around: &[(&str, f64)]| Lengths {
             turns_per_us: 1000,
             charge_fixed_ns: 4.0,
-            overlap_ns: overlaps.iter().map(|(lock, ns)| ((*lock).to_owned(), *ns)).collect(),
+            fixed_around_ns: around.iter().map(|(lock, ns)| ((*lock).to_owned(), *ns)).collect(),
         };
-        let lengths = with(&[("spin-queued", 3.6), ("rqspin", 1.2)]);
+        let lengths = with(&[("spin-queued", 0.4), ("rqspin", 2.8)]);
         assert_eq!(lengths.irq_save_turns(10.0, "spin-queued"), 10);
         assert_eq!(lengths.irq_save_turns(10.0, "rqspin"), 7);
         assert_eq!(lengths.irq_save_turns(10.0, "seqlock-pair"), 10, "as the usual lock");
         assert_eq!(lengths.charge_turns(10.0), 6, "charged elsewhere");
+        assert_eq!(lengths.irq_save_turns(2.0, "rqspin"), 1, "more than it is to take");
         assert_eq!(lengths.irq_save_turns(0.0, "rqspin"), 0, "switched off");
         assert_eq!(with(&[]).irq_save_turns(10.0, "rqspin"), 6, "not measured");
-        let all = [lengths, with(&[("spin-queued", 2.0)]), with(&[("spin-queued", 3.0)])];
+        let all = [lengths, with(&[("spin-queued", 2.0)]), with(&[("spin-queued", 1.0)])];
         let median = Lengths::median_of(&all);
-        assert_eq!((median.overlap_ns["spin-queued"], median.overlap_ns["rqspin"]), (3.0, 1.2));
+        assert_eq!(
+            (median.fixed_around_ns["spin-queued"], median.fixed_around_ns["rqspin"]),
+            (1.0, 2.8)
+        );
     }
 
     #[test]
