@@ -2,10 +2,9 @@
 //! find it; each check also without a mutation, where it must pass. Prints a table; `--write FILE` keeps
 //! it. The exit status is 1 if a mutation escapes, or a check fails without one.
 //!
-//! `scripts/mutations.sh [--only TEXT] [--by TEXT] [--except TEXT] [--write FILE] [--features LIST]`, from
-//! anywhere in the repository: `--only` takes mutations, `--by` checks, whose names contain the text;
-//! `--except` leaves such checks out. With `--features` the checks are those that `cargo test --features
-//! LIST` has built; else they are built alone, which is less.
+//! `scripts/mutations.sh [--only TEXT] [--by TEXT] [--except TEXT] [--write FILE]`, from anywhere in the
+//! repository: `--only` takes mutations, `--by` checks, whose names contain the text; `--except` leaves such
+//! checks out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -59,26 +58,18 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a crate of the workspace")
 }
 
-/// Builds the test binaries, with `features` as `cargo test` builds them with these; returns where they are.
-fn build(
-    suites: &BTreeSet<Suite>,
-    features: Option<&str>,
-) -> Result<BTreeMap<Suite, PathBuf>, Error> {
+/// Builds the test binaries; returns where they are.
+fn build(suites: &BTreeSet<Suite>) -> Result<BTreeMap<Suite, PathBuf>, Error> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root()).args([
         "test",
         "--no-run",
         "--message-format=json-render-diagnostics",
     ]);
-    if let Some(features) = features {
-        // Without `-p`: features are those of all members, and so are the binaries.
-        command.args(["--features", features]);
-    } else {
-        for package in suites.iter().map(|suite| suite.package()).collect::<BTreeSet<_>>() {
-            command.args(["-p", package, "--features", &format!("{package}/planted")]);
-            if package == "cellbench-impls" {
-                command.args(["--features", "cellbench-impls/loom,cellbench-impls/shuttle"]);
-            }
+    for package in suites.iter().map(|suite| suite.package()).collect::<BTreeSet<_>>() {
+        command.args(["-p", package, "--features", &format!("{package}/planted")]);
+        if package == "cellbench-impls" {
+            command.args(["--features", "cellbench-impls/loom,cellbench-impls/shuttle"]);
         }
     }
     // Cargo takes this flag once.
@@ -98,13 +89,9 @@ fn build(
         let Some(executable) = message["executable"].as_str() else { continue };
         let (target, package) = (&message["target"], &message["package_id"]);
         let is_lib = target["kind"][0] == "lib";
-        let owner = package.as_str().unwrap_or_default();
-        let suite = suites.iter().find(|suite| {
-            owner.contains(&format!("#{}@", suite.package()))
-                && match suite.test() {
-                    Some(test) => !is_lib && target["name"] == test,
-                    None => is_lib,
-                }
+        let suite = suites.iter().find(|suite| match suite.test() {
+            Some(test) => !is_lib && target["name"] == test,
+            None => is_lib && target["name"] == suite.package().replace('-', "_"),
         });
         if let Some(suite) = suite {
             let known = found.insert(*suite, PathBuf::from(executable));
@@ -202,7 +189,7 @@ fn main() -> ExitCode {
 
 fn checked() -> Result<bool, Error> {
     let (mut only, mut by, mut write) = (String::new(), String::new(), None);
-    let (mut except, mut features) = (None, None);
+    let mut except = None;
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
@@ -211,14 +198,10 @@ fn checked() -> Result<bool, Error> {
             "--except" => {
                 except = Some(arguments.next().ok_or("--except wants a part of a check's name")?);
             }
-            "--features" => {
-                features = Some(arguments.next().ok_or("--features wants a list")?);
-            }
             "--write" => write = Some(arguments.next().ok_or("--write wants a file")?),
             _ => {
                 return Err(format!(
-                    "{argument}: no such option; --only TEXT, --by TEXT, --except TEXT, --write FILE, \
-                     --features LIST"
+                    "{argument}: no such option; --only TEXT, --by TEXT, --except TEXT, --write FILE"
                 )
                 .into());
             }
@@ -245,8 +228,7 @@ fn checked() -> Result<bool, Error> {
             }
         }
     }
-    let suites = jobs.iter().map(|job| job.suite).collect();
-    let binaries = build(&suites, features.as_deref())?;
+    let binaries = build(&jobs.iter().map(|job| job.suite).collect())?;
     let began = Instant::now();
     let outcomes = run_all(&jobs, &binaries, &outputs)?;
     let seconds = began.elapsed().as_secs_f64();
