@@ -21,6 +21,7 @@ use std::cell::OnceCell;
 use std::time::Duration;
 
 use cellbench_host::cpus::{CpuId, CpuSet};
+use cellbench_host::virtualisation::Virtualisation;
 use cellbench_host::{Clock, Roots, Topology, describe, doctor};
 use cellbench_impls::machine;
 use cellbench_impls::registry::LOCKS;
@@ -41,6 +42,9 @@ const OVERHEAD_PER_THREAD: Duration = Duration::from_micros(150);
 const STALLED: Duration = Duration::from_secs(4);
 /// Locks around which the charge for masking interrupts is checked: those that a cell can have.
 const CHECKED_LOCKS: &[&str] = &["spin-tas", "spin-queued", "rqspin"];
+/// The charge for the interrupt that runs `irq_work`, unless another one is given: draining an empty ring with
+/// one queued, less the same without, in the kernel run that is kept in `results/kernel`, in nanoseconds.
+pub const IRQ_WORK_NS: f64 = 2800.0;
 /// Percentage of the budget that measuring the distances between CPUs may take.
 const PAIRS_PERCENT: u32 = 10;
 /// Time for preparations where the session has no budget.
@@ -151,6 +155,22 @@ fn finding(check: &ChargeCheck) -> Option<Finding> {
     })
 }
 
+/// Returns a finding if the charge for the interrupt of `irq_work` is that of a guest, and this host is none.
+fn guest_charge(irq_work_ns: f64, host: &Virtualisation) -> Option<Finding> {
+    let is_guest = matches!(host, Virtualisation::Guest(_));
+    (irq_work_ns == IRQ_WORK_NS && !is_guest).then(|| Finding {
+        id: "charge-irq_work".to_owned(),
+        severity: Severity::Warning,
+        text: format!(
+            "the interrupt of irq_work is charged {irq_work_ns:.0} ns, as measured in a virtual machine"
+        ),
+        effect: "designs that defer through irq_work look slower than they are here".to_owned(),
+        fix: "measure it with `cellbench kernel --workloads irq_work-queue,irq_work-without`, and give the \
+              difference as --irq-work-ns"
+            .to_owned(),
+    })
+}
+
 /// Estimates what measuring `spec` takes.
 #[must_use]
 pub fn cost(spec: &Spec, window: Duration) -> Duration {
@@ -171,6 +191,8 @@ impl Backend for Cores<'_> {
         let watch = (short * 2).clamp(Duration::from_millis(100), Duration::from_secs(1));
         let locks: &[&str] = if self.options.irq_save_cost_ns > 0.0 { CHECKED_LOCKS } else { &[] };
         self.findings = doctor::examine(self.topology, &self.cpus.iter().copied().collect(), watch);
+        let host = Virtualisation::detect(&Roots::live());
+        self.findings.extend(guest_charge(self.options.charges.irq_work_ns, &host));
         let effort = (short / 10).clamp(Duration::from_millis(3), Duration::from_millis(20));
         let pairs_time = short * PAIRS_PERCENT;
         let instruments = calibrate(&self.bench, self.topology, &self.cpus, effort, pairs_time);
@@ -221,5 +243,32 @@ impl Backend for Cores<'_> {
             self.bench.measure(spec, &self.conditions(lengths, window, spec.subject.id), seed)
         };
         batch.iter().map(measure).collect::<Result<_, _>>().map_err(BackendError::failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_charge_of_a_guest_is_named_where_the_host_is_none() {
+        let guest = Virtualisation::Guest("KVM".to_owned());
+        assert_eq!(guest_charge(IRQ_WORK_NS, &guest), None);
+        for host in [Virtualisation::None, Virtualisation::Container, Virtualisation::Unknown] {
+            let finding = guest_charge(IRQ_WORK_NS, &host).expect("not this host's figure");
+            assert!(finding.text.contains("2800 ns"), "{finding:?}");
+            assert_eq!(guest_charge(300.0, &host), None, "given");
+            assert_eq!(guest_charge(0.0, &host), None, "switched off");
+        }
+    }
+
+    #[test]
+    fn a_charge_that_misses_by_more_than_a_tenth_is_a_finding() {
+        let check =
+            |arrived_ns| ChargeCheck { lock: "rqspin".to_owned(), charged_ns: 10.0, arrived_ns };
+        assert_eq!((finding(&check(9.1)), finding(&check(10.9))), (None, None));
+        let short = finding(&check(8.9)).expect("a tenth and more is missing");
+        assert_eq!(short.text, "rqspin: of 10.0 ns charged for masking interrupts 8.9 ns arrived");
+        assert!(finding(&check(11.1)).is_some());
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::backend::cores::Options;
+use crate::backend::cores::{IRQ_WORK_NS, Options};
 use crate::session::plan::{Matrix, Selection};
 use cellbench_host::Placement;
 use cellbench_record::Charges;
@@ -52,7 +52,7 @@ pub struct Measuring {
     pub queue_ns: f64,
     /// Cost that the model adds to the interrupt that runs irq_work; of a virtual machine, where a CPU
     /// leaves the guest to interrupt itself: give that of your host
-    #[arg(long, value_name = "NS", default_value = IRQ_WORK_NS, value_parser = parse_ns)]
+    #[arg(long, value_name = "NS", default_value_t = IRQ_WORK_NS, value_parser = parse_ns)]
     pub irq_work_ns: f64,
     /// Add none of these costs
     #[arg(long, conflicts_with_all = ["irq_save_ns", "arm_ns", "queue_ns", "irq_work_ns"])]
@@ -77,8 +77,6 @@ const IRQ_SAVE_NS: &str = "7";
 const ARM_TIMER_NS: &str = "220";
 /// A start of a work, less the same.
 const QUEUE_WORK_NS: &str = "20";
-/// Draining an empty ring with an `irq_work` queued, less the same without.
-const IRQ_WORK_NS: &str = "2800";
 
 impl Measuring {
     /// Returns the options of the model on real cores.
