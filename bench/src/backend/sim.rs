@@ -19,7 +19,8 @@ pub mod trial;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use cellbench_record::{Host, Run, Series, Topology};
+use cellbench_impls::machine;
+use cellbench_record::{Charges, Host, Run, Series, Topology};
 use cellbench_sim::MachineModel;
 use rayon::prelude::*;
 
@@ -45,6 +46,10 @@ pub struct NoField {
 pub struct Simulator<'a> {
     machine: &'a MachineModel,
     own_lines: &'a [String],
+    /// Charge for masking interrupts, in nanoseconds.
+    irq_save_ns: f64,
+    /// Charges for the rest of what user space cannot do.
+    charges: Charges,
     seed: u64,
     /// Whether every round is on the machine as its file says.
     is_exact: bool,
@@ -65,6 +70,8 @@ impl<'a> Simulator<'a> {
         Self {
             machine,
             own_lines,
+            irq_save_ns: 0.0,
+            charges: Charges::default(),
             seed,
             is_exact: false,
             meter: Meter::default(),
@@ -80,6 +87,25 @@ impl<'a> Simulator<'a> {
     pub fn exact(mut self, is_exact: bool) -> Self {
         self.is_exact = is_exact;
         self
+    }
+
+    /// Charges for what user space cannot do: `irq_save_ns` for masking interrupts, and the rest.
+    #[must_use]
+    pub fn charging(mut self, (irq_save_ns, charges): (f64, Charges)) -> Self {
+        self.irq_save_ns = irq_save_ns;
+        self.charges = charges;
+        self
+    }
+
+    /// Returns the charges in turns, of which each takes a nanosecond here.
+    fn charged_turns(&self) -> machine::Charges {
+        let turns = |ns: f64| ns.round() as u32;
+        machine::Charges {
+            irq_save: turns(self.irq_save_ns),
+            arm_timer: turns(self.charges.arm_timer_ns),
+            queue_work: turns(self.charges.queue_work_ns),
+            irq_work: turns(self.charges.irq_work_ns),
+        }
     }
 
     /// Returns how fast the simulations were.
@@ -126,6 +152,8 @@ impl Backend for Simulator<'_> {
             run.notes.push(format!("on cache lines of their own: {}", self.own_lines.join(", ")));
         }
         run.settings.own_lines = self.own_lines.to_vec();
+        run.settings.irq_save_cost_ns = self.irq_save_ns;
+        run.settings.charges = Some(self.charges);
         run.settings.latency_sample_every = 1;
         // The whole model: a run can be repeated when the built-in machine has changed.
         run.simulated_machine = Some(self.machine.to_toml());
@@ -146,8 +174,12 @@ impl Backend for Simulator<'_> {
         seed: u64,
     ) -> Result<Vec<Measured>, BackendError> {
         let began = Instant::now();
-        let found_by =
-            Machine { model: self.machine, own_lines: self.own_lines, meter: &self.meter };
+        let found_by = Machine {
+            model: self.machine,
+            own_lines: self.own_lines,
+            charges: self.charged_turns(),
+            meter: &self.meter,
+        };
         let drawn = (!self.is_exact).then(|| self.machine.drawn(seed));
         let on = Machine { model: drawn.as_ref().unwrap_or(self.machine), ..found_by };
         let simulated: Result<Vec<(Effort, Simulated)>, SimulateError> = batch

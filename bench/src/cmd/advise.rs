@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::advise::{Candidate, Ranked, Use};
 use crate::backend::sim::Simulator;
 use crate::backend::sim::plan::plan;
+use cellbench_measure::cmd::args::usual_charges;
 use cellbench_measure::cmd::args::{Output, parse_duration};
 use cellbench_measure::cmd::command_line::{command_line, given};
 use cellbench_measure::cmd::output;
@@ -206,7 +207,8 @@ fn simulated(args: &Args, of: &Use) -> anyhow::Result<Figures> {
         announce: |_| (),
     };
     let ctrl_c = CtrlC::install().map_err(|error| anyhow!(error))?;
-    let mut simulator = Simulator::new(&machine, &[], settings.seed);
+    let mut simulator = Simulator::new(&machine, &[], settings.seed)
+        .charging(usual_charges(machine.core.interrupt_ns));
     let finished = session::run(plan, &mut simulator, &settings, ctrl_c)?;
     let loaded = Loaded::read(&finished.dir, |_| {})?;
     threads.retain(|threads| *threads != of.threads);

@@ -17,7 +17,7 @@ use crate::check::validate::against::{AgainstError, Comparison};
 use crate::check::validate::{self, Nothing, ReadMeasuredError, Validation};
 use cellbench_host::c2c::Effort;
 use cellbench_host::{Clock, CpuId, Topology};
-use cellbench_measure::cmd::args::{Choice, Output, parse_duration, parse_percent};
+use cellbench_measure::cmd::args::{Charged, Choice, Output, parse_duration, parse_percent};
 use cellbench_measure::cmd::command_line::{command_line, given};
 use cellbench_measure::cmd::run::EXIT_NOTHING;
 use cellbench_measure::cmd::{output, report, run};
@@ -40,6 +40,8 @@ pub(super) struct Args {
     output: Output,
     #[command(flatten)]
     choice: Choice,
+    #[command(flatten)]
+    charged: Charged,
     /// Machine to simulate: a name that --list shows, a file, or `host` for this one, as measured
     /// now and
     /// written to host.toml beside the run
@@ -134,8 +136,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         announce: output::note,
     };
     let ctrl_c = CtrlC::install().map_err(|error| anyhow!(error))?;
-    let mut simulator =
-        Simulator::new(&machine, &args.own_line, args.seed).exact(args.exact_machine);
+    let mut simulator = Simulator::new(&machine, &args.own_line, args.seed)
+        .exact(args.exact_machine)
+        .charging(args.charged.of(machine.core.interrupt_ns));
     let finished = session::run(plan, &mut simulator, &settings, ctrl_c)?;
     if args.machine == HOST {
         let file = finished.dir.join("host.toml");

@@ -41,22 +41,9 @@ pub struct Measuring {
     /// Relative difference that matters, in percent
     #[arg(long, value_name = "PERCENT", default_value = "1", value_parser = parse_percent)]
     pub threshold: f64,
-    /// Cost that the model adds to masking interrupts, in nanoseconds: user space cannot mask them
-    #[arg(long, value_name = "NS", default_value = IRQ_SAVE_NS, value_parser = parse_ns)]
-    pub irq_save_ns: f64,
-    /// Cost that the model adds to arming a timer
-    #[arg(long, value_name = "NS", default_value = ARM_TIMER_NS, value_parser = parse_ns)]
-    pub arm_ns: f64,
-    /// Cost that the model adds to queueing a work
-    #[arg(long, value_name = "NS", default_value = QUEUE_WORK_NS, value_parser = parse_ns)]
-    pub queue_ns: f64,
-    /// Cost that the model adds to the interrupt that runs irq_work; of a virtual machine, where a CPU
-    /// leaves the guest to interrupt itself: give that of your host
-    #[arg(long, value_name = "NS", default_value_t = IRQ_WORK_NS, value_parser = parse_ns)]
-    pub irq_work_ns: f64,
-    /// Add none of these costs
-    #[arg(long, conflicts_with_all = ["irq_save_ns", "arm_ns", "queue_ns", "irq_work_ns"])]
-    pub no_charges: bool,
+    /// Costs of what user space cannot do.
+    #[command(flatten)]
+    pub charged: Charged,
     /// Show a live view while measuring: the forest plot as it grows, what is undecided and how
     /// many
     /// rounds it needs; a progress bar where standard error is no terminal
@@ -69,28 +56,67 @@ pub struct Measuring {
     pub interrupt_rate: Option<u32>,
 }
 
+/// Costs that the model adds for what user space cannot do.
+#[derive(Args, Clone, Debug)]
+pub struct Charged {
+    /// Cost that the model adds to masking interrupts, in nanoseconds: user space cannot mask them
+    #[arg(long, value_name = "NS", default_value_t = IRQ_SAVE_NS, value_parser = parse_ns)]
+    pub irq_save_ns: f64,
+    /// Cost that the model adds to arming a timer
+    #[arg(long, value_name = "NS", default_value_t = ARM_TIMER_NS, value_parser = parse_ns)]
+    pub arm_ns: f64,
+    /// Cost that the model adds to queueing a work
+    #[arg(long, value_name = "NS", default_value_t = QUEUE_WORK_NS, value_parser = parse_ns)]
+    pub queue_ns: f64,
+    /// Cost that the model adds to the interrupt that runs irq_work [default: on real cores 2800, of a
+    /// virtual machine, where a CPU leaves the guest to interrupt itself; on simulated ones the machine's
+    /// own interrupt]
+    #[arg(long, value_name = "NS", value_parser = parse_ns)]
+    pub irq_work_ns: Option<f64>,
+    /// Add none of these costs
+    #[arg(long, conflicts_with_all = ["irq_save_ns", "arm_ns", "queue_ns", "irq_work_ns"])]
+    pub no_charges: bool,
+}
+
 /// Charges as the kernel run kept in `results/kernel` shows them, in nanoseconds: a masked pair of
 /// the
 /// resilient lock less an unmasked one.
-const IRQ_SAVE_NS: &str = "7";
+const IRQ_SAVE_NS: f64 = 7.0;
 /// A start of a timer that is armed already, less the lookup and the cell's own part.
-const ARM_TIMER_NS: &str = "220";
+const ARM_TIMER_NS: f64 = 220.0;
 /// A start of a work, less the same.
-const QUEUE_WORK_NS: &str = "20";
+const QUEUE_WORK_NS: f64 = 20.0;
+
+/// Returns the charges unless others are given: for masking interrupts, and the rest, of which that for the
+/// interrupt of `irq_work` is `irq_work_ns`.
+#[must_use]
+pub fn usual_charges(irq_work_ns: f64) -> (f64, Charges) {
+    let (arm_timer_ns, queue_work_ns) = (ARM_TIMER_NS, QUEUE_WORK_NS);
+    (IRQ_SAVE_NS, Charges { arm_timer_ns, queue_work_ns, irq_work_ns })
+}
+
+impl Charged {
+    /// Returns the charge for masking interrupts, and the others; that for the interrupt of `irq_work` is
+    /// `irq_work_ns` unless another one was given.
+    #[must_use]
+    pub fn of(&self, irq_work_ns: f64) -> (f64, Charges) {
+        if self.no_charges {
+            return (0.0, Charges::default());
+        }
+        let charges = Charges {
+            arm_timer_ns: self.arm_ns,
+            queue_work_ns: self.queue_ns,
+            irq_work_ns: self.irq_work_ns.unwrap_or(irq_work_ns),
+        };
+        (self.irq_save_ns, charges)
+    }
+}
 
 impl Measuring {
     /// Returns the options of the model on real cores.
     pub fn options(&self) -> Options {
-        let charged = |ns: f64| if self.no_charges { 0.0 } else { ns };
-        Options {
-            irq_save_cost_ns: charged(self.irq_save_ns),
-            charges: Charges {
-                arm_timer_ns: charged(self.arm_ns),
-                queue_work_ns: charged(self.queue_ns),
-                irq_work_ns: charged(self.irq_work_ns),
-            },
-            interrupt_rate_hz: self.interrupt_rate,
-        }
+        let (irq_save_cost_ns, charges) = self.charged.of(IRQ_WORK_NS);
+        Options { irq_save_cost_ns, charges, interrupt_rate_hz: self.interrupt_rate }
     }
 }
 

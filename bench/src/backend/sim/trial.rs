@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use cellbench_impls::CpuId;
+use cellbench_impls::machine::Charges;
 use cellbench_impls::platform::Sim;
 use cellbench_record::{
     Coherence, FalseSharing, FieldPlace, FieldTraffic, Invariants, LineTraffic, Round, ThreadCount,
@@ -77,15 +78,17 @@ pub struct Machine<'a> {
     pub model: &'a MachineModel,
     /// Labels of fields that are given cache lines of their own.
     pub own_lines: &'a [String],
+    /// Charges for what user space cannot do, in nanoseconds.
+    pub charges: Charges,
     /// Counts the simulations.
     pub meter: &'a Meter,
 }
 
 impl<'a> Machine<'a> {
-    /// Returns the machine, with every field where it is.
+    /// Returns the machine, with every field where it is, and nothing charged.
     #[must_use]
     pub fn of(model: &'a MachineModel, meter: &'a Meter) -> Self {
-        Self { model, own_lines: &[], meter }
+        Self { model, own_lines: &[], charges: Charges::default(), meter }
     }
 }
 
@@ -248,7 +251,8 @@ impl<'a> Stage<'a> {
         let under = spec.subject.under();
         let places = machine.model.places();
         let numa_nodes = spec.cpus.iter().map(|cpu| places[cpu.0 as usize].socket as u16).collect();
-        let params = Params { numa_nodes, ..Params::new(threads, seed) };
+        // A turn takes a nanosecond here, and so many to a microsecond are assumed unless told otherwise.
+        let params = Params { numa_nodes, charges: machine.charges, ..Params::new(threads, seed) };
         let trial = trials::trial(spec.subject.id, under, spec.workload, &params)
             .ok_or_else(|| SimulateError::NoTrial { series: spec.series.to_string() })?;
         let enter = |index| {
@@ -496,6 +500,27 @@ mod tests {
         let apart = simulated_on(&Machine { own_lines: &own_lines, ..machine }, &spec, 1).round;
         let moved = |round: &Round| round.line_transfers.get("lock.value").copied().unwrap_or(0);
         assert!(moved(&together) > 0 && moved(&apart) == 0, "{:?}", apart.line_transfers);
+    }
+
+    #[test]
+    fn what_is_charged_arrives_in_the_time_of_an_operation() {
+        let model = MachineModel::preset("desktop").expect("built in");
+        let meter = Meter::default();
+        let machine = Machine::of(&model, &meter);
+        let attempt_ns = |workload: &str, charges| {
+            let spec = spec(&model, "spin-queued", workload, 1);
+            let round = simulated_on(&Machine { charges, ..machine }, &spec, 1).round;
+            1e9 * round.duration_s / round.attempts() as f64
+        };
+        let none = Charges::default();
+        let masking = Charges { irq_save: 100, ..none };
+        let arming = Charges { arm_timer: 1_000, ..none };
+        let more_ns =
+            |workload, charges| attempt_ns(workload, charges) - attempt_ns(workload, none);
+        let close = |found: f64, expected: f64| (found - expected).abs() <= 0.05 * expected;
+        assert!(close(more_ns("solo-set", masking), 100.0), "{}", more_ns("solo-set", masking));
+        assert!(close(more_ns("solo-start", arming), 1_000.0), "{}", more_ns("solo-start", arming));
+        assert!(more_ns("solo-set", arming).abs() < 1.0, "an update arms nothing");
     }
 
     /// A step that ends in a deadlock takes a millisecond, and a thousand are wanted.
