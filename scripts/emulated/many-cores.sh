@@ -6,7 +6,8 @@
 #
 #   scripts/emulated/many-cores.sh [CPUS [PART]]     64 unless named, a multiple of 8, 32 or more
 #
-# PART is topology (with placements and doctor; 32 CPUs fit into a minute), runs, faults, or whole.
+# PART is topology (with placements and doctor; 32 CPUs fit into a minute), runs, faults, unplug (the last of
+# the faults), or whole.
 # Takes the command from $CELLBENCH, or target/release/cellbench. With KVM where the processors have it,
 # else QEMU translates. KEEP=DIR keeps what the guest left. Exit status 0 if every check held.
 set -euo pipefail
@@ -14,7 +15,7 @@ cd "$(dirname "$0")/../.."
 . scripts/emulated/guest.sh
 cpus=${1:-64}
 part=${2:-whole}
-case $part in whole | topology | runs | faults) ;; *) guest_fail "unknown argument $part; see the head of $0" ;; esac
+case $part in whole | topology | runs | faults | unplug) ;; *) guest_fail "unknown argument $part; see the head of $0" ;; esac
 [ $((cpus % 8)) = 0 ] || guest_fail "$cpus CPUs cannot be divided into 4 nodes of whole cores"
 [ "$cpus" -ge 32 ] || guest_fail "$cpus CPUs are too few for eight numbers of threads; from 32 on"
 cellbench=$(realpath "${CELLBENCH:-${CARGO_TARGET_DIR:-target}/release/cellbench}")
