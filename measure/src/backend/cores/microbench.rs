@@ -75,7 +75,7 @@ pub struct Alone {
     pub mispredict_ns: f64,
     /// A step of a workload whose operation is refused at once.
     pub operation_ns: f64,
-    /// A turn of [`Memory::spend`](cellbench_impls::Memory::spend).
+    /// A turn of [`Memory::spend`].
     pub turn_ns: f64,
 }
 
