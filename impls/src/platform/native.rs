@@ -289,6 +289,7 @@ fn in_series() {
 }
 
 /// From so many turns on, the end of the chain is one place for the whole program: see [`multiply_long`].
+#[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(feature = "portable")))]
 const LONG_CHAIN: u32 = 16;
 
 /// Computes for `turns` turns, each a multiplication that waits for the one before: three cycles or
