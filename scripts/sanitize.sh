@@ -65,7 +65,7 @@ declare -A flags=(
 )
 # The first finding ends a test with its own status. Leaks: the blocks' own books are exact, and the
 # test harness keeps memory that LeakSanitizer would report.
-export TSAN_OPTIONS="halt_on_error=1 exitcode=66 history_size=4"
+export TSAN_OPTIONS="halt_on_error=1 exitcode=66 history_size=4 suppressions=$PWD/scripts/thread-sanitizer.supp"
 export ASAN_OPTIONS='halt_on_error=1 detect_leaks=0 detect_stack_use_after_return=1'
 
 # Real threads on every design under every workload; signals as interruptions where the sanitizer
