@@ -84,7 +84,7 @@ pub enum HostError {
     /// The model refuses what was measured.
     #[error("what was measured on the host makes no machine: {0}; measure again undisturbed")]
     Machine(#[from] MachineError),
-    /// What is one access took longer than what is two: the loop around it was measured, or another task.
+    /// A load or a store took longer than an addition, which is both: a loop was measured, or another task.
     #[error(
         "a {access} takes {ns:.2} ns here and an atomic addition {atomic_ns:.2}, which no processor does: \
          measure again undisturbed, with a command built by `cargo build --release`"
