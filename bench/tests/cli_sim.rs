@@ -278,6 +278,8 @@ fn all_ground_truth_is_compared_by_data_set() {
 fn what_cannot_be_validated_or_moved_is_one_line() {
     let line = error(&["sim", "--validate", "--measured", "/no/such/file.json"]);
     assert!(line.contains("/no/such/file.json"), "{line}");
+    let line = error(&["sim", "--validate", "--no-charges"]);
+    assert!(line.contains("--validate") && line.contains("--no-charges"), "{line}");
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("measured.json");
     fs::write(&file, "{}").expect("a file");

@@ -23,6 +23,11 @@ fn results_md_is_what_the_kept_runs_say() {
     for (name, run) in &kept.runs {
         assert_eq!(run.damage.total, 0, "results/{name}: {:?}", run.damage.first);
         assert!(!run.run.command_line.is_empty(), "results/{name} names no command");
+        let self_test = run.run.self_test.as_ref().map_or("", |test| &test.command_line);
+        for command in [&run.run.command_line, self_test] {
+            // It is to be repeated elsewhere.
+            assert!(!command.contains(" /"), "results/{name} names a path of one host: {command}");
+        }
     }
     let again = kept.page(command(&page), Some(&verification)).unwrap();
     for (path, svg) in kept.figures().unwrap() {

@@ -1,4 +1,4 @@
-//! What nobody told is not a value: a record that says nothing is read as one that says nothing.
+//! Records without a field: none of what was not known is read, or written, as a value.
 
 use cellbench_record::{Calibration, CoreMatrix, CpuPlace, Host, Round, Run};
 use serde_json::{Value, json};

@@ -54,7 +54,8 @@ pub(super) struct Args {
     /// compare with what the model predicts; status 1 if it misses its bars, 3 if nothing counts.
     /// With
     /// --against: compare with measurements by others instead
-    #[arg(long, conflicts_with_all = ["cells", "workloads", "kinds", "threads", "machine"])]
+    #[arg(long, conflicts_with_all = ["cells", "workloads", "kinds", "threads", "machine", "irq_save_ns", "arm_ns",
+        "queue_ns", "irq_work_ns", "no_charges"])]
     validate: bool,
     /// With --validate: predict what an earlier one measured (its validation.json), without
     /// measuring

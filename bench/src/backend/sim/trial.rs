@@ -251,7 +251,7 @@ impl<'a> Stage<'a> {
         let under = spec.subject.under();
         let places = machine.model.places();
         let numa_nodes = spec.cpus.iter().map(|cpu| places[cpu.0 as usize].socket as u16).collect();
-        // A turn takes a nanosecond here, and so many to a microsecond are assumed unless told otherwise.
+        // Charges are in turns, of which each takes a nanosecond on a simulated core.
         let params = Params { numa_nodes, charges: machine.charges, ..Params::new(threads, seed) };
         let trial = trials::trial(spec.subject.id, under, spec.workload, &params)
             .ok_or_else(|| SimulateError::NoTrial { series: spec.series.to_string() })?;

@@ -252,7 +252,8 @@ pub fn correct_charge(
     };
     let mut turns = lengths.irq_save_turns(ns, lock);
     for _ in 0..CORRECTIONS {
-        let fixed_ns = arrived(turns)? - f64::from(turns) * turn_ns;
+        // Fences take time or none: less than that is noise of a busy host.
+        let fixed_ns = (arrived(turns)? - f64::from(turns) * turn_ns).max(0.0);
         lengths.fixed_around_ns.insert(lock.to_owned(), fixed_ns);
         let corrected = lengths.irq_save_turns(ns, lock);
         if corrected == turns {

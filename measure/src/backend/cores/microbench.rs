@@ -65,7 +65,7 @@ pub struct Alone {
     pub atomic_ns: f64,
     /// A full fence after a store, beyond the store.
     pub fence_ns: f64,
-    /// What a compare-exchange waits for a byte store to the same word before it.
+    /// Delay of a compare-exchange by a byte store to the same word just before it.
     pub partial_store_ns: f64,
     /// The spin-loop hint.
     pub pause_ns: f64,
