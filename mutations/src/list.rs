@@ -392,6 +392,10 @@ mutations! {
     ServiceDoubled: SimTerms("one_after_the_other"),
     /// Simulator: a restart after a surprise takes twice as long.
     RestartDoubled: SimTerms("price_of_the_distance"),
+    /// Simulator: a core that lost a line which it had read ahead loses twice as much time.
+    ReplayDoubled: SimRunAhead("lost_before_it_was_used"),
+    /// Simulator: a core that does not wait asks for a line that it lost when it misses it, not at once.
+    RunningAsksLate: SimRunAhead("asks_again_before_it_misses_it"),
     /// Simulator: a read costs the owner twice of what it had executed ahead.
     SquashDoubled: SimRunAhead("what_it_had_executed_ahead"),
     /// Simulator: an interrupt takes twice as long.

@@ -83,6 +83,8 @@ pub(crate) struct Costs {
     pub(crate) store_buffer_entries: usize,
     pub(crate) drained_by_atomics: bool,
     pub(crate) restart: Ps,
+    /// What a core loses that lost a line which it had read ahead.
+    pub(crate) replay: Ps,
     /// Accesses that a core looks ahead while it waits.
     pub(crate) run_ahead: u32,
     /// Whether read-modify-writes are among them.
@@ -192,6 +194,8 @@ impl Costs {
             store_buffer_entries: model.store_buffer.entries as usize,
             drained_by_atomics: model.store_buffer.drained_by_atomics,
             restart: ps(model.core.restart_ns * twice(mutated!(RestartDoubled))),
+            replay: ps(model.core.replay_ns.unwrap_or(model.core.restart_ns)
+                * twice(mutated!(ReplayDoubled))),
             run_ahead: model.core.run_ahead,
             atomics_run_ahead: model.core.atomics_run_ahead,
             through_home: model.transfer.through_home && !mutated!(HomePassedBy),

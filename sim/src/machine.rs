@@ -204,8 +204,13 @@ pub struct CoreCosts {
     /// The time a core loses when a line arrives that another core has changed, in nanoseconds: the
     /// accesses behind the one that waited are replayed, and the branch on the value, which is
     /// another than the last time, goes the other way. Additions, on whose result nothing hangs
-    /// at once, do not lose it; a core that loses a line which it had read ahead does.
+    /// at once, do not lose it.
     pub restart_ns: f64,
+    /// The time a core loses, beyond the transfer, when another core takes a line that it had read
+    /// ahead: what it executed since is thrown away when the load retires (a *machine clear* for
+    /// memory ordering), later than a mispredicted branch is found. `restart_ns` where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay_ns: Option<f64>,
     /// Accesses that a core looks ahead while it waits for a line: it asks for the lines of those
     /// that it made after this one the last time (0: it asks for one line after the other).
     pub run_ahead: u32,

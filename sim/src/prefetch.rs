@@ -11,6 +11,10 @@
 //! themselves, so that a core that spins runs ahead into the loop, not past it; and nobody runs
 //! ahead past the condition of a wait, which is expected not to hold.
 //!
+//! A core that runs has the instructions behind the current one in flight, too. If another core takes a
+//! line that an atomic among them will use, it asks for the line again at once ([`Prefetcher::upcoming`]);
+//! and what was executed behind a load whose line is lost is thrown away (`core.replay_ns`).
+//!
 //! Like a line that a buffered store asked for, one that was asked for ahead is not kept when it
 //! arrives (nobody waits for it yet), except by additions: on the Zen 4 host on which this was looked
 //! at, two cores that add to one line do so in runs twice as long as two that exchange or
@@ -250,6 +254,26 @@ impl Prefetcher {
                 break;
             }
         }
+    }
+
+    /// Returns the atomic on a line that a core, which does not wait, is expected to make next of all on
+    /// it, within so many accesses; not where it uses the line now: then it asks when it misses it.
+    pub(crate) fn upcoming(&self, line: u32, depth: u32) -> Option<Expected> {
+        let mut lines = self.predictor.last;
+        if lines.1 == line {
+            return None;
+        }
+        for _ in 0..depth {
+            let next = self.predictor.after(lines)?;
+            if next.usage == Use::Wait {
+                return None;
+            }
+            if next.line == line && next.atomic {
+                return Some(next);
+            }
+            lines = (lines.1, next.line);
+        }
+        None
     }
 
     /// Returns the expected access at a position.

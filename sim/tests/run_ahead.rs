@@ -235,6 +235,84 @@ fn a_line_that_was_lost_is_asked_for_again() {
     assert!(ahead_ns < 0.85 * in_order_ns, "{ahead_ns} and {in_order_ns} ns");
 }
 
+/// One core uses a line with an atomic, then four lines of its own; another one takes the first line
+/// now and then. Returns how long the first one waits for it, and how often it was taken.
+fn wait_for_a_taken_line_ns(atomics_run_ahead: bool) -> (f64, u64) {
+    const WINDOW_NS: f64 = 50_000.0;
+    let mut machine = machine(8);
+    machine.core.atomics_run_ahead = atomics_run_ahead;
+    let taken = Rc::new(Padded(SimU64::new("taken", 0)));
+    let mut simulation = Simulation::new(&machine, 1);
+    let shared = Rc::clone(&taken);
+    let waited = Rc::new(Cell::new(0.0));
+    let waits = Rc::clone(&waited);
+    let owner = move || {
+        let own = [0; 4].map(|_| Padded(SimU64::new("own", 0)));
+        while now_ns() < WINDOW_NS {
+            let before_ns = now_ns();
+            shared.0.fetch_add(1, SeqCst);
+            waits.set(waits.get() + now_ns() - before_ns);
+            for line in &own {
+                line.0.fetch_add(1, SeqCst);
+            }
+        }
+    };
+    simulation.spawn(0, owner).expect("the machine has the core");
+    let times = Rc::new(Cell::new(0));
+    let counted = Rc::clone(&times);
+    let taker = move || {
+        while now_ns() < WINDOW_NS {
+            // A store does not keep the line when it has taken effect.
+            taken.0.store(1, Relaxed);
+            counted.set(counted.get() + 1);
+            advance(500.0);
+        }
+    };
+    simulation.spawn(1, taker).expect("the machine has the core");
+    simulation.run().expect("it runs");
+    (waited.get(), times.get())
+}
+
+/// The instructions behind the current one are in flight whether the core waits or not: an atomic on a
+/// line that another core takes asks for it again while the core executes what comes before.
+#[test]
+fn a_core_asks_again_before_it_misses_it() {
+    let ((late_ns, times), (at_once_ns, _)) =
+        (wait_for_a_taken_line_ns(false), wait_for_a_taken_line_ns(true));
+    let earlier_ns = (late_ns - at_once_ns) / times as f64;
+    // It is somewhere among four accesses of its own when it loses the line.
+    let own_ns = 4.0 * machine(8).hit.atomic_ns;
+    assert!(earlier_ns > 0.2 * own_ns && earlier_ns < own_ns, "{earlier_ns} of {own_ns} ns");
+}
+
+/// Two cores exchange on two lines, in opposite orders: each takes the line that the other had asked
+/// for ahead.
+#[test]
+fn a_core_pays_for_lines_lost_before_it_was_used() {
+    let step_ns = |replay_ns| {
+        let mut machine = machine(8);
+        machine.core.replay_ns = Some(replay_ns);
+        let lines = [0, 1, 2].map(|_| Padded(SimU64::new("line", 0)));
+        let (steps, report) = rounds(&machine, 1, 2, 50_000.0, move |core| {
+            for place in 0..3 {
+                let line = if core == 0 { place } else { 2 - place };
+                lines[line].0.swap(core as u64, SeqCst);
+            }
+        });
+        report.duration_ns / steps.iter().sum::<u64>() as f64
+    };
+    let [free, dear] = [0.0, 10.0].map(step_ns);
+    let charged = (dear - free) / 10.0;
+    assert!(charged > 0.2 && charged < 1.6, "{charged} replays a step, {free} and {dear} ns");
+    // By the restart where the machine has no figure of its own.
+    let restart_ns = machine(8).core.restart_ns;
+    let mut without = machine(8);
+    without.core.replay_ns = None;
+    let mut with = machine(8);
+    with.core.replay_ns = Some(restart_ns);
+    assert_eq!(exchange_ns(&without, |core| core as u64), exchange_ns(&with, |core| core as u64));
+}
+
 /// One core works on two lines of its own, by `step`, while another one reads the first of them now
 /// and then; returns what each of these reads costs it.
 fn lost_by_a_read_ns(disturbed_ns: f64, step: fn(&SimU64, &SimU64)) -> f64 {

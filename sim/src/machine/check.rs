@@ -68,6 +68,7 @@ impl MachineModel {
             ("directory.snoop_issue_ns", self.directory.snoop_issue_ns),
             ("directory.ownership_window_ns", self.directory.ownership_window_ns),
             ("core.restart_ns", self.core.restart_ns),
+            ("core.replay_ns", self.core.replay_ns.unwrap_or(0.0)),
             ("core.disturbed_ns", self.core.disturbed_ns),
             ("core.clock_ns", self.core.clock_ns),
             ("core.operation_ns", self.core.operation_ns),

@@ -73,6 +73,10 @@ impl MachineModel {
                 *share = (*share * factor).min(1.0);
             }
         }
+        // Last, so that the machines without it are those that they were.
+        if let Some(replay_ns) = &mut machine.core.replay_ns {
+            *replay_ns *= draw("core.replay_ns");
+        }
         machine
     }
 

@@ -62,7 +62,8 @@ impl World {
         core.charge_squash(self.costs.squash);
         let mispredicts = std::mem::take(&mut core.mispredicts);
         let replays = std::mem::take(&mut core.replays);
-        core.now += (u64::from(mispredicts) + u64::from(replays)) * self.costs.restart;
+        core.now += u64::from(mispredicts) * self.costs.restart;
+        core.now += u64::from(replays) * self.costs.replay;
     }
 
     /// Charges a load whose line is here, and counts it; its core waited so long for the line.

@@ -1,5 +1,7 @@
 //! Requests for lines on their way to the directory, and what their grants set off.
 
+use cellbench_mutations::mutated;
+
 use super::World;
 use crate::core::State;
 use crate::costs::Ps;
@@ -80,7 +82,7 @@ impl World {
 
     #[inline(always)]
     fn grant_ownership(&mut self, line: u32, at: Ps, request: Request) -> Ps {
-        if self.expecting > 0 {
+        if self.expecting > 0 || self.costs.run_ahead > 0 && self.costs.atomics_run_ahead {
             self.note_losers(line, request.cache);
         }
         if self.lines.lines[line as usize].sleepers > 0 {
@@ -103,16 +105,23 @@ impl World {
         }
     }
 
-    /// Notes which cores lose a line that a cache takes and wait for another one, for
-    /// [`Self::prefetch_again`].
+    /// Notes which cores lose a line that a cache takes, and wait for another one or have an atomic on
+    /// the line in flight, for [`Self::prefetch_again`].
     fn note_losers(&mut self, line: u32, cache: u16) {
         let (cores, threads_of, losers) = (&self.cores, &self.threads_of, &mut self.losers);
-        let waits_for_more = |&&thread: &&u16| {
+        let (depth, atomics) = (self.costs.run_ahead, self.costs.atomics_run_ahead);
+        let wants_it = |&&thread: &&u16| {
             let core = &cores[thread as usize];
-            core.state == State::Stalled && core.prefetcher.expects()
+            match core.state {
+                State::Stalled => core.prefetcher.expects(),
+                State::Running if atomics && !core.watching && !mutated!(RunningAsksLate) => {
+                    core.prefetcher.upcoming(line, depth).is_some()
+                }
+                _ => false,
+            }
         };
         let mut note = |loser: u16| {
-            losers.extend(threads_of[loser as usize].iter().filter(waits_for_more));
+            losers.extend(threads_of[loser as usize].iter().filter(wants_it));
         };
         let entry = &self.lines.lines[line as usize];
         if entry.exclusive {
@@ -157,10 +166,15 @@ impl World {
         }
     }
 
-    /// Asks once more for a line that a core lost while it waits for another one, if it will want it.
+    /// Asks once more for a line that a core lost before it came to use it, if it will want it.
     fn prefetch_again(&mut self, core: u16, line: u32, now: Ps) {
+        let depth = self.costs.run_ahead;
         let entry = &mut self.cores[core as usize];
-        if let Some(next) = entry.prefetcher.expected_at(line) {
+        let next = match entry.state {
+            State::Running => entry.prefetcher.upcoming(line, depth),
+            _ => entry.prefetcher.expected_at(line),
+        };
+        if let Some(next) = next {
             entry.replays |= next.usage != Use::Add;
             self.prefetch(core, &next, now);
         }
