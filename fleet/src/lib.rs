@@ -31,6 +31,7 @@
 //! mean is asked of the caller, and measuring is left to the `cellbench` command.
 
 pub mod collect;
+mod command;
 mod error;
 pub mod execute;
 pub mod join;

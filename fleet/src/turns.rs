@@ -12,7 +12,7 @@ use std::process::Command;
 use cellbench_plots::merge;
 
 use crate::FleetError;
-use crate::execute::{run_into, whole};
+use crate::command::{run_into, whole};
 use crate::stage::{Source, stage};
 
 /// Kernels to boot, and what to measure in each.

@@ -3,6 +3,7 @@
 use cellbench_record::{CpuPlace, Host};
 
 use super::cpu_model::CpuModel;
+use super::cpuinfo::cpuinfo;
 use super::cpus::CpuSet;
 use super::roots::Roots;
 use super::settings::{self, Isolation};
@@ -28,7 +29,7 @@ pub fn describe(roots: &Roots, topology: &Topology, cpus: &CpuSet) -> Host {
             .and_then(|cpu| CpuModel::read(roots, cpu))
             .map(|cpu| cpu.to_string()),
         architecture: std::env::consts::ARCH.to_owned(),
-        microcode: settings::cpuinfo(roots, "microcode"),
+        microcode: cpuinfo(roots, "microcode"),
         kernel: roots.proc("sys/kernel/osrelease").map(|release| match &version {
             Some(version) => format!("{release} {version}"),
             None => release,

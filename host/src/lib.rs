@@ -28,6 +28,7 @@ pub mod clock;
 #[cfg(feature = "counters")]
 pub mod counters;
 pub mod cpu_model;
+mod cpuinfo;
 pub mod cpus;
 pub mod describe;
 pub mod disturbance;

@@ -109,14 +109,6 @@ fn guest_spinlocks(kvm: KvmFeatures, alone: bool) -> Spinlocks {
     }
 }
 
-/// Returns the first value of `key` in `/proc/cpuinfo`.
-pub(super) fn cpuinfo(roots: &Roots, key: &str) -> Option<String> {
-    roots.proc("cpuinfo")?.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        (name.trim() == key).then(|| value.trim().to_owned())
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::{KvmFeatures, guest_spinlocks, spinlocks};

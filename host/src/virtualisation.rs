@@ -9,8 +9,8 @@
 //! listed here looks like a machine, so the answer is "cannot be told". The names are those of
 //! `host/hypervisors.txt`, with their sources.
 
+use super::cpuinfo::cpuinfo;
 use super::roots::Roots;
-use super::settings::cpuinfo;
 
 /// The table of names.
 const NAMES: &str = include_str!("../hypervisors.txt");

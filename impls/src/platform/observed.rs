@@ -141,9 +141,6 @@ pub struct Observed<A, O: Observer> {
     observer: PhantomData<fn() -> O>,
 }
 
-/// The size and place of the native word.
-const _: () = assert!(size_of::<Observed<AtomicU32, super::traced::Notes>>() == 4);
-
 impl<A, O: Observer> Observed<A, O> {
     fn wrap(label: Label, word: A) -> Self {
         Self { word, tag: label.into(), observer: PhantomData }

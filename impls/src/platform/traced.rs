@@ -6,14 +6,18 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU32;
 
-use super::observed::{Access, ObservedCores, Observer, Untagged, Wants};
+use super::observed::{Access, Observed, ObservedCores, Observer, Untagged, Wants};
 
 /// Native memory that notes the lines it touches.
 pub type Lines = ObservedCores<Notes>;
 
 /// Observes for [`Lines`].
 pub struct Notes;
+
+// A word has the size and place of the native one.
+const _: () = assert!(size_of::<Observed<AtomicU32, Notes>>() == 4);
 
 /// Log2 of a cache line's bytes.
 const LINE_SHIFT: u32 = 6;
