@@ -160,14 +160,13 @@ impl Core {
         self.prefetcher.note(Expected { line: slot.line, usage, atomic, words, row });
     }
 
-    /// Notes that another core reads a line that this one owns: if it runs and uses the line, what it
-    /// executed ahead is lost.
-    pub(crate) fn note_read_by_other(&mut self, line: u32) {
+    /// Notes that another core reads a line that this one owns: if it runs and has an atomic on the line
+    /// in flight, what it executed ahead is lost. (Atomics on one line wait for each other: there is
+    /// nothing to lose.)
+    pub(crate) fn note_read_by_other(&mut self, line: u32, depth: u32) {
         let (before, last) = self.atomics;
-        let (second, latest) = self.prefetcher.last_lines();
         let runs = self.state == State::Running && !self.watching;
-        let uses = [before, last, second, latest].contains(&line);
-        self.squashed |= runs && uses && before != last;
+        self.squashed |= runs && before != last && self.prefetcher.in_flight(line, depth).is_some();
     }
 
     /// Charges what it costs the core if another one read a line that it was using. It notices at its

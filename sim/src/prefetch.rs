@@ -173,11 +173,6 @@ impl Prefetcher {
         self.predictor.note(access);
     }
 
-    /// Returns the lines of the last two accesses, the older one first.
-    pub(crate) fn last_lines(&self) -> (u32, u32) {
-        self.predictor.last
-    }
-
     /// Returns whether no line was asked for ahead, or all were used.
     #[inline]
     pub(crate) fn is_idle(&self) -> bool {
@@ -259,10 +254,15 @@ impl Prefetcher {
     /// Returns the atomic on a line that a core, which does not wait, is expected to make next of all on
     /// it, within so many accesses; not where it uses the line now: then it asks when it misses it.
     pub(crate) fn upcoming(&self, line: u32, depth: u32) -> Option<Expected> {
-        let mut lines = self.predictor.last;
-        if lines.1 == line {
+        if self.predictor.last.1 == line {
             return None;
         }
+        self.in_flight(line, depth)
+    }
+
+    /// Returns the first atomic on a line among so many accesses that are expected next.
+    pub(crate) fn in_flight(&self, line: u32, depth: u32) -> Option<Expected> {
+        let mut lines = self.predictor.last;
         for _ in 0..depth {
             let next = self.predictor.after(lines)?;
             if next.usage == Use::Wait {

@@ -19,7 +19,8 @@ impl World {
         }
         let waited = core.now - core.pending.issued_at;
         core.waited += waited;
-        core.stalled = true;
+        // Nothing hangs on the result of an addition: what comes after it was executed meanwhile.
+        core.stalled |= !matches!(access, Access::Add { .. });
         let step = self.takes_effect(index, slot, access, TimelineEvent::Access, waited);
         self.charge_restart();
         step

@@ -142,7 +142,7 @@ impl World {
             return;
         }
         for &thread in &self.threads_of[entry.owner as usize] {
-            self.cores[thread as usize].note_read_by_other(line);
+            self.cores[thread as usize].note_read_by_other(line, self.costs.run_ahead);
         }
     }
 
