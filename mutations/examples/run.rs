@@ -60,19 +60,39 @@ fn root() -> &'static Path {
 
 /// Builds the test binaries; returns where they are.
 fn build(suites: &BTreeSet<Suite>) -> Result<BTreeMap<Suite, PathBuf>, Error> {
+    // Apart, since `--lib` is for every package that is named, and not all have suites beside their code.
+    let mut groups: BTreeMap<(bool, bool), BTreeSet<Suite>> = BTreeMap::new();
+    for suite in suites {
+        let group = groups.entry((suite.explores(), suite.test().is_none())).or_default();
+        group.insert(*suite);
+    }
+    let mut found = BTreeMap::new();
+    for ((explores, _), suites) in groups {
+        found.append(&mut build_together(&suites, explores)?);
+    }
+    Ok(found)
+}
+
+/// Builds test binaries with one call of cargo; those that explore interleavings are optimised.
+fn build_together(
+    suites: &BTreeSet<Suite>,
+    explores: bool,
+) -> Result<BTreeMap<Suite, PathBuf>, Error> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root()).args([
         "test",
         "--no-run",
         "--message-format=json-render-diagnostics",
     ]);
+    if explores {
+        command.args(["--config", "profile.dev.package.cellbench-impls.opt-level=1"]);
+    }
     for package in suites.iter().map(|suite| suite.package()).collect::<BTreeSet<_>>() {
         command.args(["-p", package, "--features", &format!("{package}/planted")]);
         if package == "cellbench-impls" {
             command.args(["--features", "cellbench-impls/loom,cellbench-impls/shuttle"]);
         }
     }
-    // Cargo takes this flag once.
     if suites.iter().any(|suite| suite.test().is_none()) {
         command.arg("--lib");
     }

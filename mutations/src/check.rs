@@ -23,7 +23,7 @@ pub enum Suite {
     /// What every textbook says.
     SimTextbook,
     /// Tests beside the statistics.
-    Plots,
+    Stats,
     /// The inference as a whole, on rounds whose truth is known.
     Inference,
     /// The summary of rounds.
@@ -41,8 +41,15 @@ impl Suite {
             | Self::SimCores
             | Self::SimRunAhead
             | Self::SimTextbook => "cellbench-sim",
-            Self::Plots | Self::Inference | Self::Summary => "cellbench-plots",
+            Self::Stats => "cellbench-stats",
+            Self::Inference | Self::Summary => "cellbench-plots",
         }
+    }
+
+    /// Tells whether the binary explores interleavings: on small stacks, and for long.
+    #[must_use]
+    pub const fn explores(self) -> bool {
+        matches!(self, Self::Hunt | Self::Mechanisms)
     }
 
     /// Returns the name of the integration test; `None` for the tests beside the code.
@@ -59,7 +66,7 @@ impl Suite {
             Self::SimTextbook => Some("textbook"),
             Self::Inference => Some("inference"),
             Self::Summary => Some("summary"),
-            Self::Impls | Self::Plots => None,
+            Self::Impls | Self::Stats => None,
         }
     }
 }

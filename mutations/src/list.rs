@@ -426,27 +426,27 @@ mutations! {
     /// Summary: the corrected probability is the row's own.
     ProbabilityUnadjusted: Inference("surprises_alone"),
     /// Summary: rows that differ take part in the correction with their difference.
-    TableUncentred: Plots("takes_nothing_from_the_others"),
+    TableUncentred: Stats("takes_nothing_from_the_others"),
     /// Verdicts: slower needs no interval.
-    SlowerByEstimate: Plots("the_interval_alone_decides"),
+    SlowerByEstimate: Stats("the_interval_alone_decides"),
     /// Verdicts: the same needs no interval.
-    SameByEstimate: Plots("the_interval_alone_decides"),
+    SameByEstimate: Stats("the_interval_alone_decides"),
     /// Signed ranks: ties count for a difference.
-    TiesCountForIt: Plots("ties_and_zeros"),
+    TiesCountForIt: Stats("ties_and_zeros"),
     /// Signed ranks: the interval begins one average too late.
-    IntervalOneShort: Plots("excludes_zero_exactly"),
+    IntervalOneShort: Stats("excludes_zero_exactly"),
     /// Rank sums: the law is too narrow.
-    RankSumNarrow: Plots("intervals_cover_and_agree"),
+    RankSumNarrow: Stats("intervals_cover_and_agree"),
     /// Intervals: neighbouring rounds are taken for independent.
-    RoundsIndependent: Plots("drift_widens"),
+    RoundsIndependent: Stats("drift_widens"),
     /// Intervals: the error of both tails is left to each.
-    OneTailForBoth: Plots("order_statistics_of_the_sign_test"),
+    OneTailForBoth: Stats("order_statistics_of_the_sign_test"),
     /// The median of an even number of values is the upper one of two.
-    UpperMedian: Plots("median_of_odd_even"),
+    UpperMedian: Stats("median_of_odd_even"),
     /// Fairness: the worst thread is a share of the sum, and not of the mean.
-    WorstOfSum: Plots("ends_of_the_scale"),
+    WorstOfSum: Stats("ends_of_the_scale"),
     /// Scaling: coefficients may be negative.
-    NegativeCoefficients: Plots("no_negative_coefficient"),
+    NegativeCoefficients: Stats("no_negative_coefficient"),
     /// Summary: a pair with a disturbed round is not counted as such.
     DisturbedUncounted: Summary("leaves_both_sides"),
     /// Summary: a round in which neither side succeeded counts as a pair.

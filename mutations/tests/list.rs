@@ -36,7 +36,7 @@ fn asked(text: &str) -> BTreeSet<&str> {
 fn every_mutation_of_the_list_is_in_the_code() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
     let mut text = String::new();
-    for package in ["impls", "sim", "plots"] {
+    for package in ["impls", "sim", "stats", "plots"] {
         read(&root.join(package).join("src"), &mut text);
     }
     let asked = asked(&text);

@@ -1,4 +1,4 @@
-//! Statistics, verdicts and reports from the records of a run. Reads records; measures nothing.
+//! Verdicts and reports from the records of a run. Reads records; measures nothing.
 //!
 //! # For a runner
 //!
@@ -42,11 +42,11 @@ pub mod overview;
 pub mod pack;
 pub mod report;
 pub mod run;
-pub mod stats;
 mod summarise;
 mod table;
 
 pub use builds::over_builds;
+pub use cellbench_stats as stats;
 pub use compare::compare;
 pub use merge::merge;
 pub use options::Options;

@@ -78,14 +78,10 @@ pub fn sign_variance_factor(n: usize, rho: f64) -> f64 {
 #[cfg(test)]
 pub(super) mod tests {
     use super::{lag1, sign_variance_factor};
-    use crate::stats::random::SplitMix64;
+    use crate::random::SplitMix64;
 
     /// Returns a Gaussian autoregression of unit variance.
-    pub(in crate::stats) fn autoregression(
-        random: &mut SplitMix64,
-        n: usize,
-        rho: f64,
-    ) -> Vec<f64> {
+    pub(crate) fn autoregression(random: &mut SplitMix64, n: usize, rho: f64) -> Vec<f64> {
         let mut normals = std::iter::repeat_with(|| random.normal_pair()).flatten();
         let mut value = normals.next().unwrap_or(0.0);
         let scale = (1.0 - rho * rho).sqrt();
