@@ -22,7 +22,8 @@ pub trait Backend {
     /// Returns how a session goes about the rounds of this backend.
     fn pace(&self) -> Pace;
 
-    /// Measures what must be known before the first round; `time_budget` is the session's.
+    /// Measures what must be known before the first round; `time_budget` is what the session may take, or will
+    /// take by its rounds and window.
     ///
     /// # Errors
     /// [`BackendError`] if nothing can be measured.

@@ -117,7 +117,9 @@ pub fn rounds_in<S>(plan: &Plan<S>, window: Duration, budget: Duration, cost: Co
     (left.as_secs_f64() / compared.as_secs_f64()) as u32
 }
 
-fn total<S>(plan: &Plan<S>, rounds: u32, window: Duration, cost: Cost<'_, S>) -> Duration {
+/// Estimates what so many rounds of a plan take, with windows of this length.
+#[must_use]
+pub fn total<S>(plan: &Plan<S>, rounds: u32, window: Duration, cost: Cost<'_, S>) -> Duration {
     let compared = cost_of(plan.blocks.iter().filter(|block| !block.surveyed), window, cost);
     let surveyed = cost_of(plan.blocks.iter().filter(|block| block.surveyed), window, cost);
     compared * rounds + surveyed * SURVEY_ROUNDS.min(rounds)

@@ -125,7 +125,7 @@ pub fn run<B: Backend>(
     backend.describe(&mut run);
     run.shard = settings.shard.record(plan.len());
     let mut writer = RunWriter::create(&settings.out, run)?;
-    backend.prepare(settings.time_budget)?;
+    backend.prepare(expected_time(&plan, backend, settings))?;
 
     let mut window = settings.window;
     if let (Some(budget), Pace::Interleaved) = (settings.time_budget, backend.pace()) {
@@ -201,6 +201,21 @@ pub fn run<B: Backend>(
     Ok(Finished { dir: writer.dir().to_owned(), rounds, ended, violations })
 }
 
+/// Returns the time that a run will take, as far as it is known before its backend is prepared: its budget, or less
+/// where rounds and window are given. None: it has no end of its own.
+fn expected_time<B: Backend>(
+    plan: &Plan<B::Spec>,
+    backend: &B,
+    settings: &Settings,
+) -> Option<Duration> {
+    let given = settings.most_rounds.zip(settings.window);
+    let given = given.map(|(rounds, window)| {
+        let cost = |spec: &B::Spec, window| backend.cost(spec, window);
+        budget::total(plan, rounds, window, &cost)
+    });
+    [settings.time_budget, given].into_iter().flatten().min()
+}
+
 /// Notes in the record what ended a session before its time, and returns it with the place of what was
 /// measured before.
 fn cut(writer: &mut RunWriter, measured: u64, error: SessionError) -> SessionError {
@@ -238,8 +253,8 @@ mod tests {
 
         fn describe(&self, _: &mut Run) {}
 
-        fn cost(&self, _: &Spec, _: Duration) -> Duration {
-            Duration::ZERO
+        fn cost(&self, _: &Spec, window: Duration) -> Duration {
+            window
         }
 
         fn measure(
@@ -255,12 +270,9 @@ mod tests {
         }
     }
 
-    fn fails_after(measured: u32, out: PathBuf) -> SessionError {
-        let spec = Spec(Series::new("one", Kind::Timer, "w", 1, "compact", Source::Model));
-        let block = Block { specs: vec![spec], surveyed: false };
-        let plan = Plan { blocks: vec![block], skipped: Vec::new() };
-        let settings = Settings {
-            out,
+    fn settings() -> Settings {
+        Settings {
+            out: PathBuf::new(),
             seed: 7,
             time_budget: None,
             window: Some(Duration::from_millis(1)),
@@ -273,7 +285,14 @@ mod tests {
             command_line: "cellbench run".to_owned(),
             watch: false,
             announce: |_| (),
-        };
+        }
+    }
+
+    fn fails_after(measured: u32, out: PathBuf) -> SessionError {
+        let spec = Spec(Series::new("one", Kind::Timer, "w", 1, "compact", Source::Model));
+        let block = Block { specs: vec![spec], surveyed: false };
+        let plan = Plan { blocks: vec![block], skipped: Vec::new() };
+        let settings = Settings { out, ..settings() };
         let ctrl_c = CtrlC::install().unwrap();
         run(plan, &mut Goes(measured), &settings, ctrl_c).unwrap_err()
     }
@@ -289,6 +308,25 @@ mod tests {
         let run = RunReader::open(dir).unwrap().run().clone();
         assert_eq!((run.finished_unix_s, run.settings.rounds), (None, Some(9)));
         assert!(run.notes.iter().any(|note| note.starts_with("ended by an error: ")), "{run:?}");
+    }
+
+    /// What is measured for seconds is not prepared for minutes.
+    #[test]
+    fn preparations_follow_what_is_measured() {
+        let spec = |name| Spec(Series::new(name, Kind::Timer, "w", 1, "compact", Source::Model));
+        let specs = vec![spec("one"), spec("other")];
+        let plan = Plan { blocks: vec![Block { specs, surveyed: false }], skipped: Vec::new() };
+        let expected = |time_budget, most_rounds, window_ms: Option<u64>| {
+            let window = window_ms.map(Duration::from_millis);
+            let settings = Settings { time_budget, most_rounds, window, ..settings() };
+            expected_time(&plan, &Goes(0), &settings).map(|time| time.as_millis())
+        };
+        let minute = Some(Duration::from_secs(60));
+        assert_eq!(expected(minute, Some(3), Some(2)), Some(12));
+        assert_eq!(expected(None, Some(3), Some(2)), Some(12));
+        assert_eq!(expected(minute, Some(1_000_000), Some(2)), Some(60_000));
+        assert_eq!(expected(minute, Some(3), None), Some(60_000));
+        assert_eq!(expected(None, None, Some(2)), None);
     }
 
     #[test]
