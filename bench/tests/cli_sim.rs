@@ -2,8 +2,10 @@
 //! rows are those of the simulated machine; wrong names are one line.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::LazyLock;
 
 use cellbench_record::{Round, RunReader, Source};
 
@@ -52,6 +54,15 @@ fn simulate(out: &Path, seed: &str, host_threads: usize) -> PathBuf {
     fs::canonicalize(Path::new(out).join("latest")).expect("a run")
 }
 
+/// A run that several tests look at, which stays until the next time.
+static RUN: LazyLock<PathBuf> = LazyLock::new(|| {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cli_sim");
+    match fs::remove_dir_all(&dir) {
+        Err(error) if error.kind() != ErrorKind::NotFound => panic!("{}: {error}", dir.display()),
+        _ => simulate(&dir, "5", 1),
+    }
+});
+
 fn rounds(run: &Path) -> Vec<Round> {
     let reader = RunReader::open(run).expect("a run");
     reader.rounds().expect("rounds").map(|round| round.expect("whole")).collect()
@@ -60,17 +71,14 @@ fn rounds(run: &Path) -> Vec<Round> {
 #[test]
 fn a_seed_gives_the_same_bytes_on_any_number_of_host_threads_and_another_seed_others() {
     let dir = tempfile::tempdir().expect("a directory");
-    let read = |seed, host_threads| {
-        let run = simulate(dir.path(), seed, host_threads);
-        fs::read_to_string(run.join("rounds.jsonl")).expect("rounds")
-    };
-    let first = read("5", 1);
-    let again = read("5", 3);
+    let read = |run: &Path| fs::read_to_string(run.join("rounds.jsonl")).expect("rounds");
+    let first = read(&RUN);
+    let again = read(&simulate(dir.path(), "5", 3));
     for (first, again) in first.lines().zip(again.lines()) {
         assert_eq!(first, again);
     }
     assert_eq!(first, again);
-    let other = read("6", 3);
+    let other = read(&simulate(dir.path(), "6", 3));
     assert_eq!(first.lines().count(), other.lines().count());
     let same = first.lines().zip(other.lines()).filter(|(one, other)| one == other).count();
     assert_eq!(same, 0, "rounds that do not depend on the seed");
@@ -78,9 +86,8 @@ fn a_seed_gives_the_same_bytes_on_any_number_of_host_threads_and_another_seed_ot
 
 #[test]
 fn rows_are_those_of_the_simulated_machine() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let run = simulate(dir.path(), "1", 2);
-    let rounds = rounds(&run);
+    let run = &*RUN;
+    let rounds = rounds(run);
     for round in &rounds {
         let series = &round.series;
         assert_eq!(series.source, Source::Sim);

@@ -17,7 +17,8 @@ use cellbench_workloads::registry::{Entry, WORKLOADS};
 use cellbench_workloads::{EngineNeed, Params, Subject, Tally, Trial, Worker};
 
 const THREADS: u32 = 3;
-const BATCHES: u32 = 40;
+/// For every design; `cellbench stress` goes on for as long as is asked, an hour in scripts/nightly.sh.
+const BATCHES: u32 = 16;
 /// Where threads outnumber CPUs, a handoff in a queue of locks may take a time slice.
 const BATCHES_OF_LOCKS: u32 = 8;
 const STEPS: u32 = 25;
