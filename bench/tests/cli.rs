@@ -21,7 +21,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("UTF-8")
 }
 
-/// The one line of an error, after checking that it is one line and the status 2.
+/// Returns the one line of an error, after checking that it is one line and the status 2.
 fn error(args: &[&str]) -> String {
     let output = cellbench(args);
     let stderr = text(&output.stderr);
@@ -64,8 +64,8 @@ fn small(out: &Path, more: &[&str]) -> Output {
     cellbench(&args)
 }
 
-/// Whether a command did what it was asked for. Status 3 says that every round was disturbed, as may
-/// be on a busy host.
+/// Tells whether a command did its work. Status 3 says that every round was disturbed, as may be on a busy
+/// host.
 fn ran(output: &Output) -> bool {
     matches!(output.status.code(), Some(0 | 3))
 }
@@ -545,7 +545,7 @@ fn arguments_need_not_be_utf8() {
     }
 }
 
-/// The command where no thread can be started, as at a limit on processes: `clone` says EAGAIN.
+/// Runs the command where no thread can be started, as at a limit on processes: `clone` says EAGAIN.
 fn without_threads(args: &[&str]) -> Output {
     use std::os::unix::process::CommandExt;
     let mut command = Command::new(env!("CARGO_BIN_EXE_cellbench"));

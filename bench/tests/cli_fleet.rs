@@ -147,7 +147,7 @@ impl Site {
             .expect("the binary starts")
     }
 
-    /// Standard output of a command that ends with `status`.
+    /// Returns the standard output of a command that ends with `status`.
     fn says(&self, status: i32, args: &[&str]) -> String {
         let output = self.cellbench(args);
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -155,7 +155,7 @@ impl Site {
         String::from_utf8(output.stdout).expect("UTF-8")
     }
 
-    /// The one line of a command that ends with status 2.
+    /// Returns the one line of a command that ends with status 2.
     fn error(&self, args: &[&str]) -> String {
         let output = self.cellbench(args);
         let stderr = String::from_utf8(output.stderr).expect("UTF-8");
@@ -168,7 +168,7 @@ impl Site {
         fs::read_to_string(self.path("submitted")).unwrap_or_default()
     }
 
-    /// The marker of a task's only attempt.
+    /// Returns the path of the marker of a task's only attempt.
     fn marker(&self, task: &str) -> PathBuf {
         let task = self.path("shared/small/tasks").join(task);
         let attempt = fs::read_dir(task).expect("attempts").next().expect("one").expect("one");

@@ -15,7 +15,7 @@ fn cellbench(home: &Path, args: &[&str]) -> Output {
         .expect("the binary starts")
 }
 
-/// Standard output and error of a command that ends with `status`.
+/// Returns standard output and error of a command that ends with `status`.
 fn says(status: i32, home: &Path, args: &[&str]) -> [String; 2] {
     let output = cellbench(home, args);
     let text = [output.stdout, output.stderr].map(|text| String::from_utf8(text).expect("UTF-8"));

@@ -174,7 +174,7 @@ fn the_page_of_the_kept_runs_is_made_by_its_command() {
     assert!(again == page, "RESULTS.md is not what `{command}` makes; run it");
 }
 
-/// What draws pictures is not part of every build: asked without, one line says what to do.
+/// Not every build can draw pictures: one that cannot says in one line how to get one that can.
 #[cfg(not(feature = "png"))]
 #[test]
 fn a_build_without_png_says_how_to_get_one() {

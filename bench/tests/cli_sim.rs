@@ -22,7 +22,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("UTF-8")
 }
 
-/// The one line of an error with status 2.
+/// Returns the one line of an error with status 2.
 fn error(args: &[&str]) -> String {
     let output = cellbench(args, 1);
     let stderr = text(&output.stderr);
@@ -135,7 +135,7 @@ fn machines_are_listed_with_their_size() {
     assert!(listed.contains(" 224 hardware threads"), "{listed}");
 }
 
-/// What a validation measured, as its `validation.json` has it, with the ticket lock at some time.
+/// Returns a `validation.json` in which the ticket lock takes the given time, in nanoseconds.
 fn measured(ticket_lock_ns: f64) -> String {
     let row = |subject: &str, kind: &str, workload: &str, ns: f64| {
         serde_json::json!({

@@ -41,7 +41,7 @@ fn start(args: &[&str]) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts")
 }
 
-/// The slice that a run is at: its only child. Waits until there is one.
+/// Waits until a run has a slice, its only child, and returns the slice's process ID.
 fn slice_of(run: &Child) -> i32 {
     let path = format!("/proc/{0}/task/{0}/children", run.id());
     loop {

@@ -65,7 +65,7 @@ fn measure(
     bench.measure(&spec, &conditions, 1).expect("measured")
 }
 
-/// Cells, as they are.
+/// Returns the cells, without locks and primitives.
 fn cells() -> impl Iterator<Item = Subject> {
     subject::all()
         .into_iter()

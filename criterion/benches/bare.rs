@@ -17,7 +17,7 @@ use cellbench_impls::platform::Native;
 use cellbench_impls::program::{Callback, Program, count_only};
 use cellbench_impls::{Cpu, CpuId, Machine};
 
-/// What the hand-written version has in place of the platform's types.
+/// Hand-written counterparts of the platform's types.
 mod hand {
     use super::*;
 

@@ -32,7 +32,7 @@ pub enum MeasurementError {
     Unavailable {
         /// Event asked for.
         name: String,
-        /// Why.
+        /// Reason for which the event cannot be counted.
         reason: Unavailable,
     },
     /// The kernel does not tell the CPU, on which the events depend.
@@ -40,7 +40,7 @@ pub enum MeasurementError {
     NoCpu {
         /// Event asked for.
         name: String,
-        /// What the kernel said.
+        /// Error of the system call.
         source: std::io::Error,
     },
 }

@@ -11,7 +11,7 @@ use crate::stage::{Source, stage};
 use crate::store::Complete;
 use crate::{FleetError, Store, Task, Tool, Work, join};
 
-/// What was collected.
+/// Runs that were collected, and remarks on them.
 #[derive(Debug)]
 pub struct Collected {
     /// The merged runs: that of hosts and simulated machines, then those of kernels, where the
@@ -20,7 +20,7 @@ pub struct Collected {
     pub merged: Vec<PathBuf>,
     /// Simulated runs, each joined from its parts.
     pub joined: Vec<PathBuf>,
-    /// What a reader must know: repeated rows, what is missing.
+    /// Remarks that a reader must know: repeated rows, missing tasks.
     pub notes: Vec<String>,
 }
 

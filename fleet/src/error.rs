@@ -1,4 +1,4 @@
-//! What can go wrong, each in one line that says where and what to do.
+//! Errors of a fleet, each in one line that says where and how to go on.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ pub enum FleetError {
     /// A plan that says what cannot be done.
     #[error("{}: {what}", .path.display())]
     Plan {
-        /// File.
+        /// Path of the plan.
         path: PathBuf,
         /// Where in it and what.
         what: String,
@@ -28,7 +28,7 @@ pub enum FleetError {
     Io {
         /// File or directory.
         path: PathBuf,
-        /// What was tried.
+        /// Action that was refused, as a verb with its object.
         action: &'static str,
         /// Why not.
         source: io::Error,

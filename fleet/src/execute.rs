@@ -107,7 +107,7 @@ fn measure(task: &Task, cellbench: &Path, attempt: &Path) -> Result<Outcome, Fle
 
 /// Has the host examined, keeps what was found, and returns why it is unfit, if it is.
 fn doctor(cellbench: &Path, attempt: &Path) -> Result<Option<String>, FleetError> {
-    /// What of `cellbench doctor --json` is of interest here.
+    /// Fields of `cellbench doctor --json` that are of interest here.
     #[derive(Deserialize)]
     struct Examined {
         findings: Vec<Finding>,

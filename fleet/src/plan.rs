@@ -82,7 +82,7 @@ macro_rules! entry {
         pub struct $entry {
             /// Name of the entry, in reports.
             pub name: String,
-            /// Partition.
+            /// Slurm partition of the tasks.
             pub partition: Option<String>,
             /// Features that the node must have.
             pub constraint: Option<String>,
@@ -115,7 +115,7 @@ pub(crate) struct Scheduling<'a> {
     section: &'static str,
     /// Name of the entry.
     pub(crate) name: &'a str,
-    /// Partition.
+    /// Slurm partition of the tasks.
     pub(crate) partition: Option<&'a str>,
     /// Features that the node must have.
     pub(crate) constraint: Option<&'a str>,
@@ -151,16 +151,16 @@ entry! {
         /// Cells and locks.
         #[serde(default)]
         pub cells: Vec<String>,
-        /// Workloads.
+        /// Names of the workloads.
         #[serde(default)]
         pub workloads: Vec<String>,
-        /// Kinds.
+        /// Kinds of cells and locks.
         #[serde(default)]
         pub kinds: Vec<String>,
         /// Numbers of threads.
         #[serde(default)]
         pub threads: Vec<u32>,
-        /// Placements.
+        /// Placements of threads.
         #[serde(default)]
         pub placement: Vec<String>,
         /// Rates of an open loop.
@@ -212,16 +212,16 @@ entry! {
         /// alike.
         #[serde(default = "two")]
         pub turns: u32,
-        /// Rows.
+        /// Names of the rows.
         #[serde(default)]
         pub workloads: Vec<String>,
-        /// Kinds.
+        /// Kinds of the rows.
         #[serde(default)]
         pub kinds: Vec<String>,
         /// Numbers of threads.
         #[serde(default)]
         pub threads: Vec<u32>,
-        /// Placement.
+        /// Placement of threads.
         pub placement: Option<String>,
         /// Relative difference that matters, in percent.
         pub threshold: Option<f64>,
@@ -254,16 +254,16 @@ entry! {
         /// Cells and locks.
         #[serde(default)]
         pub cells: Vec<String>,
-        /// Workloads.
+        /// Names of the workloads.
         #[serde(default)]
         pub workloads: Vec<String>,
-        /// Kinds.
+        /// Kinds of cells and locks.
         #[serde(default)]
         pub kinds: Vec<String>,
         /// Numbers of threads.
         #[serde(default)]
         pub threads: Vec<u32>,
-        /// Placements.
+        /// Placements of threads.
         #[serde(default)]
         pub placement: Vec<String>,
         /// `quick`, `headline` or `full`, where no names are given.
@@ -447,7 +447,7 @@ impl Simulate {
     }
 }
 
-/// Characters that need no quotes in a batch script, a path of it or a pattern of Slurm's.
+/// Returns whether a character needs no quotes in a batch script, a path of it or a pattern of Slurm's.
 fn is_plain(c: char) -> bool {
     c.is_ascii_alphanumeric() || "/._+-".contains(c)
 }
@@ -470,7 +470,7 @@ fn is_word(field: &str, word: Option<&str>) -> Result<(), String> {
     }
 }
 
-/// A matrix becomes a flag: no other word may.
+/// Checks the name of a matrix, which becomes a flag: no other word may.
 fn is_matrix(name: Option<&str>) -> Result<(), String> {
     match name {
         None | Some("quick" | "headline" | "full") => Ok(()),
@@ -478,7 +478,7 @@ fn is_matrix(name: Option<&str>) -> Result<(), String> {
     }
 }
 
-/// The most that a host has is known there alone.
+/// Checks that no number of threads is 0. The most that a host has is known there alone.
 fn are_threads(threads: &[u32]) -> Result<(), String> {
     let none = threads.contains(&0);
     if none { Err("threads are 1 or more".to_owned()) } else { Ok(()) }

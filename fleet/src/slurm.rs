@@ -10,7 +10,7 @@ use cellbench_record::rfc3339_utc;
 use crate::FleetError;
 use crate::store::Fleet;
 
-/// What the scheduler says about a task that it knows.
+/// State of a task that the scheduler knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Queued {
     /// Array job and index, as `squeue` and `scancel` take them.

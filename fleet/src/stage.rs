@@ -14,7 +14,7 @@ use crate::FleetError;
 pub(crate) struct Source {
     /// Its directory.
     pub(crate) dir: PathBuf,
-    /// What it is called in messages.
+    /// Name of the source in messages.
     pub(crate) name: String,
     /// Runs of one group have rounds of their own: seeds of a simulated machine. Those of one host
     /// have one group.

@@ -1,4 +1,4 @@
-//! What became of the tasks, from their markers and from the scheduler.
+//! States of the tasks, from their markers and from the scheduler.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -7,19 +7,19 @@ use crate::slurm::{self, Queue, Queued};
 use crate::store::Outcome;
 use crate::{FleetError, Store, Work};
 
-/// What became of a task.
+/// State of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Complete.
+    /// Finished, with everything there.
     Complete {
-        /// Node.
+        /// Name of the node.
         node: String,
         /// An invariant broke.
         violations: bool,
     },
     /// At work.
     Running {
-        /// Node.
+        /// Name of the node.
         node: String,
         /// Time since its start, as Slurm writes it.
         elapsed: String,
@@ -34,7 +34,7 @@ pub enum State {
     Missing,
 }
 
-/// What became of all tasks.
+/// States of all tasks.
 #[derive(Debug)]
 pub struct Status {
     /// State of each task, by its number.

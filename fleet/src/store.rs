@@ -27,7 +27,7 @@ const NO_SPACE: &str = "no-space";
 /// The reason of an attempt with that marker.
 const STORAGE_FULL: &str = "no space left on the shared storage, not even to begin";
 
-/// What was submitted. Written before anything is submitted, and never changed.
+/// Description of what was submitted. Written before anything is submitted, and never changed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Fleet {
     /// Version of this file.
@@ -86,11 +86,11 @@ pub struct Complete {
 pub struct Attempt {
     /// Its directory.
     pub dir: PathBuf,
-    /// What it came to.
+    /// Outcome of the attempt.
     pub outcome: Outcome,
 }
 
-/// What an attempt came to.
+/// Outcome of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Everything is there.
@@ -109,7 +109,7 @@ const UNFIT: &str = "unfit: ";
 pub struct Store {
     /// Absolute path.
     pub dir: PathBuf,
-    /// What was submitted.
+    /// Description of what was submitted.
     pub fleet: Fleet,
 }
 

@@ -13,7 +13,7 @@ use crate::slurm::{self, Queue};
 use crate::store::{Fleet, Outcome};
 use crate::{Check, FleetError, Job, Plan, Store, Tool, script, task};
 
-/// What was done about a fleet.
+/// Result of a submission.
 #[derive(Debug)]
 pub struct Submitted {
     /// The fleet.

@@ -56,7 +56,7 @@ pub enum Work {
     Simulate {
         /// Machine, as the plan names it.
         machine: String,
-        /// Seed.
+        /// Seed of every random choice.
         seed: u64,
         /// Part, from 1.
         shard: u32,
@@ -81,7 +81,7 @@ pub struct Job {
 }
 
 impl Job {
-    /// Numbers of the tasks.
+    /// Returns the numbers of the tasks.
     #[must_use]
     pub fn tasks(&self) -> std::ops::Range<u32> {
         self.first..self.first + self.count

@@ -18,7 +18,7 @@ fn tool() -> Tool {
     }
 }
 
-/// A fleet of one measured task.
+/// Makes a fleet of one measured task.
 fn fleet(dir: &Path, unfit: bool) -> Store {
     let task = Task {
         number: 0,
@@ -31,7 +31,7 @@ fn fleet(dir: &Path, unfit: bool) -> Store {
     Store::create(dir, Fleet::new(tool(), vec![task], vec![job])).expect("a fleet")
 }
 
-/// A command whose `doctor` and `run` end as the shell lines say. `$out` is where a run goes.
+/// Writes a command whose `doctor` and `run` end as the shell lines say. `$out` is where a run goes.
 fn command(dir: &Path, doctor: &str, run: &str) -> PathBuf {
     let path = dir.join("cellbench");
     let text = format!(
@@ -52,7 +52,7 @@ const WHOLE: &str = "mkdir \"$out/r1\"; ln -s r1 \"$out/latest\"; \
     echo '{\"schema\":\"1.0\",\"finished_unix_s\":5}' > \"$out/r1/run.json\"; \
     echo '{}' > \"$out/r1/rounds.jsonl\"";
 
-/// The outcome of the only attempt.
+/// Returns the outcome of the only attempt.
 fn outcome(store: &Store) -> Outcome {
     let mut attempts = store.attempts(0).expect("attempts");
     assert_eq!(attempts.len(), 1);

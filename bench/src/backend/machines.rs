@@ -121,7 +121,7 @@ impl<'a> Machines<'a> {
         Ok((Self { sides, engine, topology, cpus, host, findings, ends, overhead }, plan))
     }
 
-    /// Labels of the kernels, as the table has them.
+    /// Returns the labels of the kernels, as the table has them.
     #[must_use]
     pub fn labels(&self) -> Vec<&str> {
         self.sides.iter().map(|side| side.label.as_str()).collect()

@@ -205,7 +205,7 @@ impl Backend for Revisions {
     }
 }
 
-/// Labels of the two sides that can be told apart.
+/// Returns labels of the two sides that can be told apart.
 #[must_use]
 pub fn distinct(labels: [String; 2]) -> [String; 2] {
     let [old, new] = labels;

@@ -89,7 +89,7 @@ impl<'a> Simulator<'a> {
         self
     }
 
-    /// Charges for what user space cannot do: `irq_save_ns` for masking interrupts, and the rest.
+    /// Sets the charges for what user space cannot do: `irq_save_ns` for masking interrupts, and the rest.
     #[must_use]
     pub fn charging(mut self, (irq_save_ns, charges): (f64, Charges)) -> Self {
         self.irq_save_ns = irq_save_ns;

@@ -83,7 +83,7 @@ const RENAMED: [(&str, (&str, &str)); 5] = [
 /// Names of subjects, and of workloads that each of them is measured under.
 type Names = (&'static [&'static str], &'static [&'static str]);
 
-/// What was measured on a host.
+/// Measurements of a host.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
     /// Passes that were made.
@@ -95,9 +95,9 @@ pub struct Measured {
     /// of another number than this program's are shown, and do not count.
     #[serde(default = "first_designs")]
     pub designs: u32,
-    /// What the model is calibrated by: the medians of the passes that count.
+    /// Figures that calibrate the model: the medians of the passes that count.
     pub microbenchmarks: Microbenchmarks,
-    /// What it is to predict.
+    /// Rows that the model is to predict.
     pub rows: Vec<MeasuredRow>,
     /// Rows of an earlier measurement that this program does not know any more.
     #[serde(skip)]
@@ -153,7 +153,7 @@ pub struct MeasuredRow {
     pub subject: String,
     /// `primitive`, or its kind in the registry.
     pub kind: String,
-    /// Workload.
+    /// Workload by name.
     pub workload: String,
     /// Time for each success of both threads together, the median of the passes that count.
     pub median_ns: f64,
@@ -182,7 +182,7 @@ pub struct Row {
     /// The measurement.
     #[serde(flatten)]
     pub measured: MeasuredRow,
-    /// What the model says: the median over seeds.
+    /// Time that the model predicts, in nanoseconds: the median over seeds.
     pub predicted_ns: f64,
     /// The same with its interval.
     pub predicted: Prediction,
@@ -205,7 +205,7 @@ pub struct Inversion {
 /// How the model did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Validation {
-    /// What was measured.
+    /// Measurements that the predictions are held against.
     pub measured: Measured,
     /// The machine that predicts, as a file that `--machine` reads.
     pub machine: String,
@@ -254,7 +254,7 @@ pub enum ReadMeasuredError {
     Read {
         /// Its path.
         path: PathBuf,
-        /// Why.
+        /// Error of the operating system.
         source: std::io::Error,
     },
     /// Its content.
@@ -262,7 +262,7 @@ pub enum ReadMeasuredError {
     Content {
         /// Its path.
         path: PathBuf,
-        /// Why.
+        /// Error of the JSON parser.
         source: serde_json::Error,
     },
     /// There is no row in it.
@@ -297,7 +297,7 @@ pub fn read_measured(path: &Path) -> Result<Measured, ReadMeasuredError> {
 /// A prediction failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ValidateError {
-    /// Measuring.
+    /// An error while measuring.
     #[error(transparent)]
     Measure(#[from] MeasureError),
     /// The machine.

@@ -88,7 +88,7 @@ struct Answer {
     ranked: Vec<Ranked>,
     /// Designs that do not, with the reason.
     ruled_out: Vec<Candidate>,
-    /// What would change the answer, a sentence each.
+    /// Conditions that would change the answer, a sentence each.
     changes: Vec<String>,
 }
 

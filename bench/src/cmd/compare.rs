@@ -37,7 +37,7 @@ pub(super) struct Args {
     fail_on: Vec<FailOn>,
 }
 
-/// What of a comparison a script may call a failure.
+/// Outcome of a comparison that a script may call a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum FailOn {
     Slower,

@@ -23,7 +23,7 @@ pub(super) struct Args {
     page: Option<PathBuf>,
 }
 
-/// What makes the page again, for its header.
+/// Command that makes the page again, for its header.
 const PAGE_COMMAND: &str =
     "cargo run --release -p cellbench -- hosts results/hosts --page HOSTS.md";
 

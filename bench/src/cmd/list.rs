@@ -26,7 +26,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// What a cell's type says of itself.
+/// Properties that a cell's type declares.
 struct Properties {
     nmi_safe: bool,
     cancels: bool,

@@ -185,7 +185,7 @@ fn plans() {
     assert!(10 * accepted >= given, "{accepted} of {given} are accepted");
 }
 
-/// The parser lists the fields that it knows where it meets another one.
+/// Returns the fields that the parser knows, as it lists them where it meets another one.
 fn known(text: &str) -> BTreeSet<String> {
     let error = toml::from_str::<Plan>(text).expect_err("an unknown field").to_string();
     let (_, list) = error.split_once("expected one of ").expect("a list of fields");

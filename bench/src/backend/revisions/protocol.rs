@@ -23,7 +23,7 @@ pub struct Rows {
     pub protocol: u32,
     /// The rows; requests name them by their index.
     pub rows: Vec<Row>,
-    /// What was left out and why, a sentence each.
+    /// Rows that were left out, a sentence each with the reason.
     pub skipped: Vec<String>,
 }
 

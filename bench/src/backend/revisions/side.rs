@@ -32,7 +32,7 @@ pub enum SideError {
         label: String,
         /// The program.
         path: PathBuf,
-        /// Reason.
+        /// Error of the operating system.
         source: io::Error,
     },
     /// The program ended.
@@ -50,7 +50,7 @@ pub enum SideError {
     Answer {
         /// Name of the side.
         label: String,
-        /// What it said.
+        /// Description of the answer that was not expected.
         what: String,
     },
     /// No row is in both.

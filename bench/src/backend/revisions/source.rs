@@ -31,7 +31,7 @@ pub enum SourceError {
     /// The name means nothing here.
     #[error("`{name}` is no directory, no file, and no revision of a git repository here")]
     Unknown {
-        /// What was given.
+        /// Name that the user gave.
         name: String,
     },
     /// A directory without this project in it.
@@ -43,7 +43,7 @@ pub enum SourceError {
     /// A command failed; what it printed is on the terminal.
     #[error("{what} failed ({status})")]
     Command {
-        /// What was tried.
+        /// Command that failed, in words.
         what: String,
         /// Exit status.
         status: String,
@@ -51,7 +51,7 @@ pub enum SourceError {
     /// A file could not be written or a command not be started.
     #[error("{what}: {source}")]
     Io {
-        /// What was tried.
+        /// Action that failed, in words.
         what: String,
         /// Why not.
         source: std::io::Error,

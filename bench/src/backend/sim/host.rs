@@ -44,7 +44,7 @@ use cellbench_measure::backend::cores::microbench::{self, Alone};
 /// other moves it twice: half the time, but for what both spend in their loops.
 const MIGRATORY_SHARE: f64 = 0.75;
 
-/// What microbenchmarks found on a host.
+/// Figures of microbenchmarks on a host.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Microbenchmarks {
     /// CPU model, as the host names it.
@@ -53,7 +53,7 @@ pub struct Microbenchmarks {
     pub cpus: Vec<u32>,
     /// Where each of them is.
     pub places: Vec<Place>,
-    /// What one CPU does alone.
+    /// Times of operations that one CPU makes alone.
     pub alone: Alone,
     /// One way of a ping-pong by compare-exchange on one line, between each two of the CPUs.
     pub compare_exchange_ns: Vec<Vec<Option<f64>>>,
@@ -64,8 +64,8 @@ pub struct Microbenchmarks {
     /// A load of a line that the other of the first two CPUs wrote, whose address stands in such a
     /// line.
     pub chain_ns: f64,
-    /// What the first CPU, which adds to two lines in turn, loses by a read of one of them by the
-    /// second one: the transfer, and what it had executed ahead.
+    /// Loss of the first CPU, which adds to two lines in turn, by a read of one of them by the second CPU:
+    /// the transfer, and the work that it had executed ahead.
     pub disturbed_ns: f64,
     /// An addition, of all that the first two CPUs make to one word; older measurements have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -58,20 +58,20 @@ pub enum SimulateError {
     /// The simulation itself.
     #[error("{series}: {source}")]
     Simulation {
-        /// Row.
+        /// Row that was simulated, by its name.
         series: String,
-        /// Why.
+        /// Error of the simulator.
         source: cellbench_sim::SimError,
     },
     /// The subject has no such workload.
     #[error("{series}: the cell does not run under this workload")]
     NoTrial {
-        /// Row.
+        /// Row that was to be simulated, by its name.
         series: String,
     },
 }
 
-/// What to simulate on.
+/// Simulated machine, with the settings of the simulation.
 #[derive(Clone, Copy, Debug)]
 pub struct Machine<'a> {
     /// The machine.
@@ -92,7 +92,7 @@ impl<'a> Machine<'a> {
     }
 }
 
-/// What a configuration needs that only a simulation of it tells.
+/// Needs of a configuration that only a simulation of it tells.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Effort {
     /// Length of a window, in simulated nanoseconds.
@@ -101,7 +101,7 @@ pub struct Effort {
     allocates: bool,
 }
 
-/// What came of it.
+/// Results of one simulated trial.
 #[derive(Clone, Debug)]
 pub struct Simulated {
     /// For the record; its number and position are the caller's.
@@ -187,7 +187,7 @@ pub fn simulate(
     })
 }
 
-/// What a worker does.
+/// Extent of a worker's loop.
 #[derive(Clone, Copy)]
 enum Loop {
     /// So many steps.
@@ -203,7 +203,7 @@ struct Counted {
     after: Tally,
 }
 
-/// What workers bring home; they are fibers of one OS thread.
+/// Results of the workers, which are fibers of one OS thread.
 struct Work {
     /// By worker.
     counted: Vec<Counted>,

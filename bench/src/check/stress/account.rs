@@ -1,4 +1,4 @@
-//! What a stress run did to each cell, and what broke: for the record and for the eye.
+//! Account of a stress run: operations on each cell, and violations, for the record and for the eye.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -37,7 +37,7 @@ pub struct Account {
 /// Something broke.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
-    /// What.
+    /// Description of the violation.
     pub what: String,
     /// In which slice; `cellbench stress --order` takes it.
     pub order: Order,
@@ -60,7 +60,7 @@ pub struct Report {
     pub host: Host,
     /// One account for each cell and kind.
     pub cells: Vec<Account>,
-    /// What broke.
+    /// Violations that were found.
     pub violations: Vec<Found>,
     /// The user ended it early.
     pub interrupted: bool,

@@ -25,14 +25,14 @@ use cellbench_measure::session::subject;
 /// Time before operations are counted: none is measured, so only what the machinery needs.
 const WARM_UP: Duration = Duration::from_millis(1);
 
-/// What to do in a slice: enough to repeat it.
+/// Description of a slice, complete enough to repeat the slice.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
     /// Cell or lock.
     pub cell: String,
     /// Its kind.
     pub kind: String,
-    /// Workload.
+    /// Workload by name.
     pub workload: String,
     /// Host CPU of each worker; a CPU may stand here more than once.
     pub cpus: Vec<u32>,
@@ -51,10 +51,10 @@ pub struct Order {
     pub planted: Option<String>,
 }
 
-/// What came of a slice.
+/// Results of a slice.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// What was done: context, operation, outcome, how often.
+    /// Number of operations by context, operation and outcome.
     pub counts: ContextOps,
     /// Signals that found their worker between two batches and were let go.
     pub interruptions_missed: u64,
@@ -62,7 +62,7 @@ pub struct Outcome {
     pub objects_allocated: u64,
     /// Those that came back by the end.
     pub objects_freed: u64,
-    /// What broke, none if all is well.
+    /// Violations, a sentence each; empty if all is well.
     pub violations: Vec<String>,
 }
 
@@ -84,7 +84,7 @@ pub enum SliceError {
         cell: String,
         /// Its kind.
         kind: String,
-        /// Workload.
+        /// Workload by name.
         workload: String,
     },
     /// No worker.
@@ -239,7 +239,7 @@ mod tests {
     use super::*;
     use cellbench_host::affinity;
 
-    /// What a trial does wrong, once.
+    /// Fault that a trial shows once.
     #[derive(Clone, Copy, PartialEq)]
     enum Wrong {
         Nothing,

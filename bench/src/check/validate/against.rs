@@ -37,7 +37,7 @@ pub enum AgainstError {
     Host {
         /// Its file.
         path: PathBuf,
-        /// Why.
+        /// Error of that validation.
         source: Box<ValidateError>,
     },
     /// A file with the validation of a host.

@@ -91,7 +91,7 @@ pub(super) fn run(args: &super::Args, image: &str) -> anyhow::Result<ExitCode> {
     super::session(args, seed, baseline.unwrap_or_default(), compared, plan, &mut machines)
 }
 
-/// Numbers of threads: those asked for, or one and all.
+/// Returns the numbers of threads: those asked for, or one and all.
 fn threads(args: &super::Args, engine: Engine, topology: &Topology) -> anyhow::Result<Vec<u32>> {
     let mut threads = args.threads.clone();
     if engine == Engine::Instructions {
