@@ -23,7 +23,7 @@ const BRACKETS: usize = 200;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticks(pub u64);
 
-/// What the clock reads.
+/// Source of the clock's ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// The CPU's invariant counter.
@@ -40,12 +40,12 @@ pub struct Clock {
     ns_per_tick: f64,
 }
 
-/// What reading the clock costs.
+/// Cost of reading the clock.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TimestampCost {
     /// Median length of an interval with nothing in it: contained in every latency sample.
     pub empty_interval_ns: f64,
-    /// What a start and a stop together take from throughput.
+    /// Throughput lost to a start and a stop together, as nanoseconds for each pair.
     pub pair_ns: f64,
 }
 
@@ -138,7 +138,7 @@ impl Clock {
         stop.0.saturating_sub(start.0) as f64 * self.ns_per_tick
     }
 
-    /// Ticks that last `duration`, rounded down.
+    /// Returns the number of ticks that last `duration`, rounded down.
     #[must_use]
     pub fn ticks(&self, duration: Duration) -> u64 {
         (duration.as_nanos() as f64 / self.ns_per_tick) as u64

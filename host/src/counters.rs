@@ -26,7 +26,7 @@ use super::roots::Roots;
 /// Readings by the name of the event, as `perf list` spells it.
 pub type Readings = BTreeMap<String, Reading>;
 
-/// What an event counted, or why it did not.
+/// Count of an event, or the reason for which there is none.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reading {
     /// A count, as the counter showed it.
@@ -150,7 +150,7 @@ pub enum Unavailable {
     /// The PMU does not know the event, or not in this form.
     #[error("this PMU does not offer the event ({what})")]
     Unsupported {
-        /// What the kernel said.
+        /// Error that the kernel returned, in words.
         what: String,
     },
     /// All counters are taken, by the NMI watchdog or another profiler.
@@ -172,7 +172,7 @@ pub enum Unavailable {
     /// Anything else.
     #[error("perf_event_open: {what}")]
     Failed {
-        /// What the kernel said.
+        /// Error that the kernel returned, in words.
         what: String,
     },
 }

@@ -1,4 +1,4 @@
-//! What disturbed a thread or a round: switches, migrations, waiting for a CPU, steal.
+//! Disturbances of a thread or a round: switches, migrations, waiting for a CPU, steal.
 //!
 //! From the kernel's own accounting, which is always there: no PMU and no privilege needed. A
 //! disturbed round is dropped for all cells that are compared in it, counted and reported.
@@ -12,7 +12,7 @@ use cellbench_record::Round;
 use super::cpus::CpuSet;
 use super::roots::Roots;
 
-/// What happened to one thread between two moments.
+/// Disturbances of one thread between two moments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ThreadDisturbance {
     /// Times the thread gave up the CPU to wait.
@@ -109,7 +109,7 @@ fn runqueue_wait(schedstat: &str) -> Option<u64> {
     schedstat.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// What happened on the CPUs of a round between two moments.
+/// Disturbances on the CPUs of a round between two moments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RoundDisturbance {
     /// Time the hypervisor ran something else while a CPU was ready, summed over the CPUs. In the

@@ -24,7 +24,7 @@ use super::cpus::CpuSet;
 use super::roots::Roots;
 use super::topology::Topology;
 
-/// What the checks look at.
+/// Input of the checks.
 #[derive(Clone, Debug)]
 pub struct Examined<'a> {
     /// Where to read.
@@ -33,9 +33,9 @@ pub struct Examined<'a> {
     pub topology: &'a Topology,
     /// CPUs that will be measured on.
     pub cpus: &'a CpuSet,
-    /// What went on meanwhile.
+    /// Activity on the host while it was watched.
     pub activity: &'a Activity,
-    /// What opening a hardware counter gave; `None` if nobody tried, and then files decide.
+    /// Result of opening a hardware counter; `None` if nobody tried, and then files decide.
     pub counting: Option<Result<(), Unavailable>>,
 }
 

@@ -21,7 +21,7 @@ const SAMPLES: usize = 101;
 /// Operations in a repetition: at a nanosecond each still 500 times the cost of a timestamp.
 const OPS: u64 = 10_000;
 
-/// What things cost at least.
+/// Least costs of things on a host.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
     /// Reading the clock.

@@ -31,7 +31,7 @@ pub enum PinError {
     Refused {
         /// CPU asked for.
         cpu: CpuId,
-        /// What the kernel said.
+        /// Error of the operating system.
         source: io::Error,
     },
     /// The call succeeded and had no effect, as under some sandboxes.

@@ -165,7 +165,7 @@ impl Topology {
     }
 }
 
-/// Groups one after the other, starting with the one that has most cores (a cpuset may leave
+/// Takes the groups one after the other, starting with the one that has most cores (a cpuset may leave
 /// stumps) and staying in its package and node while it can.
 fn compact(mut groups: Vec<Group>) -> Vec<Core> {
     // `max_by_key` keeps the last of equals; reversed, that is the first.

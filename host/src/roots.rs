@@ -7,9 +7,9 @@ use std::str::FromStr;
 /// The two directories everything about the host is read below.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Roots {
-    /// What stands for `/sys`.
+    /// Directory that stands for `/sys`.
     pub sys: PathBuf,
-    /// What stands for `/proc`.
+    /// Directory that stands for `/proc`.
     pub proc: PathBuf,
 }
 

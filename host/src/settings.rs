@@ -68,7 +68,7 @@ pub(super) fn spinlocks(roots: &Roots) -> Option<Spinlocks> {
     }
 }
 
-/// What KVM tells its guests of their CPUs.
+/// Features that KVM tells its guests of their CPUs.
 #[derive(Clone, Copy)]
 struct KvmFeatures {
     /// A halted CPU can be woken by a call (`KVM_FEATURE_PV_UNHALT`).

@@ -13,7 +13,7 @@ use std::thread;
 /// A thread could not be started. The message names the limits on processes.
 #[derive(Debug)]
 pub struct NoThread {
-    /// What the system said.
+    /// Error of the operating system.
     pub source: io::Error,
 }
 

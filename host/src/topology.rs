@@ -22,7 +22,7 @@ use super::cpus::{CpuId, CpuSet};
 use super::quota::CpuQuota;
 use super::roots::Roots;
 
-/// What sort of core a CPU belongs to.
+/// Sort of core that a CPU belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CoreKind {
     /// The fast sort of a hybrid CPU, or the only sort there is.
@@ -41,7 +41,7 @@ pub struct Cpu {
     pub id: CpuId,
     /// Package (socket).
     pub package: Option<u32>,
-    /// Die.
+    /// Die within the package.
     pub die: Option<u32>,
     /// CPUs that share the last-level cache.
     pub llc: Option<u32>,
@@ -84,7 +84,7 @@ pub enum TopologyError {
     BadList {
         /// File with the list.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Error in the list.
         source: super::cpus::ParseCpuSetError,
     },
     /// No online CPU may be used.
@@ -139,7 +139,7 @@ impl Topology {
         })
     }
 
-    /// Numbers of all online CPUs.
+    /// Returns the numbers of all online CPUs.
     #[must_use]
     pub fn online(&self) -> CpuSet {
         self.cpus.iter().map(|cpu| cpu.id).collect()

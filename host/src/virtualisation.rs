@@ -130,7 +130,7 @@ fn firmware_name(roots: &Roots) -> Option<String> {
     named(dmi).or_else(by_device_tree).or_else(by_xen).filter(|name| !name.is_empty())
 }
 
-/// Instances of Amazon that are whole machines are named `*.metal`.
+/// Tells whether this is an instance of Amazon that is a whole machine: those are named `*.metal`.
 fn is_metal_instance(roots: &Roots) -> bool {
     roots.sys("class/dmi/id/product_name").is_some_and(|name| name.contains(".metal"))
 }
@@ -155,7 +155,7 @@ fn rows() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
     })
 }
 
-/// Image-based container runtimes stack an image's layers into an overlay.
+/// Tells whether the root is an overlay: image-based container runtimes stack an image's layers into one.
 fn has_overlay_root(roots: &Roots) -> bool {
     let mounts = roots.proc("self/mountinfo").unwrap_or_default();
     mounts.lines().any(|line| {
@@ -170,7 +170,7 @@ mod tests {
 
     use super::*;
 
-    /// What is detected where files hold these values; `/proc/cpuinfo` is an Arm's unless given.
+    /// Detects the virtualisation where files hold these values; `/proc/cpuinfo` is an Arm's unless given.
     fn detected(files: &[(&str, &str)]) -> Virtualisation {
         Virtualisation::detect(&tree(files).1)
     }

@@ -43,8 +43,8 @@ fn stat(busy: u64, idle: u64, steal: u64) -> String {
     format!("cpu  0 0 0 0 0 0 0 0 0 0\n{}intr 1\n", (0..4).map(cpu).collect::<String>())
 }
 
-/// What the doctor says of the fit host with the lines of `changes` on top, both before and
-/// during the watching, and those of `meanwhile` from then on.
+/// Returns the doctor's findings on the fit host with the lines of `changes` on top, both before and during
+/// the watching, and those of `meanwhile` from then on.
 fn findings_while(changes: &str, meanwhile: &str, later: &[(&str, String)]) -> Vec<Finding> {
     let dir = sysfs::unpack(FIT);
     let root = dir.path();

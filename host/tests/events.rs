@@ -15,7 +15,7 @@ fn cpu(vendor: &str, family: u32, model: u32) -> CpuModel {
     CpuModel { vendor: vendor.to_owned(), family, model, name: None }
 }
 
-/// `config` and `config1` of every event on a CPU, by name.
+/// Returns `config` and `config1` of every event on a CPU, by name.
 fn encodings(cpu: &CpuModel) -> BTreeMap<&'static str, (u64, u64)> {
     let table = table_for(cpu).unwrap_or_else(|| panic!("no table for {cpu}"));
     table

@@ -206,8 +206,8 @@ fn counters_that_take_turns_say_so() {
     });
 }
 
-/// As in a container: `perf_event_open` answers EPERM to this thread whatever the paranoia level.
-/// Whether the filter is in force (a sandbox may refuse it).
+/// Denies `perf_event_open` to this thread with EPERM, whatever the paranoia level, as in a container.
+/// Returns whether the filter is in force (a sandbox may refuse it).
 fn deny_perf_to_this_thread() -> bool {
     let (load, jump, answer) = (0x20, 0x15, 0x06);
     let statement = |code, k| libc::sock_filter { code, jt: 0, jf: 0, k };

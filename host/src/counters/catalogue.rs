@@ -88,7 +88,7 @@ pub struct Models(BTreeSet<u32>);
 pub struct TableEvent {
     /// Name as `perf list` has it.
     pub name: String,
-    /// What it tells, by one word across vendors.
+    /// Meaning of the event, by one word across vendors.
     pub role: Role,
     /// Event select.
     pub event: u64,
@@ -100,11 +100,11 @@ pub struct TableEvent {
     pub offcore_rsp: u64,
     /// Only on these of the table's models; on all if absent.
     pub models: Option<Models>,
-    /// What is counted, in words.
+    /// Description of the counted event, in words.
     pub meaning: String,
 }
 
-/// What a contention event tells, so that reports can line up vendors.
+/// Meaning of a contention event, so that reports can line up vendors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
@@ -154,7 +154,7 @@ pub enum Role {
     ExclusiveFail,
     /// Store-exclusives that succeeded.
     ExclusivePass,
-    /// Load-exclusives.
+    /// Load-exclusives that were executed.
     ExclusiveLoad,
     /// Compare-and-swap instructions done near, whatever their outcome.
     Cas,

@@ -13,7 +13,7 @@ use crate::roots::Roots;
 /// general counters that SMT, a watchdog and a fixed-function cycle counter leave everywhere.
 const GROUP_SIZE: usize = 3;
 
-/// What an event is to perf.
+/// Form in which perf takes an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Counted by the kernel.
@@ -36,7 +36,7 @@ pub(super) enum Kind {
 pub struct EventSpec {
     /// Name as `perf list` has it.
     pub name: String,
-    /// What is counted, in words.
+    /// Description of the counted event, in words.
     pub meaning: String,
     pub(super) kind: Kind,
 }

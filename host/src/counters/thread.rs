@@ -34,7 +34,7 @@ struct OpenGroup {
     base: Totals,
 }
 
-/// What a group has counted since it was opened.
+/// Totals of a group since it was opened.
 #[derive(Default)]
 struct Totals {
     enabled_ns: u64,

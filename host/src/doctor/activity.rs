@@ -1,5 +1,5 @@
-//! What goes on on the host between two moments: busy CPUs, stolen time, other programs'
-//! threads, thermal throttling.
+//! Activity on the host between two moments: busy CPUs, stolen time, other programs' threads, thermal
+//! throttling.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ pub struct Snapshot {
     throttled: Option<u64>,
 }
 
-/// What changed between two snapshots.
+/// Difference between two snapshots.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Activity {
     /// Share of time each CPU was busy, 0 to 1.
@@ -38,11 +38,11 @@ pub struct Activity {
 /// A thread of another program that used CPU time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Task {
-    /// Process.
+    /// Process ID of the thread's program.
     pub pid: u32,
-    /// Thread.
+    /// Thread ID within the system.
     pub tid: u32,
-    /// Name.
+    /// Name of the thread.
     pub name: String,
     /// CPU time as a share of one CPU's time.
     pub cpu_share: f64,

@@ -1,4 +1,4 @@
-//! What the machine and its kernel are: virtualisation, clock, counters, memory settings.
+//! Checks of the machine and its kernel: virtualisation, clock, counters, memory settings.
 
 use cellbench_record::{Finding, Severity};
 
@@ -165,7 +165,7 @@ fn huge_pages(host: &Examined<'_>) -> Finding {
     }
 }
 
-/// Random layout is wanted: with a fixed one, the luck of one layout is in every round.
+/// Checks that the address space is random: with a fixed layout, its luck is in every round.
 fn address_space(host: &Examined<'_>) -> Finding {
     match host.roots.proc_value::<u8>("sys/kernel/randomize_va_space") {
         Some(0) => finding(
