@@ -83,8 +83,8 @@ pub struct Footprint {
     pub block_bytes: usize,
 }
 
-/// What the operations of a design promise, beyond their errors: each generation has promised
-/// something else. The conformance tables and the linearizability model are derived from it.
+/// Promises of a design's operations, beyond their errors: each generation has promised something else. The
+/// conformance tables and the linearizability model are derived from them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Promises {
     /// `init` works in NMI context.
@@ -149,7 +149,7 @@ impl Promises {
 pub trait AsyncCell<P: Platform>: Send + Sync + Sized + 'static {
     /// The design's name in reports, such as `spin-queued`.
     const ID: &'static str;
-    /// What it runs later.
+    /// Kind of work that the cell runs later.
     const KIND: CellKind;
     /// How it is scheduled. The operations of the other way are EOPNOTSUPP, and a design does not
     /// write them: generic code asks here which it may call.
@@ -158,7 +158,7 @@ pub trait AsyncCell<P: Platform>: Send + Sync + Sized + 'static {
     const CANCELS: bool = false;
     /// Whether [`cancel_async`](Self::cancel_async) exists.
     const CANCELS_ASYNC: bool = false;
-    /// What its operations promise.
+    /// Promises of the cell's operations.
     const PROMISES: Promises;
     /// Whether updates work in NMI context.
     const NMI_SAFE: bool = Self::PROMISES.update_in_nmi;
@@ -290,7 +290,7 @@ pub trait AsyncCell<P: Platform>: Send + Sync + Sized + 'static {
     fn footprint() -> Footprint;
 }
 
-/// What a cell refers to, for the checks at rest.
+/// References that a cell holds, for the checks at rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inspection<P: Platform> {
     /// It has a control block.

@@ -1,5 +1,5 @@
-//! What arms, queues and runs callbacks: the kernel's hrtimers and workqueues, as far as a cell
-//! can tell.
+//! Engines that arm, queue and run callbacks: the kernel's hrtimers and workqueues, as far as a cell can
+//! tell.
 //!
 //! A cell is written against the trait [`Engine`]. [`Count`] only counts, so that what is measured
 //! is the cell's own synchronisation; [`Queued`] keeps real per-CPU queues and runs what is due
@@ -15,7 +15,7 @@ pub use queued::{Queued, QueuedEngine};
 use crate::machine::Cpu;
 use crate::platform::Platform;
 
-/// What runs when a timer fires, a work item or an `irq_work` is executed: called with the pointer
+/// Function that runs when a timer fires, a work item or an `irq_work` is executed: called with the pointer
 /// that the item was made with.
 ///
 /// # Safety
@@ -34,7 +34,7 @@ pub struct Expiry {
     pub pinned: bool,
 }
 
-/// What an attempt to cancel found.
+/// State in which an attempt to cancel found the item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cancelled {
     /// Neither armed nor running.

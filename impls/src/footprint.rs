@@ -1,6 +1,6 @@
-//! What each design takes of memory: bytes in the map value, bytes in the control block, and the
-//! cache lines that each operation touches when nobody else is there. Counted on the platform
-//! [`Traced`], not measured: the same everywhere.
+//! Memory that each design takes: bytes in the map value, bytes in the control block, and the cache lines
+//! that each operation touches when nobody else is there. Counted on the platform [`Traced`], not measured:
+//! the same everywhere.
 //!
 //! Sizes are those of the native platform with the counting engine, whose timers and works are a
 //! few words: what a kernel's hrtimer or work item takes comes on top, alike for all designs.
@@ -15,12 +15,12 @@ use crate::platform::traced::{Touched, trace};
 use crate::program::{Program, count_only};
 use crate::registry::{CELLS, CellEntry, CellVisitor, visit_cell};
 
-/// What a design takes.
+/// Memory that a design takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DesignFootprint {
     /// The design and kind.
     pub entry: CellEntry,
-    /// Bytes.
+    /// Bytes in the map value and in the control block.
     pub bytes: Footprint,
     /// Lines by operation, for those that the design has, in the order of a cell's life.
     pub operations: Vec<OperationLines>,

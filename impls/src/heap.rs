@@ -35,7 +35,7 @@ const CLASSES: [usize; 9] = [32, 64, 96, 128, 192, 256, 512, 1024, 2048];
 const CHUNK: usize = 1 << 16;
 /// Chunks per class: some million slots of 64 bytes.
 const MAX_CHUNKS: usize = 1 << 10;
-/// What freed memory is filled with.
+/// Byte that freed memory is filled with.
 const POISON: u8 = 0x6b;
 /// No slot.
 const NONE: u32 = u32::MAX;

@@ -22,7 +22,7 @@ use crate::platform::{IntWord, Ordering, Platform, Word};
 const PENDING: u32 = 1;
 /// Queued, or its handler runs.
 const BUSY: u32 = 2;
-/// What queueing sets.
+/// Bits that queueing sets.
 const CLAIMED: u32 = PENDING | BUSY;
 
 /// A work item for [`IrqWork::queue`], part of a larger object.
@@ -173,7 +173,7 @@ mod tests {
     use crate::platform::{Ordering, Stepped, Word};
     use crate::{CpuId, Machine};
 
-    /// What a handler does: counts, and queues its item again so often.
+    /// Data of a handler that counts its runs and queues its item again so often.
     struct Note {
         work: Cell<*const IrqWork<Stepped>>,
         runs: Cell<u32>,

@@ -81,7 +81,7 @@ impl CpuLocal {
     }
 }
 
-/// What the kernel keeps for one CPU.
+/// Data that the kernel keeps for one CPU.
 pub(crate) struct PerCpu<P: Platform> {
     /// Nodes for waiting in queued locks; others write into them.
     pub(crate) queue: CachePadded<QueueNodes<P>>,
@@ -119,9 +119,9 @@ pub(crate) struct Running<P: Platform> {
     pub(crate) cancelling: *const P::U32,
 }
 
-/// What a machine charges for what user space cannot do, in turns of
-/// [`Memory::charge`](crate::platform::Memory::charge). Whoever makes a machine takes the figures
-/// from a kernel run; see METHODOLOGY.md.
+/// Charges of a machine for what user space cannot do, in turns of
+/// [`Memory::charge`](crate::platform::Memory::charge). Whoever makes a machine takes the figures from a
+/// kernel run; see METHODOLOGY.md.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Charges {
     /// Masking interrupts and letting them in again: for each [`Cpu::irq_save`].
@@ -139,7 +139,7 @@ pub struct Charges {
 pub struct MachineConfig {
     /// Number of CPUs.
     pub cpus: u32,
-    /// What it charges.
+    /// Charges of the machine.
     pub charges: Charges,
     /// The NUMA node of each CPU, for locks that prefer theirs; CPUs beyond the list are on node 0.
     pub numa_nodes: Vec<u16>,
@@ -338,7 +338,7 @@ impl<P: Platform> Machine<P> {
     }
 }
 
-/// What a CPU has left behind, see [`Machine::rest`].
+/// State that a CPU has left behind, see [`Machine::rest`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rest {
     /// Queue nodes in use.

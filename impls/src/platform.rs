@@ -1,4 +1,4 @@
-//! What an implementation may use of the world it runs in: atomic words, fences, waiting, a clock.
+//! Interface of an implementation to the world that it runs in: atomic words, fences, waiting, a clock.
 //!
 //! Every lock and cell is generic over one [`Platform`]. On real cores all of it is
 //! `#[inline(always)]` and compiles to the bare instruction; under a model checker the same source
@@ -161,7 +161,7 @@ pub trait Memory: Sized + Send + Sync + 'static {
     /// Freed memory is filled with a pattern that is verified when it is handed out again. Set by
     /// the stress runs.
     const POISON: bool = false;
-    /// What runs on it is timed, so that operations are inlined as a kernel's are.
+    /// Whether runs on this memory are timed, so that operations are inlined as a kernel's are.
     const TIMED: bool = false;
 
     /// 32-bit word.

@@ -21,8 +21,7 @@ pub struct Program<P: Platform> {
     callbacks: Box<[Callback<P>]>,
 }
 
-/// What a callback does when it runs: called with the CPU, the callback itself and the address of
-/// the map value.
+/// Function of a callback: called with the CPU, the callback itself and the address of the map value.
 pub type CallbackFn<P> = fn(&Cpu<'_, P>, &Callback<P>, *const ());
 
 /// A callback of a program.

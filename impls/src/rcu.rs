@@ -26,7 +26,7 @@ use cellbench_mutations::mutated;
 use crate::machine::Cpu;
 use crate::platform::{Ordering, Platform, Word};
 
-/// What runs after a grace period, in task context, with the head it was deferred with.
+/// Function that runs after a grace period, in task context, with the head it was deferred with.
 ///
 /// # Safety
 /// Called once, after the grace period, with the pointer given to [`Reclaim::defer`].

@@ -40,7 +40,7 @@ pub use crate::footprint::footprints;
 
 /// Does something with a cell type.
 pub trait CellVisitor<P: Platform> {
-    /// What comes of it.
+    /// Result of the visit.
     type Output;
     /// Receives the type that was asked for.
     fn visit<C: AsyncCell<P>>(self) -> Self::Output;
@@ -48,7 +48,7 @@ pub trait CellVisitor<P: Platform> {
 
 /// Does something with a lock type.
 pub trait LockVisitor<P: Platform> {
-    /// What comes of it.
+    /// Result of the visit.
     type Output;
     /// Receives the type that was asked for.
     fn visit<L: Lock<P>>(self) -> Self::Output;
@@ -106,7 +106,7 @@ impl Group {
 pub struct CellEntry {
     /// Name in reports, as `spin-queued`.
     pub id: &'static str,
-    /// What it runs later.
+    /// Kind of work that the cell runs later.
     pub kind: CellKind,
     /// Its generation in a few words, for legends.
     pub label: &'static str,
@@ -114,9 +114,9 @@ pub struct CellEntry {
     pub group: Group,
     /// Where it was published.
     pub source: Source,
-    /// What its operations promise.
+    /// Promises of the cell's operations.
     pub promises: Promises,
-    /// What it is, in a line.
+    /// Description of the design, in a line.
     pub about: &'static str,
 }
 
@@ -129,7 +129,7 @@ pub struct LockEntry {
     pub group: Group,
     /// Where it was published.
     pub source: Source,
-    /// What it is, in a line.
+    /// Description of the design, in a line.
     pub about: &'static str,
 }
 

@@ -68,7 +68,7 @@ sources! {
     TASK_WORK_LOCKED = "locked", "", "ours: the six states under one lock, as asked for in review 2025-08-19";
     /// Test, then test-and-set.
     TAS = "test-and-set", "2015", "Linux 4.2 and later, virt_spin_lock(), arch/x86/include/asm/qspinlock.h";
-    /// Test-and-test-and-set.
+    /// The test-and-test-and-set lock.
     TTAS = "test-and-test-and-set", "1984", "Rudolph and Segall, ISCA 1984";
     /// The kernel's queued spinlock.
     QSPINLOCK = "qspinlock", "2015-05-08", "a33fda35e3a7; Linux, kernel/locking/qspinlock.c";

@@ -150,8 +150,8 @@ impl<P: Platform> Task<P> {
         taken
     }
 
-    /// With the lock held: items of the list stay valid, as `run` takes the lock between taking
-    /// the list and running it.
+    /// Takes an item out of the list, with the lock held: items of the list stay valid, as `run` takes the
+    /// lock between taking the list and running it.
     fn take_out(&self, item: *const TaskItem<P>) -> bool {
         let mut link = &self.works;
         loop {
@@ -282,7 +282,7 @@ mod tests {
         (0..count).map(|name| Note { item: TaskItem::new(note), journal, name }).collect()
     }
 
-    /// The address of a note's item, with the right to look at the whole note.
+    /// Returns the address of a note's item, with the right to look at the whole note.
     fn item(note: &Note<'_>) -> *const TaskItem<Stepped> {
         core::ptr::from_ref(note).cast()
     }

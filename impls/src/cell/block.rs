@@ -12,9 +12,9 @@ use crate::platform::{IntWord, Ordering, Platform, Word};
 use crate::program::{Callback, Program};
 use crate::rcu::{RcuFn, RcuHead, Reclaim};
 
-/// What a design adds to the block.
+/// Part of the block that a design adds.
 pub trait Own<P: Platform>: Send + Sync + 'static {
-    /// What it adds behind the engine's node.
+    /// Words that the design adds behind the engine's node.
     type Tail: Send + Sync + 'static;
     /// Whether a grace period frees what the callback is read from, so that the handler opens its RCU
     /// section before it reads.
@@ -39,17 +39,16 @@ pub trait Own<P: Platform>: Send + Sync + 'static {
     }
 }
 
-/// What every block begins with: the first words of the kernel's `struct bpf_async_cb`, at its
-/// offsets.
+/// Words that every block begins with: the first of the kernel's `struct bpf_async_cb`, at its offsets.
 #[repr(C)]
 pub struct Header<P: Platform> {
     map: *const Map<P>,
     /// The program that owns the callback, with one reference held, or null.
     pub(crate) program: P::Ptr<Program<P>>,
-    /// What runs, or null.
+    /// Callback that runs, or null.
     pub(crate) callback: P::Ptr<Callback<P>>,
     value: *const (),
-    /// What the grace period finds the block by.
+    /// Head by which the grace period finds the block.
     rcu: RcuHead<P>,
 }
 

@@ -6,7 +6,7 @@ use crate::engine::Cancelled;
 use crate::machine::Cpu;
 use crate::platform::{Ordering, Platform, Word};
 
-/// What a command does.
+/// Action of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Arm or queue.

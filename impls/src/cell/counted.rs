@@ -20,7 +20,7 @@ use crate::rcu::RcuHead;
 
 /// A design whose blocks are freed by their reference count.
 pub trait Counted<P: Platform>: Own<P> {
-    /// References to the block.
+    /// Returns the count of references to the block.
     fn refs(&self) -> &Refs<P>;
     /// Returns the `irq_work` through which a last put with interrupts off goes, in designs in
     /// which it

@@ -134,11 +134,11 @@ pub struct Direct<P: Platform, K: Kind, V: Variant<P>> {
     slot: DirectSlot<P, K, V>,
 }
 
-/// What a variant adds to the block.
+/// Words that a variant adds to the block.
 #[repr(C)]
 pub struct Words<P: Platform, V: Variant<P>> {
     keeps: V::Keeps,
-    /// What keeps the block.
+    /// Words that keep the block alive.
     pub(crate) lives: V::Lives,
 }
 

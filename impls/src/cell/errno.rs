@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-/// What an operation returns: `Ok`, or why it did nothing.
+/// Result of an operation: `Ok`, or the reason for which it did nothing.
 pub type Outcome = Result<(), Errno>;
 
 macro_rules! errnos {
@@ -39,7 +39,7 @@ errnos! {
     ENOENT = 2,
     /// Bad reference (task work: program or map going away).
     EBADF = 9,
-    /// What was read changed meanwhile.
+    /// A concurrent change of the data that was read.
     EAGAIN = 11,
     /// No memory that this context may take.
     ENOMEM = 12,

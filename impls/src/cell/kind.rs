@@ -11,11 +11,11 @@ use crate::platform::Platform;
 /// The kind of a cell: what the map value holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CellKind {
-    /// `bpf_timer`.
+    /// A cell of `bpf_timer`.
     Timer,
-    /// `bpf_wq`.
+    /// A cell of `bpf_wq`.
     Wq,
-    /// `bpf_task_work`.
+    /// A cell of `bpf_task_work`.
     TaskWork,
 }
 

@@ -50,7 +50,7 @@ revisions! {
     V4 = "seq-latch-v4", false, true, Relaxed;
     /// v6 to v8.
     V6 = "seq-latch-v6", true, true, Release;
-    /// Ours.
+    /// This project's repair of the two.
     Halved = "seq-latch", true, false, Release;
 }
 

@@ -24,7 +24,7 @@ use crate::machine::{Context, Cpu, planted};
 use crate::platform::{Ordering, Platform, Word};
 use crate::rcu::RcuHead;
 
-/// `hazard-ref`.
+/// Variant `hazard-ref`.
 pub struct HazardRef;
 
 impl<P: Platform> Variant<P> for HazardRef {
@@ -33,7 +33,7 @@ impl<P: Platform> Variant<P> for HazardRef {
     type Lives = Hazard;
 }
 
-/// What a CPU uses now, one word for each context: operations do not nest within one.
+/// Objects that a CPU uses now, one word for each context: operations do not nest within one.
 pub(crate) struct Hazards<P: Platform>([P::Ptr<()>; Context::Nmi as usize + 1]);
 
 impl<P: Platform> Hazards<P> {

@@ -26,7 +26,7 @@ use crate::percpu::Counter;
 use crate::platform::{IntWord, Ordering, Platform, Word};
 use crate::rcu::{RcuHead, Reclaim};
 
-/// `percpu-ref`.
+/// Variant `percpu-ref`.
 pub struct PercpuRef;
 
 impl<P: Platform> Variant<P> for PercpuRef {

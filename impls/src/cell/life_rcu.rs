@@ -19,7 +19,7 @@ use crate::machine::{Cpu, planted};
 use crate::platform::Platform;
 use crate::rcu::Reclaim;
 
-/// `rcu-alone`.
+/// Variant `rcu-alone`.
 pub struct RcuAlone;
 
 impl<P: Platform> Variant<P> for RcuAlone {

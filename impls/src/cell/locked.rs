@@ -27,7 +27,7 @@ pub struct Locked<P: Platform, K: Kind, L: Lock<P>> {
     kind: PhantomData<K>,
 }
 
-/// What the design adds to the block before the hrtimer: nothing. These are the words of the
+/// Words that the design adds to the block before the hrtimer: none of its own. These are the words of the
 /// kernel's `delete_work`, which shares the room of `rcu` there, and `flags`.
 #[repr(C)]
 pub struct Words<P: Platform, K> {

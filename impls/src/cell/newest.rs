@@ -73,7 +73,7 @@ pub struct Newest<P: Platform, K: Kind, B: Buffer<P>> {
     slot: Slot<P, K, Words<P, B>>,
 }
 
-/// What the design adds to the block, in the order of the patched `struct bpf_async_cb`.
+/// Words that the design adds to the block, in the order of the patched `struct bpf_async_cb`.
 #[repr(C)]
 pub struct Words<P: Platform, B> {
     _flags: u64,
@@ -99,7 +99,7 @@ impl<P: Platform, B: Buffer<P>> Counted<P> for Words<P, B> {
     }
 }
 
-/// What there is to execute.
+/// Command to execute, if there is one.
 enum Next {
     /// Nothing that somebody else does not execute.
     Nothing,

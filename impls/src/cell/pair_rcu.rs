@@ -22,7 +22,7 @@ use crate::platform::{Ordering, Platform, Word};
 use crate::program::{Callback, Program};
 use crate::rcu::{RcuHead, Reclaim};
 
-/// `rcu-pair`.
+/// Variant `rcu-pair`.
 pub struct RcuPair;
 
 impl<P: Platform> Variant<P> for RcuPair {

@@ -20,7 +20,7 @@ use crate::machine::{Cpu, planted};
 use crate::platform::{Ordering, Platform, Word};
 use crate::program::{Callback, Program};
 
-/// `seqlock-pair`.
+/// Variant `seqlock-pair`.
 pub struct SeqlockPair;
 
 impl<P: Platform> Variant<P> for SeqlockPair {

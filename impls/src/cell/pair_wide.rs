@@ -22,7 +22,7 @@ use crate::machine::{Cpu, planted};
 use crate::platform::{DoubleWord, Memory, Ordering, Platform};
 use crate::program::{Callback, Program};
 
-/// `cas16-pair`.
+/// Variant `cas16-pair`.
 pub struct WidePair;
 
 impl<P: Platform> Variant<P> for WidePair {

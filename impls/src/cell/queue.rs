@@ -36,7 +36,7 @@ pub type Merged<P, K> = CmdQueue<P, K, false>;
 /// `cmd-queue-xchg`: with the callback exchanged.
 pub type Repaired<P, K> = CmdQueue<P, K, true>;
 
-/// What the design adds to the block, at the offsets of the merged `struct bpf_async_cb`.
+/// Words that the design adds to the block, at the offsets of the merged `struct bpf_async_cb`.
 #[repr(C)]
 pub struct Words<P: Platform> {
     _flags: u64,

@@ -38,7 +38,7 @@ pub struct State<P: Platform, K: Kind, const NMI: bool> {
     slot: Slot<P, K, Words<P>>,
 }
 
-/// What the design adds to the block, at the offsets of the patched `struct bpf_async_cb`.
+/// Words that the design adds to the block, at the offsets of the patched `struct bpf_async_cb`.
 #[repr(C)]
 pub struct Words<P: Platform> {
     _delete_work_and_flags: [u64; 3],

@@ -172,7 +172,7 @@ impl<P: Platform> Base<P> {
     }
 }
 
-/// What became of an attempt to queue an item on the base it belongs to.
+/// Result of an attempt to queue an item on the base it belongs to.
 enum Enqueue {
     Done { was_queued: bool },
     Move { was_queued: bool },
@@ -294,7 +294,7 @@ fn enqueue<P: Platform>(
     }
 }
 
-/// What an item was found doing.
+/// State in which an item was found.
 struct Found {
     was_queued: bool,
     runs: bool,

@@ -120,7 +120,7 @@ fn is_granted<P: Platform>(node: &WaitNode<P>) -> bool {
 }
 
 impl<P: Platform> AbortableMcs<P> {
-    /// Waits for the lock; whether it came in time.
+    /// Waits for the lock; returns whether it came in time.
     #[cold]
     fn wait(&self, cpu: &Cpu<'_, P>, node: &WaitNode<P>) -> bool {
         let mut began_ns = None;

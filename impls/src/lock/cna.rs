@@ -101,7 +101,7 @@ enum Taken<'m, P: Platform> {
     Behind,
 }
 
-/// What the head finds behind it.
+/// Waiters that the head finds behind it.
 enum Behind {
     /// A waiter of the preferred node.
     Local,

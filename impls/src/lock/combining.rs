@@ -98,7 +98,7 @@ impl<P: Platform> RawLock<P> for FlatCombining<P> {
 }
 
 impl<P: Platform> FlatCombining<P> {
-    /// Acquire pairs with the release of the last holder.
+    /// Tries to take the lock. Acquire pairs with the release of the last holder.
     #[inline(always)]
     fn try_acquire(&self) -> bool {
         self.held.load(Ordering::Relaxed) == FREE

@@ -39,9 +39,9 @@ pub(crate) struct WaitNode<P: Platform> {
     pub(crate) behind: P::Ptr<WaitNode<P>>,
     /// The waiter in front of this one, or what it said.
     pub(crate) link: P::Ptr<WaitNode<P>>,
-    /// What the waiter spins on.
+    /// Word that the waiter spins on.
     pub(crate) state: P::U32,
-    /// What others note about the waiter.
+    /// Word in which others note the waiter's role.
     pub(crate) role: P::U32,
 }
 
@@ -117,7 +117,7 @@ pub(crate) struct Taken<'a, P: Platform> {
     level: u32,
 }
 
-/// What a CPU keeps for queue locks.
+/// Nodes and words that a CPU keeps for queue locks.
 pub struct WaitNodes<P: Platform> {
     /// The first node of locks that get theirs back.
     first: CachePadded<WaitNode<P>>,

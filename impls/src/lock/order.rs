@@ -31,7 +31,7 @@ const SEED: u64 = 1;
 
 /// A lock whose word changes when somebody comes.
 trait Arrivals: Lock<Shuttle> {
-    /// What changes.
+    /// Returns the word that changes when somebody comes, as a number.
     fn last_come(&self) -> u64;
 
     /// Returns whether somebody has come since, and stands where it is to be passed from.
@@ -98,7 +98,8 @@ impl Arrivals for Hmcs<Shuttle> {
         self.last_of(0).addr() as u64 ^ (self.last_of(1).addr() as u64) << 1
     }
 
-    /// The first of the node that does not hold the lock has yet to enter the queue of the nodes.
+    /// Returns whether somebody has come since. The first of the node that does not hold the lock has yet to
+    /// enter the queue of the nodes.
     fn has_come_since(&self, before: u64) -> bool {
         let is_complete = || self.last_of(1).is_null() || self.is_last_node(1);
         self.last_come() != before && is_complete()

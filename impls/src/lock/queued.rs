@@ -325,7 +325,7 @@ impl<P: Memory, F: Form> QueuedWord<P, F> {
         F::try_head(self, tail)
     }
 
-    /// Release pairs with the acquire of whoever takes the lock next.
+    /// Releases the lock. Release pairs with the acquire of whoever takes the lock next.
     #[inline(always)]
     pub(crate) fn release(&self) {
         self.value.clear_low_byte_release();
@@ -527,7 +527,7 @@ mod tests {
     const CHANGES: usize = 3;
 
     trait HasWord: Lock<Shuttle> {
-        /// The word's value.
+        /// Returns the word's value.
         fn value(&self) -> u32;
     }
 
@@ -543,8 +543,8 @@ mod tests {
         }
     }
 
-    /// CPU 0 holds the lock until the others have come one after the other; they get it in that
-    /// order. Each has come when the word shows it: as the pending waiter, or as the tail.
+    /// Holds the lock on CPU 0 until the others have come one after the other; they get it in that order.
+    /// Each has come when the word shows it: as the pending waiter, or as the tail.
     fn first_come_first_served<L: HasWord>() {
         let lock = Arc::new(L::new());
         let machine = Arc::new(Machine::<Shuttle>::new(MachineConfig::new(WAITERS + 1)));

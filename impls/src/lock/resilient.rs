@@ -62,7 +62,7 @@ pub trait Generation: Send + Sync + 'static {
     const HANDS_ON: bool;
     /// It leaves where nobody is behind it (7a3c0289c3c8).
     const LONE_HEAD_LEAVES: bool;
-    /// What those return whom the one in front tells to fail.
+    /// Error that those return whom the one in front tells to fail.
     const TOLD: Errno;
 }
 
@@ -316,7 +316,7 @@ impl<P: Platform, F: Form, G: Generation> Resilient<P, F, G> {
         }
     }
 
-    /// No node, or none that may be used.
+    /// Acquires the lock on a CPU that has no node, or none that may be used.
     fn acquire_without_node(&self, cpu: &Cpu<'_, P>) -> Result<(), Errno> {
         if G::TRIES_ONCE {
             return if self.word.try_acquire() { Ok(()) } else { Err(Errno::EDEADLK) };
@@ -407,7 +407,7 @@ mod tests {
     use crate::platform::{Memory as _, Stepped};
     use crate::{CpuId, Machine};
 
-    /// A lock that is held and has a pending waiter for ever. It stays where the table says it is.
+    /// Makes a lock that is held and has a pending waiter for ever. It stays where the table says it is.
     fn busy<G: Generation>(machine: &Machine<Stepped>) -> Box<Of<Stepped, G>> {
         let lock = Box::new(Of::<Stepped, G>::new());
         lock.acquire(&machine.cpu(CpuId(1))).unwrap();
@@ -415,7 +415,8 @@ mod tests {
         lock
     }
 
-    /// What an acquire in an NMI returns, and how long it took, on a lock that is busy for ever.
+    /// Returns the result of an acquire in an NMI on a lock that is busy for ever, and its duration in
+    /// nanoseconds.
     fn in_nmi<G: Generation>(
         machine: &Machine<Stepped>,
         cpu: &Cpu<'_, Stepped>,

@@ -14,9 +14,9 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::Label;
 
-/// What a checker knows of the order between the making, the use and the dropping of a word.
+/// A checker's knowledge of the order between the making, the use and the dropping of a word.
 pub trait Life: Send + Sync {
-    /// Returns the word is made.
+    /// Notes that the word is made.
     #[track_caller]
     fn begin() -> Self;
     /// Notes that the word is used: to come after it was made.
@@ -38,10 +38,11 @@ impl Life for Sequential {
     fn end(&self) {}
 }
 
-/// What a read-modify-write that returns a value, and has no order of its own in its name, orders.
+/// Accesses that are ordered by a read-modify-write which returns a value, and has no order of its own in its
+/// name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Strength {
-    /// What C11 says of a sequentially consistent one, as far as the checker has it: acquire and
+    /// Accesses that C11 orders by a sequentially consistent one, as far as the checker has it: acquire and
     /// release.
     C11,
     /// Everything, as in the kernel's memory model. So does one that fails here, which is more

@@ -386,7 +386,7 @@ extern "C" fn multiply_long() {
     );
 }
 
-/// As on x86-64; the number of turns comes in `w0`, the product in `x1`, and `w2` is changed.
+/// Multiplies as on x86-64; the number of turns comes in `w0`, the product in `x1`, and `w2` is changed.
 #[cfg(all(target_arch = "aarch64", not(feature = "portable")))]
 #[unsafe(naked)]
 extern "C" fn multiply_long() {

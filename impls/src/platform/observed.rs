@@ -9,7 +9,7 @@ use super::double::AtomicDouble;
 use super::native::{Cores, SpinExclusive};
 use super::{DoubleWord, IntWord, Label, Memory, SplitWord, Word};
 
-/// What an access wants of the cache line it touches.
+/// Claim of an access on the cache line it touches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wants {
     /// A copy.
@@ -62,7 +62,7 @@ operations! {
     SwapLowByte = "xchg.byte0", Locked;
     /// Exchange of the high half.
     SwapHighHalf = "xchg.half1", Locked;
-    /// Compare-exchange.
+    /// Compare-exchange of the whole word.
     CompareExchange = "cmpxchg", Locked;
     /// Compare-exchange of the high half.
     CompareExchangeHighHalf = "cmpxchg.half1", Locked;
@@ -72,9 +72,9 @@ operations! {
     LoadSecond = "load.word1", Read;
     /// Compare-exchange of two words as one.
     CompareExchangeDouble = "cmpxchg16", Locked;
-    /// Addition.
+    /// Addition to the word.
     Add = "add", Locked;
-    /// Subtraction.
+    /// Subtraction from the word.
     Subtract = "sub", Locked;
     /// Bitwise or.
     Or = "or", Locked;
@@ -87,24 +87,24 @@ operations! {
 /// An access to a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
-    /// What it does.
+    /// Operation on the word.
     pub operation: Operation,
     /// In which order with others. Of a compare-exchange, where it succeeds.
     pub order: Ordering,
-    /// Where.
+    /// Address of the word.
     pub address: usize,
 }
 
 /// A memory barrier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Barrier {
-    /// Everything.
+    /// All loads and stores.
     Full,
     /// Everything, where the read-modify-write before is no barrier itself.
     AfterRmw,
-    /// Stores.
+    /// Stores against stores.
     Writes,
-    /// Loads.
+    /// Loads against loads.
     Reads,
 }
 
@@ -114,7 +114,7 @@ pub trait Observer: Send + Sync + 'static {
     const NAME: &'static str;
     /// See [`Memory::POISON`].
     const POISON: bool;
-    /// What a word keeps of its label. Where this takes no room, words have the native size.
+    /// Part of its label that a word keeps. Where this takes no room, words have the native size.
     type Tag: From<Label> + Send + Sync + 'static;
     /// Hears that an access to a word is about to happen.
     fn about_to(access: Access, tag: &Self::Tag);

@@ -16,14 +16,14 @@ pub type Words = ObservedCores<Recorder>;
 /// Observes for [`Words`].
 pub struct Recorder;
 
-/// What was done.
+/// Event of a recorded sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// An access to the word of this name.
     Access(Label, Operation, Ordering),
     /// A barrier.
     Fence(Barrier),
-    /// What a test notes, see [`note`].
+    /// Remark of a test, see [`note`].
     Note(&'static str),
 }
 

@@ -159,8 +159,8 @@ impl<T: Send> Exclusive<T> for SimExclusive<T> {
     }
 }
 
-/// What a spin of the native platform takes, in nanoseconds: how often a simulated waiter evaluates an
-/// expensive condition.
+/// Time of a spin of the native platform, in nanoseconds: how often a simulated waiter evaluates an expensive
+/// condition.
 const SPIN_NS: f64 = 40.0;
 
 impl Memory for Simulated {

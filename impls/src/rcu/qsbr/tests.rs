@@ -68,7 +68,7 @@ fn a_cpu_that_is_offline_is_not_waited_for() {
     assert_eq!(ENDED.get(), 1);
 }
 
-/// What is recorded of RCU.
+/// Returns the events of RCU: its accesses, and all that are no accesses.
 fn of_rcu(events: Vec<Event>) -> Vec<Event> {
     let is = |event: &Event| match event {
         Event::Access(label, ..) => label.starts_with("rcu."),
@@ -134,7 +134,7 @@ fn asking_and_answering_are_ordered_by_full_barriers() {
     assert_eq!(of_rcu(answering), [&looks[..], &answer].concat());
 }
 
-/// What a CPU writes in each quiescent state is on lines of its own.
+/// The words that a CPU writes in each quiescent state are on lines of their own.
 #[test]
 fn cpus_share_no_line_of_the_grace_periods() {
     let rcu = <QsbrReclaim<Native> as Reclaim<Native>>::new(4);
