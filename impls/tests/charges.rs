@@ -31,7 +31,7 @@ fn charged(of: impl FnOnce(&mut Charges)) -> MachineConfig {
     MachineConfig { charges, ..MachineConfig::new(1) }
 }
 
-/// Nanoseconds that [`TIMED`] calls of the closure take on a simulated core; it is made there.
+/// Returns the nanoseconds that [`TIMED`] calls of the closure take on a simulated core, where it is made.
 fn simulate<F: FnMut()>(make: impl FnOnce() -> F + 'static) -> f64 {
     let elapsed = Rc::new(Cell::new(0.0));
     let taken = Rc::clone(&elapsed);
@@ -114,7 +114,7 @@ impl CellVisitor<Sim> for Started {
     }
 }
 
-/// Whether the time that [`TIMED`] operations took more is a charge for each: none missing, none
+/// Returns whether the time that [`TIMED`] operations took more is a charge for each: none missing, none
 /// twice. Two simulations differ by less than one where their ends fall into an operation.
 fn is_a_charge_each(more_ns: f64) -> bool {
     (more_ns - f64::from(CHARGE_NS * TIMED)).abs() < f64::from(CHARGE_NS) / 2.0

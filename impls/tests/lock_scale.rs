@@ -1,5 +1,5 @@
-//! What the papers say of how locks scale, on a simulated machine: two sockets of Genoa, few cores of
-//! each so that it is quick.
+//! The papers' findings on how locks scale, checked on a simulated machine: two sockets of Genoa, few cores
+//! of each so that it is quick.
 //!
 //! - J. Mellor-Crummey, M. Scott, TOCS 1991, and S. Boyd-Wickizer et al., OLS 2012: under load a
 //!   test-and-set or ticket lock slows down with every waiter, a queue lock does not.
@@ -33,7 +33,7 @@ const SOCKET: usize = 96;
 /// Time between two sections of a CPU: much less than it waits.
 const OUTSIDE_NS: u32 = 50;
 
-/// What a run saw.
+/// Figures of a run.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     /// Sections in a microsecond, all CPUs together.
@@ -179,7 +179,7 @@ fn run_for(window_ns: f64, lock: &str, cores: &[usize], lines: usize) -> Seen {
     seen
 }
 
-/// As [`run_with`], with one line.
+/// Runs as [`run_with`], with one line.
 fn run(lock: &str, cores: &[usize]) -> Seen {
     run_with(lock, cores, 1)
 }
@@ -187,17 +187,17 @@ fn run(lock: &str, cores: &[usize]) -> Seen {
 /// Four cores of four core complexes, so that lines go as far as they do among [`many`].
 const FEW: &[usize] = &[0, 8, 16, 24];
 
-/// 32 cores of one socket.
+/// Returns 32 cores of one socket.
 fn many() -> Vec<usize> {
     (0..32).collect()
 }
 
-/// Eight cores of each socket, which take turns in the order of arrival.
+/// Returns eight cores of each socket, which take turns in the order of arrival.
 fn both_sockets() -> Vec<usize> {
     (0..8).flat_map(|core| [core, SOCKET + core]).collect()
 }
 
-/// How a lock's throughput with many cores compares with that with few.
+/// Returns the ratio of a lock's throughput with many cores to that with few.
 fn kept(lock: &str) -> f64 {
     run(lock, &many()).per_us / run(lock, FEW).per_us
 }

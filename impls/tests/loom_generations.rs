@@ -43,7 +43,7 @@ struct Scene<C> {
 }
 
 impl<C: AsyncCell<Loom>> Scene<C> {
-    /// The cell is initialised and has no program.
+    /// Makes a scene whose cell is initialised and has no program.
     fn fresh(make: Make, cpus: u32) -> Arc<Self> {
         advance_ns(NOW_NS);
         let scene = Arc::new(Self {
@@ -58,7 +58,7 @@ impl<C: AsyncCell<Loom>> Scene<C> {
         scene
     }
 
-    /// As [`fresh`](Self::fresh), with the first program set.
+    /// Makes a scene as [`fresh`](Self::fresh), with the first program set.
     fn ready(make: Make, cpus: u32) -> Arc<Self> {
         let scene = Self::fresh(make, cpus);
         assert_eq!(scene.set(&scene.cpu(0), 0), Ok(()));
@@ -90,7 +90,7 @@ impl<C: AsyncCell<Loom>> Scene<C> {
             .sum()
     }
 
-    /// When the one timer is due, wherever it was armed; `u64::MAX` if it is not.
+    /// Returns when the one timer is due, wherever it was armed; `u64::MAX` if it is not.
     fn due_ns(&self) -> u64 {
         let engine = self.machine.engine();
         (0..self.machine.cpus()).map(|base| engine.next_expiry_ns(base)).min().expect("a CPU")
@@ -100,8 +100,8 @@ impl<C: AsyncCell<Loom>> Scene<C> {
         self.programs.iter().map(|program| program.callback(0).runs()).sum()
     }
 
-    /// Program and callback belong together, and references are those of what is set; freed,
-    /// nothing runs and nothing is left.
+    /// Checks that program and callback belong together and that references are those of what is set, frees
+    /// the cell, and checks that nothing runs and nothing is left.
     fn finish(&self) {
         let cpu = self.cpu(0);
         self.machine.settle(&cpu);
@@ -172,13 +172,14 @@ fn at_once<C: AsyncCell<Loom>>(
     thread.join().expect("loom ends the execution at a panic");
 }
 
-/// EBUSY of designs that let one writer in, and what a start finds when the cell is being freed.
+/// Checks that an operation succeeded or lost: EBUSY of designs that let one writer in, or the error of a
+/// start while the cell is being freed.
 fn may_lose(outcome: Outcome) {
     let allowed = [Ok(()), Err(Errno::EBUSY), Err(Errno::EINVAL), Err(Errno::ENOENT)];
     assert!(allowed.contains(&outcome), "{outcome:?}");
 }
 
-/// Two first updates: what stays is one of the two, whole.
+/// Explores two first updates: one of the two stays, whole.
 fn set_meets_set<C: AsyncCell<Loom>>(make: Make) {
     explore::<C>(PREEMPTIONS, move || {
         let scene = Scene::<C>::fresh(make, 2);
@@ -192,7 +193,8 @@ fn set_meets_set<C: AsyncCell<Loom>>(make: Make) {
     });
 }
 
-/// An update in NMI meets the free: what it set is put by whoever frees the block.
+/// Explores an update in NMI that meets the free: the program that the update set is put by whoever frees the
+/// block.
 fn set_in_nmi_meets_free<C: AsyncCell<Loom>>(make: Make) {
     explore::<C>(PREEMPTIONS, move || {
         let scene = Scene::<C>::ready(make, 2);
@@ -208,7 +210,8 @@ fn set_in_nmi_meets_free<C: AsyncCell<Loom>>(make: Make) {
     });
 }
 
-/// A start meets the free, which cancels first: what it armed after that must not fire.
+/// Explores a start that meets the free, which cancels first: a timer that the start armed after that must
+/// not fire.
 fn start_meets_free<C: AsyncCell<Loom>>(make: Make) {
     explore::<C>(PREEMPTIONS, move || {
         let scene = Scene::<C>::ready(make, 2);
@@ -221,7 +224,7 @@ fn start_meets_free<C: AsyncCell<Loom>>(make: Make) {
     });
 }
 
-/// The same from NMI on both sides, with the irq steps that follow.
+/// Explores the same from NMI on both sides, with the irq steps that follow.
 fn start_meets_free_in_nmi<C: AsyncCell<Loom>>(make: Make) {
     explore::<C>(PREEMPTIONS, move || {
         let scene = Scene::<C>::ready(make, 2);
@@ -234,7 +237,7 @@ fn start_meets_free_in_nmi<C: AsyncCell<Loom>>(make: Make) {
     });
 }
 
-/// A callback runs while its cell is freed in NMI, and may be armed again meanwhile.
+/// Explores a callback that runs while its cell is freed in NMI, and may be armed again meanwhile.
 fn fire_meets_free_in_nmi<C: AsyncCell<Loom>>(make: Make) {
     explore::<C>(PREEMPTIONS, move || {
         let scene = Scene::<C>::ready(make, 2);
@@ -253,7 +256,7 @@ fn fire_meets_free_in_nmi<C: AsyncCell<Loom>>(make: Make) {
     });
 }
 
-/// Two starts, one of them in NMI: the callback runs once for both or once for each. A start that
+/// Explores two starts, one of them in NMI: the callback runs once for both or once for each. A start that
 /// was refused met another one.
 fn start_meets_start_in_nmi<C: AsyncCell<Loom>>(make: Make) {
     explore::<C>(PREEMPTIONS, move || {
@@ -272,7 +275,7 @@ fn start_meets_start_in_nmi<C: AsyncCell<Loom>>(make: Make) {
     });
 }
 
-/// A cancel that does not wait meets the firing: if it says that it was in time, it was.
+/// Explores a cancel that does not wait and meets the firing: if it says that it was in time, it was.
 fn cancel_async_meets_fire<C: AsyncCell<Loom>>(make: Make) {
     explore::<C>(PREEMPTIONS, move || {
         let scene = Scene::<C>::ready(make, 2);
@@ -293,8 +296,8 @@ fn cancel_async_meets_fire<C: AsyncCell<Loom>>(make: Make) {
     });
 }
 
-/// Commands that wait for the end of an interrupt-off section, while another CPU adds its own:
-/// those of one CPU take effect in their order, or the newest alone does.
+/// Explores commands that wait for the end of an interrupt-off section, while another CPU adds its own: those
+/// of one CPU take effect in their order, or the newest alone does.
 fn commands_keep_their_order<C: AsyncCell<Loom>>(make: Make) {
     explore::<C>(PREEMPTIONS, move || {
         let scene = Scene::<C>::ready(make, 2);
@@ -312,13 +315,13 @@ fn commands_keep_their_order<C: AsyncCell<Loom>>(make: Make) {
     });
 }
 
-/// An `irq_work` reads a command while others are written: what it executes is one of them, whole.
-/// A start at a point in time mixed with one in some time from now would be due at neither.
+/// Explores an `irq_work` that reads a command while others are written: it executes one of them, whole. A
+/// start at a point in time mixed with one in some time from now would be due at neither.
 fn command_is_read_whole<C: AsyncCell<Loom>>(make: Make) {
     command_is_read_while_written::<C>(make, 1);
 }
 
-/// The same where the very slot that is read gets its next command but one.
+/// Explores the same where the very slot that is read gets its next command but one.
 fn command_is_read_whole_of_three<C: AsyncCell<Loom>>(make: Make) {
     command_is_read_while_written::<C>(make, 2);
 }
@@ -348,8 +351,7 @@ fn command_is_read_while_written<C: AsyncCell<Loom>>(make: Make, writes: usize) 
     });
 }
 
-/// Where an old command was overwritten: what is executed is none that was replaced
-/// before the execution began.
+/// Explores the overwriting of an old command: none is executed that was replaced before the execution began.
 fn replaced_commands_stay_replaced<C: AsyncCell<Loom>>(make: Make) {
     explore::<C>(PREEMPTIONS, move || {
         let scene = Scene::<C>::ready(make, 2);
@@ -369,7 +371,7 @@ fn replaced_commands_stay_replaced<C: AsyncCell<Loom>>(make: Make) {
     });
 }
 
-/// Each command is executed once: as many callbacks run as starts succeeded, at most.
+/// Explores how often commands are executed: as many callbacks run as starts succeeded, at most.
 fn commands_run_once<C: AsyncCell<Loom>>(make: Make) {
     explore::<C>(PREEMPTIONS, move || {
         let scene = Scene::<C>::ready(make, 2);

@@ -1,6 +1,6 @@
-//! What all designs rely on, in every interleaving: the real grace periods, `irq_work` between two CPUs,
-//! timers that arm themselves again, and callbacks that cancel each other. The model checks of the cells
-//! run a specification of RCU in place of the first.
+//! Mechanisms that all designs rely on, in every interleaving: the real grace periods, `irq_work` between two
+//! CPUs, timers that arm themselves again, and callbacks that cancel each other. The model checks of the
+//! cells run a specification of RCU in place of the first.
 //!
 //! `cargo test -p cellbench-impls --features loom,planted --test loom_mechanisms`
 
@@ -226,7 +226,7 @@ unsafe fn tick(owner: *mut (), cpu: &Cpu<'_, Loom>) {
 }
 
 impl Ticking {
-    /// A machine with two CPUs, and the timer armed on one of them.
+    /// Makes a machine with two CPUs, and the timer armed on one of them.
     fn armed(on: u32, again: u32) -> Arc<Self> {
         let word = |label, value| <U32 as Word<u32>>::new(label, value);
         let timer = loom::sync::atomic::AtomicPtr::new(ptr::null_mut());

@@ -60,7 +60,7 @@ impl<D: Design<Loom>> Scene<D> {
         )
     }
 
-    /// How often the callback ran.
+    /// Returns how often the callback ran.
     fn runs(&self) -> u64 {
         self.program.callback(0).runs()
     }
@@ -91,7 +91,7 @@ fn explore(preemptions: usize, story: impl Fn() + Send + Sync + 'static) {
     builder.check(story);
 }
 
-/// Schedule for a task whose CPU runs its works at the same time: the callback may begin before
+/// Explores a schedule for a task whose CPU runs its works at the same time: the callback may begin before
 /// the irq step wrote SCHEDULED, and end before the irq step looks again.
 fn callback_meets_irq_step<D: Design<Loom>>(machine: fn(u32) -> Machine<Loom>) {
     explore(PREEMPTIONS, move || {
@@ -107,7 +107,7 @@ fn callback_meets_irq_step<D: Design<Loom>>(machine: fn(u32) -> Machine<Loom>) {
     });
 }
 
-/// Schedule and free meet; the task's CPU is the scheduler's own.
+/// Explores a schedule that meets a free; the task's CPU is the scheduler's own.
 fn schedule_meets_free<D: Design<Loom>>(machine: fn(u32) -> Machine<Loom>) {
     explore(PREEMPTIONS, move || {
         let scene = Scene::<D>::on(machine(2));
@@ -124,7 +124,7 @@ fn schedule_meets_free<D: Design<Loom>>(machine: fn(u32) -> Machine<Loom>) {
     });
 }
 
-/// A work that its task has, or is running, meets the free.
+/// Explores a work that its task has, or is running, and that meets the free.
 fn callback_meets_free<D: Design<Loom>>(machine: fn(u32) -> Machine<Loom>) {
     explore(PREEMPTIONS, move || {
         let scene = Scene::<D>::on(machine(2));
@@ -138,7 +138,7 @@ fn callback_meets_free<D: Design<Loom>>(machine: fn(u32) -> Machine<Loom>) {
     });
 }
 
-/// All three parties: the irq step on one CPU, the task on another, the freer on a third.
+/// Explores all three parties: the irq step on one CPU, the task on another, the freer on a third.
 fn irq_step_callback_and_free<D: Design<Loom>>(machine: fn(u32) -> Machine<Loom>) {
     explore(PREEMPTIONS_OF_THREE, move || {
         let scene = Scene::<D>::on(machine(3));
@@ -152,7 +152,7 @@ fn irq_step_callback_and_free<D: Design<Loom>>(machine: fn(u32) -> Machine<Loom>
     });
 }
 
-/// Two CPUs schedule at once: whoever succeeds has its callback run, and the loser of the
+/// Explores two CPUs that schedule at once: whoever succeeds has its callback run, and the loser of the
 /// allocation goes on with the winner's block.
 fn schedule_meets_schedule<D: Design<Loom>>() {
     explore(PREEMPTIONS, || {
@@ -173,8 +173,8 @@ fn schedule_meets_schedule<D: Design<Loom>>() {
     });
 }
 
-/// The last user of the map goes while a CPU schedules: either it is refused, or the one who goes
-/// finds the block.
+/// Explores the last user of the map, who goes while a CPU schedules: either the schedule is refused, or the
+/// one who goes finds the block.
 fn schedule_meets_last_user<D: Design<Loom>>(machine: fn(u32) -> Machine<Loom>) {
     explore(PREEMPTIONS, move || {
         let scene = Scene::<D>::on(machine(2));
@@ -189,8 +189,8 @@ fn schedule_meets_last_user<D: Design<Loom>>(machine: fn(u32) -> Machine<Loom>) 
     });
 }
 
-/// A round for a task that takes no work, beside the late irq step of the round before: the cell
-/// is ready afterwards.
+/// Explores a round for a task that takes no work, beside the late irq step of the round before: the cell is
+/// ready afterwards.
 fn late_irq_step<D: Design<Loom>>(machine: fn(u32) -> Machine<Loom>) {
     explore(PREEMPTIONS, move || {
         let scene = Scene::<D>::on(machine(3));

@@ -10,7 +10,7 @@ use cellbench_impls::{AsyncCell, Cpu, Errno};
 
 use crate::scene::{Cancel, CancelAsync, END_NS, FAR, Init, P, Scene, Seen, StartOp};
 
-/// A callback that starts its cell again and then frees it.
+/// Starts its cell again and then frees it, as a callback.
 fn start_and_free<C: AsyncCell<P>>(cpu: &Cpu<'_, P>, callback: &Callback<P>, _: *const ()) {
     // SAFETY: the test exposed the cell's address, and the cell outlives the callback.
     let cell = unsafe { &*ptr::with_exposed_provenance::<C>(callback.data) };
@@ -18,7 +18,7 @@ fn start_and_free<C: AsyncCell<P>>(cpu: &Cpu<'_, P>, callback: &Callback<P>, _: 
     cell.cancel_and_free(cpu);
 }
 
-/// What a callback armed before it freed its own cell does not fire on freed memory.
+/// Checks that the timer which a callback armed before it freed its own cell does not fire on freed memory.
 pub(crate) fn frees_itself<C: AsyncCell<P>>(seen: &Seen) {
     let scene = Scene::<C>::new(seen);
     let cpu = scene.cpu(0);
@@ -35,7 +35,7 @@ pub(crate) fn frees_itself<C: AsyncCell<P>>(seen: &Seen) {
     assert_eq!((program.callback(0).runs(), program.refs()), (runs, 1));
 }
 
-/// What a callback needs to know; its address is the callback's data.
+/// Data of a callback, which has its address.
 struct Inside<'a, C> {
     scene: &'a Scene<'a, C>,
     /// The cell to cancel from the callback.
@@ -55,7 +55,7 @@ impl<C: AsyncCell<P>> Inside<'_, C> {
     }
 }
 
-/// The callback: cancels the target.
+/// Cancels the target, as a callback.
 fn cancel_inside<C: AsyncCell<P>>(cpu: &Cpu<'_, P>, callback: &Callback<P>, _: *const ()) {
     // SAFETY: the test exposed this address, and outlives the callback.
     let inside = unsafe { &*ptr::with_exposed_provenance::<Inside<'_, C>>(callback.data) };
@@ -72,7 +72,7 @@ fn cancel_inside<C: AsyncCell<P>>(cpu: &Cpu<'_, P>, callback: &Callback<P>, _: *
     *inside.result.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
 }
 
-/// A callback that cancels its own timer would wait for itself.
+/// Checks that a callback which cancels its own timer is refused, as it would wait for itself.
 pub(crate) fn self_cancel<C: AsyncCell<P>>(seen: &Seen) {
     let scene = Scene::<C>::new(seen);
     let cpu = scene.cpu(0);
@@ -89,8 +89,8 @@ pub(crate) fn self_cancel<C: AsyncCell<P>>(seen: &Seen) {
     assert_eq!(program.refs(), 1);
 }
 
-/// Two callbacks that cancel each other: each finds the other running, and at least one is told
-/// that it must not wait.
+/// Checks two callbacks that cancel each other: each finds the other running, and at least one is told that
+/// it must not wait.
 pub(crate) fn mutual_cancel<C: AsyncCell<P>>(seen: &Seen) {
     const ROUNDS: usize = 50;
     let scene = Scene::<C>::new(seen);

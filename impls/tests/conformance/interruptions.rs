@@ -16,7 +16,7 @@ enum From {
     OtherCpu,
 }
 
-/// Every operation interrupted by every other one before each of its steps.
+/// Interrupts every operation with every other one before each of its steps.
 pub(crate) fn at_every_step<C: AsyncCell<P>>(seen: &Seen) {
     let promise = C::PROMISES;
     let scene = Scene::<C>::new(seen);
@@ -42,8 +42,8 @@ pub(crate) fn at_every_step<C: AsyncCell<P>>(seen: &Seen) {
     }
 }
 
-/// A tracepoint that a command's execution passes runs a program that starts or cancels the same
-/// cell: EDEADLK, or commands would queue commands without end (64873307e888).
+/// Runs a program that starts or cancels the same cell at a tracepoint that a command's execution passes:
+/// EDEADLK, or commands would queue commands without end (64873307e888).
 pub(crate) fn recursion<C: AsyncCell<P>>(seen: &Seen) {
     let scene = Scene::<C>::new(seen);
     let cpu = scene.cpu(0);
@@ -112,7 +112,7 @@ fn interrupt<C: AsyncCell<P>>(
     }
 }
 
-/// A resilient lock is not waited for for ever: its holder stands still.
+/// Checks that a resilient lock is not waited for for ever where its holder stands still.
 pub(crate) fn times_out<C: AsyncCell<P>>(seen: &Seen) {
     let scene = Scene::<C>::new(seen);
     let (cpu, other) = (scene.cpu(0), scene.cpu(1));

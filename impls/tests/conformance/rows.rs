@@ -1,4 +1,4 @@
-//! What an operation returns, and what comes of it, when nobody is in its way.
+//! Results and effects of an operation when nobody is in its way.
 
 use std::ptr;
 
@@ -11,7 +11,7 @@ use crate::scene::{
     Cancel, CancelAsync, FAR, Free, Init, P, Scene, Schedule, Seen, SetCallback, StartOp,
 };
 
-/// What depends on the state of cell, map and program.
+/// Checks the results that depend on the state of cell, map and program.
 pub(crate) fn state_rows<C: AsyncCell<P>>(seen: &Seen) {
     let promise = C::PROMISES;
     let scene = Scene::<C>::new(seen);
@@ -67,7 +67,7 @@ pub(crate) fn state_rows<C: AsyncCell<P>>(seen: &Seen) {
     scene.rest(&cpu);
 }
 
-/// What becomes of a start.
+/// Checks the effects of a start.
 pub(crate) fn life_rows<C: AsyncCell<P>>(seen: &Seen) {
     let scene = Scene::<C>::new(seen);
     let cpu = scene.cpu(0);
@@ -110,7 +110,7 @@ pub(crate) fn life_rows<C: AsyncCell<P>>(seen: &Seen) {
     scene.rest(&cpu);
 }
 
-/// What depends on the context alone: nobody is interrupted in the middle of anything.
+/// Checks the results that depend on the context alone: nobody is interrupted in the middle of anything.
 pub(crate) fn context_rows<C: AsyncCell<P>>(seen: &Seen) {
     let promise = C::PROMISES;
     let refused = |allowed: bool| if allowed { Ok(true) } else { Err(Errno::EOPNOTSUPP) };
@@ -156,7 +156,7 @@ pub(crate) fn context_rows<C: AsyncCell<P>>(seen: &Seen) {
     scene.rest(&cpu);
 }
 
-/// With interrupts off, commands wait for the end of the section; `cmd-queue` executes them in
+/// Checks that, with interrupts off, commands wait for the end of the section; `cmd-queue` executes them in
 /// order, the others the newest alone: the outcome is the same.
 fn commands_wait_for_interrupts<C: AsyncCell<P>>(scene: &Scene<'_, C>, cpu: &Cpu<'_, P>) {
     if C::KIND != CellKind::Timer || !C::PROMISES.waits_for_irqs {
@@ -180,7 +180,7 @@ fn commands_wait_for_interrupts<C: AsyncCell<P>>(scene: &Scene<'_, C>, cpu: &Cpu
     assert_eq!(engine.next_expiry_ns(0), u64::MAX);
 }
 
-/// Memory that the context may not take.
+/// Checks the results of operations that need memory which the context may not take.
 pub(crate) fn memory_rows<C: AsyncCell<P>>(seen: &Seen) {
     let promise = C::PROMISES;
     let scene = Scene::<C>::new(seen);
@@ -217,7 +217,7 @@ pub(crate) fn memory_rows<C: AsyncCell<P>>(seen: &Seen) {
     scene.rest(&cpu);
 }
 
-/// Task work: one operation, and what it returns.
+/// Checks task work: one operation, and its results.
 pub(crate) fn schedule_rows<C: AsyncCell<P>>(seen: &Seen) {
     let scene = Scene::<C>::new(seen);
     let cpu = scene.cpu(0);

@@ -35,7 +35,7 @@ pub(crate) use Op::{Cancel, CancelAsync, Free, Init, Schedule, SetCallback, Star
 /// The operations of timers and work items.
 pub(crate) const OPS: [Op; 6] = [Init, SetCallback, StartOp, Cancel, CancelAsync, Free];
 
-/// What was seen to be returned.
+/// Errors that were returned, by operation.
 #[derive(Default)]
 pub(crate) struct Seen(Mutex<BTreeSet<(Op, Errno)>>);
 
@@ -98,7 +98,7 @@ impl<'s, C: AsyncCell<P>> Scene<'s, C> {
         self.seen.note(op, result)
     }
 
-    /// Initialised, with the first program's first callback.
+    /// Makes the cell initialised, with the first program's first callback.
     pub(crate) fn make_ready(&self, cpu: &Cpu<'_, P>) {
         let first = &self.programs[0];
         assert_eq!(self.perform(cpu, Init), Ok(true));
@@ -113,12 +113,12 @@ impl<'s, C: AsyncCell<P>> Scene<'s, C> {
             .sum()
     }
 
-    /// How often callbacks ran.
+    /// Returns how often callbacks ran.
     pub(crate) fn runs(&self) -> u64 {
         self.programs.iter().map(|program| program.callback(0).runs()).sum()
     }
 
-    /// At rest all belongs together; freed, nothing is left.
+    /// Checks that at rest all belongs together, and that nothing is left when the cell is freed.
     pub(crate) fn rest(&self, cpu: &Cpu<'_, P>) {
         self.machine.settle(cpu);
         let found = self.cell.inspect();

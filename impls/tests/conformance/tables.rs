@@ -8,7 +8,7 @@ use cellbench_impls::cell::CellKind::{self, TaskWork, Timer};
 
 use crate::scene::{Cancel, CancelAsync, Init, Op, Schedule, SetCallback, StartOp};
 
-/// Every error that a design may return, by operation.
+/// Returns every error that a design may return, by operation.
 pub(crate) fn errors(id: &str, kind: CellKind, cancels_async: bool) -> BTreeSet<(Op, Errno)> {
     use Errno::{
         EBADF, EBUSY, ECANCELED, EDEADLK, EINVAL, ENOENT, ENOMEM, EOPNOTSUPP, EPERM, ETIMEDOUT,

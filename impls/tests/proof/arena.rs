@@ -30,16 +30,16 @@ pub(crate) const PROGRAMS: usize = 2;
 /// A thread's part of an execution.
 pub(crate) type ThreadBody = Box<dyn FnOnce() + Send>;
 
-/// What the callback of an arena does besides being logged.
+/// Action of an arena's callback besides being logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Body {
-    /// Nothing.
+    /// No action.
     Nothing,
     /// Lets others run in the middle of it.
     Pause,
 }
 
-/// What a callback gets by its `data`.
+/// Data that a callback's `data` points to.
 struct Hook {
     log: Arc<Log>,
     program: u8,
@@ -54,13 +54,13 @@ pub(crate) struct Arena<P: Driven, C: AsyncCell<P>> {
     pub(crate) map: Map<P>,
     /// Its programs.
     pub(crate) programs: Vec<Box<Program<P>>>,
-    /// What happened.
+    /// Log of calls and callbacks.
     pub(crate) log: Arc<Log>,
     /// After the cell and the programs: it frees the memory of the blocks.
     pub(crate) machine: Machine<P>,
     task_cpu: CpuId,
     excuses: bool,
-    /// What the callbacks' data points to.
+    /// Hooks that the callbacks' data points to.
     _hooks: Box<[Hook]>,
 }
 
@@ -71,7 +71,7 @@ pub(crate) struct Setup {
     pub(crate) cpus: u32,
     /// The CPU whose task the task works are for.
     pub(crate) task_cpu: u32,
-    /// What callbacks do.
+    /// Action of the callbacks.
     pub(crate) body: Body,
     /// A known bug to switch on.
     pub(crate) bug: Option<cellbench_impls::planted::Bug>,
@@ -80,12 +80,12 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// A machine with `cpus` CPUs whose callbacks pause.
+    /// Makes a setup of `cpus` CPUs whose callbacks pause.
     pub(crate) fn new(cpus: u32) -> Self {
         Self { cpus, task_cpu: 0, body: Body::Pause, bug: None, excuses: true }
     }
 
-    /// The machine.
+    /// Makes the machine.
     pub(crate) fn machine<P: Platform>(&self) -> Machine<P> {
         // Two CPUs on a NUMA node, for the locks that care.
         let numa_nodes = (0..self.cpus as u16).map(|cpu| cpu / 2 % 2).collect();
@@ -108,7 +108,7 @@ fn callback<P: Platform>(cpu: &Cpu<'_, P>, callback: &Callback<P>, _: *const ())
 }
 
 impl<P: Driven, C: AsyncCell<P>> Arena<P, C> {
-    /// An arena at rest with an uninitialised cell.
+    /// Makes an arena at rest with an uninitialised cell.
     pub(crate) fn new(setup: Setup) -> Arc<Self> {
         let log = Log::new(setup.cpus);
         let hooks: Box<[Hook]> = (0..PROGRAMS as u8)
@@ -262,7 +262,7 @@ impl<P: Driven, C: AsyncCell<P>> Arena<P, C> {
         self.log.history()
     }
 
-    /// What is armed was asked for: not for the time of one start with the flags of another.
+    /// Checks that the armed time was asked for: not the time of one start with the flags of another.
     fn check_expiry(&self, expires_ns: u64) {
         assert!(
             expires_ns == ABSOLUTE_NS || expires_ns > RELATIVE_NS,
@@ -270,8 +270,8 @@ impl<P: Driven, C: AsyncCell<P>> Arena<P, C> {
         );
     }
 
-    /// What was started ran once; more starts of a timer or a work that waits are one. Nothing is
-    /// said where a cancel, a free, or an update in the way of the callback may have prevented it.
+    /// Checks that each start ran once; more starts of a timer or a work that waits are one. Nothing is said
+    /// where a cancel, a free, or an update in the way of the callback may have prevented the run.
     fn check_runs(&self, history: &[Call]) {
         let started = |call: &&Call| call.reply.is_ok() && starts(call.op);
         let starts = history.iter().filter(started).count() as u64;
@@ -292,7 +292,7 @@ impl<P: Driven, C: AsyncCell<P>> Arena<P, C> {
         }
     }
 
-    /// How often callbacks ran.
+    /// Returns how often callbacks ran.
     pub(crate) fn runs(&self) -> u64 {
         self.programs.iter().map(|program| program.callback(0).runs()).sum()
     }
@@ -337,14 +337,14 @@ impl<P: Driven, C: AsyncCell<P>> Arena<P, C> {
     }
 }
 
-/// Whether an operation has a callback run, if it succeeds.
+/// Returns whether an operation has a callback run, if it succeeds.
 fn starts(op: Op) -> bool {
     matches!(op, Op::Start | Op::StartAt | Op::Schedule(_))
 }
 
-/// EBUSY means that another operation was in the way; `init` also says so of a cell that has a
-/// block, which some earlier call made, and `schedule` of one that still waits to run. Task work as
-/// merged (`says_abandoned`) says so too when user space has dropped the map.
+/// Checks that EBUSY means that another operation was in the way; `init` also says so of a cell that has a
+/// block, which some earlier call made, and `schedule` of one that still waits to run. Task work as merged
+/// (`says_abandoned`) says so too when user space has dropped the map.
 fn check_overlaps(history: &[Call], says_abandoned: bool) {
     for call in history.iter().filter(|call| call.reply == Err(Errno::EBUSY)) {
         let excused = history.iter().any(|other| {

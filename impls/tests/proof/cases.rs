@@ -18,7 +18,7 @@ pub(crate) enum State {
     Empty,
     /// Initialised, with a callback.
     Ready,
-    /// Started.
+    /// Started and pending.
     Armed,
     /// Started, and another CPU runs what is due.
     Running,
@@ -32,7 +32,7 @@ impl State {
     pub(crate) const ALL: [State; 5] =
         [State::Fresh, State::Ready, State::Armed, State::Running, State::Freed];
 
-    /// The operations that lead there from a fresh cell.
+    /// Returns the operations that lead there from a fresh cell.
     pub(crate) fn preparation(self, steps: Steps) -> &'static [Op] {
         match (self, steps) {
             (State::Fresh, _) | (State::Ready, Steps::One) => &[],
@@ -65,12 +65,12 @@ impl fmt::Display for State {
 pub(crate) struct Case {
     /// The state at the beginning.
     pub(crate) state: State,
-    /// What each thread does, one after the other.
+    /// Operations of each thread, one after the other.
     pub(crate) threads: Vec<Vec<Op>>,
 }
 
 impl Case {
-    /// A case of one operation for each thread; the running state adds the thread that fires.
+    /// Makes a case of one operation for each thread; the running state adds the thread that fires.
     pub(crate) fn of(state: State, ops: &[Op]) -> Self {
         let mut threads: Vec<Vec<Op>> = ops.iter().map(|op| vec![*op]).collect();
         if state == State::Running {
@@ -81,8 +81,8 @@ impl Case {
 }
 
 impl Case {
-    /// The machine for it: a CPU for each thread. Task works are for the task of a thread that
-    /// fires, which runs them.
+    /// Returns the setup of the case's machine: a CPU for each thread. Task works are for the task of a
+    /// thread that fires, which runs them.
     pub(crate) fn setup(&self) -> Setup {
         let fires = self.threads.iter().position(|ops| ops.contains(&Op::Fire));
         Setup { task_cpu: fires.unwrap_or(0) as u32, ..Setup::new(self.threads.len() as u32) }
@@ -101,7 +101,7 @@ impl Case {
         self.start::<P, C>(setup, order, run_threads).check_rest()
     }
 
-    /// As [`run`](Self::run), without checking what is left.
+    /// Runs as [`run`](Self::run), without checking what is left.
     pub(crate) fn observe<P: Driven, C: AsyncCell<P>>(
         &self,
         setup: Setup,
@@ -140,7 +140,7 @@ impl fmt::Display for Case {
     }
 }
 
-/// The operations that a cell has.
+/// Returns the operations that a cell has.
 pub(crate) fn ops<P: Driven, C: AsyncCell<P>>() -> Vec<Op> {
     let mut ops = if C::STEPS == Steps::One {
         vec![Op::Schedule(1)]
@@ -157,7 +157,7 @@ pub(crate) fn ops<P: Driven, C: AsyncCell<P>>() -> Vec<Op> {
     ops
 }
 
-/// Every operation with every operation, itself included.
+/// Returns every pair of operations, an operation with itself included.
 pub(crate) fn pairs<P: Driven, C: AsyncCell<P>>(state: State) -> Vec<Case> {
     let ops = ops::<P, C>();
     let mut cases = Vec::new();
@@ -184,8 +184,8 @@ pub(crate) fn pairs<P: Driven, C: AsyncCell<P>>(state: State) -> Vec<Case> {
     cases
 }
 
-/// The triples in which reviewers of the patches found races, and updates of a cell without a program,
-/// which put none and so have no barrier there.
+/// Returns the triples in which reviewers of the patches found races, and updates of a cell without a
+/// program, which put none and so have no barrier there.
 pub(crate) fn triples<P: Driven, C: AsyncCell<P>>() -> Vec<Case> {
     if C::STEPS == Steps::One {
         return vec![

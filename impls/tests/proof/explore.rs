@@ -18,7 +18,8 @@ pub(crate) struct Bound {
 }
 
 impl Bound {
-    /// `preemptions`, or what the environment asks for: `CELLBENCH_PREEMPTIONS=3`, or `all`.
+    /// Makes a bound of `preemptions`, or of what the environment asks for: `CELLBENCH_PREEMPTIONS=3`, or
+    /// `all`.
     pub(crate) fn new(preemptions: usize) -> Self {
         match std::env::var("CELLBENCH_PREEMPTIONS").as_deref() {
             Ok("all") => Self { preemptions: None, executions: 0 },
@@ -32,7 +33,7 @@ impl Bound {
         }
     }
 
-    /// The same, stopping after so many executions unless the environment asks for more.
+    /// Returns the same bound, stopping after so many executions unless the environment asks for more.
     pub(crate) fn at_most(self, executions: u64) -> Self {
         let asked = std::env::var_os("CELLBENCH_PREEMPTIONS").is_some();
         Self { executions: if asked { 0 } else { executions }, ..self }

@@ -1,4 +1,4 @@
-//! What happened, with logical times: the calls, their replies and the callbacks that ran.
+//! History of an execution, with logical times: the calls, their replies and the callbacks that ran.
 //!
 //! It is kept outside the checkers: a `std` counter and per-CPU lists, which are no steps to
 //! explore. In a checked execution one thread runs at a time, so the times are the order in which
@@ -14,7 +14,7 @@ use cellbench_impls::Errno;
 /// An operation on a cell, or something that happens around it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Op {
-    /// `init`.
+    /// A call of `init`.
     Init,
     /// `set_callback` with the program of that number.
     Set(u8),
@@ -24,17 +24,17 @@ pub(crate) enum Op {
     StartAt,
     /// `set_callback` and `start` in one, with the program of that number.
     Schedule(u8),
-    /// `cancel`.
+    /// A call of `cancel`.
     Cancel,
-    /// `cancel_async`.
+    /// A call of `cancel_async`.
     CancelAsync,
-    /// `cancel_and_free`.
+    /// A call of `cancel_and_free`.
     Free,
     /// User space drops its last reference to the map.
     PutUser,
     /// Timers that are due fire, queued works run.
     Fire,
-    /// What the thread does from here on, it does with interrupts off.
+    /// The start of a section with interrupts off, in which the thread makes all its further calls.
     IrqsOff,
 }
 
@@ -56,7 +56,7 @@ impl fmt::Display for Op {
     }
 }
 
-/// What a call returned: `Ok(pending)` for the cancels, `Ok(true)` for all others.
+/// Result of a call: `Ok(pending)` for the cancels, `Ok(true)` for all others.
 pub(crate) type Reply = Result<bool, Errno>;
 
 /// A call from its invocation to its response.
@@ -64,13 +64,13 @@ pub(crate) type Reply = Result<bool, Errno>;
 pub(crate) struct Call {
     /// The CPU it ran on.
     pub(crate) cpu: u32,
-    /// What was called.
+    /// Operation that was called.
     pub(crate) op: Op,
     /// Logical time of the invocation.
     pub(crate) invoked: u64,
     /// Logical time of the response; [`PENDING`] if there was none.
     pub(crate) returned: u64,
-    /// What it returned.
+    /// Result that the call returned.
     pub(crate) reply: Reply,
     /// The callbacks that ran inside it, each with the program it belongs to.
     pub(crate) runs: Vec<Run>,
@@ -91,7 +91,7 @@ pub(crate) struct Run {
 }
 
 impl Call {
-    /// Whether the two were in progress at the same time.
+    /// Returns whether the two were in progress at the same time.
     pub(crate) fn overlaps(&self, other: &Call) -> bool {
         self.invoked < other.returned && other.invoked < self.returned
     }
@@ -111,7 +111,7 @@ struct PerCpu {
 }
 
 impl Log {
-    /// An empty log for `cpus` CPUs: that of the execution in progress on this thread.
+    /// Makes an empty log for `cpus` CPUs: that of the execution in progress on this thread.
     pub(crate) fn new(cpus: u32) -> Arc<Self> {
         let log = Arc::new(Self {
             clock: AtomicU64::new(0),
@@ -162,7 +162,7 @@ impl Log {
         self.with(cpu, |log| log.calls[call].runs[run].ended = ended);
     }
 
-    /// Everything that happened, in the order of the invocations.
+    /// Returns all calls, in the order of the invocations.
     pub(crate) fn history(&self) -> Vec<Call> {
         let mut calls: Vec<Call> = (0..self.per_cpu.len() as u32)
             .flat_map(|cpu| self.with(cpu, |log| log.calls.clone()))
@@ -177,17 +177,17 @@ thread_local! {
     static LOG: RefCell<Option<Arc<Log>>> = const { RefCell::new(None) };
     /// Executions of the test in progress.
     static EXECUTIONS: Cell<u64> = const { Cell::new(0) };
-    /// What they were drawn from.
+    /// Seed that the executions were drawn from.
     static SEED: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
-/// Another execution of this thread's test begins.
+/// Begins another execution of this thread's test.
 pub(crate) fn begin_execution() {
     EXECUTIONS.set(EXECUTIONS.get() + 1);
     LOG.set(None);
 }
 
-/// The executions that follow on this thread are drawn from a seed.
+/// Sets the seed that the executions which follow on this thread are drawn from.
 pub(crate) fn set_seed(seed: u64) {
     SEED.set(Some(seed));
 }
@@ -195,8 +195,8 @@ pub(crate) fn set_seed(seed: u64) {
 /// The first line of what a failed execution prints, before its number.
 pub(crate) const FAILED_EXECUTION: &str = "in execution ";
 
-/// A failed execution says which one it was and what happened in it, before it unwinds: with a
-/// checker's threads that may abort.
+/// Has a failed execution say which one it was and print its history before it unwinds: with a checker's
+/// threads that may abort.
 pub(crate) fn print_history_of_panics() {
     let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {

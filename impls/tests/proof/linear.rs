@@ -27,7 +27,7 @@ const HISTORIES: u64 = 60;
 /// Schedules for each of them.
 const SCHEDULES: usize = 100;
 
-/// What became of looking for a history that the model does not have.
+/// Result of the search for a history that the model does not have.
 #[derive(Default)]
 struct Sought {
     /// Counts the different histories.
@@ -45,7 +45,7 @@ struct Counterexample {
 /// file a model that is wrong.
 type Explains = fn(Promises, Grain, &[Call]) -> bool;
 
-/// The operations that the model has.
+/// Returns the operations that the model has.
 fn ops<C: AsyncCell<Shuttle>>() -> Vec<Op> {
     let mut ops = cases::ops::<Shuttle, C>();
     ops.retain(|op| *op != Op::PutUser);
@@ -113,13 +113,13 @@ fn shrink<C: AsyncCell<Shuttle>>(
 }
 
 impl Counterexample {
-    /// As a timeline, for people to read.
+    /// Returns the counterexample as a timeline, for people to read.
     fn to_text(&self) -> String {
         format!("{}\n{}", self.case, timeline(&self.calls))
     }
 }
 
-/// Random histories of 3 to 5 threads, which the steps of the model must explain.
+/// Runs random histories of 3 to 5 threads, which the steps of the model must explain.
 fn random<C: AsyncCell<Shuttle>>(schedules: fn(u64) -> Schedules) -> (Explored, Option<String>) {
     let mut all = Explored::default();
     let ops = ops::<C>();
@@ -140,7 +140,7 @@ fn random<C: AsyncCell<Shuttle>>(schedules: fn(u64) -> Schedules) -> (Explored, 
     (all, None)
 }
 
-/// All cases of one operation against one or two, the smaller ones first.
+/// Returns all cases of one operation against one or two, the smaller ones first.
 fn small_cases(ops: &[Op]) -> Vec<Case> {
     let states = [State::Ready, State::Armed];
     let case = |state, first: Op, second: &[Op]| Case {
@@ -163,7 +163,7 @@ fn small_cases(ops: &[Op]) -> Vec<Case> {
     cases
 }
 
-/// The first small case in which some call does not take effect at one point, if there is one.
+/// Returns the first small case in which some call does not take effect at one point, if there is one.
 fn not_at_one_point<C: AsyncCell<Shuttle>>() -> Sought {
     let mut all = Sought::default();
     for case in small_cases(&ops::<C>()) {
@@ -206,8 +206,8 @@ fn steps<C: AsyncCell<Shuttle>>(tool: &'static str, schedules: fn(u64) -> Schedu
     })
 }
 
-/// What is smallest among the histories that have no one point for each call is kept, as a
-/// finding: a design that becomes more atomic or less shows here.
+/// Makes the test that keeps, as a finding, the smallest of the histories that have no one point for each
+/// call: a design that becomes more atomic or less shows here.
 fn one_point<C: AsyncCell<Shuttle>>() -> Trial {
     let subject = format!("{}/{}", C::KIND, C::ID);
     Trial::test(format!("linear/bounded/{subject}"), move || {
@@ -278,7 +278,7 @@ fn wrong_model() -> Trial {
     })
 }
 
-/// The tests of all registered timers and work items.
+/// Returns the tests of all registered timers and work items.
 pub(crate) fn trials() -> Vec<Trial> {
     let cells = CELLS.iter();
     let trials =

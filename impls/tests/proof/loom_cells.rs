@@ -30,7 +30,7 @@ pub(crate) fn check_case<C: AsyncCell<Loom>>(case: &Case, setup: Setup, bound: B
     all
 }
 
-/// The orders of so many threads.
+/// Returns all orders of so many threads.
 fn orders(threads: usize) -> Vec<Vec<usize>> {
     let Some(last) = threads.checked_sub(1) else { return vec![Vec::new()] };
     let extended = |order: Vec<usize>| {
@@ -79,7 +79,7 @@ fn trial<C: AsyncCell<Loom>>(case: Case, property: String, bound: Bound) -> Tria
     })
 }
 
-/// The tests of all registered cells.
+/// Returns the tests of all registered cells.
 pub(crate) fn trials() -> Vec<Trial> {
     CELLS
         .iter()

@@ -42,7 +42,7 @@ impl<L: Lock<Loom>> Bench<L> {
         })
     }
 
-    /// The section: counts.
+    /// Counts, as the section.
     fn enter(&self) {
         // SAFETY: under the lock.
         self.protected.with_mut(|count| unsafe { *count += 1 });
@@ -84,7 +84,7 @@ fn bodies<L: Lock<Loom>>(
         .collect()
 }
 
-/// Each of `threads` CPUs takes the lock so often.
+/// Explores `threads` CPUs, each of which takes the lock `times` times.
 pub(crate) fn exclusion<L: Lock<Loom>>(
     setup: Setup,
     threads: u32,
@@ -108,7 +108,7 @@ pub(crate) fn exclusion<L: Lock<Loom>>(
     })
 }
 
-/// As [`exclusion`], with sections that another CPU may run.
+/// Explores as [`exclusion`], with sections that another CPU may run.
 pub(crate) fn delegation<L: Lock<Loom>>(
     setup: Setup,
     threads: u32,
@@ -130,7 +130,7 @@ pub(crate) fn delegation<L: Lock<Loom>>(
     })
 }
 
-/// A CPU holds the lock while the others come, and then releases it: what they do is to hand it on.
+/// Explores the handing on: a CPU holds the lock while the others come, and then releases it.
 pub(crate) fn handover<L: Lock<Loom>>(setup: Setup, waiters: u32, bound: Bound) -> Explored {
     explore(bound, move || {
         let bench = Bench::<L>::new(Setup { cpus: waiters + 1, ..setup });
@@ -149,8 +149,8 @@ pub(crate) fn handover<L: Lock<Loom>>(setup: Setup, waiters: u32, bound: Bound) 
     })
 }
 
-/// Two locks, of which one CPU takes one after the other, and each of two others one: what a CPU keeps
-/// for all locks serves the one after the other.
+/// Explores two locks, of which one CPU takes one after the other, and each of two others one: the data that
+/// a CPU keeps for all locks serves the one after the other.
 pub(crate) fn two_locks<L: Lock<Loom>>(setup: Setup, bound: Bound) -> Explored {
     explore(bound, move || {
         let bench = Bench::<L>::new(Setup { cpus: 3, ..setup });
@@ -166,7 +166,8 @@ pub(crate) fn two_locks<L: Lock<Loom>>(setup: Setup, bound: Bound) -> Explored {
     })
 }
 
-/// A CPU that takes a lock twice is told so, or fails in its own way, and has the lock once, as before.
+/// Explores a CPU that takes a lock twice: it is told so, or fails in its own way, and has the lock once, as
+/// before.
 pub(crate) fn same_lock_twice<L: Lock<Loom>>(setup: Setup, bound: Bound) -> Explored {
     explore(bound, move || {
         let bench = Bench::<L>::new(Setup { cpus: 2, ..setup });
@@ -194,7 +195,7 @@ pub(crate) fn same_lock_twice<L: Lock<Loom>>(setup: Setup, bound: Bound) -> Expl
     })
 }
 
-/// Two CPUs take two locks in opposite order, while time passes: nobody waits for ever, and who
+/// Explores two CPUs that take two locks in opposite order, while time passes: nobody waits for ever, and who
 /// fails is told of the deadlock.
 pub(crate) fn opposite_order<L: Lock<Loom>>(setup: Setup, bound: Bound) -> Explored {
     explore(bound, move || {
@@ -220,8 +221,8 @@ pub(crate) fn opposite_order<L: Lock<Loom>>(setup: Setup, bound: Bound) -> Explo
     })
 }
 
-/// Two CPUs hold a lock each and want the other's, one after the other, while a third one has come for
-/// one of them before: of the two that deadlock, one is alone in the queue behind it.
+/// Explores two CPUs that hold a lock each and want the other's, one after the other, while a third one has
+/// come for one of them before: of the two that deadlock, one is alone in the queue behind it.
 pub(crate) fn opposite_order_of_three<L: Lock<Loom>>(setup: Setup, bound: Bound) -> Explored {
     explore(bound, move || {
         let bench = Bench::<L>::new(Setup { cpus: 3, ..setup });
@@ -265,8 +266,8 @@ pub(crate) fn opposite_order_of_three<L: Lock<Loom>>(setup: Setup, bound: Bound)
     })
 }
 
-/// One CPU holds the lock while time passes; so many others wait. Each of them gets it or fails,
-/// at any point; what is left is clean.
+/// Explores a CPU that holds the lock while time passes and so many others wait. Each of them gets it or
+/// fails, at any point; what is left is clean.
 pub(crate) fn timeout<L: Lock<Loom>>(setup: Setup, waiters: u32, bound: Bound) -> Explored {
     explore(bound, move || {
         let bench = Bench::<L>::new(Setup { cpus: waiters + 1, ..setup });
@@ -281,7 +282,7 @@ pub(crate) fn timeout<L: Lock<Loom>>(setup: Setup, waiters: u32, bound: Bound) -
     })
 }
 
-/// As [`timeout`], and the holder does not leave before all waiters have failed: nobody waits
+/// Explores as [`timeout`], with a holder that does not leave before all waiters have failed: nobody waits
 /// for ever, and the queue is dismantled.
 pub(crate) fn holder_for_ever<L: Lock<Loom>>(setup: Setup, waiters: u32, bound: Bound) -> Explored {
     explore(bound, move || {
@@ -300,7 +301,7 @@ pub(crate) fn holder_for_ever<L: Lock<Loom>>(setup: Setup, waiters: u32, bound: 
     })
 }
 
-/// An attempt ends as the lock says: a waiter times out, or leaves with the queue whose head did.
+/// Checks that an attempt ends as the lock says: a waiter times out, or leaves with the queue whose head did.
 fn check_gave_up<L: Lock<Loom>>(errno: Errno) {
     assert!(L::GIVES_UP.allows(errno), "gave up with {errno}");
 }
@@ -379,7 +380,7 @@ fn trial<L: Lock<Loom>>(property: &str, run: impl FnOnce() -> Explored + Send + 
     })
 }
 
-/// The tests of all registered locks.
+/// Returns the tests of all registered locks.
 pub(crate) fn trials() -> Vec<Trial> {
     LOCKS.iter().flat_map(|entry| visit_lock(entry.id, Locks).expect("registered")).collect()
 }

@@ -1,7 +1,7 @@
-//! What a timer or work item cell does, one step after the other, and whether a history of calls
-//! is one that it could have: linearizability (Herlihy and Wing), decided by a search over the
-//! orders that the times of the calls allow (Wing and Gong, "Testing and verifying concurrent
-//! objects"), which remembers where it was (Lowe, "Testing for linearizability").
+//! Model of a timer or work item cell, one step after the other, and the decision whether a history of calls
+//! is one that the cell could have: linearizability (Herlihy and Wing), decided by a search over the orders
+//! that the times of the calls allow (Wing and Gong, "Testing and verifying concurrent objects"), which
+//! remembers where it was (Lowe, "Testing for linearizability").
 //!
 //! The model is strict at [`Grain::Operation`]: each call takes effect at one point between its
 //! invocation and its response, and refusals (EBUSY, or that the cell was freed meanwhile) have no
@@ -16,7 +16,7 @@ use cellbench_impls::cell::Promises;
 
 use crate::history::{Call, Op, Reply, Run, timeline};
 
-/// What happens at one point.
+/// Unit that takes effect at one point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Grain {
     /// A whole call.
@@ -54,7 +54,7 @@ enum Progress {
     Looking { runs: usize },
     /// `fire` has taken this block's timer, and has not read the callback yet.
     Firing { block: usize, runs: usize },
-    /// All.
+    /// All steps are done.
     Done,
 }
 
@@ -78,7 +78,7 @@ struct Search<'a> {
     seen: HashSet<(Cell, Vec<Progress>)>,
 }
 
-/// Whether a cell of the design may have this history, from an uninitialised cell on.
+/// Returns whether a cell of the design may have this history, from an uninitialised cell on.
 pub(crate) fn explains(design: Promises, grain: Grain, calls: &[Call]) -> bool {
     let others = |call: &'_ Call| -> Vec<Call> {
         calls.iter().filter(|other| *other != call && other.overlaps(call)).cloned().collect()
@@ -108,7 +108,7 @@ pub(crate) fn explains(design: Promises, grain: Grain, calls: &[Call]) -> bool {
 }
 
 impl Search<'_> {
-    /// Whether all calls can be completed from here.
+    /// Returns whether all calls can be completed from here.
     fn completes(&mut self, cell: &Cell, progress: &[Progress]) -> bool {
         if progress.iter().all(|progress| *progress == Progress::Done) {
             return true;
@@ -133,7 +133,7 @@ impl Search<'_> {
         false
     }
 
-    /// Where one call can go next, alone: by a step, or to where it rests.
+    /// Returns where one call can go next, alone: by a step, or to where it rests.
     fn advances(&self, index: usize, cell: &Cell, from: Progress) -> Vec<(Cell, Progress)> {
         let mut reached = self.steps(index, cell, from);
         if self.grain == Grain::Operation {
@@ -152,7 +152,7 @@ impl Search<'_> {
         reached
     }
 
-    /// The steps that a call can take next. None: the model does not have what it returned.
+    /// Returns the steps that a call can take next. None: the model does not have what the call returned.
     fn steps(&self, index: usize, cell: &Cell, from: Progress) -> Vec<(Cell, Progress)> {
         let call = &self.calls[index];
         let mut next = Next { cell, reached: Vec::new() };
@@ -195,7 +195,7 @@ impl Search<'_> {
         next.reached
     }
 
-    /// The first step: the cell is looked up, or changed.
+    /// Takes the first step, which looks up the cell or changes it.
     fn begin(&self, index: usize, call: &Call, next: &mut Next<'_>) {
         let cell = next.cell;
         if call.reply == Err(Errno::EBUSY) {
@@ -242,7 +242,7 @@ impl Search<'_> {
         }
     }
 
-    /// The steps on the block that was found.
+    /// Takes a step on the block that was found.
     fn go_on(&self, index: usize, call: &Call, on: usize, steps: u8, next: &mut Next<'_>) {
         let block = next.cell.blocks[on];
         let then = Progress::On { block: on, steps: steps + 1 };
@@ -320,7 +320,7 @@ impl Search<'_> {
         }
     }
 
-    /// A call that finds its block freed under it may say so, and takes back what it wrote.
+    /// Lets a call that finds its block freed under it say so, and take back what it wrote.
     fn refused_as_freed(&self, call: &Call, on: usize, next: &mut Next<'_>) {
         let says = matches!(call.reply, Err(Errno::EPERM | Errno::ENOENT | Errno::EINVAL));
         if says && next.cell.blocks[on].freed {
@@ -334,19 +334,19 @@ impl Search<'_> {
     }
 }
 
-/// What can be reached from a cell by one step.
+/// Cells that can be reached from one cell by one step.
 struct Next<'a> {
     cell: &'a Cell,
     reached: Vec<(Cell, Progress)>,
 }
 
 impl Next<'_> {
-    /// The cell stays as it is.
+    /// Adds a step that leaves the cell as it is.
     fn to(&mut self, progress: Progress) {
         self.reached.push((self.cell.clone(), progress));
     }
 
-    /// A block changes.
+    /// Adds a step that changes a block.
     fn change(&mut self, block: usize, how: impl FnOnce(&mut Block), progress: Progress) {
         let mut cell = self.cell.clone();
         how(&mut cell.blocks[block]);
@@ -354,7 +354,7 @@ impl Next<'_> {
     }
 }
 
-/// The checker is checked: histories that no cell may have, and some that it may.
+/// Returns the tests of the checker: histories that no cell may have, and some that it may.
 pub(crate) fn trials() -> Vec<libtest_mimic::Trial> {
     use Grain::{Operation, Step};
     const EBUSY: Reply = Err(Errno::EBUSY);

@@ -31,16 +31,16 @@ const STRENGTH: &str = "CELLBENCH_STRENGTH";
 pub(crate) struct Hunt {
     /// The tool.
     tool: &'static str,
-    /// What is run.
+    /// Scene that is run, in words.
     scene: String,
-    /// What the report of the failed execution says.
+    /// Text in the report of the failed execution.
     symptom: &'static str,
     /// Runs it.
     run: Box<dyn FnOnce() + Send>,
 }
 
 impl Hunt {
-    /// In all interleavings of operations on a cell.
+    /// Hunts in all interleavings of operations on a cell.
     pub(crate) fn case(
         flaw: impl Into<Flaw>,
         (id, kind): (&'static str, CellKind),
@@ -57,7 +57,7 @@ impl Hunt {
         Self { tool: "loom", scene, symptom, run: Box::new(run) }
     }
 
-    /// Under all schedules with two preemptions.
+    /// Hunts under all schedules with two preemptions.
     pub(crate) fn bounded(
         flaw: impl Into<Flaw>,
         (id, kind): (&'static str, CellKind),
@@ -75,7 +75,7 @@ impl Hunt {
         Self { tool: "bounded", scene, symptom, run: Box::new(run) }
     }
 
-    /// In all interleavings of threads that take a lock, or under random schedules of many.
+    /// Hunts in all interleavings of threads that take a lock, or under random schedules of many.
     fn on(bug: Bug, id: &'static str, scene: Scene, symptom: &'static str) -> Self {
         let random = matches!(scene, Scene::Six);
         let run = move || {
@@ -91,7 +91,7 @@ impl Hunt {
         Self { tool, scene: format!("lock/{id}, {scene:?}"), symptom, run: Box::new(run) }
     }
 
-    /// In all interleavings of waiters for a resilient lock that is never released.
+    /// Hunts in all interleavings of waiters for a resilient lock that is never released.
     fn lock(bug: Bug, waiters: u32, symptom: &'static str) -> Self {
         let setup = Setup { bug: Some(bug), ..Setup::new(1) };
         let run = move || {
@@ -102,7 +102,7 @@ impl Hunt {
     }
 }
 
-/// What the threads of a hunt do with a lock.
+/// Use that the threads of a hunt make of a lock.
 #[derive(Clone, Copy, Debug)]
 enum Scene {
     /// Two CPUs take it twice.
@@ -151,7 +151,7 @@ impl LockVisitor<Shuttle> for LockWithBug {
     }
 }
 
-/// What makes the execution fail that is looked for.
+/// Flaw whose failed execution is looked for.
 #[derive(Clone, Copy)]
 pub(crate) enum Flaw {
     /// A bug that is switched on.
@@ -167,7 +167,7 @@ impl From<Bug> for Flaw {
 }
 
 impl Flaw {
-    /// The machine to hunt on.
+    /// Returns the setup of the machine to hunt on.
     fn setup(self, case: &Case) -> Setup {
         match self {
             Self::Planted(bug) => Setup { bug: Some(bug), ..case.setup() },
@@ -237,7 +237,7 @@ impl CellVisitor<Loom> for LateIrqStep {
     }
 }
 
-/// Where to look for a bug that the list leaves to these hunts.
+/// Returns the hunt for a bug that the list leaves to these hunts.
 fn hunt(bug: Bug) -> Hunt {
     use Op::{CancelAsync, Fire, Free, Init, IrqsOff, PutUser, Schedule, Set, Start, StartAt};
     use State::{Armed, Fresh, Ready};
@@ -444,7 +444,7 @@ fn hunt(bug: Bug) -> Hunt {
     }
 }
 
-/// If this process is to hunt a bug, or a published fault, does so, and ends it.
+/// Hunts a bug, or a published fault, and ends this process, where the environment names one.
 pub(crate) fn hunt_if_asked() {
     let Ok(name) = std::env::var(HUNT) else { return };
     if std::env::var_os(STRENGTH).is_some() {
@@ -500,7 +500,7 @@ pub(crate) fn catch(group: &str, name: &str, hunt: Hunt, strength: Strength) -> 
     Ok(())
 }
 
-/// A test for each bug.
+/// Returns a test for each bug.
 pub(crate) fn trials() -> Vec<Trial> {
     hunted()
         .map(|bug| {

@@ -22,7 +22,7 @@ struct Fault {
     hunt: fn((&'static str, CellKind)) -> Hunt,
 }
 
-/// What is excused, by the findings of VERIFICATION.md.
+/// Faults that are excused, by the findings of VERIFICATION.md.
 const FAULTS: [Fault; 3] = [
     // Finding 7, against another update.
     Fault {
@@ -57,7 +57,7 @@ const FAULTS: [Fault; 3] = [
     },
 ];
 
-/// Every fault in every design that is excused for it, by name.
+/// Returns every fault in every design that is excused for it, by name.
 pub(crate) fn hunts() -> impl Iterator<Item = (String, Hunt)> {
     CELLS.iter().flat_map(|cell| {
         let has = |fault: &&Fault| {
@@ -70,8 +70,8 @@ pub(crate) fn hunts() -> impl Iterator<Item = (String, Hunt)> {
     })
 }
 
-/// A test for each; and under the kernel's memory model for those that need reordering: what is a
-/// kernel's must still be found, what is C11's alone must not.
+/// Returns a test for each fault; and under the kernel's memory model for those that need reordering: a fault
+/// that is a kernel's must still be found, one that is C11's alone must not.
 pub(crate) fn trials() -> Vec<Trial> {
     let published = hunts().map(|(name, hunt)| {
         let test = format!("published/{name}");

@@ -21,7 +21,7 @@ const SCHEDULES: usize = 200;
 pub(crate) struct Numbers(u64);
 
 impl Numbers {
-    /// The numbers that belong to a seed.
+    /// Makes the numbers that belong to a seed.
     pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -33,14 +33,14 @@ impl Numbers {
         mixed ^ mixed >> 31
     }
 
-    /// A number below `bound`.
+    /// Draws a number below `bound`.
     pub(crate) fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound as u64) as usize
     }
 }
 
-/// What `threads` threads do with a cell that has the given operations. The last reference to the
-/// map goes at most once.
+/// Draws the operations of `threads` threads on a cell that has those given. The last reference to the map
+/// goes at most once.
 pub(crate) fn draw(numbers: &mut Numbers, ops: &[Op], threads: usize, length: usize) -> Case {
     let mut user = true;
     let mut op = || loop {
@@ -58,7 +58,7 @@ pub(crate) fn draw(numbers: &mut Numbers, ops: &[Op], threads: usize, length: us
     Case { state: State::Ready, threads }
 }
 
-/// The seed to begin with.
+/// Returns the seed to begin with.
 pub(crate) fn seed() -> u64 {
     match std::env::var("CELLBENCH_SEED") {
         Ok(seed) => seed.parse().unwrap_or_else(|_| panic!("CELLBENCH_SEED={seed}: give a number")),
@@ -103,7 +103,7 @@ fn trial<C: AsyncCell<Shuttle>>(tool: &'static str, schedules: fn(u64) -> Schedu
     })
 }
 
-/// The tests of all registered cells.
+/// Returns the tests of all registered cells.
 pub(crate) fn trials() -> Vec<Trial> {
     CELLS
         .iter()

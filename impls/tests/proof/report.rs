@@ -1,9 +1,9 @@
-//! What each test explored, collected for the table at the end of a run.
+//! Explorations of the tests, collected for the table at the end of a run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
-/// What one test explored.
+/// Exploration of one test.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Explored {
     /// Executions: interleavings, schedules or interruptions.
@@ -14,12 +14,12 @@ pub(crate) struct Explored {
     pub(crate) cut_short: bool,
 }
 
-/// What a row of the table adds up.
+/// Key of the tests that a row of the table adds up.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct RowKey {
     /// The tool, as `loom`.
     pub(crate) tool: &'static str,
-    /// What was checked, as `timer/spin-tas`.
+    /// Subject of the check, as `timer/spin-tas`.
     pub(crate) subject: String,
     /// In which way, as `pairs`.
     pub(crate) property: String,
@@ -60,7 +60,7 @@ pub(crate) fn print() {
     print_list("fault as published", &published);
 }
 
-/// A row for each subject, a column for each tool and property.
+/// Prints a row for each subject, with a column for each tool and property.
 fn print_cells(rows: &[(&RowKey, &Row)]) {
     if rows.is_empty() {
         return;
@@ -85,7 +85,7 @@ fn print_cells(rows: &[(&RowKey, &Row)]) {
     }
 }
 
-/// A row for each subject and property.
+/// Prints a row for each subject and property.
 fn print_list(head: &str, rows: &[(&RowKey, &Row)]) {
     if rows.is_empty() {
         return;

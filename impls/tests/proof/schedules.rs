@@ -59,7 +59,7 @@ impl BoundedScheduler {
         Self { bound, levels: Vec::new(), depth: 0, preemptions: 0, started: false }
     }
 
-    /// Who may run next, the cheapest first.
+    /// Returns the tasks that may run next, the cheapest first.
     fn choices(
         &self,
         runnable: &[&Task],

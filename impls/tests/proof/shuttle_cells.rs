@@ -56,7 +56,7 @@ fn trial<C: AsyncCell<Shuttle>>(case: Case, property: String) -> Trial {
     })
 }
 
-/// The tests of all registered cells.
+/// Returns the tests of all registered cells.
 pub(crate) fn trials() -> Vec<Trial> {
     CELLS
         .iter()

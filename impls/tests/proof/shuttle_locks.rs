@@ -31,7 +31,7 @@ struct Bench<L> {
 }
 
 impl<L: Lock<Shuttle>> Bench<L> {
-    /// The section: others may run in the middle of it, but not another section.
+    /// Runs the section: others may run in the middle of it, but not another section.
     fn section(&self) {
         assert!(!self.inside.swap(true, Relaxed), "two inside");
         Shuttle::relax();
@@ -106,7 +106,7 @@ impl LockVisitor<Shuttle> for Locks {
     }
 }
 
-/// The tests of all registered locks.
+/// Returns the tests of all registered locks.
 pub(crate) fn trials() -> Vec<Trial> {
     LOCKS.iter().flat_map(|entry| visit_lock(entry.id, Locks).expect("registered")).collect()
 }

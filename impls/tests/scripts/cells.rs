@@ -159,7 +159,7 @@ impl CellVisitor<Recorded> for Follow<'_> {
     }
 }
 
-/// The operations of a design that must have a script.
+/// Returns the operations of a design that must have a script.
 fn operations(entry: &CellEntry) -> Vec<&'static str> {
     struct Has;
     impl CellVisitor<Recorded> for Has {
@@ -179,7 +179,7 @@ fn operations(entry: &CellEntry) -> Vec<&'static str> {
     operations
 }
 
-/// A test for each path of each operation of each design.
+/// Returns a test for each path of each operation of each design.
 pub(crate) fn trials() -> Vec<Trial> {
     let aliases = aliases();
     let mut trials = Vec::new();

@@ -1,6 +1,6 @@
 //! Compares what was done with what is to be done, and says where they part.
 
-/// The lines of both, marked: `-` in the script only, `+` in the code only. Empty if they agree.
+/// Returns the lines of both, marked: `-` in the script only, `+` in the code only. Empty if they agree.
 pub(crate) fn difference(expected: &[String], found: &[String]) -> String {
     if expected == found {
         return String::new();

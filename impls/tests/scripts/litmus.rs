@@ -7,7 +7,7 @@ use std::path::Path;
 
 use libtest_mimic::{Failed, Trial};
 
-/// The verdict that a test's first comment ends with.
+/// Returns the verdict that a test's first comment ends with.
 fn verdict(name: &str, text: &str) -> Result<String, Failed> {
     let wrong = |what: &str| Failed::from(format!("docs/litmus/{name}.litmus: {what}"));
     if text.lines().next() != Some(&format!("C {name}")) {
@@ -48,7 +48,7 @@ fn index() -> Result<(), Failed> {
     Ok(())
 }
 
-/// One test.
+/// Returns the test of the list of litmus tests.
 pub(crate) fn trials() -> Vec<Trial> {
     vec![Trial::test("litmus tests are listed with their verdicts", index)]
 }

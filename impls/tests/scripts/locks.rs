@@ -43,7 +43,7 @@ fn call<L: RawLock<Recorded>>(bench: &Bench<L>, cpu: &Cpu<'_, Recorded>, call: &
     }
 }
 
-/// What another CPU says.
+/// Message from another CPU.
 #[derive(PartialEq)]
 enum Said {
     /// It looks at the same word again and again.
@@ -184,7 +184,7 @@ fn trials_of<L: Lock<Recorded> + RawLock<Recorded>>() -> Vec<Trial> {
         .collect()
 }
 
-/// A test for each path of each of the kernel's locks.
+/// Returns a test for each path of each of the kernel's locks.
 pub(crate) fn trials() -> Vec<Trial> {
     [
         trials_of::<tas::Tas<Recorded>>(),

@@ -18,11 +18,11 @@ pub(crate) struct Trace {
     pub(crate) title: String,
     /// The context: `task`, `nmi` or `irqs off`.
     pub(crate) context: String,
-    /// What is called before, unrecorded.
+    /// Calls made before, unrecorded.
     pub(crate) after: Vec<String>,
-    /// What is called.
+    /// Calls that are recorded.
     pub(crate) call: Vec<String>,
-    /// What the last call returns.
+    /// Value that the last call returns.
     pub(crate) returns: String,
     pub(crate) steps: Vec<Step>,
 }
@@ -48,7 +48,7 @@ pub(crate) enum Side {
 }
 
 impl Trace {
-    /// What the code is to do, without what others do.
+    /// Returns the steps that the code is to take, without those of others.
     pub(crate) fn expected(&self) -> impl Iterator<Item = &str> {
         self.steps
             .iter()
@@ -56,7 +56,7 @@ impl Trace {
             .map(|step| step.text.as_str())
     }
 
-    /// What others do before the access of each number.
+    /// Returns the actions of others before the access of each number.
     pub(crate) fn others(&self) -> BTreeMap<usize, Vec<String>> {
         let mut others: BTreeMap<usize, Vec<String>> = BTreeMap::new();
         let mut number = 0;
@@ -71,19 +71,19 @@ impl Trace {
     }
 }
 
-/// The folder of the scripts.
+/// Returns the folder of the scripts.
 pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts")
 }
 
-/// The script of a name without its ending, if there is one of its own.
+/// Reads the script of a name without its ending, if there is one of its own.
 pub(crate) fn read(name: &str) -> Option<Script> {
     let name = format!("{name}.txt");
     let text = fs::read_to_string(root().join(&name)).ok()?;
     Some(parse(name, &text))
 }
 
-/// The designs and operations that have another one's script: left and right of each line.
+/// Reads the designs and operations that have another one's script: left and right of each line.
 pub(crate) fn aliases() -> BTreeMap<String, String> {
     let text = fs::read_to_string(root().join("same.txt")).expect("impls/scripts/same.txt");
     let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
@@ -144,7 +144,7 @@ pub(crate) fn parse(name: String, text: &str) -> Script {
     Script { name, paths }
 }
 
-/// The words of a line as [`crate::sequence`] has them: orders that C11 has no form for become those
+/// Returns the words of a line as [`crate::sequence`] has them: orders that C11 has no form for become those
 /// that the code uses.
 fn normal(line: &str) -> String {
     let words = line.split_whitespace().map(|word| match word {

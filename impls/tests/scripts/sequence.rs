@@ -1,4 +1,4 @@
-//! What was recorded, in the words of the scripts.
+//! Recorded accesses, in the words of the scripts.
 
 use cellbench_impls::platform::Ordering;
 use cellbench_impls::platform::observed::{Barrier, Operation};
@@ -23,12 +23,12 @@ pub(crate) struct Words {
 }
 
 impl Words {
-    /// For cells or for locks.
+    /// Starts an empty sequence, for cells or for locks.
     pub(crate) fn new(cells: bool) -> Self {
         Self { cells, inside: None, lines: Vec::new() }
     }
 
-    /// The line that an event begins, if it begins one.
+    /// Returns the line that an event begins, if it begins one.
     pub(crate) fn line(&self, event: &Event) -> Option<String> {
         match event {
             Event::Access("cpu.irq_works", Operation::Load, _) => None,
