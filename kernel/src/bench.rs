@@ -343,7 +343,7 @@ impl Bench {
         Ok(all)
     }
 
-    /// Callbacks that ran so far.
+    /// Returns the number of callbacks that ran so far.
     ///
     /// # Errors
     /// [`Error::Run`] if the map cannot be read.

@@ -5,7 +5,7 @@
 //! (Documentation/bpf/btf.rst): a header, a sequence of variable-length type records numbered from
 //! 1, and a table of NUL-terminated names.
 
-/// What is wrong with a type description.
+/// Fault in a type description.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BtfError {
     /// Too short, or not BTF at all.
@@ -151,8 +151,8 @@ impl Btf {
         String::new()
     }
 
-    /// Members of the structure `name`, those of anonymous unions and structures included in place.
-    /// None if the kernel has no such structure.
+    /// Returns the members of the structure `name`, those of anonymous unions and structures included in
+    /// place. None if the kernel has no such structure.
     #[must_use]
     pub fn members(&self, name: &str) -> Option<Vec<Member>> {
         let mut members = Vec::new();

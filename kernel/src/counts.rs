@@ -1,4 +1,4 @@
-//! What a batch of attempts came to.
+//! Counts of a batch of attempts, by operation and outcome.
 
 use std::collections::BTreeMap;
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-/// What went wrong. Each message names the cause and the remedy.
+/// Error of the kernel part. Each message names the cause and the remedy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -20,7 +20,7 @@ pub enum Error {
     NoBtf {
         /// Where it was looked for.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
     /// The type description cannot be read.
@@ -28,7 +28,7 @@ pub enum Error {
     BadBtf {
         /// Where it came from.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Fault in the description.
         source: crate::btf::BtfError,
     },
     /// The process may not load BPF programs.
@@ -42,7 +42,7 @@ pub enum Error {
     Unsupported {
         /// The row.
         row: String,
-        /// What is lacking.
+        /// Feature or condition that is lacking, in words.
         reason: String,
     },
     /// The kernel refused the programs for another reason than lack of support.
@@ -50,7 +50,7 @@ pub enum Error {
     Load {
         /// The row.
         row: String,
-        /// What the kernel or the verifier said, and what to do where that is known.
+        /// Message of the kernel or the verifier, with the remedy where that is known.
         reason: String,
     },
     /// A program could not be run, or a map not be read.
@@ -58,9 +58,9 @@ pub enum Error {
     Run {
         /// The row.
         row: String,
-        /// What was tried.
+        /// Action that failed, in words.
         what: &'static str,
-        /// What the kernel said.
+        /// Message of the kernel.
         reason: String,
     },
     /// Cells could not be brought to life before the measurement.
@@ -82,7 +82,7 @@ pub enum Error {
     /// The plan asks for something that cannot be.
     #[error("{what}")]
     Plan {
-        /// What, and what would do.
+        /// Part of the plan that cannot be, and what would do.
         what: String,
     },
     /// The machine is emulated: its times are those of the emulator.

@@ -42,7 +42,7 @@ impl Generation {
     }
 }
 
-/// What a type description says about the async cells.
+/// Async cells that a type description shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CellGenerations {
     /// Timers; none if the kernel has none (before 5.15).

@@ -55,7 +55,7 @@ impl Histogram {
         self.max_ns = self.max_ns.max(other.max_ns);
     }
 
-    /// Values counted.
+    /// Returns the number of values counted.
     #[must_use]
     pub fn samples(&self) -> u64 {
         self.buckets.iter().sum()

@@ -1,4 +1,4 @@
-//! What the running kernel is, and whether this process may measure it.
+//! Facts about the running kernel, and whether this process may measure it.
 
 use std::path::Path;
 

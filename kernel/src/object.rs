@@ -35,8 +35,8 @@ fn bytes_of(source: Source, layout: Layout) -> &'static [u8] {
 }
 
 thread_local! {
-    /// What libbpf said on this thread since loading began. libbpf reports through one callback for
-    /// the process; objects are loaded on the thread that asks for it.
+    /// Messages of libbpf on this thread since loading began. libbpf reports through one callback for the
+    /// process; objects are loaded on the thread that asks for it.
     static LOG: RefCell<String> = const { RefCell::new(String::new()) };
 }
 

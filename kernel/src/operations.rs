@@ -17,7 +17,7 @@ pub(crate) enum Source {
     IrqWork,
 }
 
-/// What must be true of the callbacks after a measurement.
+/// Condition on the callbacks after a measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Callbacks {
     /// None ran: timers are started for a time that does not come.
@@ -29,7 +29,7 @@ pub(crate) enum Callbacks {
     AtMostEach,
 }
 
-/// What is fixed about an operation. See [`OPERATIONS`].
+/// Fixed properties of an operation. See [`OPERATIONS`].
 #[cfg_attr(not(feature = "bpf"), allow(dead_code, reason = "some fields steer measuring only"))]
 #[derive(Debug)]
 pub(crate) struct Operation {

@@ -1,4 +1,4 @@
-//! What to measure, and the result of measuring it once.
+//! Plan of what to measure, and the result of measuring it once.
 
 use std::collections::BTreeMap;
 
@@ -96,7 +96,7 @@ impl Configuration {
 /// A configuration, measured once.
 #[derive(Clone, Debug)]
 pub struct RoundResult {
-    /// What was measured.
+    /// Configuration that was measured.
     pub configuration: Configuration,
     /// From the common start to the end of the last thread.
     pub duration_ns: u64,
@@ -110,9 +110,9 @@ pub struct RoundResult {
     pub timing_cost_ns: f64,
     /// Outcome of the check afterwards.
     pub invariants: Invariants,
-    /// What happened to each thread in the window.
+    /// Disturbances of each thread in the window.
     pub threads: Vec<ThreadDisturbance>,
-    /// What happened on the CPUs.
+    /// Disturbances on the CPUs.
     pub host: RoundDisturbance,
 }
 

@@ -35,11 +35,11 @@ const DEADLOCK: Duration = Duration::from_secs(20);
 /// Something that must be so, and what was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expectation {
-    /// What was done.
+    /// Operation that was made, in words.
     pub what: String,
-    /// What it must lead to.
+    /// Outcome that is expected, in words.
     pub expected: String,
-    /// What it led to.
+    /// Outcome that was found, in words.
     pub found: String,
     /// Whether they agree.
     pub holds: bool,
@@ -304,9 +304,8 @@ fn prove_abba(row: &Row, cpus: &[u32]) -> Result<Expectation, Error> {
     })
 }
 
-/// Outcomes that a row may have when measured: those its cells' generation can return, given that
-/// other
-/// threads race on the cell or not.
+/// Returns the outcomes that a row may have when measured: those its cells' generation can return, given that
+/// other threads race on the cell or not.
 fn allowed(result: &RoundResult) -> BTreeSet<&'static str> {
     let Configuration { row, layout, cpus } = &result.configuration;
     let racing = cpus.len() > 1 && matches!(layout, Layout::Same | Layout::Zipf { .. });

@@ -26,7 +26,7 @@ fn data(name: &str) -> Vec<u8> {
 const WORDS: &str = "row window object word outcome skip end error layout symbol done \
                      ffffffffffffffff 18446744073709551615";
 
-/// What a guest says and what the processor did are read apart, and put together whatever both are.
+/// A guest's words and the processor's trace are read apart, and put together whatever both are.
 #[test]
 fn guests() {
     let windows = raw::read(&data("timer-start-cancel.trace")).expect("it is whole");
@@ -76,7 +76,7 @@ fn kept_traces() {
     });
 }
 
-/// A type description with an integer, a structure of two members and a pointer to it.
+/// Returns a type description with an integer, a structure of two members and a pointer to it.
 fn types() -> Vec<u8> {
     let names = b"\0int\0pair\0one\0two\0";
     let mut records = Vec::new();

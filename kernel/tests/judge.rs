@@ -48,7 +48,7 @@ const fn pair(
     Pair { kind, row, functions, first: false, lines: true, model }
 }
 
-/// As [`pair`], without the lines.
+/// Makes a pair as [`pair`], without the lines.
 const fn locked(
     kind: &'static str,
     row: &'static str,
@@ -98,7 +98,7 @@ const PAIRS: &[Pair] = &[
     ),
 ];
 
-/// Design that models what a row calls its cell.
+/// Returns the design that models what a row calls its cell.
 fn design(cell: &str) -> Option<&'static str> {
     match cell {
         "locked" | "bpf_spin_lock" => Some("spin-queued"),
@@ -109,7 +109,7 @@ fn design(cell: &str) -> Option<&'static str> {
     }
 }
 
-/// What an operation costs those who share its lines.
+/// Cost of an operation to those who share its lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Cost {
     locked: u32,
@@ -276,13 +276,13 @@ struct Difference {
     /// Releases that begin so; all if it is left out.
     #[serde(default)]
     releases: Vec<String>,
-    /// What the kernel has and the model has not: fields, or objects; `*` at the end for any ending.
+    /// Fields or objects that the kernel has and the model has not; `*` at the end stands for any ending.
     #[serde(default)]
     only_kernel: BTreeMap<String, u32>,
-    /// What the model has and the kernel has not, in words.
+    /// Parts that the model has and the kernel has not, described in words.
     #[serde(default)]
     only_model: BTreeMap<String, u32>,
-    /// Why.
+    /// Reason for the difference.
     because: String,
 }
 
@@ -313,7 +313,7 @@ fn differences() -> Vec<Difference> {
     toml::from_str::<Differences>(&text).unwrap_or_else(|e| panic!("{e}")).difference
 }
 
-/// What the trace has of what a pattern names.
+/// Returns the trace's count of the names that a pattern matches.
 fn count(of: &BTreeMap<String, u32>, pattern: &str) -> u32 {
     match pattern.strip_suffix('*') {
         Some(start) => of.iter().filter(|(name, _)| name.starts_with(start)).map(|(_, n)| n).sum(),

@@ -25,7 +25,7 @@ fn say(text: String) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// The kernel, if BPF is available here; else says why the test is skipped.
+/// Returns the kernel, if BPF is available here; else prints why the test is skipped.
 fn kernel(test: &str) -> Option<(KernelInfo, MutexGuard<'static, ()>)> {
     let guard = KERNEL.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let info = Kernel::probe().and_then(|info| info.check_permission().map(|()| info));
@@ -188,8 +188,8 @@ fn results_become_records() {
     assert_eq!(workloads, BTreeSet::from(["empty".to_owned(), "lock-irqsave".to_owned()]));
 }
 
-/// Interrupts that CPUs sent themselves to run `irq_work`, of all CPUs; none where the kernel does not count
-/// them.
+/// Returns the number of interrupts that CPUs sent themselves to run `irq_work`, of all CPUs; none where the
+/// kernel does not count them.
 fn irq_work_interrupts() -> Option<u64> {
     let table = std::fs::read_to_string("/proc/interrupts").ok()?;
     let line = table.lines().find_map(|line| line.trim().strip_prefix("IWI:"))?;
@@ -271,7 +271,7 @@ fn interrupts_make_attempts_or_say_why_not() {
     }
 }
 
-/// Identifiers of the programs, maps and links that the kernel holds.
+/// Returns the identifiers of the programs, maps and links that the kernel holds.
 fn held() -> BTreeSet<(&'static str, u32)> {
     use libbpf_rs::query::{LinkInfoIter, MapInfoIter, ProgInfoIter};
     let mut held = BTreeSet::new();

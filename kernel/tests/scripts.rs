@@ -16,11 +16,11 @@ use cellbench_kernel::trace::report::{RowTrace, Trace};
 struct Pair {
     script: &'static str,
     path: &'static str,
-    /// What the row calls its cell.
+    /// Name of the cell in the row.
     cell: &'static str,
     row: &'static str,
     functions: &'static [&'static str],
-    /// What is not compared, and why.
+    /// Parts that are not compared, and why.
     without: Without,
 }
 
@@ -221,8 +221,8 @@ const PAIRS: &[Pair] = &[
 /// A step that both have: `X block.refs`, `W block.callback`, `F`, `lock`, `unlock`.
 type Steps = Vec<String>;
 
-/// Words of scripts that a trace of one operation cannot have: those of the CPU itself, and those of an
-/// object that the kernel's types do not name.
+/// Returns whether a trace of one operation cannot have a word of scripts, as those of the CPU itself, and
+/// those of an object that the kernel's types do not name.
 fn is_passed_over(word: &str) -> bool {
     ["command.", "held.", "cpu.running", "cpu.executing", "irq_work.next"]
         .iter()
@@ -269,7 +269,7 @@ fn published(text: &str, path: &str) -> Option<Steps> {
     found.then_some(steps)
 }
 
-/// The scripts' name of a field of a trace.
+/// Returns the scripts' name of a field of a trace.
 fn word(object: &str, field: &str) -> Option<&'static str> {
     Some(match (object, field) {
         ("cell", "cb" | "ctx") => "cell.block",

@@ -102,7 +102,7 @@ fn a_picture_shows_both_sides() {
     assert!(svg.contains("cell#0") && svg.contains("block#0"));
 }
 
-/// A trace kept in `results/trace`.
+/// Reads a trace kept in `results/trace`.
 fn kept(release: &str) -> Trace {
     let results = concat!(env!("CARGO_MANIFEST_DIR"), "/../results/trace/");
     Trace::read(format!("{results}{release}+deb13-cloud-amd64.json").as_ref()).expect("kept")

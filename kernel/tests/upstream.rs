@@ -54,7 +54,7 @@ fn traces() -> Vec<Trace> {
     files.iter().map(|file| Trace::read(file).expect("kept whole")).collect()
 }
 
-/// A figure of an operation by the name that a comparison gives it.
+/// Returns a figure of an operation by the name that a comparison gives it.
 fn figure(of: &OperationTrace, name: &str) -> Option<u32> {
     let figures = &of.warm;
     Some(match name {
@@ -73,7 +73,7 @@ fn figure(of: &OperationTrace, name: &str) -> Option<u32> {
     })
 }
 
-/// What an operation does to its cell, and to the words of the block that are the cell's own.
+/// Returns the changes of an operation to its cell, and to the words of the block that are the cell's own.
 fn own(of: &OperationTrace) -> Vec<String> {
     let is_own = |touch: &Touch| {
         touch.line.starts_with("cell#")

@@ -20,9 +20,9 @@ pub struct Coherence {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct FieldTraffic {
-    /// Loads.
+    /// Number of loads.
     pub loads: u64,
-    /// Stores.
+    /// Number of stores.
     pub stores: u64,
     /// Atomic read-modify-writes.
     pub rmws: u64,
@@ -52,7 +52,7 @@ pub struct FieldTraffic {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct FieldPlace {
-    /// Label.
+    /// Label of the field.
     pub label: String,
     /// Offset in the line, in bytes.
     pub offset: u8,

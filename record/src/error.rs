@@ -1,4 +1,4 @@
-//! What can go wrong with the files, each named so that the user can act.
+//! Errors of the files, each named so that the user can act.
 
 use std::fmt;
 use std::io;
@@ -20,7 +20,7 @@ pub enum WriteError {
     Io {
         /// File or directory.
         path: PathBuf,
-        /// What was tried.
+        /// Action that was refused, as a verb with its object.
         action: &'static str,
         /// Why not.
         source: io::Error,
@@ -61,7 +61,7 @@ pub enum ReadError {
     /// Written by a newer tool whose fields may mean something else.
     #[error("{}: written in schema {found}, this tool reads up to {}.x; use the newer cellbench", .path.display(), SCHEMA.major)]
     NewerSchema {
-        /// File.
+        /// Path of the file.
         path: PathBuf,
         /// Version in the file.
         found: SchemaVersion,
@@ -69,7 +69,7 @@ pub enum ReadError {
     /// The system refused.
     #[error("{}: cannot read: {source}", .path.display())]
     Io {
-        /// File.
+        /// Path of the file.
         path: PathBuf,
         /// Why not.
         source: io::Error,
@@ -91,11 +91,11 @@ impl ReadError {
 /// A part of a file that could not be used, and was left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
-    /// File.
+    /// Path of the file.
     pub path: PathBuf,
     /// Line, from 1; none if the file as a whole is meant.
     pub line: Option<u64>,
-    /// What was wrong.
+    /// Description of the damage.
     pub what: String,
 }
 

@@ -96,7 +96,7 @@ fn known<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::E
 pub struct CpuPlace {
     /// CPU number.
     pub cpu: u32,
-    /// Package.
+    /// Physical package of the CPU.
     pub package: Option<u32>,
     /// Die within the package.
     pub die: Option<u32>,
@@ -117,9 +117,9 @@ pub struct Finding {
     pub id: String,
     /// How much it matters.
     pub severity: Severity,
-    /// What was found.
+    /// Fact that was found, in a sentence.
     pub text: String,
-    /// What it does to results.
+    /// Effect on results, in a sentence.
     #[serde(default)]
     pub effect: String,
     /// Command or setting that changes it; empty if nothing can.

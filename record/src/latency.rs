@@ -23,7 +23,7 @@ use crate::{Damage, ReadError, WriteError};
 /// One operation's latencies in one round.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Interval {
-    /// Operation.
+    /// Operation by name.
     pub op: String,
     /// Start, seconds since the run started.
     pub start_s: f64,

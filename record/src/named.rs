@@ -110,6 +110,8 @@ impl<V: fmt::Debug> fmt::Debug for Named<V> {
 impl<V> Index<&str> for Named<V> {
     type Output = V;
 
+    /// Returns the value of a name.
+    ///
     /// # Panics
     /// If `name` has no value.
     fn index(&self, name: &str) -> &V {

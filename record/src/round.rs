@@ -21,7 +21,7 @@ pub type ContextOps = BTreeMap<String, BTreeMap<String, BTreeMap<String, u64>>>;
 /// One cell under one workload, measured once.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Round {
-    /// What was measured.
+    /// Row that was measured.
     #[serde(flatten)]
     pub series: Series,
     /// Number of the round, from 0. Cells with the same number ran seconds apart: they are a pair.
@@ -54,7 +54,7 @@ pub struct Round {
     /// Open loop: operations that were due in the window and had not begun when it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unserved: Option<u64>,
-    /// What each thread did, in thread order.
+    /// Counts of each thread, in thread order.
     #[serde(default)]
     pub per_thread: Vec<ThreadCount>,
     /// Hardware and software counters by the name `perf list` gives them.
@@ -94,7 +94,7 @@ pub struct Round {
     /// Why the round must not count; empty for a good round.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub disturbed: Vec<String>,
-    /// What the workload found when it checked its invariants afterwards.
+    /// Result of the workload's check of its invariants afterwards.
     #[serde(default)]
     pub invariants: Invariants,
     /// One of so many operations was timed, on the thread that timed most often; 0 if none was.
@@ -191,12 +191,12 @@ impl Round {
     }
 }
 
-/// What one worker finished inside the window.
+/// Operations that one worker finished inside the window.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ThreadCount {
     /// CPU it was pinned to.
     pub cpu: u32,
-    /// Attempts.
+    /// Number of attempts.
     pub attempts: u64,
     /// Attempts that succeeded.
     pub ok: u64,
@@ -206,7 +206,7 @@ pub struct ThreadCount {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Counter {
-    /// Counted.
+    /// A sum of counts.
     Counted {
         /// Events as the counter showed them, not scaled.
         value: u64,
@@ -246,7 +246,7 @@ impl Counter {
 pub struct Invariants {
     /// Number of properties checked; 0 says that nothing was checked.
     pub checked: u32,
-    /// What did not hold, one sentence each. A round with violations is an error, not a result.
+    /// Violations of invariants, one sentence each. A round with violations is an error, not a result.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub violations: Vec<String>,
 }
@@ -256,9 +256,9 @@ pub struct Invariants {
 pub struct Latency {
     /// Operations timed.
     pub samples: u64,
-    /// Mean.
+    /// Mean in nanoseconds.
     pub mean_ns: f64,
-    /// Median.
+    /// Median in nanoseconds.
     pub p50_ns: u64,
     /// 90th percentile.
     pub p90_ns: u64,
@@ -268,7 +268,7 @@ pub struct Latency {
     pub p999_ns: u64,
     /// 99.99th percentile.
     pub p9999_ns: u64,
-    /// Largest.
+    /// Largest value in nanoseconds.
     pub max_ns: u64,
     /// Log that holds the whole distribution, relative to the run's directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]

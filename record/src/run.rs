@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Extra, Finding, Host, Latency, Named, SCHEMA, SchemaVersion, Series};
 
-/// What ran, where, how, and what the instruments themselves cost.
+/// Description of a run: tool, command, host, settings, and the cost of the instruments themselves.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Run {
@@ -34,19 +34,19 @@ pub struct Run {
     /// Label of the host in a merged run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host_label: Option<String>,
-    /// What is unusual about the host.
+    /// Unusual facts about the host.
     pub findings: Vec<Finding>,
     /// Limits of the ruler.
     pub calibration: Calibration,
-    /// What was asked for.
+    /// Settings that were asked for.
     pub settings: Settings,
     /// Outcome of the self-test, where it ran.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub self_test: Option<SelfTest>,
-    /// What was verified apart from measuring: model checking, conformance.
+    /// Checks made apart from measuring: model checking, conformance.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub verification: Vec<Verification>,
-    /// What a reader must know, one sentence each: what was skipped and why, what a source leaves
+    /// Remarks that a reader must know, one sentence each: what was skipped and why, what a source leaves
     /// out.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -163,7 +163,7 @@ pub struct ShardOf {
     pub configurations: u32,
 }
 
-/// What the instruments cost, measured in the same run. Absent: not measured.
+/// Costs of the instruments, measured in the same run. Absent: not measured.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Calibration {
@@ -226,7 +226,7 @@ pub struct ChargeCheck {
     pub arrived_ns: f64,
 }
 
-/// What the user asked for. Absent: the tool chose per case, or the setting does not apply.
+/// Settings that the user asked for. Absent: the tool chose per case, or the setting does not apply.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Settings {
@@ -293,11 +293,11 @@ pub struct AaCheck {
 pub struct PlantedCheck {
     /// Cell that was slowed.
     pub cell: String,
-    /// Workload.
+    /// Workload by name.
     pub workload: String,
     /// Planted slow-down: 5 for 5 %.
     pub slowdown_percent: f64,
-    /// Tries.
+    /// Number of tries.
     pub tries: u32,
     /// Tries in which the verdict was `slower`.
     pub found: u32,
@@ -307,7 +307,7 @@ pub struct PlantedCheck {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Verification {
-    /// What was verified.
+    /// Property that was verified.
     pub what: String,
     /// Outcome, with its figure: "3.1 million interleavings, exhausted".
     pub outcome: String,

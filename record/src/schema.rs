@@ -58,7 +58,7 @@ impl<'de> Deserialize<'de> for SchemaVersion {
     }
 }
 
-/// What the measured thing is.
+/// Kind of the measured thing.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -124,7 +124,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// What is measured: the key shared by all rounds of one row of the table.
+/// Key shared by all rounds of one row of the table: the measured configuration.
 ///
 /// Flattened into [`Round`](crate::Round) and [`Entry`](crate::Entry), so that a line of JSON reads
 /// `{"cell": ..., "kind": ..., ...}`.
@@ -142,7 +142,7 @@ pub struct Series {
     pub kind: Kind,
     /// Workload, by its name in `cellbench list`.
     pub workload: String,
-    /// What arms and runs callbacks: `count`, `live`, `sim`; empty where nothing is armed.
+    /// Engine that arms and runs callbacks: `count`, `live`, `sim`; empty where nothing is armed.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub engine: String,
     /// Placement of the threads: `compact`, `spread`, `smt`.

@@ -56,7 +56,7 @@ impl Default for Summary {
 /// One row: a series over all its rounds, and its comparison with the baseline.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
-    /// What was measured.
+    /// Row that was measured.
     #[serde(flatten)]
     pub series: Series,
     /// Median over rounds of successful operations per second, all threads together.

@@ -35,7 +35,7 @@ fn written(intervals: &[&[Interval]]) -> (tempfile::TempDir, PathBuf) {
     (out, path)
 }
 
-/// Counts by bucket index, and (lowest, highest, significant digits), of one encoded histogram.
+/// Returns the counts by bucket index, and (lowest, highest, significant digits), of one encoded histogram.
 fn decode_v2(encoded: &str) -> (Vec<u64>, (u64, u64, u32)) {
     let bytes = base64::engine::general_purpose::STANDARD.decode(encoded).unwrap();
     let word = |bytes: &[u8], at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
@@ -76,7 +76,7 @@ fn decode_v2(encoded: &str) -> (Vec<u64>, (u64, u64, u32)) {
     (counts, (lowest, highest, digits))
 }
 
-/// Smallest value of a bucket, by the layout of HdrHistogram: 2048 unit buckets at three digits,
+/// Returns the smallest value of a bucket, by the layout of HdrHistogram: 2048 unit buckets at three digits,
 /// then 1024 of each doubling width.
 fn bucket_value(index: u64) -> u64 {
     if index < 2048 { index } else { (1024 + index % 1024) << (index / 1024 - 1) }

@@ -15,7 +15,7 @@ fn corpus(reader: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(reader)
 }
 
-/// A run of a few rounds with all that a round can have.
+/// Writes a run of a few rounds with all that a round can have.
 fn recorded() -> (tempfile::TempDir, PathBuf) {
     let out = tempfile::tempdir().unwrap();
     let mut run = Run::new("0.1.0", 7);

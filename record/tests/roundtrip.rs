@@ -1,4 +1,4 @@
-//! What is written is read back, unknown fields included, and nothing of an earlier run is touched.
+//! Round trips: records are read back, unknown fields included, and nothing of an earlier run is touched.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

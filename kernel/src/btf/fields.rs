@@ -50,10 +50,9 @@ impl Btf {
         self.find(KIND_STRUCT, name).map(|record| record.size_or_type)
     }
 
-    /// Fields of the structure `name` by offset, nested structures flattened to `depth` levels;
-    /// none
-    /// if the kernel has no such structure. Of a union only the widest member is flattened: the
-    /// others name the same bytes.
+    /// Returns the fields of the structure `name` by offset, nested structures flattened to `depth` levels;
+    /// none if the kernel has no such structure. Of a union only the widest member is flattened: the others
+    /// name the same bytes.
     #[must_use]
     pub fn fields(&self, name: &str, depth: u32) -> Option<Vec<Field>> {
         let record = self.find(KIND_STRUCT, name)?;

@@ -1,4 +1,4 @@
-//! What an instruction is, as far as the cost of synchronisation goes.
+//! Classes of instructions, as far as the cost of synchronisation goes.
 
 use std::collections::HashMap;
 
@@ -22,17 +22,17 @@ pub enum Flow {
 /// Use of the interrupt flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flags {
-    /// `pushf`
+    /// Pushed, by `pushf`.
     Push,
-    /// `popf`
+    /// Popped, by `popf`.
     Pop,
-    /// `cli`
+    /// Cleared, by `cli`.
     Clear,
-    /// `sti`
+    /// Set, by `sti`.
     Set,
 }
 
-/// What an instruction is.
+/// Class of an instruction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Class {
     /// Mnemonic in lower case, as `cmpxchg`.
@@ -43,7 +43,7 @@ pub struct Class {
     pub implicitly_locked: bool,
     /// `mfence`, or the kernel's `smp_mb()`: a locked addition of zero to the stack.
     pub barrier: bool,
-    /// What it does to the interrupt flag.
+    /// Effect on the interrupt flag.
     pub flags: Option<Flags>,
     /// Where control goes.
     pub flow: Flow,

@@ -1,4 +1,4 @@
-//! What changed between two kernels, operation by operation: a table, and text for a mail.
+//! Changes between two kernels, operation by operation: a table, and text for a mail.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -14,7 +14,7 @@ const MAIL: usize = 72;
 /// A change of one operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Change {
-    /// Row.
+    /// Row by its name.
     pub row: String,
     /// Kernel function, as the second kernel has it; the first one's if only that has it.
     pub operation: String,

@@ -10,8 +10,8 @@ use super::path::{Executed, Operation};
 use super::raw::Window;
 use super::symbols::Symbols;
 
-/// What an operation executed, in numbers. Lines are those of 64 bytes that other CPUs may use: not
-/// those of the stack, of the current task, and of the CPU's own variables.
+/// Figures of an operation's execution. Lines are those of 64 bytes that other CPUs may use: not those of the
+/// stack, of the current task, and of the CPU's own variables.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Figures {
     /// Instructions; a repeated string instruction is one.
@@ -22,13 +22,13 @@ pub struct Figures {
     pub implicitly_locked: u32,
     /// `mfence` and `smp_mb()`.
     pub barriers: u32,
-    /// `pushf`
+    /// Number of `pushf`.
     pub pushf: u32,
-    /// `cli`
+    /// Number of `cli`.
     pub cli: u32,
-    /// `sti`
+    /// Number of `sti`.
     pub sti: u32,
-    /// `popf`
+    /// Number of `popf`.
     pub popf: u32,
     /// Calls into parts of the kernel, by part.
     pub calls: BTreeMap<String, u32>,
@@ -103,11 +103,11 @@ impl Act {
 /// A step of a script: what is done to which field of which line. Written as `X block#1 cb.refcnt`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Touch {
-    /// What is done.
+    /// Action on the field.
     pub act: Act,
     /// Object and number of its line: `block#1`; empty for a barrier.
     pub line: String,
-    /// Field.
+    /// Field by its name.
     pub field: String,
 }
 
@@ -359,7 +359,7 @@ mod tests {
     use super::super::raw::Step;
     use super::*;
 
-    /// A window that executes instructions of a loop, by their number; the one numbered 0 is `pause`.
+    /// Returns a window that executes instructions of a loop, by their number; the one numbered 0 is `pause`.
     fn window(numbers: &[u64]) -> (Window, Vec<Executed>) {
         let code = |number: u64| if number == 0 { vec![0xf3, 0x90] } else { vec![0x90] };
         let step = |n: &u64| Step { pc: 0x1000 + n, code: code(*n), accesses: Vec::new() };

@@ -67,7 +67,7 @@ pub struct ToldRow {
 pub struct Log {
     /// Release of the kernel.
     pub release: String,
-    /// What the guest could not do at all.
+    /// Error that kept the guest from tracing at all.
     pub error: Option<String>,
     /// Its rows in order.
     pub rows: Vec<ToldRow>,

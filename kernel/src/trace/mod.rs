@@ -34,7 +34,7 @@ pub mod request;
 mod stops;
 pub mod symbols;
 
-/// What is wrong with a trace, or kept it from being made.
+/// Error in a trace, or in the making of one.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TraceError {
@@ -55,7 +55,7 @@ pub enum TraceError {
     /// A file that is needed is not there.
     #[error("no {what} at {}{}", path.display(), advice(what))]
     Missing {
-        /// What it is.
+        /// Kind of file, in words.
         what: &'static str,
         /// Where it was looked for.
         path: std::path::PathBuf,
@@ -81,19 +81,19 @@ pub enum TraceError {
     Io {
         /// The file.
         path: std::path::PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
     /// The compiler refused the plugin.
     #[error("the plugin does not compile: {what}")]
     Plugin {
-        /// What it said first.
+        /// First message of the compiler.
         what: String,
     },
     /// The guest program could not do its work on this kernel.
     #[error("this kernel cannot be traced: {what}")]
     Guest {
-        /// What it said.
+        /// Reason that the guest gave.
         what: String,
     },
     /// The guest did not come so far as to trace a row.
@@ -105,7 +105,7 @@ pub enum TraceError {
     /// QEMU or the plugin gave up.
     #[error("{what}")]
     Machine {
-        /// What it said.
+        /// Message of QEMU or the plugin.
         what: String,
     },
 }

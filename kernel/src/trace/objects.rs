@@ -10,7 +10,7 @@ use super::symbols::Symbols;
 /// Bytes of a cache line.
 pub const LINE: u64 = 64;
 
-/// What an address belongs to.
+/// Object and field that an address belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     /// Object: `cell`, `block`, `prog`, a variable's name, `heap`, `per-CPU`, `stack`.
@@ -113,7 +113,7 @@ impl<'l> Objects<'l> {
         }
     }
 
-    /// Objects that the block points to.
+    /// Adds the objects that the block points to.
     fn pointers(&mut self, told: &Told, block: &'static str) {
         let Some(layout) = self.layouts.get(block) else { return };
         let to = [

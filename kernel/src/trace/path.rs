@@ -56,11 +56,11 @@ const STACK_SHIFT: u32 = 14;
 pub struct Executed {
     /// Position in the window.
     pub at: usize,
-    /// What it is.
+    /// Class of the instruction.
     pub class: Rc<Class>,
 }
 
-/// What one call executed.
+/// Instructions that one call executed.
 #[derive(Clone, Debug)]
 pub struct Operation {
     /// Function that was called.
@@ -75,7 +75,7 @@ pub struct Operation {
     pub steps: Vec<Executed>,
 }
 
-/// What a window holds.
+/// Operations and interruptions of a window.
 #[derive(Clone, Debug, Default)]
 pub struct Path {
     /// Operations in the order in which they ended.

@@ -10,7 +10,7 @@ const CODE_MAX: usize = 15;
 pub struct Access {
     /// Virtual address.
     pub at: u64,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u8,
     /// Whether it writes.
     pub store: bool,
@@ -23,11 +23,11 @@ pub struct Step {
     pub pc: u64,
     /// Its code.
     pub code: Vec<u8>,
-    /// What it accessed, in order. An instruction that reads and writes a word is two accesses.
+    /// Accesses of the instruction, in order. An instruction that reads and writes a word is two accesses.
     pub accesses: Vec<Access>,
 }
 
-/// What the kernel executed between two markers.
+/// Instructions that the kernel executed between two markers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Window {
     /// Number, from 0.

@@ -1,4 +1,4 @@
-//! What the host asks of the guest: a line each, in the file `FILE`.
+//! Request of the host to the guest: a line each, in the file `FILE`.
 //!
 //! ```text
 //! serve          measure as the host asks for, and trace nothing
@@ -51,7 +51,7 @@ impl FromStr for Fault {
     }
 }
 
-/// What is asked.
+/// Lines of a request.
 #[cfg_attr(not(any(test, feature = "bpf")), allow(dead_code, reason = "read in the guest"))]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Lines {
@@ -63,7 +63,7 @@ pub(crate) struct Lines {
     pub(crate) rows: Vec<String>,
     /// Rows with a second processor, by name, and where it is stopped.
     pub(crate) holds: Vec<(String, u64)>,
-    /// Faults.
+    /// Faults that the guest is to commit.
     pub(crate) faults: Vec<Fault>,
 }
 

@@ -26,7 +26,7 @@ const LOOK: Duration = Duration::from_millis(200);
 const STOPPED: &str = "KVM internal error";
 const APPEND: &str = "console=ttyS0 panic=-1 oops=panic cryptomgr.notests quiet";
 
-/// What executes a guest's instructions.
+/// Executor of a guest's instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
     /// The host's processors.
@@ -61,7 +61,7 @@ pub struct Machine {
     pub threads: Vec<u32>,
     /// The host's CPUs, one for each of the guest's, which is pinned to it.
     pub cpus: Vec<u32>,
-    /// What executes it.
+    /// Executor of the guest's instructions.
     pub engine: Engine,
     /// Faults that the guest commits, to see what becomes of them.
     pub faults: Vec<Fault>,
@@ -84,7 +84,7 @@ pub enum VmError {
     /// The guest cannot measure, or says what is not expected.
     #[error("the guest says: {what}")]
     Refused {
-        /// What it says.
+        /// Message of the guest, or the unexpected answer.
         what: String,
     },
 }
@@ -326,7 +326,7 @@ mod tests {
         }
     }
 
-    /// A guest that a shell plays.
+    /// Starts a guest that a shell plays.
     fn played(script: &str, console_text: &str) -> Guest {
         let directory = tempfile::tempdir().unwrap();
         let mut console = nameless(directory.path()).unwrap();

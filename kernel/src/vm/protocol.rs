@@ -1,4 +1,4 @@
-//! What the host and a guest that measures say to each other over a serial line: a JSON value a line.
+//! Protocol of the host and a guest that measures, over a serial line: a JSON value a line.
 //!
 //! The guest begins with [`Opening`]. Each [`Request`] then has one [`Answer`].
 
@@ -18,20 +18,20 @@ pub enum Opening {
     Failed(String),
 }
 
-/// What a guest is.
+/// Description of a guest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Hello {
     /// [`VERSION`] of the guest.
     pub protocol: u32,
     /// Release of its kernel.
     pub release: String,
-    /// What tells the generation of its cells.
+    /// Facts that tell the generation of the guest's cells.
     pub evidence: Vec<String>,
     /// Whether its BPF programs are compiled.
     pub jit: Option<bool>,
-    /// What it can measure; requests name rows by their index.
+    /// Rows that the guest can measure; requests name rows by their index.
     pub rows: Vec<RowInfo>,
-    /// What it cannot, and why.
+    /// Rows that the guest cannot measure, each with the reason.
     pub skipped: Vec<(String, String)>,
 }
 
@@ -66,7 +66,7 @@ pub enum Answer {
     Measured(Box<Round>, Vec<(String, String)>),
     /// This row cannot be measured; the others can.
     LeftOut {
-        /// Why.
+        /// Reason in one line.
         reason: String,
         /// Whether it can be in no later round either.
         for_good: bool,

@@ -1,5 +1,5 @@
-//! What every use of QEMU has in common: files without names, an end with its parent, the last lines
-//! of a console.
+//! Common parts of every use of QEMU: files without names, an end with its parent, the last lines of a
+//! console.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd as _, RawFd};

@@ -1,5 +1,5 @@
-//! What the guest has of the host: markers that the plugin sees, the port of the debug console, and a
-//! watchdog that raises NMIs.
+//! The guest's ways to the host: markers that the plugin sees, the port of the debug console, and a watchdog
+//! that raises NMIs.
 
 use std::arch::asm;
 use std::fmt::Write as _;

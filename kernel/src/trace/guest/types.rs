@@ -1,4 +1,4 @@
-//! What the guest tells of its kernel: layouts of structures, and symbols.
+//! Facts that the guest tells of its kernel: layouts of structures, and symbols.
 
 use std::fs;
 use std::io;

@@ -55,7 +55,7 @@ impl Archive {
     }
 }
 
-/// Libraries of a program, as its loader finds them here; none for a static one.
+/// Returns the libraries of a program, as its loader finds them here; none for a static one.
 fn libraries(program: &Path) -> Result<Vec<PathBuf>, TraceError> {
     let output = Command::new("ldd")
         .arg(program)

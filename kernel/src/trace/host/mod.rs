@@ -28,7 +28,7 @@ const SILENCE: Duration = Duration::from_secs(240);
 /// Boots of one kernel, each without one more row.
 const BOOTS: usize = 8;
 
-/// What to trace, and with what.
+/// Order for a trace: image, program, rows and options.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// Image file.
