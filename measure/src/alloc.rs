@@ -31,7 +31,7 @@ use std::sync::{Mutex, PoisonError};
 
 /// A cache line of every machine that can be simulated.
 const LINE_BYTES: usize = 64;
-/// What `malloc` aligns to (C11, `max_align_t`, on 64-bit targets).
+/// Alignment of `malloc`, in bytes (C11, `max_align_t`, on 64-bit targets).
 const MALLOC_ALIGN: usize = 16;
 
 /// Exit status where no memory is left: that of every error.

@@ -107,7 +107,7 @@ pub enum BackendError {
     LeftOut {
         /// The configuration.
         what: String,
-        /// Why.
+        /// Reason in one line.
         reason: String,
         /// Whether it can be in no later round either.
         for_good: bool,

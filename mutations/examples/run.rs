@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use cellbench_mutations::{Check, Mutation, Suite, VARIABLE};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
-/// What came of a run, and its seconds.
+/// Outcome of a run, and its seconds.
 type Ended = (Outcome, f64);
 
 /// For one run of a check: a mutation that makes a check hang is found by this.
@@ -27,7 +27,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Runs at a time.
 const WORKERS: usize = 2;
 
-/// What came of a run.
+/// Outcome of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     Passed,

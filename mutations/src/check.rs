@@ -12,7 +12,7 @@ pub enum Suite {
     Mechanisms,
     /// Tests beside the implementations.
     Impls,
-    /// What each constant of a simulated machine must change.
+    /// Effects that each constant of a simulated machine must have.
     SimTerms,
     /// Who supplies a line, under each protocol.
     SimCoherence,
@@ -20,7 +20,7 @@ pub enum Suite {
     SimCores,
     /// Cores that execute ahead of a miss.
     SimRunAhead,
-    /// What every textbook says.
+    /// Statements of every textbook on locks and shared lines.
     SimTextbook,
     /// Tests beside the statistics.
     Stats,

@@ -18,12 +18,12 @@ const INPUTS: u64 = 300;
 /// A reader that has not come back by then hangs.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What stands in the place of a figure, nothing among it.
+/// Texts that stand in the place of a figure, the empty one among them.
 const FIGURES: &str = "0 -0 -1 1 00 1e308 1e999 -1e308 1e-320 NaN nan inf -inf 1_000 0x10 4294967295 \
                        4294967296 9007199254740993 9223372036854775808 18446744073709551615 \
                        18446744073709551616 1.5  null true \"\" [] {}";
 
-/// What is put in anywhere.
+/// Pieces that are put in anywhere.
 const PIECES: &str =
     "\0 \r\n \n\n \" ' \\ { } [ ] = , - # \u{feff} \u{202e} \u{b5} \x1b[31m \\u0000 \\ud800";
 

@@ -31,7 +31,7 @@ fn report() -> Shown {
     Shown { _dir: dir, loaded: written.loaded, file }
 }
 
-/// Texts of a column of the rows that are shown.
+/// Returns the texts of a column of the rows that are shown.
 fn column(page: &Page, number: usize) -> Vec<String> {
     page.value(&format!(
         "[...document.querySelectorAll('#matrix tbody tr:not([hidden])')]\

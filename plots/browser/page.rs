@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 const PLACES: [&str; 3] =
     ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
 
-/// What a page did that it should not have.
+/// Requests and complaints of a page.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
     /// Addresses that it asked for, its own first.
@@ -102,7 +102,7 @@ impl Page {
         found.and_then(|it| it.scroll_into_view()?.move_mouse_over().map(drop)).expect(selector);
     }
 
-    /// The scheme that the reader prefers: `light` or `dark`.
+    /// Sets the scheme that the reader prefers: `light` or `dark`.
     pub(crate) fn prefer(&self, scheme: &str) {
         let name = "prefers-color-scheme".to_owned();
         let feature = Emulation::MediaFeature { name, value: scheme.to_owned() };
@@ -131,7 +131,7 @@ impl Page {
         self.tab.call_method(metrics).expect("the size is set");
     }
 
-    /// Whether pages opened from now on may run scripts.
+    /// Sets whether pages opened from now on may run scripts.
     pub(crate) fn allow_scripts(&self, allowed: bool) {
         let method = Emulation::SetScriptExecutionDisabled { value: !allowed };
         self.tab.call_method(method).expect("scripts are switched");

@@ -93,7 +93,7 @@ pub struct Drawings<'a> {
 }
 
 impl<'a> Drawings<'a> {
-    /// Charts of `report`, none drawn yet.
+    /// Returns the charts of `report`, none drawn yet.
     #[must_use]
     pub fn of(report: Report<'a>) -> Self {
         Self { report, drawn: OnceCell::new() }

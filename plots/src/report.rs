@@ -51,7 +51,7 @@ pub use terminal::{Terminal, terminal};
 pub struct Rendered {
     /// Path below `report/`.
     pub path: PathBuf,
-    /// Content.
+    /// Content of the file.
     pub bytes: Vec<u8>,
 }
 

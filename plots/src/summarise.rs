@@ -292,7 +292,7 @@ fn sum_outcomes(ops: &Named<OutcomeCounts>) -> OutcomeCounts {
     sums
 }
 
-/// Medians over rounds of each percentile, largest of the maxima, sum of the samples.
+/// Returns medians over rounds of each percentile, the largest of the maxima, and the sum of the samples.
 fn over_rounds(rounds: &[Latency]) -> Latency {
     let medians = |of: fn(&Latency) -> f64| {
         median(&mut rounds.iter().map(of).collect::<Vec<f64>>()).unwrap_or(0.0)

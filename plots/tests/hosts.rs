@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use cellbench_plots::{merge, write_all};
 use cellbench_record::{CoreMatrix, Host, Kind, Round, Run, RunWriter, Series, Source};
 
-/// A run of twenty rounds on host `name`, on which `new` has `percent` of the baseline's goodput.
+/// Writes a run of twenty rounds on host `name`, on which `new` has `percent` of the baseline's goodput.
 fn host(out: &Path, name: &str, percent: u64) -> PathBuf {
     let host = Host { name: Some(name.to_owned()), ..Host::default() };
     let mut run = Run { baseline: "old".into(), host, ..Run::new("1", 7) };

@@ -40,7 +40,7 @@ fn huge(out: &Path, per_row: u32) -> std::path::PathBuf {
     dir
 }
 
-/// Largest memory this process ever had, from `/proc/self/status`.
+/// Returns the largest memory this process ever had, from `/proc/self/status`.
 fn peak_memory_bytes() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
@@ -48,7 +48,8 @@ fn peak_memory_bytes() -> u64 {
     kib * 1024
 }
 
-/// Time this process has had on a CPU, from `/proc/self/stat`: what it would take on an idle host.
+/// Returns the time this process has had on a CPU, from `/proc/self/stat`: what it would take on an idle
+/// host.
 fn cpu_time_s() -> f64 {
     let stat = fs::read_to_string("/proc/self/stat").unwrap();
     // The second field is the name in parentheses; user and system time are fields 14 and 15, in

@@ -28,7 +28,7 @@ struct Slots {
 }
 
 impl Slots {
-    /// Log of the speed of the next slot.
+    /// Draws the logarithm of the speed of the next slot.
     fn next(&mut self) -> f64 {
         let [noise, own] = self.random.normal_pair();
         match self.host {
@@ -47,7 +47,7 @@ impl Slots {
     }
 }
 
-/// Rounds of `cells` in shuffled order, each so much faster than the slot it meets.
+/// Returns rounds of `cells` in shuffled order, each so much faster than the slot it meets.
 fn rounds(part: u64, host: Host, number: u32, cells: &[(&str, f64)]) -> Vec<Round> {
     let random = SplitMix64::for_part(90 + host as u64, part);
     let mut slots = Slots { random, host, level: 0.0 };

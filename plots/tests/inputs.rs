@@ -30,7 +30,7 @@ fn corpus(reader: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(reader)
 }
 
-/// The records of a small run: `run.json`, and the rounds.
+/// Returns the records of a small run: `run.json`, and the rounds.
 fn records() -> (Vec<u8>, Vec<u8>) {
     let out = tempfile::tempdir().expect("a temporary directory");
     let mut rounds = fixture::rounds();

@@ -9,7 +9,7 @@ use std::path::Path;
 use cellbench_plots::report::{Kept, KeptError};
 use cellbench_record::{Round, Source};
 
-/// What the page names as its command.
+/// Returns the command that the page names.
 fn command(page: &str) -> &str {
     page.split('`').nth(3).expect("the second thing in backquotes is the command")
 }

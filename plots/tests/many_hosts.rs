@@ -85,7 +85,7 @@ impl Counts {
     }
 }
 
-/// Bytes that this process read and wrote, from `/proc/self/io`.
+/// Returns the number of bytes that this process read and wrote, from `/proc/self/io`.
 fn bytes_moved() -> u64 {
     let io = fs::read_to_string("/proc/self/io").unwrap();
     let of = |name| io.lines().find_map(|line| line.strip_prefix(name)).unwrap();
@@ -127,7 +127,8 @@ fn host(out: &Path, seed: u64, rounds: u32) -> PathBuf {
     dir
 }
 
-/// Time this process has had on a CPU, from `/proc/self/stat`: what it would take on an idle host.
+/// Returns the time this process has had on a CPU, from `/proc/self/stat`: what it would take on an idle
+/// host.
 fn cpu_time_s() -> f64 {
     let stat = fs::read_to_string("/proc/self/stat").unwrap();
     // The second field is the name in parentheses; user and system time are fields 14 and 15, in
@@ -141,7 +142,7 @@ fn reset_peak() {
     fs::write("/proc/self/clear_refs", "5").unwrap();
 }
 
-/// Largest memory since then, from `/proc/self/status`.
+/// Returns the largest memory since then, from `/proc/self/status`.
 fn peak_memory_bytes() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
@@ -162,7 +163,8 @@ fn merges_and_reports_of_many_hosts() {
     no_step_is_worse_than_n_log_n();
 }
 
-/// All hosts want the same label here, which is where a search through those given would show.
+/// Checks the growth of each step with the number of hosts. All want the same label here, which is where a
+/// search through those given would show.
 fn no_step_is_worse_than_n_log_n() {
     let home = tempfile::tempdir().unwrap();
     let run = host(&home.path().join("runs"), 1, 1);

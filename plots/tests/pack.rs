@@ -14,7 +14,7 @@ fn private() -> Private {
     Private::default().with("alice", "USER").with("vega7", "HOST")
 }
 
-/// A run with private words wherever a writer may put them.
+/// Returns a run with private words wherever a writer may put them.
 fn run() -> Run {
     let mut run = fixture::run();
     run.command_line = "/home/alice/cellbench run --out /data/alice --seed 42".into();

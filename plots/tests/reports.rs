@@ -240,7 +240,7 @@ fn a_run_that_did_not_end_says_how_far_it_came() {
     );
 }
 
-/// The run again on a host 10 % slower, with `cmd-queue` made 30 % faster besides.
+/// Returns the run again on a host 10 % slower, with `cmd-queue` made 30 % faster besides.
 fn patched() -> (Run, Vec<Round>) {
     let mut run = fixture::run();
     run.host.kernel = Some("Linux 6.13.0-fictional".into());

@@ -1,4 +1,4 @@
-//! What the summary says of rounds whose truth is known.
+//! Summaries of rounds whose truth is known.
 
 mod fixture;
 
@@ -15,7 +15,7 @@ fn find<'a>(summary: &'a Summary, cell: &str) -> &'a Entry {
     summary.entries.iter().find(|entry| entry.series.cell == cell).unwrap()
 }
 
-/// Rounds of cell `slow`, slower than the baseline by `slowdown`, on a host that drifts.
+/// Returns rounds of cell `slow`, slower than the baseline by `slowdown`, on a host that drifts.
 fn planted(random: &mut SplitMix64, rounds: u32, slowdown: f64, noise: f64) -> Vec<Round> {
     let mut weather: f64 = 0.0;
     let mut all = Vec::new();

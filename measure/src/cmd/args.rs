@@ -152,7 +152,7 @@ pub fn default_out() -> PathBuf {
     workspace.unwrap_or(Path::new("")).join("target/cellbench")
 }
 
-/// What to measure.
+/// Choice of the rows to measure.
 #[derive(Args, Clone, Debug)]
 pub struct Choice {
     /// Cells and locks by name, as `cellbench list` shows them

@@ -48,7 +48,7 @@ pub struct Args {
     threshold: Option<f64>,
 }
 
-/// What makes the page again, for its header.
+/// Command that makes the page again, for its header.
 const PAGE_COMMAND: &str = "cargo run --release -p cellbench -- report results --page RESULTS.md";
 
 /// Makes the reports again, or writes a page of kept runs, or keeps the run.

@@ -1,4 +1,4 @@
-//! What `cargo bench` runs: `cellbench run` under the conditions of a Cargo bench target.
+//! Program that `cargo bench` runs: `cellbench run` under the conditions of a Cargo bench target.
 //!
 //! Cargo adds `--bench` to what the user typed.
 
@@ -13,7 +13,7 @@ use super::{finish, output, run, usage};
 use crate::session::plan::Plan;
 use cellbench_host::Topology;
 
-/// What the user typed before the arguments.
+/// Words that the user typed before the arguments.
 const COMMAND: &str = "cargo bench --";
 
 /// Measure this host and report.

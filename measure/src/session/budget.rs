@@ -190,7 +190,7 @@ pub fn fit_rounds<S>(
     })
 }
 
-/// Windows from the longest to the shortest.
+/// Returns the windows from the longest to the shortest.
 fn candidates() -> impl Iterator<Item = Duration> {
     let (least, most) = (SHORTEST.as_micros() as u64, LONGEST.as_micros() as u64);
     (least..=most).rev().step_by(500).map(Duration::from_micros)

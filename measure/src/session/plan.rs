@@ -1,4 +1,4 @@
-//! What to measure: from names to blocks of comparable configurations.
+//! Plan of what to measure: from names to blocks of comparable configurations.
 //!
 //! A block is what is compared with each other: the same workload on the same CPUs, every cell of
 //! the kind. Cells of a block run one after the other in each round, in shuffled order.
@@ -90,7 +90,7 @@ impl<S: Configuration> Block<S> {
 pub struct Plan<S = Spec> {
     /// Blocks of comparable configurations.
     pub blocks: Vec<Block<S>>,
-    /// What was left out and why, a sentence each.
+    /// Rows that were left out, a sentence each with the reason.
     pub skipped: Vec<String>,
 }
 
@@ -300,7 +300,7 @@ impl Plan {
         Ok(chosen)
     }
 
-    /// Placements and numbers of threads.
+    /// Returns placements and numbers of threads.
     fn places(
         &mut self,
         selection: &Selection,

@@ -14,7 +14,7 @@ use ratatui::backend::CrosstermBackend;
 
 use super::watch::Watch;
 
-/// What a person sees while a session measures.
+/// View of a session while it measures.
 pub enum View {
     /// A bar.
     Bar(Progress),

@@ -310,7 +310,7 @@ mod tests {
         assert!(run.notes.iter().any(|note| note.starts_with("ended by an error: ")), "{run:?}");
     }
 
-    /// What is measured for seconds is not prepared for minutes.
+    /// Preparations do not take minutes where the measurement takes seconds.
     #[test]
     fn preparations_follow_what_is_measured() {
         let spec = |name| Spec(Series::new(name, Kind::Timer, "w", 1, "compact", Source::Model));

@@ -1,4 +1,4 @@
-//! What is measured: a cell or a lock of the registry, perhaps in a variant.
+//! Subject of a measurement: a cell or a lock of the registry, perhaps in a variant.
 //!
 //! A variant is part of the name under which the subject stands in records, so that two variants of
 //! a cell are two rows and can be compared:
@@ -42,7 +42,7 @@ pub struct Subject {
 pub enum Reclaim {
     /// RCU by quiescent states.
     Qsbr,
-    /// crossbeam-epoch.
+    /// RCU by crossbeam-epoch.
     Epoch,
 }
 

@@ -35,7 +35,7 @@ pub fn restore_terminal() {
     }
 }
 
-/// What a view shows.
+/// State that a view shows.
 #[derive(Clone, Debug, Default)]
 pub struct State {
     budget: Option<Duration>,

@@ -41,7 +41,7 @@ pub(super) enum Scale {
     Linear,
     /// Doublings, ticks at the powers of two.
     Doublings,
-    /// Decades.
+    /// Powers of ten, a tick at each.
     Decades,
 }
 

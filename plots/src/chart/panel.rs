@@ -1,4 +1,4 @@
-//! What charts share: the rows of one chart, its title and file name, and its looks.
+//! Common parts of charts: the rows of one chart, its title and file name, and its looks.
 
 use std::collections::HashMap;
 
@@ -21,7 +21,7 @@ pub(super) fn thread_ticks(entries: &[&Entry]) -> Vec<(f64, String)> {
     threads.into_iter().map(|threads| (f64::from(threads), threads.to_string())).collect()
 }
 
-/// What the entries of one chart have in common: everything but cell and threads.
+/// Key that the entries of one chart have in common: everything but cell and threads.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Panel(Series);
 

@@ -90,7 +90,7 @@ pub(super) fn hex(RGBColor(red, green, blue): RGBColor) -> String {
 
 /// Text, axes.
 pub(super) const INK: RGBColor = RGBColor(0x20, 0x20, 0x20);
-/// Grid.
+/// Colour of the grid.
 pub(super) const FAINT: RGBColor = RGBColor(0xdc, 0xdc, 0xdc);
 /// Size of titles and of all other text, in pixels.
 pub(super) const TITLE_PX: u32 = 20;

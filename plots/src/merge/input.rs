@@ -12,9 +12,9 @@ use crate::report::ReportError;
 /// How much of an input is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
-    /// `run.json`.
+    /// The file `run.json` alone.
     Head,
-    /// All.
+    /// The whole run.
     Whole,
 }
 

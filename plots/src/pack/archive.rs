@@ -25,7 +25,7 @@ const MAGIC: [u8; 2] = [0x1f, 0x8b];
 pub struct PackError {
     /// The file.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// Fault in the file.
     pub what: String,
 }
 

@@ -1,5 +1,5 @@
-//! What of a record says something about a person: free text. All else is numbers, names of this
-//! project, and what the hardware calls itself.
+//! Free text of a record that may say something about a person. All else is numbers, names of this project,
+//! and what the hardware calls itself.
 
 use cellbench_record::{Extra, Run};
 

@@ -41,7 +41,7 @@ fn row_text(row: &PairOverBuilds) -> String {
     ])
 }
 
-/// 2 + 24 + 1 + 5 + 2 + 14 + 2 + 14 + 2 + 10 = 76.
+/// Formats a row: 2 + 24 + 1 + 5 + 2 + 14 + 2 + 14 + 2 + 10 = 76 columns.
 fn line([row, ratio, interval, range, verdict]: [&str; 5]) -> String {
     let line = format!("  {row:<24} {ratio:>5}  {interval:<14}  {range:<14}  {verdict:<10}");
     format!("{}\n", line.trim_end())

@@ -93,7 +93,7 @@ fn group(rows: &[ComparedRow]) -> String {
     text
 }
 
-/// 2 + 20 + 1 + 6 + 1 + 6 + 1 + 7 + 2 + 15 + 1 + 10 = 72.
+/// Formats a row: 2 + 20 + 1 + 6 + 1 + 6 + 1 + 7 + 2 + 15 + 1 + 10 = 72 columns.
 fn line([cell, a, b, ratio, interval, verdict]: [&str; 6]) -> String {
     let line = format!("  {cell:<20} {a:>6} {b:>6} {ratio:>7}  {interval:<15} {verdict:<10}");
     format!("{}\n", line.trim_end())

@@ -45,7 +45,7 @@ pub enum KeptError {
     /// The directory cannot be listed.
     #[error("{}: cannot list its runs: {source}", .path.display())]
     List {
-        /// Directory.
+        /// Path of the directory.
         path: PathBuf,
         /// Error of the system.
         source: std::io::Error,

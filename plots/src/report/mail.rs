@@ -168,7 +168,8 @@ fn row(summary: &Summary, entry: &Entry) -> String {
     line(&ascii(&entry.series.cell), cells.each_ref().map(String::as_str))
 }
 
-/// 2 + 20 + 1 + 7 + 1 + 6 + 2 + 15 + 1 + 9 + 1 + 7 = 72. A longer name has a line of its own.
+/// Formats a row: 2 + 20 + 1 + 7 + 1 + 6 + 2 + 15 + 1 + 9 + 1 + 7 = 72 columns. A longer name has a line of
+/// its own.
 fn line(cell: &str, [goodput, ratio, interval, verdict, failed]: [&str; 5]) -> String {
     let name = if cell.len() > 20 {
         format!("{}\n{:22}", wrap(cell, WIDTH, "  ", "    "), "")

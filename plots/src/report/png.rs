@@ -15,7 +15,7 @@ const FONT_NAME: &str = "DejaVu Sans";
 /// Pixels of the picture for one of the drawing: sharp at the size at which charts are shown.
 const SCALE: f32 = 2.0;
 
-/// `charts/*.png`.
+/// Format of `charts/*.png`.
 pub(super) struct Png;
 
 impl Format for Png {

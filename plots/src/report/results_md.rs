@@ -138,7 +138,7 @@ fn in_guests(summary: &Summary) -> bool {
     entries.peek().is_some() && entries.all(|entry| entry.series.machine.is_some())
 }
 
-/// Sources in the order of the summary.
+/// Returns the sources in the order of the summary.
 fn sources(summary: &Summary) -> Vec<Source> {
     let mut sources: Vec<Source> = Vec::new();
     for entry in &summary.entries {
@@ -242,7 +242,7 @@ fn main_errors(entry: &Entry) -> Option<String> {
     (!names.is_empty()).then(|| names.join(", "))
 }
 
-/// Events and simulated line transfers per attempt, and which counters are missing.
+/// Writes events and simulated line transfers per attempt, and which counters are missing.
 fn counters(page: &mut Page, summary: &Summary) {
     let mut columns = Columns::new(&[("row", false), ("per attempt", false)]);
     for entry in summary.entries.iter().take(ROWS_SHOWN) {

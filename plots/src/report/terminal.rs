@@ -99,7 +99,7 @@ pub fn terminal(report: &Report<'_>, colour: bool) -> String {
     text
 }
 
-/// 2 + 20 + 1 + 7 + 1 + 7 + 1 + 7 + 1 + 15 + 1 + 9 + 1 + 7 = 80.
+/// Writes the tables, whose rows have 2 + 20 + 1 + 7 + 1 + 7 + 1 + 7 + 1 + 15 + 1 + 9 + 1 + 7 = 80 columns.
 fn tables(text: &mut String, report: &Report<'_>, colour: bool) {
     let summary = report.summary;
     for group in groups(summary) {

@@ -1,4 +1,4 @@
-//! What the instruments cost on this host, measured in the run that uses them.
+//! Cost of the instruments on this host, measured in the run that uses them.
 //!
 //! Through the very loops that measure: an empty operation goes through the same worker, batch and
 //! clock as a cell, and the price of sampling latency is the difference that switching it off makes.

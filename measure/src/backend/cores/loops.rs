@@ -44,7 +44,7 @@ pub struct Schedule {
     pub sampled: bool,
 }
 
-/// What a worker did in its window.
+/// Counts and latencies of a worker in its window.
 #[derive(Clone, Debug)]
 pub struct Span {
     /// Counts when the window began.
@@ -255,7 +255,7 @@ mod tests {
     }
 
     impl TimeSource for Hand {
-        /// Looking takes a tick, so that waiting comes to an end.
+        /// Returns the time and takes a tick, so that waiting comes to an end.
         fn now(&self) -> u64 {
             self.0.fetch_add(1, Ordering::Relaxed)
         }

@@ -86,13 +86,13 @@ pub enum RoundError {
         cell: String,
         /// Its kind.
         kind: String,
-        /// Workload.
+        /// Workload by name.
         workload: &'static str,
     },
     /// Neither the end of the window nor an error ended the workers.
     #[error("{series}: no progress {} s after its window ended; the workers cannot be stopped", STUCK_AFTER.as_secs())]
     Stuck {
-        /// Row.
+        /// Row that did not end.
         series: Box<Series>,
     },
 }
@@ -100,11 +100,11 @@ pub enum RoundError {
 /// Ends the process when workers do not come back: threads that spin for ever cannot be ended.
 pub type OnStuck = Box<dyn Fn(RoundError) + Send + Sync>;
 
-/// What the rounds of a run share.
+/// State that the rounds of a run share.
 pub struct Bench {
     clock: Clock,
     on_stuck: OnStuck,
-    /// What to count on each CPU that is used.
+    /// Events to count on each CPU that is used.
     counters: BTreeMap<CpuId, counters::Plan>,
     /// The NUMA node of each CPU, for locks that prefer theirs; those that are not known are on node 0.
     nodes: BTreeMap<CpuId, u16>,

@@ -1,5 +1,5 @@
-//! What the measuring loops read time from. A trait, so that tests can put a clock of their own
-//! under the loops and stall it; in a run it is [`Clock`], inlined.
+//! Time source of the measuring loops. A trait, so that tests can put a clock of their own under the loops
+//! and stall it; in a run it is [`Clock`], inlined.
 
 use cellbench_host::clock::{Clock, Ticks};
 

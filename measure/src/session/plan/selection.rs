@@ -1,4 +1,4 @@
-//! What the user asked for, and what is wrong with it.
+//! The selection that the user asked for, and the errors in it.
 
 use cellbench_workloads::registry::WORKLOADS;
 
@@ -31,7 +31,7 @@ impl Matrix {
     }
 }
 
-/// What the user asked for; nothing given means what the matrix says.
+/// Selection that the user asked for; where nothing is given, the matrix decides.
 #[derive(Clone, Debug)]
 pub struct Selection {
     /// How much where no names are given.
@@ -44,7 +44,7 @@ pub struct Selection {
     pub kinds: Vec<String>,
     /// Numbers of threads.
     pub threads: Vec<u32>,
-    /// Placements.
+    /// Placements of threads.
     pub placements: Vec<Placement>,
     /// Open loop: steps per second over all threads. None: closed loop.
     pub rates_ops_s: Vec<u64>,

@@ -1,4 +1,4 @@
-//! What a selection means on a host.
+//! Meaning of a selection on a host.
 
 use super::*;
 use cellbench_host::cpus::CpuSet;

@@ -11,7 +11,7 @@ const DIRECTORY: &str = "trace";
 /// How the name of a text ends.
 const MAIL: &str = ".mail.txt";
 
-/// What is kept of traces.
+/// Pictures and texts that are kept of traces.
 #[derive(Debug, Default)]
 pub(super) struct Traces {
     /// Files of pictures, in order.

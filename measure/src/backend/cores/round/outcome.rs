@@ -74,7 +74,7 @@ pub fn counted<'a>(
     })
 }
 
-/// Outcomes of the handlers, by context: counts and latencies. The round's own counts are the
+/// Adds the outcomes of the handlers, by context: counts and latencies. The round's own counts are the
 /// interrupted workers'; by operation the handlers' stand in `context_ops`.
 fn interruptions(
     reports: &[Report],

@@ -126,7 +126,7 @@ impl<P: Platform> Drop for Sender<'_, '_, P> {
     }
 }
 
-/// What interrupts a worker in one context.
+/// Source of the interruptions of a worker in one context.
 pub(crate) enum SignalTimer<'a, 's, P: Platform> {
     /// So many times a second.
     Timed(#[expect(dead_code, reason = "deleted when dropped")] Timer<'a, 's, P>),
