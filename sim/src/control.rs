@@ -1,4 +1,4 @@
-//! What code on a virtual core can ask and do besides accessing words.
+//! Functions by which code on a virtual core asks and acts besides accessing words.
 
 use std::cell::RefCell;
 use std::marker::PhantomData;

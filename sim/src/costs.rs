@@ -91,7 +91,7 @@ pub(crate) struct Costs {
     pub(crate) atomics_run_ahead: bool,
     /// Each request goes through the socket of the line's memory.
     through_home: bool,
-    /// What a core loses whose atomics were executed ahead, when another one reads its line.
+    /// Loss of a core whose atomics were executed ahead, when another one reads its line.
     pub(crate) squash: Ps,
     pub(crate) interrupt: Ps,
     pub(crate) context_switch: Ps,

@@ -1,4 +1,4 @@
-//! What comes over a core from outside: interrupts, NMIs, stalls and preemption.
+//! Events that come over a core from outside: interrupts, NMIs, stalls and preemption.
 //!
 //! A handler runs on top of the interrupted code, on its fiber, at the next boundary between two
 //! of its accesses (or at once if it sleeps, waits in a loop or computes): where an instruction

@@ -111,11 +111,8 @@ pub struct TransferCosts {
     /// come from. The model that was read holds the figures themselves, as `matrix_ns`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub matrix_file: Option<String>,
-    /// What the figures of `matrix_file` are divided by: the time of a compare-and-exchange
-    /// ping-pong,
-    /// one way, as a share of the transfer (half of it, and the ownership share). 1 where the file
-    /// holds
-    /// transfers.
+    /// Divisor of the figures of `matrix_file`: the time of a compare-and-exchange ping-pong, one way, as a
+    /// share of the transfer (half of it, and the ownership share). 1 where the file holds transfers.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub matrix_share: f64,
     /// Whether each request for a line goes through the socket whose memory holds the line (its

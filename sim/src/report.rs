@@ -1,4 +1,4 @@
-//! What a simulation found, to be written to a file or drawn.
+//! Report of a simulation, to be written to a file or drawn.
 //!
 //! All times are simulated nanoseconds. Rows and lines come in a fixed order, so that equal runs
 //! give equal bytes.
@@ -12,7 +12,7 @@ use crate::timeline::TimelineEvent;
 /// The version of this structure.
 pub const REPORT_SCHEMA: u32 = 1;
 
-/// What a simulation found.
+/// Report of a simulation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// Version of this structure, [`REPORT_SCHEMA`].
@@ -59,9 +59,9 @@ pub enum End {
 pub struct Counters {
     /// Loads (without those of waiting in a loop, see `spin_loads`).
     pub loads: u64,
-    /// Stores.
+    /// Number of plain stores.
     pub stores: u64,
-    /// Read-modify-writes.
+    /// Number of read-modify-writes.
     pub rmws: u64,
     /// Accesses that hit in the core's own cache or store buffer.
     pub hits: u64,
@@ -103,7 +103,7 @@ pub struct AccessRow {
     pub label: String,
     /// Operation set by `set_operation`; empty if none was.
     pub operation: String,
-    /// What was counted.
+    /// Counters of the row.
     #[serde(flatten)]
     pub counters: Counters,
 }
@@ -175,7 +175,7 @@ pub struct CoreReport {
 pub struct TimelineReport {
     /// Label by which the line was chosen.
     pub label: String,
-    /// What happened, by time.
+    /// Events by time.
     pub events: Vec<TimelineEntry>,
     /// Later events that did not fit.
     pub lost: u64,

@@ -35,7 +35,7 @@ pub(crate) struct Drain {
 
 /// The outcome of looking for an access's line in the store buffer.
 pub(crate) enum Buffer {
-    /// Nothing.
+    /// No store that the access must wait for.
     Nothing,
     /// It knows the value.
     Forwards(u64),

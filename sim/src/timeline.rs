@@ -1,4 +1,4 @@
-//! What happened to one line, event by event, to be drawn.
+//! Timeline of one line, event by event, to be drawn.
 
 use serde::{Deserialize, Serialize};
 

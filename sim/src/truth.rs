@@ -76,7 +76,7 @@ pub struct DataSet {
     pub title: String,
     /// The machine that predicts.
     pub machine: MachineModel,
-    /// What was measured.
+    /// Measured configurations, each a question to the model.
     pub questions: Vec<Question>,
 }
 
@@ -85,7 +85,7 @@ pub struct DataSet {
 pub struct Question {
     /// Name of the measurement in the data.
     pub name: String,
-    /// Threads.
+    /// Number of threads.
     pub threads: usize,
     /// Measured figure, in the unit of the data set.
     pub measured: f64,

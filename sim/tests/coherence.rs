@@ -18,7 +18,7 @@ fn with_protocol(protocol: Protocol) -> MachineModel {
     machine
 }
 
-/// Core 0 writes a word; then cores 1, 2 and one of the other socket read it, one by one.
+/// Runs core 0, which writes a word; then cores 1, 2 and one of the other socket read it, one by one.
 fn write_then_read(protocol: Protocol) -> Report {
     let word = Rc::new(Padded(SimU64::new("word", 0)));
     let mut simulation = Simulation::new(&with_protocol(protocol), 1);

@@ -1,4 +1,4 @@
-//! What comes over a core, how cores wait, and how a run ends.
+//! Interruptions of a core, how cores wait, and how a run ends.
 
 mod common;
 
@@ -18,7 +18,7 @@ fn word(label: &'static str) -> Rc<Padded<SimU64>> {
     Rc::new(Padded(SimU64::new(label, 0)))
 }
 
-/// A log that code and handlers write to.
+/// Returns a log that code and handlers write to, and its writer.
 fn log() -> (Rc<RefCell<Vec<String>>>, impl Fn(&str) + Clone + 'static) {
     let log = Rc::new(RefCell::new(Vec::new()));
     let writer = Rc::clone(&log);

@@ -11,7 +11,7 @@ use cellbench_sim::{
 };
 use common::Padded;
 
-/// A run with all that could depend on chance: contention, waiting, interrupts, allocation.
+/// Runs all that could depend on chance: contention, waiting, interrupts, allocation.
 fn run(seed: u64, cores: usize) -> String {
     let machine = MachineModel::preset("xeon-spr-2s").expect("a built-in machine");
     let lock = Rc::new(Padded(SimU64::new("lock", 0)));
@@ -74,8 +74,8 @@ fn different_seeds_give_different_runs() {
     }
 }
 
-/// Cores make words, use them beside contended ones and drop them; the memory of these is used again,
-/// or never.
+/// Has cores make words, use them beside contended ones and drop them; the memory of these is used again, or
+/// never.
 fn churn(seed: u64, again: bool) -> String {
     let machine = MachineModel::preset("epyc-genoa-2s").expect("a built-in machine");
     let shared: Rc<Vec<Padded<SimU64>>> =

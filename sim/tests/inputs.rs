@@ -16,7 +16,7 @@ fn corpus(reader: &str) -> PathBuf {
     home().join("tests/corpus").join(reader)
 }
 
-/// The contents of the files of a folder with an ending, by name.
+/// Reads the files of a folder with an ending, in the order of their names.
 fn files(folder: &Path, ending: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let paths = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("it is").path());
     let mut paths: Vec<_> =

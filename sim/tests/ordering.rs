@@ -1,4 +1,4 @@
-//! What the model's memory allows: total store order, as x86 has it, and no more.
+//! Orders that the model's memory allows: total store order, as x86 has it, and no more.
 
 mod common;
 
@@ -197,9 +197,9 @@ fn no_addition_is_lost_by_any_protocol_on_any_distance() {
     }
 }
 
-/// A token goes round among cores near and far, siblings among them, over packed words, while
-/// others write to the same line, interrupts come and cores are stalled: whoever sleeps through a
-/// change stops it for good.
+/// Passes a token round among cores near and far, siblings among them, over packed words, while others write
+/// to the same line, interrupts come and cores are stalled: whoever sleeps through a change stops it for
+/// good.
 fn token_goes_round(protocol: Protocol, drains: bool, seed: u64) -> End {
     const ROUNDS: u64 = 12;
     #[repr(align(64))]

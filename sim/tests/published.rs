@@ -21,7 +21,7 @@ use common::{Lock, Mcs, Node, Padded, TestAndSet, Ticket, rounds, steady};
 const SECTION_NS: f64 = 20.0;
 const WINDOW_NS: f64 = 100_000.0;
 
-/// Sections per microsecond of `cores` cores that each compute for `outside_ns`, with a random
+/// Returns the sections per microsecond of `cores` cores that each compute for `outside_ns`, with a random
 /// variation of a half, between two sections of 20 ns under `locks` locks, chosen at random.
 fn sections_per_us<L: Lock + 'static>(
     machine: &MachineModel,

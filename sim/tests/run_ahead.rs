@@ -1,4 +1,4 @@
-//! What a core asks for while it waits: misses that do not depend on each other overlap.
+//! Requests of a core while it waits: misses that do not depend on each other overlap.
 
 mod common;
 
@@ -21,8 +21,8 @@ fn machine(run_ahead: u32) -> MachineModel {
     machine
 }
 
-/// Two cores hand eight lines to and fro; returns what one of them takes for the lines of a turn,
-/// after some turns.
+/// Hands eight lines to and fro between two cores; returns the time that one of them takes for the lines of a
+/// turn, after some turns, in nanoseconds.
 fn turn_ns(run_ahead: u32, step: fn(&SimU64)) -> f64 {
     const TURNS: u64 = 12;
     let lines: Rc<[Padded<SimU64>; LINES]> =
@@ -112,7 +112,8 @@ fn a_line_asked_for_ahead_can_be_lost_before_it_is_used() {
     assert!(ahead > in_order, "{ahead} transfers, {in_order} in order");
 }
 
-/// What an exchange of two cores takes, and what they write is by the number of the core.
+/// Returns the time of an exchange by two cores, in nanoseconds; what they write is by the number of the
+/// core.
 fn exchange_ns(machine: &MachineModel, new: fn(usize) -> u64) -> f64 {
     let word = Padded(SimU64::new("word", 1));
     let (exchanges, report) = rounds(machine, 1, 2, 50_000.0, move |core| {
@@ -216,7 +217,7 @@ fn reading_the_clock_takes_its_time() {
     assert_eq!(read_clock_ns(), 0.0);
 }
 
-/// Nanoseconds for each of the steps of two cores.
+/// Returns the nanoseconds for each of the steps of two cores.
 fn step_ns(run_ahead: u32, step: impl Fn() + 'static) -> f64 {
     let (steps, report) = rounds(&machine(run_ahead), 1, 2, 50_000.0, move |_| step());
     report.duration_ns / steps.iter().sum::<u64>() as f64
@@ -315,8 +316,8 @@ fn a_core_pays_for_lines_lost_before_it_was_used() {
     assert_eq!(exchange_ns(&without, |core| core as u64), exchange_ns(&with, |core| core as u64));
 }
 
-/// One core works on two lines of its own, by `step`, while another one reads the first of them now
-/// and then; returns what each of these reads costs it.
+/// Works on two lines of one core's own, by `step`, while another core reads the first of them now and then;
+/// returns the cost of each of these reads to the first core, in nanoseconds.
 fn lost_by_a_read_ns(disturbed_ns: f64, step: fn(&SimU64, &SimU64)) -> f64 {
     const WINDOW_NS: f64 = 100_000.0;
     let mut machine = machine(8);

@@ -14,8 +14,8 @@ use cellbench_sim::{
 };
 use common::{Padded, steady};
 
-/// A machine of two sockets on which no two constants are equal, no core runs ahead, and no owner keeps
-/// a line longer than it must.
+/// Returns a machine of two sockets on which no two constants are equal, no core runs ahead, and no owner
+/// keeps a line longer than it must.
 fn machine(name: &str) -> MachineModel {
     let mut machine = steady(name);
     machine.core.run_ahead = 0;
@@ -63,7 +63,7 @@ fn write(word: &SimU64) {
     word.swap(1, SeqCst);
 }
 
-/// How long a core takes for something with a word that it owns.
+/// Returns the time that a core takes for something with a word that it owns, in nanoseconds.
 fn on_own_line(machine: &MachineModel, what: fn(&SimU64)) -> f64 {
     let took = Rc::new(Cell::new(0.0));
     let word = Rc::new(Padded(SimU64::new("word", 0)));
@@ -193,7 +193,7 @@ fn a_line_goes_by_its_home_where_the_machine_does_so() {
     check(took, machine.transfer.cross_socket_ns + surprised_ns);
 }
 
-/// How long what came while interrupts were masked takes when they are masked no more.
+/// Returns the time, in nanoseconds, of what came while interrupts were masked, when they are masked no more.
 fn held_back_ns(prepare: impl FnOnce(&mut Simulation), machine: &MachineModel) -> f64 {
     let took = Rc::new(Cell::new(0.0));
     let mut simulation = Simulation::new(machine, 1);

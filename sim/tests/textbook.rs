@@ -1,4 +1,4 @@
-//! What every textbook says about locks and shared lines, asked of the model.
+//! Statements of every textbook about locks and shared lines, asked of the model.
 
 mod common;
 
@@ -9,7 +9,8 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use cellbench_sim::{MachineModel, SimU64};
 use common::{Mcs, Padded, TestAndSet, Ticket, fetch_add_ns, handoff_ns, rounds, steady};
 
-/// One socket, one LLC: what grows here grows with the waiters, not with the distance.
+/// Returns a machine of one socket and one LLC: what grows here grows with the waiters, not with the
+/// distance.
 fn one_llc() -> MachineModel {
     let mut machine = MachineModel::preset("graviton3").expect("a built-in machine");
     machine.store_buffer.drained_by_atomics = true;
@@ -71,7 +72,8 @@ fn two_cores_add_at_half_a_transfer_when_the_owner_keeps_the_line_no_longer_than
     assert!((cost_ns - 32.0).abs() < 0.2 * 32.0, "{cost_ns}");
 }
 
-/// Additions per simulated microsecond of `cores` cores to one counter each, `stride` words apart.
+/// Returns the additions per simulated microsecond of `cores` cores to one counter each, `stride` words
+/// apart.
 fn own_counters(stride: usize, cores: usize) -> (f64, cellbench_sim::Report) {
     #[repr(align(64))]
     struct Line([SimU64; 8]);

@@ -19,8 +19,8 @@ fn pair() -> Rc<Pair> {
     Rc::new(Padded([SimU64::new("flag", 0), SimU64::new("other", 0)]))
 }
 
-/// Core 0 runs `waiter`, core 1 writes the second word ten times and then the first, a
-/// microsecond apart.
+/// Runs `waiter` on core 0 while core 1 writes the second word ten times and then the first, a microsecond
+/// apart.
 fn beside_a_writer(pair: &Rc<Pair>, waiter: impl FnOnce() + 'static) -> Report {
     let mut simulation = Simulation::new(&steady("desktop"), 1);
     simulation.spawn(0, waiter).expect("core 0 exists");

@@ -10,9 +10,9 @@
 pub struct Fit {
     /// Goodput of one thread.
     pub lambda: f64,
-    /// Contention.
+    /// Coefficient of contention.
     pub sigma: f64,
-    /// Coherency.
+    /// Coefficient of coherency.
     pub kappa: f64,
     /// Share of the variance of goodput explained; none if goodput does not vary.
     pub r_squared: Option<f64>,
@@ -37,7 +37,7 @@ impl Fit {
             / (1.0 + self.sigma * (threads - 1.0) + self.kappa * threads * (threads - 1.0))
     }
 
-    /// Threads of largest goodput, at least 1; none if goodput rises without end.
+    /// Returns the number of threads of largest goodput, at least 1; none if goodput rises without end.
     #[must_use]
     pub fn peak_threads(&self) -> Option<f64> {
         if self.sigma >= 1.0 {

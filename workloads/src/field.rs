@@ -1,5 +1,5 @@
-//! What workloads on cells share: a machine with cells, programs and a map, and the checks that
-//! hold for every one of them at rest.
+//! Field that workloads on cells share: a machine with cells, programs and a map, and the checks that hold
+//! for every one of them at rest.
 
 use cellbench_impls::cell::{InitFlags, Steps};
 use cellbench_impls::heap::HeapStats;

@@ -1,4 +1,4 @@
-//! What the CPUs do to the cells, and what must hold afterwards.
+//! Workloads: operations of the CPUs on the cells, and the checks that must hold afterwards.
 //!
 //! A [`Workload`] builds a [`Trial`]: one design of the cell, its programs and maps, on a fresh
 //! machine, ready for a number of workers. Whoever measures (a runner on real cores, the

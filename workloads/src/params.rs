@@ -1,4 +1,4 @@
-//! What a trial is built for.
+//! Parameters that a trial is built for.
 
 use cellbench_impls::machine::{Charges, MachineConfig};
 #[cfg(feature = "planted")]
@@ -17,7 +17,7 @@ pub struct Params {
     /// Turns of [`Memory::spend`](cellbench_impls::Memory::spend) that take a microsecond here,
     /// for critical sections of a given length.
     pub turns_per_us: u32,
-    /// What the machine charges for what user space cannot do.
+    /// Charges of the machine for what user space cannot do.
     pub charges: Charges,
     /// How long a worker is suspended, in nanoseconds, by workloads that suspend one.
     pub stall_ns: u64,

@@ -18,7 +18,7 @@ use crate::worker::Worker;
 pub struct Primitive {
     /// Name in reports.
     pub id: &'static str,
-    /// What a step is, in a line.
+    /// Description of a step, in a line.
     pub about: &'static str,
     operation: Operation,
 }

@@ -27,15 +27,15 @@ use crate::trial::{
 pub struct Entry {
     /// Name in reports.
     pub id: &'static str,
-    /// What it does, in a line.
+    /// Description of the workload, in a line.
     pub about: &'static str,
-    /// What it runs on.
+    /// Subjects that the workload runs on.
     pub serves: Serves,
     /// Which engine it needs.
     pub engine: EngineNeed,
     /// Whether it is offered with epochs in place of RCU.
     pub with_epochs: bool,
-    /// What else it needs.
+    /// Further needs of the workload.
     pub needs: Needs,
     /// Only for locks that can fail: the others would hang.
     pub fallible_only: bool,

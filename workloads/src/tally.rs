@@ -26,19 +26,19 @@ macro_rules! ops {
 ops! {
     /// Nothing: what the harness itself costs.
     Empty = "empty",
-    /// `AsyncCell::init`.
+    /// A call of `AsyncCell::init`.
     Init = "init",
-    /// `AsyncCell::set_callback`.
+    /// A call of `AsyncCell::set_callback`.
     SetCallback = "set_callback",
-    /// `AsyncCell::start`.
+    /// A call of `AsyncCell::start`.
     Start = "start",
-    /// `AsyncCell::cancel`.
+    /// A call of `AsyncCell::cancel`.
     Cancel = "cancel",
-    /// `AsyncCell::cancel_async`.
+    /// A call of `AsyncCell::cancel_async`.
     CancelAsync = "cancel_async",
-    /// `AsyncCell::cancel_and_free`.
+    /// A call of `AsyncCell::cancel_and_free`.
     Free = "cancel_and_free",
-    /// `AsyncCell::schedule`.
+    /// A call of `AsyncCell::schedule`.
     Schedule = "schedule",
     /// A lock and unlock pair with its critical section.
     Lock = "lock",

@@ -11,7 +11,7 @@ use crate::params::Params;
 use crate::tally::Tally;
 use crate::worker::Worker;
 
-/// What is put under a workload: a cell of some kind, or a lock.
+/// Subject of a workload: a cell of some kind, a lock, or a primitive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Subject {
     /// An async cell.
@@ -67,9 +67,9 @@ impl FromStr for Subject {
 pub enum Serves {
     /// Async cells of every kind in the list.
     Cells(&'static [CellKind]),
-    /// Locks.
+    /// Every lock.
     Locks,
-    /// Primitives.
+    /// Every primitive.
     Primitives,
 }
 
@@ -93,7 +93,7 @@ pub enum EngineNeed {
     Live,
 }
 
-/// What a workload needs of whoever measures it, beyond calls of [`Trial::batch`].
+/// Needs of a workload of whoever measures it, beyond calls of [`Trial::batch`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Needs {
     /// Contexts in which every worker is to be interrupted again and again while it is in
@@ -125,13 +125,13 @@ impl Needs {
 pub trait Workload {
     /// Name in reports.
     const ID: &'static str;
-    /// What it does, in a line.
+    /// Description of the workload, in a line.
     const ABOUT: &'static str;
     /// Which engine it needs.
     const ENGINE: EngineNeed = EngineNeed::Count;
     /// Whether it is offered with epochs in place of RCU too, to measure that choice.
     const WITH_EPOCHS: bool = false;
-    /// What else it needs.
+    /// Further needs of the workload.
     const NEEDS: Needs = Needs::NOTHING;
 }
 

@@ -7,7 +7,7 @@ use crate::tally::Tally;
 pub struct Worker {
     /// Number of the worker, from 0.
     pub index: u32,
-    /// What it did.
+    /// Operations that the worker made, by kind and outcome.
     pub tally: Tally,
     /// Steps taken: workloads that alternate look at its lowest bits.
     pub step: u64,

@@ -16,10 +16,10 @@ use cellbench_impls::{AsyncCell, CellKind, Cpu, CpuId, Errno, Machine};
 
 type P = NativeAudit;
 
-/// What the callbacks share, by its address.
+/// State that the callbacks share, by its address.
 struct Scene<C> {
     cells: [C; 2],
-    /// What each callback cancels, as an index.
+    /// Cell that each callback cancels, as an index.
     victims: [usize; 2],
     /// The callbacks run at the same time.
     both_run: Option<Barrier>,

@@ -15,10 +15,10 @@ use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind};
 /// Bytes to decode of a function, which ends with its first return.
 const LONGEST: usize = 256;
 
-/// What an instruction does to memory: mnemonic, bytes, offset in the word, whether it is locked.
+/// Access of an instruction to memory: mnemonic, bytes, offset in the word, whether it is locked.
 type Access = (Mnemonic, usize, u64, bool);
 
-/// The instructions of a function that read or write memory through a register other than the stack
+/// Returns the instructions of a function that read or write memory through a register other than the stack
 /// pointer, up to its first call or return.
 fn accesses(function: *const u8) -> Vec<Access> {
     // SAFETY: the code of a function, and of what lies behind it: these functions are not the last ones

@@ -1,4 +1,4 @@
-//! What can be wrong with a machine file, said in one line.
+//! Errors of a machine file, each in one line.
 
 use std::io;
 
@@ -20,7 +20,7 @@ pub enum MachineError {
     Read {
         /// Path of the file.
         file: String,
-        /// Why.
+        /// Error of the operating system.
         source: io::Error,
     },
     /// The file is not TOML, or not of this schema.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub enum Topology {
     /// Every socket, LLC and core alike.
     Uniform {
-        /// Packages.
+        /// Number of packages.
         sockets: u32,
         /// Last-level caches in a package (core complexes on chiplet machines).
         llcs_per_socket: u32,
@@ -32,7 +32,7 @@ pub struct Place {
     pub core: u32,
     /// Last-level cache.
     pub llc: u32,
-    /// Package.
+    /// Physical package of the core.
     pub socket: u32,
 }
 

@@ -65,7 +65,7 @@ fn middle(sorted: &[f64]) -> Option<f64> {
 pub struct Row {
     /// Name of the measurement in the data.
     pub name: String,
-    /// Threads.
+    /// Number of threads.
     pub threads: usize,
     /// Measured figure, in the unit of the data set.
     pub measured: f64,

@@ -1,4 +1,4 @@
-//! What the model says to a question.
+//! The model's answer to a question.
 
 use super::{Ask, DataSet, Prediction, Question, Row};
 use crate::calibrate::{PingPong, ping_pong_ns};

@@ -52,7 +52,7 @@ pub enum TruthError {
     Read {
         /// File or folder.
         path: PathBuf,
-        /// Why.
+        /// Error of the operating system.
         source: io::Error,
     },
     /// A file of measurements whose form is not known.

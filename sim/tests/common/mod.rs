@@ -14,7 +14,7 @@ use cellbench_sim::{
 #[repr(align(64))]
 pub(crate) struct Padded<T>(pub(crate) T);
 
-/// A built-in machine without random variation.
+/// Returns a built-in machine without random variation.
 pub(crate) fn steady(name: &str) -> MachineModel {
     let mut machine = MachineModel::preset(name).expect("a built-in machine");
     machine.core.jitter = 0.0;
@@ -28,7 +28,7 @@ pub(crate) trait Lock {
     fn unlock(&self, node: &Node);
 }
 
-/// What a queued lock's waiter spins on, on a line of its own.
+/// Node of a queued lock, with the word that its waiter spins on, on a line of its own.
 #[repr(align(64))]
 pub(crate) struct Node {
     locked: SimU32,
@@ -154,7 +154,7 @@ pub(crate) fn rounds(
     (counts.iter().map(|count| count.get()).collect(), report)
 }
 
-/// Simulated nanoseconds between two acquisitions of a lock that `cores` cores want all the time,
+/// Returns the simulated nanoseconds between two acquisitions of a lock that `cores` cores want all the time,
 /// each holding it for 20 ns; also checks mutual exclusion.
 pub(crate) fn handoff_ns<L: Lock + 'static>(machine: &MachineModel, cores: usize) -> f64 {
     let lock = Rc::new(L::new());
@@ -177,7 +177,7 @@ pub(crate) fn handoff_ns<L: Lock + 'static>(machine: &MachineModel, cores: usize
     report.duration_ns / counts.iter().sum::<u64>() as f64
 }
 
-/// Simulated nanoseconds per `fetch_add` of all cores on one word.
+/// Returns the simulated nanoseconds per `fetch_add` of all cores on one word.
 pub(crate) fn fetch_add_ns(machine: &MachineModel, cores: usize) -> (f64, Report) {
     let counter = Rc::new(Padded(SimWord::<u64>::new("counter", 0)));
     let (counts, report) = rounds(machine, 1, cores, 50_000.0, move |_| {

@@ -93,8 +93,8 @@ fn run_live<M: Memory>(trial: &Arc<dyn Trial<World<M, Qsbr, Queued>>>, seed: u64
     })
 }
 
-/// Whether the workload suits the design and needs nothing that this test does not supply; those
-/// that need interruptions, stalls or deadlocks have tests of their own.
+/// Returns whether the workload suits the design and needs nothing that this test does not supply; those that
+/// need interruptions, stalls or deadlocks have tests of their own.
 fn runs_alone(workload: &Entry, id: &str, subject: Subject) -> bool {
     let needs = workload.needs;
     workload.suits(id, subject)

@@ -34,7 +34,7 @@ fn build(design: &CellEntry, workload: &str) -> (String, Arc<dyn Trial<Stepped>>
     (name, built)
 }
 
-/// What NMIs got that struck the update of their own cell at every place.
+/// Returns the outcomes of NMIs that struck the update of their own cell at every place.
 fn nmi_everywhere(design: &CellEntry) -> Tally {
     let (name, trial) = build(design, "nmi-same-cell");
     let mut pair = Pair::new(1);

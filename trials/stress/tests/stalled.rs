@@ -1,4 +1,4 @@
-//! What others get while a CPU stands still in mid-operation, and what waits in a cycle get.
+//! Outcomes of others while a CPU stands still in mid-operation, and of those who wait in a cycle.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -57,7 +57,7 @@ pub(super) fn ring<P: Platform, C: AsyncCell<P>>(
     (field, ring)
 }
 
-/// What the callbacks share. Counts order nothing: they are read at rest.
+/// State that the callbacks share. Counts order nothing: they are read at rest.
 #[derive(Default)]
 pub(super) struct Ring {
     cells: [AtomicPtr<()>; CELLS],

@@ -28,9 +28,9 @@ const RATE_HZ: u32 = 10_000;
 /// freed comes back a grace period later.
 const RESERVE: usize = 4096;
 
-/// What operations that race may return: first where a lock is waited for whose holder may not be
-/// running, then in any context, then also in hardirq context, where no fresh memory can be had,
-/// and last in NMI context alone.
+/// Errors that operations which race may return: first where a lock is waited for whose holder may not be
+/// running, then in any context, then also in hardirq context, where no fresh memory can be had, and last in
+/// NMI context alone.
 const ERRORS: [Errno; 10] = [
     Errno::ETIMEDOUT,
     Errno::EBUSY,
@@ -112,7 +112,7 @@ impl CellWorkload for SameCell {
 
 struct MixTrial<P: Platform, C> {
     field: Field<P, C>,
-    /// What the callbacks share, where they use the cells.
+    /// State that the callbacks share, where they use the cells.
     ring: Option<Arc<Ring>>,
     unexpected: Unexpected,
 }
@@ -215,7 +215,7 @@ struct SameCellTrial<P: Platform, C> {
 }
 
 impl<P: Platform, C: AsyncCell<P>> SameCellTrial<P, C> {
-    /// Updates and starts in turn; the handler has programs of its own.
+    /// Makes updates and starts in turn; the handler has programs of its own.
     fn attempt(&self, cpu: &Cpu<'_, P>, worker: &mut Worker) -> (Op, Outcome) {
         let own = worker.index as usize;
         let cell = self.field.cell(own);

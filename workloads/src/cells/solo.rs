@@ -19,12 +19,12 @@ pub(crate) const FAR: StartArgs = StartArgs { ns: 3_600_000_000_000, flags: 0 };
 /// Programs of each worker, used in turn.
 const PROGRAMS: usize = 2;
 
-/// What a worker does with its own cell.
+/// Step of a worker on its own cell.
 pub(crate) trait SoloStep: Send + Sync + 'static {
     const ID: &'static str;
     const ABOUT: &'static str;
     const KINDS: &'static [CellKind] = TWO_STEP_KINDS;
-    /// What the step's outcome is counted as.
+    /// Operation that the step's outcome is counted as.
     const OP: Op;
 
     /// Takes the step with number `turn`; operations beside [`OP`](Self::OP) are counted by

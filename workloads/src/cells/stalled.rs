@@ -63,7 +63,7 @@ struct StalledTrial<P: Platform, C> {
 }
 
 impl<P: Platform, C: AsyncCell<P>> StalledTrial<P, C> {
-    /// Updates and starts in turn.
+    /// Makes updates and starts in turn.
     fn attempt(&self, cpu: &Cpu<'_, P>, worker: &mut Worker) {
         let cell = self.field.cell(0);
         let turn = worker.step;

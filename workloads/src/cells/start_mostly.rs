@@ -1,4 +1,4 @@
-//! What programs do: start the one timer again and again, and seldom change its callback.
+//! Workloads as real programs have them: start the one timer again and again, and seldom change its callback.
 
 use std::sync::Arc;
 

@@ -15,7 +15,7 @@ use crate::tally::{Op, Tally};
 use crate::trial::{LockWorkload, Needs, Trial, Violation, Workload};
 use crate::worker::Worker;
 
-/// What a worker does between two sections, in nanoseconds.
+/// Pause of a worker between two sections, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outside {
     /// The same after each.
@@ -91,9 +91,9 @@ patterns! {
         => FILE_LOCK;
 }
 
-/// What `fcntl(F_SETLKW)` does under the lock of a file's list of locks, in will-it-scale's lock1 and lock2
-/// (A. Blanchard): finds the caller's entry at the head and replaces it, two lines. Between two such come
-/// the system call, a lookup and the allocation of an entry.
+/// Work of `fcntl(F_SETLKW)` under the lock of a file's list of locks, in will-it-scale's lock1 and lock2 (A.
+/// Blanchard): finds the caller's entry at the head and replaces it, two lines. Between two such come the
+/// system call, a lookup and the allocation of an entry.
 const FILE_LOCK: Shape = Shape::one(20, 2, Outside::Always(250));
 
 /// A point of the sweep: section and time between two in nanoseconds, lines of data. Named

@@ -20,7 +20,7 @@ use crate::worker::Worker;
 
 /// Interruptions a second, as of the workload `nmi`.
 const RATE_HZ: u32 = 10_000;
-/// What a lock is held for before the next one is wanted.
+/// Time for which a lock is held before the next one is wanted.
 const HOLD_NS: u64 = 500;
 /// Locks of the ring.
 const LOCKS: usize = 3;
