@@ -1,4 +1,4 @@
-//! What the kernel says of the processors in `/proc/cpuinfo`.
+//! Statements of the kernel about the processors, in `/proc/cpuinfo`.
 
 use super::roots::Roots;
 

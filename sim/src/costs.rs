@@ -83,7 +83,7 @@ pub(crate) struct Costs {
     pub(crate) store_buffer_entries: usize,
     pub(crate) drained_by_atomics: bool,
     pub(crate) restart: Ps,
-    /// What a core loses that lost a line which it had read ahead.
+    /// Time lost by a core that lost a line which it had read ahead.
     pub(crate) replay: Ps,
     /// Accesses that a core looks ahead while it waits.
     pub(crate) run_ahead: u32,

@@ -238,8 +238,8 @@ fn a_line_that_was_lost_is_asked_for_again() {
     assert!(ahead_ns < 0.85 * in_order_ns, "{ahead_ns} and {in_order_ns} ns");
 }
 
-/// One core uses a line with an atomic, then four lines of its own; another one takes the first line
-/// now and then. Returns how long the first one waits for it, and how often it was taken.
+/// Returns how long a core waits for a line that it uses with an atomic, between four lines of its own,
+/// while another core takes the line now and then, in nanoseconds; and how often it was taken.
 fn wait_for_a_taken_line_ns(atomics_run_ahead: bool) -> (f64, u64) {
     const WINDOW_NS: f64 = 50_000.0;
     let mut machine = machine(8);

@@ -1,7 +1,7 @@
 //! The statistics behind the verdicts, each in a file named by what it computes.
 //!
 //! The unit of analysis is the natural logarithm of a ratio within a round. Nothing in here knows
-//! of records or reports.
+//! of reports, and of records only the names of verdicts.
 
 pub mod autocorrelation;
 pub mod fairness;
