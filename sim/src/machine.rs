@@ -217,16 +217,16 @@ pub struct CoreCosts {
     #[serde(default = "yes")]
     pub atomics_run_ahead: bool,
     /// The time that a core that does not wait loses, beyond the transfer, when another core reads
-    /// a line
-    /// that it owns and uses, in nanoseconds. Atomics on different lines are executed ahead of
-    /// each other; that work is lost. (Atomics on one line wait for each other: there is none.)
+    /// a line that it owns and has an atomic on in flight, in nanoseconds. Atomics on different lines
+    /// are executed ahead of each other; that work is lost. (Atomics on one line wait for each other:
+    /// there is none.)
     pub disturbed_ns: f64,
     /// Reading the clock, in nanoseconds.
     pub clock_ns: f64,
-    /// Code between two operations, in nanoseconds, where accesses that hit do not hide it: after
-    /// an
-    /// operation that had to wait for a line. The simulator does not know what an operation is; who
-    /// drives it charges this ([`crate::advance_after_stall`]).
+    /// Code between two operations, in nanoseconds, where accesses that hit do not hide it: after an
+    /// operation that had to wait for a line, but for additions, on whose result nothing hangs. The
+    /// simulator does not know what an operation is; who drives it charges this
+    /// ([`crate::advance_after_stall`]).
     pub operation_ns: f64,
     /// Factor on every cost of a hardware thread while another thread of its core is busy (1: no
     /// loss; 2: the two get the throughput of one).

@@ -316,6 +316,47 @@ fn a_core_pays_for_lines_lost_before_it_was_used() {
     assert_eq!(exchange_ns(&without, |core| core as u64), exchange_ns(&with, |core| core as u64));
 }
 
+/// Returns the steps that a core makes which adds to a line and then to some of its own, while another
+/// core reads the first line now and then.
+fn steps_beside_a_reader<const OWN: usize>(disturbed_ns: f64) -> u64 {
+    const WINDOW_NS: f64 = 50_000.0;
+    let mut machine = machine(8);
+    machine.core.disturbed_ns = disturbed_ns;
+    let shared = Rc::new(Padded(SimU64::new("shared", 0)));
+    let steps = Rc::new(Cell::new(0));
+    let mut simulation = Simulation::new(&machine, 1);
+    let (used, counted) = (Rc::clone(&shared), Rc::clone(&steps));
+    let owner = move || {
+        let own = [0; OWN].map(|_| Padded(SimU64::new("own", 0)));
+        while now_ns() < WINDOW_NS {
+            used.0.fetch_add(1, SeqCst);
+            for line in &own {
+                line.0.fetch_add(1, SeqCst);
+            }
+            counted.set(counted.get() + 1);
+        }
+    };
+    simulation.spawn(0, owner).expect("the machine has the core");
+    let reader = move || {
+        while now_ns() < WINDOW_NS {
+            shared.0.load(Relaxed);
+            advance(400.0);
+        }
+    };
+    simulation.spawn(1, reader).expect("the machine has the core");
+    simulation.run().expect("it runs");
+    steps.get()
+}
+
+/// The holder of a lock does not pay for each look of a waiter: its next atomic on the lock is far.
+#[test]
+fn a_read_costs_what_is_in_flight_on_the_line_and_nothing_else() {
+    let (near, near_disturbed) =
+        (steps_beside_a_reader::<3>(0.0), steps_beside_a_reader::<3>(100.0));
+    assert!(near_disturbed * 10 < near * 9, "{near_disturbed} of {near} steps");
+    assert_eq!(steps_beside_a_reader::<12>(0.0), steps_beside_a_reader::<12>(100.0));
+}
+
 /// Works on two lines of one core's own, by `step`, while another core reads the first of them now and then;
 /// returns the cost of each of these reads to the first core, in nanoseconds.
 fn lost_by_a_read_ns(disturbed_ns: f64, step: fn(&SimU64, &SimU64)) -> f64 {
