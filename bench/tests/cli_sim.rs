@@ -36,7 +36,7 @@ fn error(args: &[&str]) -> String {
 const SMALL: &[&str] = &[
     "sim",
     "--cells",
-    "spin-queued,rqspin,cmpxchg-state",
+    "rqspin,cmpxchg-state",
     "--workloads",
     "same-cell,churn,map-zipf,lock-0ns",
     "--threads",

@@ -21,7 +21,7 @@ use cellbench_record::{CoreMatrix, CpuPlace, RunReader, RunWriter, Source};
 use fixture::{CELLS, round, series};
 
 /// Numbers of runs that are merged, unless `CELLBENCH_RUNS` names others.
-const RUNS: &str = "10,20,40";
+const RUNS: &str = "10,30";
 /// CPUs of each host; their matrix is what grows with the square.
 const CPUS: u32 = 128;
 /// Bytes that the merge may take at any number of runs here.
