@@ -24,6 +24,7 @@ use crate::core::{Core, State};
 use crate::costs::{Costs, Ps, scale};
 use crate::directory::Directory;
 use crate::events::{Event, EventKind, EventQueue};
+use crate::prefetch::Expected;
 use crate::protocol::Protocol;
 use crate::report::End;
 use crate::rng::Rng;
@@ -60,7 +61,7 @@ pub(crate) struct World {
     /// Cores to wake, kept to save an allocation for each invalidation.
     pub(crate) to_wake: Vec<u16>,
     /// Cores that just lost a line, kept for the same reason.
-    pub(crate) losers: Vec<u16>,
+    pub(crate) losers: Vec<(u16, Expected)>,
     /// Cores whose run-ahead expects an access to another line than the one they stalled for last.
     pub(crate) expecting: usize,
     /// Hardware threads of each core that were given code.

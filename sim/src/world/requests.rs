@@ -68,8 +68,8 @@ impl World {
         if let Some(cache) = asks_again {
             self.ask_again(line, cache, at);
         }
-        while let Some(core) = self.losers.pop() {
-            self.prefetch_again(core, line, at);
+        while let Some((core, next)) = self.losers.pop() {
+            self.prefetch_again(core, &next, at);
         }
     }
 
@@ -105,23 +105,24 @@ impl World {
         }
     }
 
-    /// Notes which cores lose a line that a cache takes, and wait for another one or have an atomic on
-    /// the line in flight, for [`Self::prefetch_again`].
+    /// Notes which cores lose a line that a cache takes, and expect to use it while they wait for another
+    /// one, or have an atomic on it in flight; with that use, for [`Self::prefetch_again`].
     fn note_losers(&mut self, line: u32, cache: u16) {
         let (cores, threads_of, losers) = (&self.cores, &self.threads_of, &mut self.losers);
         let (depth, atomics) = (self.costs.run_ahead, self.costs.atomics_run_ahead);
-        let wants_it = |&&thread: &&u16| {
+        let use_of_it = |&thread: &u16| {
             let core = &cores[thread as usize];
-            match core.state {
-                State::Stalled => core.prefetcher.expects(),
+            let next = match core.state {
+                State::Stalled => core.prefetcher.expected_at(line),
                 State::Running if atomics && !core.watching && !mutated!(RunningAsksLate) => {
-                    core.prefetcher.upcoming(line, depth).is_some()
+                    core.prefetcher.upcoming(line, depth)
                 }
-                _ => false,
-            }
+                _ => None,
+            };
+            Some((thread, next?))
         };
         let mut note = |loser: u16| {
-            losers.extend(threads_of[loser as usize].iter().filter(wants_it));
+            losers.extend(threads_of[loser as usize].iter().filter_map(use_of_it));
         };
         let entry = &self.lines.lines[line as usize];
         if entry.exclusive {
@@ -166,18 +167,10 @@ impl World {
         }
     }
 
-    /// Asks once more for a line that a core lost before it came to use it, if it will want it.
-    fn prefetch_again(&mut self, core: u16, line: u32, now: Ps) {
-        let depth = self.costs.run_ahead;
-        let entry = &mut self.cores[core as usize];
-        let next = match entry.state {
-            State::Running => entry.prefetcher.upcoming(line, depth),
-            _ => entry.prefetcher.expected_at(line),
-        };
-        if let Some(next) = next {
-            entry.replays |= next.usage != Use::Add;
-            self.prefetch(core, &next, now);
-        }
+    /// Asks once more for a line that a core lost before it came to use it.
+    fn prefetch_again(&mut self, core: u16, next: &Expected, now: Ps) {
+        self.cores[core as usize].replays |= next.usage != Use::Add;
+        self.prefetch(core, next, now);
     }
 
     fn prefetch(&mut self, core: u16, next: &Expected, now: Ps) {
