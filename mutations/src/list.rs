@@ -396,6 +396,12 @@ mutations! {
     ReplayDoubled: SimRunAhead("lost_before_it_was_used"),
     /// Simulator: a core that does not wait asks for a line that it lost when it misses it, not at once.
     RunningAsksLate: SimRunAhead("asks_again_before_it_misses_it"),
+    /// Simulator: an atomic locks its line at no time.
+    AtomicLocksNothing: SimRunAhead("from_when_it_has_locked_it"),
+    /// Simulator: a core runs ahead past an atomic that is a barrier.
+    BarrierPassed: SimRunAhead("behind_a_load_and_not_behind_an_atomic"),
+    /// Simulator: a line that a buffered store asked for is kept as long as any other.
+    DrainedWindowWhole: SimRunAhead("has_to_leave_the_buffer_first"),
     /// Simulator: a read costs the owner twice of what it had executed ahead.
     SquashDoubled: SimRunAhead("what_it_had_executed_ahead"),
     /// Simulator: an interrupt takes twice as long.

@@ -45,6 +45,8 @@ pub(crate) struct HitPs {
     pub(crate) load: Ps,
     pub(crate) store: Ps,
     pub(crate) atomic: Ps,
+    /// Time, up to its end, for which an atomic has locked its line.
+    pub(crate) locked: Ps,
     pub(crate) partial_store: Ps,
     pub(crate) fence: Ps,
     pub(crate) pause: Ps,
@@ -79,6 +81,8 @@ pub(crate) struct Costs {
     pub(crate) ownership_spread: u64,
     /// Factor on the window of a line that was taken for an addition, in 1/65536.
     pub(crate) addition_factor: u64,
+    /// What is left of the window of a line that a buffered store asked for, in 1/65536.
+    pub(crate) drained_window: u64,
     pub(crate) migratory: bool,
     pub(crate) store_buffer_entries: usize,
     pub(crate) drained_by_atomics: bool,
@@ -148,6 +152,11 @@ impl Costs {
             load: ps(model.hit.load_ns * factor * twice(mutated!(LoadDoubled))).max(1),
             store: ps(model.hit.store_ns * factor * twice(mutated!(StoreDoubled))).max(1),
             atomic: ps(model.hit.atomic_ns * factor * twice(mutated!(AtomicDoubled))).max(1),
+            locked: if mutated!(AtomicLocksNothing) {
+                0
+            } else {
+                ps(model.hit.atomic_ns * factor * model.core.atomic_locked)
+            },
             partial_store: ps(model.hit.partial_store_ns * factor),
             fence: ps(model.hit.fence_ns * factor * twice(mutated!(FenceDoubled))),
             pause: ps(model.core.pause_ns * factor * twice(mutated!(PauseDoubled))).max(1),
@@ -189,6 +198,11 @@ impl Costs {
                     (share / model.directory.ownership_share * 65536.0) as u64
                 }
                 _ => 1 << 16,
+            },
+            drained_window: if mutated!(DrainedWindowWhole) {
+                1 << 16
+            } else {
+                (model.directory.drained_window * 65536.0) as u64
             },
             migratory: model.directory.migratory && !mutated!(MigrationUnseen),
             store_buffer_entries: model.store_buffer.entries as usize,

@@ -11,6 +11,9 @@
 //! the buffer, with an atomic. Nor is one that a core asked for ahead, unless it adds to it (see
 //! `run_ahead`).
 //!
+//! A grant that comes while the owner's atomic has the line locked (`core.atomic_locked`) waits for its end, and
+//! takes the line before what the core does next: a lock that was just taken, from its holder.
+//!
 //! Requests for one line are granted one at a time in the order in which they arrive at the
 //! directory (a quarter of a transfer after they were issued, so nearer cores get ahead). One that
 //! had to wait is granted as soon as the line is free: its snoop is there already.

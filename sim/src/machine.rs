@@ -131,6 +131,11 @@ fn is_one(value: &f64) -> bool {
     value.to_bits() == 1.0_f64.to_bits()
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_zero(value: &f64) -> bool {
+    value.to_bits() == 0
+}
+
 fn yes() -> bool {
     true
 }
@@ -171,6 +176,11 @@ pub struct DirectoryCosts {
     /// comes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub addition_share: Option<f64>,
+    /// Part of the window (0 to 1) that is left of it for a line that came for a store in the buffer, which
+    /// an atomic of its core waits for: the store has to leave the buffer first, and the atomic begins
+    /// after that.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub drained_window: f64,
     /// The variation of that part of the window from one taking of a line to the next: it is
     /// multiplied by a factor drawn evenly from `1 - spread` to `1 + spread` (0 to 1).
     pub ownership_spread: f64,
@@ -211,11 +221,16 @@ pub struct CoreCosts {
     /// Accesses that a core looks ahead while it waits for a line: it asks for the lines of those
     /// that it made after this one the last time (0: it asks for one line after the other).
     pub run_ahead: u32,
-    /// Whether read-modify-writes ask for their lines ahead as loads and stores do. A core that
-    /// executes
-    /// them only when they are the oldest instruction does not.
+    /// Whether a core that waits with an atomic asks ahead for what comes after it, and one that runs has
+    /// atomics in flight that it asks again for. Where an atomic is a barrier, nothing behind one begins
+    /// before it ends; behind a load, the lines of atomics are asked for all the same.
     #[serde(default = "yes")]
     pub atomics_run_ahead: bool,
+    /// Part of an atomic's time (0 to 1), up to its end, for which the core has locked the line: who asks
+    /// for it then waits for the end, and so takes it between this atomic and what comes after. A request
+    /// that is served earlier takes the line before the atomic is executed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub atomic_locked: f64,
     /// The time that a core that does not wait loses, beyond the transfer, when another core reads
     /// a line that it owns and has an atomic on in flight, in nanoseconds. Atomics on different lines
     /// are executed ahead of each other; that work is lost. (Atomics on one line wait for each other:

@@ -2,6 +2,7 @@
 //!
 //! The instructions behind a miss are in the reorder buffer, and those whose addresses are known ask
 //! for their lines at once, locked ones included: misses that do not depend on each other overlap.
+//! (Where an atomic is a barrier, `core.atomics_run_ahead`, nothing behind one begins before it ends.)
 //! Between cores that want the same lines this cuts both ways. A line that was asked for early is
 //! here early, and is gone again by the time the core gets to it.
 //!
@@ -223,9 +224,8 @@ impl Prefetcher {
         self.expected.clear();
     }
 
-    /// Predicts the accesses behind one that waits for a line, up to a number of accesses ahead; leaves
-    /// out read-modify-writes unless `atomics` run ahead.
-    pub(crate) fn predict(&mut self, line: u32, depth: u32, atomics: bool) {
+    /// Predicts the accesses behind one that waits for a line, up to a number of accesses ahead.
+    pub(crate) fn predict(&mut self, line: u32, depth: u32) {
         let (predictor, expected) = (&self.predictor, &mut self.expected);
         let mut lines = predictor.last;
         for _ in 0..depth {
@@ -234,7 +234,7 @@ impl Prefetcher {
                 break;
             }
             lines = (lines.1, next.line);
-            if next.line != line && (atomics || !next.atomic) {
+            if next.line != line {
                 match expected.iter_mut().find(|known: &&mut Expected| known.line == next.line) {
                     // Read first and then written: it is asked for to be written.
                     Some(known) if known.usage == Use::Read && next.usage != Use::Read => {

@@ -23,13 +23,13 @@ fn machine(run_ahead: u32) -> MachineModel {
 
 /// Hands eight lines to and fro between two cores; returns the time that one of them takes for the lines of a
 /// turn, after some turns, in nanoseconds.
-fn turn_ns(run_ahead: u32, step: fn(&SimU64)) -> f64 {
+fn turn_ns(machine: &MachineModel, step: fn(usize, &SimU64)) -> f64 {
     const TURNS: u64 = 12;
     let lines: Rc<[Padded<SimU64>; LINES]> =
         Rc::new(std::array::from_fn(|_| Padded(SimU64::new("line", 0))));
     let turn = Rc::new(Padded(SimU64::new("turn", 0)));
     let last_ns = Rc::new(Cell::new(0.0));
-    let mut simulation = Simulation::new(&machine(run_ahead), 1);
+    let mut simulation = Simulation::new(machine, 1);
     for side in 0..2 {
         let (lines, turn) = (Rc::clone(&lines), Rc::clone(&turn));
         let last_ns = Rc::clone(&last_ns);
@@ -39,8 +39,8 @@ fn turn_ns(run_ahead: u32, step: fn(&SimU64)) -> f64 {
                 // Acquire pairs with the other side's release.
                 wait_until(|| (turn.0.load(Acquire) == mine).then_some(()));
                 let began_ns = now_ns();
-                for line in lines.iter() {
-                    step(&line.0);
+                for (place, line) in lines.iter().enumerate() {
+                    step(place, &line.0);
                 }
                 last_ns.set(now_ns() - began_ns);
                 turn.0.store(mine + 1, Release);
@@ -55,20 +55,20 @@ fn turn_ns(run_ahead: u32, step: fn(&SimU64)) -> f64 {
 #[test]
 fn misses_of_known_lines_overlap_and_others_do_not() {
     let transfer_ns = machine(0).transfer.same_llc_ns;
-    let steps: [fn(&SimU64); 3] = [
-        |word| {
+    let steps: [fn(usize, &SimU64); 3] = [
+        |_, word| {
             word.fetch_add(1, SeqCst);
         },
-        |word| {
+        |_, word| {
             word.swap(1, AcqRel);
         },
-        |word| {
+        |_, word| {
             word.load(Relaxed);
             word.store(1, SeqCst);
         },
     ];
     for (number, step) in steps.into_iter().enumerate() {
-        let (in_order_ns, ahead_ns) = (turn_ns(0, step), turn_ns(8, step));
+        let (in_order_ns, ahead_ns) = (turn_ns(&machine(0), step), turn_ns(&machine(8), step));
         assert!(in_order_ns > 7.0 * transfer_ns, "step {number}: {in_order_ns} ns in order");
         assert!(ahead_ns < 0.5 * in_order_ns, "step {number}: {ahead_ns} of {in_order_ns} ns");
         assert!(ahead_ns > transfer_ns, "step {number}: {ahead_ns} ns");
@@ -469,4 +469,89 @@ fn an_atomic_that_has_begun_keeps_its_line_to_the_end() {
     let (free_ns, kept_ns) = (read_ns(false), read_ns(true));
     assert!(free_ns < 5_000.0 + ATOMIC_NS, "{free_ns}");
     assert!(kept_ns > 5_000.0 + ATOMIC_NS, "{kept_ns}");
+}
+
+/// A request that is served while an atomic has its line locked takes the line when the atomic has ended;
+/// one that is served earlier takes it before.
+#[test]
+fn an_atomic_keeps_its_line_from_when_it_has_locked_it() {
+    const ATOMIC_NS: f64 = 200.0;
+    const TRANSFER_NS: f64 = 300.0;
+    // Served in the middle of the atomic, which begins at 5000 ns.
+    let read = |atomic_locked: f64| {
+        let mut machine = machine(0);
+        machine.hit.atomic_ns = ATOMIC_NS;
+        machine.transfer.same_llc_ns = TRANSFER_NS;
+        machine.core.atomic_locked = atomic_locked;
+        let word = Rc::new(Padded(SimU64::new("word", 0)));
+        let seen = Rc::new(Cell::new((0, 0.0)));
+        let mut simulation = Simulation::new(&machine, 1);
+        simulation.start_spread_ns(0.0);
+        let owned = Rc::clone(&word);
+        let owner = move || {
+            owned.0.store(1, SeqCst);
+            advance(5_000.0 - now_ns());
+            owned.0.swap(2, SeqCst);
+        };
+        simulation.spawn(0, owner).expect("the machine has the core");
+        let by_reader = Rc::clone(&seen);
+        let reader = move || {
+            advance(5_000.0 + ATOMIC_NS / 2.0 - TRANSFER_NS / 2.0);
+            let value = word.0.load(Relaxed);
+            by_reader.set((value, now_ns()));
+        };
+        simulation.spawn(1, reader).expect("the machine has the core");
+        simulation.run().expect("it runs");
+        seen.get()
+    };
+    let (before, before_ns) = read(0.2);
+    let (after, after_ns) = read(0.8);
+    assert_eq!((before, after), (1, 2), "at {before_ns} and {after_ns} ns");
+    // Half an atomic later, but for the variation of latencies.
+    assert!(after_ns > before_ns + 0.3 * ATOMIC_NS, "{before_ns} and {after_ns}");
+}
+
+/// A core that waits with an atomic for a store to leave its buffer has less of the window.
+#[test]
+fn a_store_has_to_leave_the_buffer_first() {
+    let steps = |share: f64, drained_window: f64| {
+        let mut machine = machine(0);
+        machine.directory.ownership_share = share;
+        machine.directory.drained_window = drained_window;
+        // It is the store that misses the line, and not the atomic before it.
+        machine.core.atomic_locked = 0.9;
+        let line = Padded(SimU64::new("line", 0));
+        let (steps, _) = rounds(&machine, 1, 2, 50_000.0, move |_| {
+            line.0.store(1, Relaxed);
+            line.0.swap(2, SeqCst);
+        });
+        steps.iter().sum::<u64>() as f64
+    };
+    let (whole, quarter) = (steps(0.9, 1.0), steps(0.9, 0.25));
+    assert!(whole > 1.3 * quarter, "{whole} and {quarter}");
+    // Where there is no window, there is nothing to have less of.
+    assert_eq!(steps(0.0, 1.0), steps(0.0, 0.25));
+}
+
+/// Where an atomic is a barrier nothing behind one that waits is asked for; behind a load, the lines of
+/// atomics are.
+#[test]
+fn lines_are_asked_for_behind_a_load_and_not_behind_an_atomic() {
+    let mut barrier = machine(8);
+    barrier.core.atomics_run_ahead = false;
+    let transfers = |machine: &MachineModel, step: fn(usize, &SimU64)| {
+        turn_ns(machine, step) / machine.transfer.same_llc_ns
+    };
+    let exchanges: fn(usize, &SimU64) = |_, word| _ = word.swap(1, SeqCst);
+    let mixed: fn(usize, &SimU64) = |place, word| {
+        if place % 4 == 0 {
+            word.load(Relaxed);
+        }
+        word.swap(1, SeqCst);
+    };
+    let one_by_one = transfers(&machine(0), exchanges);
+    let behind_atomics = transfers(&barrier, exchanges);
+    assert!((behind_atomics / one_by_one - 1.0).abs() < 0.02, "{behind_atomics}, {one_by_one}");
+    let (apart, behind_loads) = (transfers(&machine(0), mixed), transfers(&barrier, mixed));
+    assert!(behind_loads < 0.6 * apart, "{behind_loads} and {apart} transfers");
 }

@@ -34,7 +34,7 @@ pub(crate) struct Grant<'a> {
 pub(crate) enum Due {
     /// The event is out of date.
     Nothing,
-    /// The owner executes an atomic until just before this time.
+    /// The owner executes an atomic until this time.
     Postponed(Ps),
     /// The request, taken out of the queue.
     Granted(Request),
@@ -96,8 +96,8 @@ impl Directory {
         if entry.grant_at != at {
             return Due::Nothing;
         }
-        if at <= entry.locked_until {
-            entry.grant_at = entry.locked_until + 1;
+        if at < entry.locked_until {
+            entry.grant_at = entry.locked_until;
             return Due::Postponed(entry.grant_at);
         }
         entry.grant_at = NEVER;
@@ -186,6 +186,7 @@ impl Directory {
         // The operation it took the line for is completed before the next snoop is answered.
         let (hold, kept) = if request.by == Requester::StoreBuffer {
             let is_awaited = core.state == State::Draining && core.stores.drain.line == line;
+            entry.kept_factor = scale(entry.kept_factor, costs.drained_window);
             (costs.hold_store, is_awaited)
         } else {
             (costs.hold_atomic, request.by != Requester::RunAhead)

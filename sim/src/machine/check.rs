@@ -79,6 +79,8 @@ impl MachineModel {
         }
         check.range("directory.ownership_share", self.directory.ownership_share, 0.0, 1.0)?;
         check.range("directory.ownership_spread", self.directory.ownership_spread, 0.0, 1.0)?;
+        check.range("directory.drained_window", self.directory.drained_window, 0.0, 1.0)?;
+        check.range("core.atomic_locked", self.core.atomic_locked, 0.0, 1.0)?;
         check.range("core.run_ahead", f64::from(self.core.run_ahead), 0.0, 64.0)?;
         check.range("core.smt_slowdown", self.core.smt_slowdown, 1.0, 8.0)?;
         check.range("core.jitter", self.core.jitter, 0.0, 0.5)?;

@@ -77,6 +77,14 @@ impl MachineModel {
         if let Some(replay_ns) = &mut machine.core.replay_ns {
             *replay_ns *= draw("core.replay_ns");
         }
+        for (field, part, absent) in [
+            ("directory.drained_window", &mut machine.directory.drained_window, 1.0),
+            ("core.atomic_locked", &mut machine.core.atomic_locked, 0.0),
+        ] {
+            if *part != absent {
+                *part = (*part * draw(field)).min(1.0);
+            }
+        }
         machine
     }
 

@@ -62,7 +62,8 @@ impl World {
         if access.is_atomic() {
             // An SMT sibling may reach the line at any time.
             let reached = atomic_ends > self.limit && !self.busy.is_empty();
-            if !owned || reached || line.grant_at <= atomic_ends {
+            let locked_from = atomic_ends.saturating_sub(cost.locked);
+            if !owned || reached || line.grant_at <= locked_from {
                 return false;
             }
             line.locked_until = atomic_ends;

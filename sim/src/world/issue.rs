@@ -104,12 +104,13 @@ impl World {
         let entry = &mut self.lines.lines[slot.line as usize];
         let owned = entry.may_write(core.cache);
         if access.is_atomic() {
-            let ends = atomic_start(now, slot, self.current) + self.costs.hit[0].atomic;
+            let cost = &self.costs.hit[0];
+            let ends = atomic_start(now, slot, self.current) + cost.atomic;
             if !owned || !self.busy.is_empty() {
                 return false;
             }
             core.now = ends;
-            if entry.grant_at <= ends {
+            if entry.grant_at <= ends.saturating_sub(cost.locked) {
                 core.pending.phase = Phase::Executed;
                 return false;
             }
@@ -210,7 +211,7 @@ impl World {
                         now,
                     );
                 }
-                self.run_ahead(line, asked);
+                self.run_ahead(line, asked, access.is_atomic());
                 self.set_state(me, State::Stalled);
                 let pending = &mut self.cores[me as usize].pending;
                 pending.phase = Phase::Arrived;
@@ -221,16 +222,18 @@ impl World {
                 return self.arrived(index, slot, access);
             }
             if access.is_atomic() && phase != Phase::Executed {
-                let atomic = self.varied(self.costs.hit[self.pace()].atomic);
+                let cost = &self.costs.hit[self.pace()];
+                let locked = cost.locked;
+                let atomic = self.varied(cost.atomic);
                 let ends = atomic_start(now, slot, self.current) + atomic;
                 let core = self.me();
                 core.now = ends;
                 core.pending.phase = Phase::Executed;
                 let entry = &mut self.lines.lines[line as usize];
-                if entry.grant_at <= ends {
+                if entry.grant_at <= ends.saturating_sub(locked) {
                     continue;
                 }
-                // Nobody asked for the line in time: it is kept to the end.
+                // Nobody takes the line before it is locked: it is kept to the end.
                 entry.locked_until = ends;
             } else if stores && matches!(access, Access::Store { .. }) {
                 // Stores become visible in order: one whose line is here waits for those before it.

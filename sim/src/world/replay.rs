@@ -94,7 +94,7 @@ impl World {
                     self.set_state(me, State::Stalled);
                     let wanted = Wanted { line, want: Want::Read, adds: false, words, row };
                     self.request(&wanted, Requester::Access, me, now);
-                    self.run_ahead(line, false);
+                    self.run_ahead(line, false, false);
                     return false;
                 }
                 self.complete_load(line, label, TimelineEvent::Hit, 0);

@@ -148,17 +148,17 @@ impl World {
     }
 
     /// Asks for the lines that the running core will want next, when it begins to wait for a line,
-    /// which it may have asked for ahead.
-    pub(crate) fn run_ahead(&mut self, line: u32, asked: bool) {
+    /// which it may have `asked` for ahead, with an `atomic` or not.
+    pub(crate) fn run_ahead(&mut self, line: u32, asked: bool, atomic: bool) {
         let (me, now) = (self.current, self.now());
         let core = &mut self.cores[me as usize];
         self.expecting -= usize::from(core.prefetcher.expects());
         core.prefetcher.begin_miss(line, asked);
-        if core.watching {
+        let passed = self.costs.atomics_run_ahead || mutated!(BarrierPassed);
+        if core.watching || atomic && !passed {
             return;
         }
-        let (depth, atomics) = (self.costs.run_ahead, self.costs.atomics_run_ahead);
-        core.prefetcher.predict(line, depth, atomics);
+        core.prefetcher.predict(line, self.costs.run_ahead);
         self.expecting += usize::from(core.prefetcher.expects());
         let mut position = 0;
         while let Some(next) = self.cores[me as usize].prefetcher.expected(position) {
