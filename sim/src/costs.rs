@@ -81,7 +81,7 @@ pub(crate) struct Costs {
     pub(crate) ownership_spread: u64,
     /// Factor on the window of a line that was taken for an addition, in 1/65536.
     pub(crate) addition_factor: u64,
-    /// What is left of the window of a line that a buffered store asked for, in 1/65536.
+    /// Rest of the window of a line that a buffered store asked for, in 1/65536 of it.
     pub(crate) drained_window: u64,
     pub(crate) migratory: bool,
     pub(crate) store_buffer_entries: usize,
