@@ -436,37 +436,41 @@ fn a_line_that_was_asked_for_ahead_is_kept_by_additions_only() {
     assert!(additions > 1.2 * exchanges, "{additions} and {exchanges}");
 }
 
+/// Lets a core own a line and, if `exchanges`, exchange on it at 5000 ns; another one reads it, beginning at a
+/// time. Returns the value that it reads and when it has it, in nanoseconds.
+fn read_beside_exchange(machine: &MachineModel, exchanges: bool, asked_at_ns: f64) -> (u64, f64) {
+    let word = Rc::new(Padded(SimU64::new("word", 0)));
+    let seen = Rc::new(Cell::new((0, 0.0)));
+    let mut simulation = Simulation::new(machine, 1);
+    simulation.start_spread_ns(0.0);
+    let owned = Rc::clone(&word);
+    let owner = move || {
+        owned.0.store(1, SeqCst);
+        advance(5_000.0 - now_ns());
+        if exchanges {
+            owned.0.swap(2, SeqCst);
+        }
+    };
+    simulation.spawn(0, owner).expect("the machine has the core");
+    let by_reader = Rc::clone(&seen);
+    let reader = move || {
+        advance(asked_at_ns);
+        let value = word.0.load(Relaxed);
+        by_reader.set((value, now_ns()));
+    };
+    simulation.spawn(1, reader).expect("the machine has the core");
+    simulation.run().expect("it runs");
+    seen.get()
+}
+
 /// Who asks for a line on which an atomic has begun gets it when that has ended.
 #[test]
 fn an_atomic_that_has_begun_keeps_its_line_to_the_end() {
     const ATOMIC_NS: f64 = 200.0;
-    let read_ns = |atomic: bool| {
-        let mut machine = machine(8);
-        machine.hit.atomic_ns = ATOMIC_NS;
-        let word = Rc::new(Padded(SimU64::new("word", 0)));
-        let seen_ns = Rc::new(Cell::new(0.0));
-        let mut simulation = Simulation::new(&machine, 1);
-        simulation.start_spread_ns(0.0);
-        let owned = Rc::clone(&word);
-        let owner = move || {
-            owned.0.store(1, SeqCst);
-            advance(5_000.0 - now_ns());
-            if atomic {
-                owned.0.swap(2, SeqCst);
-            }
-        };
-        simulation.spawn(0, owner).expect("the machine has the core");
-        let seen = Rc::clone(&seen_ns);
-        let reader = move || {
-            advance(5_010.0);
-            word.0.load(Relaxed);
-            seen.set(now_ns());
-        };
-        simulation.spawn(1, reader).expect("the machine has the core");
-        simulation.run().expect("it runs");
-        seen_ns.get()
-    };
-    let (free_ns, kept_ns) = (read_ns(false), read_ns(true));
+    let mut machine = machine(8);
+    machine.hit.atomic_ns = ATOMIC_NS;
+    let [(_, free_ns), (_, kept_ns)] =
+        [false, true].map(|exchanges| read_beside_exchange(&machine, exchanges, 5_010.0));
     assert!(free_ns < 5_000.0 + ATOMIC_NS, "{free_ns}");
     assert!(kept_ns > 5_000.0 + ATOMIC_NS, "{kept_ns}");
 }
@@ -477,35 +481,14 @@ fn an_atomic_that_has_begun_keeps_its_line_to_the_end() {
 fn an_atomic_keeps_its_line_from_when_it_has_locked_it() {
     const ATOMIC_NS: f64 = 200.0;
     const TRANSFER_NS: f64 = 300.0;
-    // Served in the middle of the atomic, which begins at 5000 ns.
-    let read = |atomic_locked: f64| {
+    let [(before, before_ns), (after, after_ns)] = [0.2, 0.8].map(|atomic_locked| {
         let mut machine = machine(0);
         machine.hit.atomic_ns = ATOMIC_NS;
         machine.transfer.same_llc_ns = TRANSFER_NS;
         machine.core.atomic_locked = atomic_locked;
-        let word = Rc::new(Padded(SimU64::new("word", 0)));
-        let seen = Rc::new(Cell::new((0, 0.0)));
-        let mut simulation = Simulation::new(&machine, 1);
-        simulation.start_spread_ns(0.0);
-        let owned = Rc::clone(&word);
-        let owner = move || {
-            owned.0.store(1, SeqCst);
-            advance(5_000.0 - now_ns());
-            owned.0.swap(2, SeqCst);
-        };
-        simulation.spawn(0, owner).expect("the machine has the core");
-        let by_reader = Rc::clone(&seen);
-        let reader = move || {
-            advance(5_000.0 + ATOMIC_NS / 2.0 - TRANSFER_NS / 2.0);
-            let value = word.0.load(Relaxed);
-            by_reader.set((value, now_ns()));
-        };
-        simulation.spawn(1, reader).expect("the machine has the core");
-        simulation.run().expect("it runs");
-        seen.get()
-    };
-    let (before, before_ns) = read(0.2);
-    let (after, after_ns) = read(0.8);
+        // Served in the middle of the atomic.
+        read_beside_exchange(&machine, true, 5_000.0 + ATOMIC_NS / 2.0 - TRANSFER_NS / 2.0)
+    });
     assert_eq!((before, after), (1, 2), "at {before_ns} and {after_ns} ns");
     // Half an atomic later, but for the variation of latencies.
     assert!(after_ns > before_ns + 0.3 * ATOMIC_NS, "{before_ns} and {after_ns}");
